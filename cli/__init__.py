@@ -1,0 +1,1 @@
+"""The command line: arguments in, API calls out; the only part that prints."""

@@ -1,0 +1,61 @@
+"""vqcodec: neural image codec whose bitstreams decode to the same codes on every machine.
+
+    data = vqcodec.encode("photo.png")
+    image = vqcodec.decode(data)
+    image.save("photo.decoded.png")
+
+Everything below is loaded when it is first used, so that `import vqcodec` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .container import Info
+    from .errors import VqcodecError, VqcodecWarning
+    from .evaluation import evaluate
+    from .media import Image
+    from .pipeline import decode, encode, info
+    from .training import train
+    from .weights import shipped as models
+
+_HOMES = {
+    "Image": ("media", "Image"),
+    "Info": ("container", "Info"),
+    "VqcodecError": ("errors", "VqcodecError"),
+    "VqcodecWarning": ("errors", "VqcodecWarning"),
+    "decode": ("pipeline", "decode"),
+    "encode": ("pipeline", "encode"),
+    "evaluate": ("evaluation", "evaluate"),
+    "info": ("pipeline", "info"),
+    "models": ("weights", "shipped"),
+    "train": ("training", "train"),
+}
+
+__all__ = [
+    "Image",
+    "Info",
+    "VqcodecError",
+    "VqcodecWarning",
+    "decode",
+    "encode",
+    "evaluate",
+    "info",
+    "models",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vqcodec' has no attribute '{name}'")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(f".{module}", __name__), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
