@@ -1,0 +1,43 @@
+"""Pillow without its pixel limit, and with its warnings caught."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import PIL.Image
+
+_lock = threading.Lock()
+_inside = 0
+_limit: int | None = None
+
+
+@contextmanager
+def pillow_unlimited(notes: list[str]) -> Iterator[None]:
+    """Lift Pillow's pixel limit for a block; `notes` gets each of its warnings once, in one line.
+
+    Our own limit (`max_pixels`) is checked right after a file is opened. Pillow's is one global, which
+    belongs to the host program, so it is put back when the last thread leaves.
+    """
+    global _inside, _limit
+    with _lock:
+        if _inside == 0:
+            _limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+        _inside += 1
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                PIL.Image.MAX_IMAGE_PIXELS = _limit
+    for warning in caught:
+        # Deprecations concern this program, not the user's picture.
+        if not issubclass(warning.category, DeprecationWarning | PendingDeprecationWarning):
+            note = " ".join(str(warning.message).split())
+            if note not in notes:
+                notes.append(note)

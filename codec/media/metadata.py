@@ -1,0 +1,224 @@
+"""EXIF and XMP made fit to be carried: upright, without positions, without embedded thumbnails.
+
+EXIF is copied, not re-encoded: the directories are walked, what is kept stays at its offset byte for byte,
+and everything else becomes zeros. So types, byte order and the offsets inside maker notes survive, bytes that
+no kept entry refers to do not, and the zeros cost nothing once the metadata is deflated.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, field
+from xml.parsers import expat
+
+EXIF_PREFIX = b"Exif\0\0"
+
+ORIENTATION = 274
+EXIF_IFD = 34665
+GPS_IFD = 34853
+INTEROP_IFD = 40965
+POINTERS = {EXIF_IFD, GPS_IFD, INTEROP_IFD}
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+
+# How a TIFF file stores its own pixels: wrong, or dangerous, in any other file.
+STRUCTURAL = frozenset(
+    [254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289, 290]
+    + [
+        291,
+        292,
+        293,
+        301,
+        317,
+        318,
+        319,
+        320,
+        321,
+        322,
+        323,
+        324,
+        325,
+        326,
+        327,
+        328,
+        330,
+        332,
+        333,
+        334,
+        336,
+    ]
+    + [338, 339, 340, 341, 342, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 532, 559]
+)
+# XMP and ICC travel on their own; the Photoshop blocks and 0x501B hold thumbnails.
+CARRIED_ELSEWHERE = frozenset([700, 34675, 34377, 37724, 0x501B])
+# GeoTIFF says where the picture lies, as exactly as a GPS directory does.
+POSITIONS = frozenset([GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737])
+WIDTHS, HEIGHTS = frozenset([0xA002]), frozenset([0xA003])
+
+
+@dataclass
+class _Copy:
+    """The walk through one EXIF block; `end` is where the last kept byte lies."""
+
+    data: bytes
+    order: str
+    drop: frozenset[int]
+    width: int
+    height: int
+    out: bytearray
+    end: int = 8
+    seen: set[int] = field(default_factory=set)
+
+    def unpack(self, form: str, offset: int) -> tuple[int, ...]:
+        return struct.unpack_from(self.order + form, self.data, offset)
+
+    def put(self, offset: int, piece: bytes) -> None:
+        self.out[offset : offset + len(piece)] = piece
+        self.end = max(self.end, offset + len(piece))
+
+    def directory(self, start: int) -> bool:
+        """Copy the directory at `start`; False if nothing of it is kept."""
+        if start in self.seen or not 8 <= start <= len(self.data) - 2:
+            return False
+        self.seen.add(start)
+        count = min(self.unpack("H", start)[0], (len(self.data) - start - 2) // 12)
+        entries = [entry for i in range(count) if (entry := self.entry(start + 2 + 12 * i))]
+        if not entries:
+            return False
+        # The zero is the pointer to the next directory: the thumbnail's.
+        self.put(start, struct.pack(self.order + "H", len(entries)) + b"".join(entries) + bytes(4))
+        return True
+
+    def entry(self, offset: int) -> bytes:
+        """The 12 bytes of one entry after its value has been copied; empty if it is dropped or broken."""
+        tag, kind, count = self.unpack("HHI", offset)
+        length = TYPE_BYTES.get(kind, 0) * count
+        if tag in self.drop or length == 0:
+            return b""
+        if tag in POINTERS:
+            return self.data[offset : offset + 12] if self.directory(self.unpack("I", offset + 8)[0]) else b""
+        if tag == ORIENTATION:
+            return struct.pack(self.order + "HHIHH", tag, 3, 1, 1, 0)
+        if tag in WIDTHS | HEIGHTS:
+            return struct.pack(self.order + "HHII", tag, 4, 1, self.width if tag in WIDTHS else self.height)
+        if length > 4:
+            value = self.unpack("I", offset + 8)[0]
+            if value < 8 or value + length > len(self.data):
+                return b""
+            self.put(value, self.data[value : value + length])
+        return self.data[offset : offset + 12]
+
+
+def byte_order(data: bytes) -> str:
+    """The struct prefix, "<" or ">", of a TIFF structure.
+
+    Raises:
+        ValueError: there is no TIFF header.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4], "")
+    if not order or len(data) < 8:
+        raise ValueError("no TIFF header")
+    return order
+
+
+def exif_orientation(data: bytes) -> int | None:
+    """The orientation, 1 to 8, of an EXIF block; None if it states none.
+
+    Raises:
+        ValueError: this is no EXIF block.
+    """
+    data = data.removeprefix(EXIF_PREFIX)
+    order = byte_order(data)
+    (start,) = struct.unpack_from(order + "I", data, 4)
+    if not 8 <= start <= len(data) - 2:
+        return None
+    count = min(struct.unpack_from(order + "H", data, start)[0], (len(data) - start - 2) // 12)
+    for offset in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, _, value = struct.unpack_from(order + "HHIH", data, offset)
+        if tag == ORIENTATION and kind == 3 and 1 <= value <= 8:
+            return int(value)
+    return None
+
+
+def clean_exif(data: bytes, width: int, height: int, *, keep_gps: bool = False) -> bytes | None:
+    r"""EXIF of an upright picture of `width` x `height` pixels, without thumbnail and, by default, position.
+
+    Args:
+        data: a TIFF structure, with or without the prefix `Exif\0\0`.
+        width: pixels after the orientation was applied; for the pixel dimension tags, if there are any.
+        height: likewise.
+        keep_gps: keep the GPS directory and GeoTIFF tags.
+
+    Returns:
+        The TIFF structure without the prefix; None if nothing remains.
+
+    Raises:
+        ValueError: this is no EXIF block.
+    """
+    data = data.removeprefix(EXIF_PREFIX)
+    order = byte_order(data)
+    drop = STRUCTURAL | CARRIED_ELSEWHERE | (frozenset() if keep_gps else POSITIONS)
+    copy = _Copy(data, order, drop, width, height, bytearray(len(data)))
+    copy.put(0, data[:8])
+    if not copy.directory(struct.unpack_from(order + "I", data, 4)[0]):
+        return None
+    return bytes(copy.out[: copy.end])
+
+
+_NAME = rb"(?:[\w.-]+:)?"
+_POSITION = rb"(?:[Gg][Pp][Ss]\w*|Latitude|Longitude)"
+_ATTRIBUTE = rb"""\s+[\w.-]+:%b\s*=\s*(?:"[^"]*"|'[^']*')"""
+_ELEMENT = rb"""<(%b)(?:\s+[\w.:-]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*(?:/>|>.*?</\1\s*>)"""
+_THUMBNAILS = re.compile(_ELEMENT % (_NAME + rb"Thumbnails"), re.DOTALL)
+_POSITION_ELEMENTS = re.compile(_ELEMENT % (_NAME + _POSITION), re.DOTALL)
+_POSITION_ATTRIBUTES = re.compile(_ATTRIBUTE % _POSITION)
+_VALUE = rb"""((?:\s|<)[\w.-]+:%b(?:\s*=\s*["']|\s*>\s*))(\d+)"""
+_ORIENTATION = re.compile(_VALUE % rb"Orientation")
+_WIDTH = re.compile(_VALUE % rb"(?:ImageWidth|PixelXDimension)")
+_HEIGHT = re.compile(_VALUE % rb"(?:ImageLength|PixelYDimension)")
+
+
+def xmp_orientation(data: bytes) -> int | None:
+    """The orientation, 1 to 8, that an XMP packet states; None if it states none."""
+    match = _ORIENTATION.search(data)
+    value = int(match[2][:2]) if match else 0
+    return value if 1 <= value <= 8 else None
+
+
+def clean_xmp(data: bytes, width: int, height: int, *, keep_gps: bool = False) -> bytes | None:
+    """XMP of an upright picture of `width` x `height` pixels, without thumbnails and, by default, position.
+
+    Positions are attributes and elements named GPS..., Latitude or Longitude in any namespace: exif, and
+    those of camera and drone makers.
+
+    Returns:
+        The packet in UTF-8; None if it was empty.
+
+    Raises:
+        ValueError: this is not XML, or XML with a document type (which XMP forbids, and bombs need).
+    """
+    data = data.strip(b"\0 \t\r\n")
+    if not data:
+        return None
+    if b"\0" in data or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        data = re.sub(r"""(<\?xml[^>]*?)\s+encoding\s*=\s*["'][^"']*["']""", r"\1", _wide(data)).encode()
+    if b"<!DOCTYPE" in data:
+        raise ValueError("XMP with a document type")
+    try:
+        # Well-formed, every element closes: the patterns below run in linear time and cannot miss an end.
+        expat.ParserCreate().Parse(data, True)
+    except expat.ExpatError as error:
+        raise ValueError("not XML") from error
+    data = _THUMBNAILS.sub(b"", data)
+    if not keep_gps:
+        data = _POSITION_ATTRIBUTES.sub(b"", _POSITION_ELEMENTS.sub(b"", data))
+    data = _ORIENTATION.sub(rb"\g<1>1", data)
+    data = _WIDTH.sub(rb"\g<1>%d" % width, data)
+    return _HEIGHT.sub(rb"\g<1>%d" % height, data)
+
+
+def _wide(data: bytes) -> str:
+    little = data[:2] == b"\xff\xfe" or data[1:2] == b"\0"
+    # The strip above may have taken half of the last character.
+    even = data if len(data) % 2 == 0 else data + b"\0" if little else data[:-1]
+    return even.decode("utf-16-le" if little else "utf-16-be").lstrip("\ufeff")
