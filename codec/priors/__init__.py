@@ -1,0 +1,1 @@
+"""Probability models over codes: integer frequencies, the same on every machine."""

@@ -1,0 +1,190 @@
+"""The static prior: tables counted once, one for each pair of classes of the left and the upper code.
+
+Codes are grouped into C classes; class C stands for "outside the region". Codes on one diagonal (row + column
+= step) depend only on the diagonal before, so a region of h x w codes takes h + w - 1 steps.
+
+A table holds 16-bit frequencies less one, so that TABLE_TOTAL itself and no zero can be written; the coder's
+24-bit frequencies are exactly 256 times as large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from ..rangecoder import TOTAL
+from .base import Codes, Frequencies, Positions, cost_bits
+
+TABLE_TOTAL = 2**16
+
+
+@dataclass(frozen=True, eq=False)
+class StaticPrior:
+    """p(code | class of the left code, class of the upper code).
+
+    Attributes:
+        tables: uint16 [C+1, C+1, K], frequencies less one by left class, upper class, code; every table's
+            frequencies sum to TABLE_TOTAL.
+        classes: uint8 [K], each in 0..C-1.
+
+    Raises:
+        ModelError: on construction, if shapes, types or sums are others.
+    """
+
+    tables: NDArray[np.uint16]
+    classes: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        tables, classes = self.tables, self.classes
+        if tables.dtype != np.uint16 or classes.dtype != np.uint8:
+            raise ModelError("prior.tables must be uint16 and prior.classes uint8")
+        if tables.ndim != 3 or tables.shape[0] != tables.shape[1] or classes.shape != tables.shape[2:]:
+            raise ModelError(f"prior.tables {tables.shape} do not match prior.classes {classes.shape}")
+        if not (2 <= self.levels < TABLE_TOTAL and classes.max() < self.class_count):
+            raise ModelError(f"prior.classes must be in 0..{self.class_count - 1}, and at least two")
+        if (tables.sum(axis=2, dtype=np.int64) != TABLE_TOTAL - self.levels).any():
+            raise ModelError(f"prior.tables do not sum to {TABLE_TOTAL}")
+
+    @property
+    def levels(self) -> int:
+        """K, the number of different codes."""
+        return int(self.tables.shape[2])
+
+    @property
+    def class_count(self) -> int:
+        """C, the number of classes, "outside" not counted."""
+        return int(self.tables.shape[0]) - 1
+
+    @cached_property
+    def frequencies(self) -> Frequencies:
+        """The coder's tables: uint32 [(C+1)**2, K], rows by left class * (C+1) + upper class."""
+        frequencies = (self.tables.astype(np.uint32) + np.uint32(1)) * np.uint32(TOTAL // TABLE_TOTAL)
+        return frequencies.reshape(-1, self.levels)
+
+    def start(self, codes: Sequence[Codes]) -> _DiagonalScan:
+        """Begin a walk along the diagonals of all regions at once; `codes` as in `Prior.start`."""
+        return _DiagonalScan(self, codes)
+
+    def cost_bits(self, codes: Sequence[Codes]) -> float:
+        """Bits that regions, int32 [h, w] each, ought to take; see `base.cost_bits`."""
+        return cost_bits(self, codes)
+
+    def to_tensors(self) -> dict[str, NDArray[np.generic]]:
+        """Both arrays by the names they have in a weight file."""
+        return {"prior.tables": self.tables, "prior.classes": self.classes}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, NDArray[np.generic]]) -> StaticPrior:
+        """Undo `to_tensors`; other names are passed over.
+
+        Raises:
+            ModelError: an array is missing, or is not what it should be.
+        """
+        try:
+            tables, classes = np.asarray(tensors["prior.tables"]), np.asarray(tensors["prior.classes"])
+        except KeyError as missing:
+            raise ModelError(f"weights without {missing.args[0]}") from None
+        return cls(tables, classes)
+
+
+class _DiagonalScan:
+    """Step t codes every (i, j) with i + j = t.
+
+    A region's front holds the class of the latest code of every row, behind one entry that stays "outside".
+    When (i, j) comes up, row i was last at (i, j - 1) and row i - 1 at (i - 1, j): the left and the upper
+    neighbour are entries i + 1 and i of the front.
+    """
+
+    def __init__(self, prior: StaticPrior, codes: Sequence[Codes]) -> None:
+        self.prior = prior
+        self.codes = codes
+        self.fronts = [np.full(region.shape[0] + 1, prior.class_count, np.intp) for region in codes]
+        self.steps = max((sum(region.shape) - 1 for region in codes if region.size), default=0)
+
+    def positions(self, step: int) -> list[Positions]:
+        return [_diagonal(region.shape, step) for region in self.codes]
+
+    def frequencies(self, step: int) -> Iterator[Frequencies]:
+        tables, prior = self.prior.frequencies, self.prior
+        contexts = []
+        for region, front in zip(self.codes, self.fronts, strict=True):
+            rows, columns = _diagonal(region.shape, step - 1)
+            front[rows + 1] = prior.classes[region[rows, columns]]
+            rows, _ = _diagonal(region.shape, step)
+            contexts.append(front[rows + 1] * (prior.class_count + 1) + front[rows])
+        # One region at a time, so that its frequencies are still in the cache when the coder comes to them.
+        return (tables.take(context, axis=0) for context in contexts)
+
+
+def counts(codes: Iterable[Codes], classes: NDArray[np.uint8], class_count: int) -> NDArray[np.int64]:
+    """Count codes by context.
+
+    Args:
+        codes: int32 [h, w] each, coded as one region each.
+        classes: uint8 [K].
+        class_count: C.
+
+    Returns:
+        int64 [C+1, C+1, K] by left class, upper class, code; counts of several calls may be added.
+    """
+    levels = len(classes)
+    counted = np.zeros((class_count + 1) ** 2 * levels, np.int64)
+    for region in codes:
+        cell = _contexts(region, classes, class_count) * levels + region
+        counted += np.bincount(cell.ravel(), minlength=counted.size)
+    return counted.reshape(class_count + 1, class_count + 1, levels)
+
+
+def fit(counted: NDArray[np.int64], weight: float = 64.0) -> NDArray[np.uint16]:
+    """Turn counts into tables.
+
+    Each table is smoothed by `weight` more codes drawn from the order-0 distribution, which itself has half a
+    count more per code. Its share of TABLE_TOTAL is then made whole by largest remainder, no code below one.
+
+    Args:
+        counted: int64 [C+1, C+1, K].
+        weight: codes; larger trusts the context less.
+
+    Returns:
+        uint16 [C+1, C+1, K], frequencies less one.
+    """
+    order0 = counted.sum(axis=(0, 1)) + 0.5
+    order0 /= order0.sum()
+    share = counted + weight * order0
+    share /= share.sum(axis=2, keepdims=True)
+
+    # Codes that would fall below one get one; what they take makes the others smaller, so look again.
+    floored = np.zeros(share.shape, bool)
+    while True:
+        room = TABLE_TOTAL - floored.sum(axis=2, keepdims=True)
+        rest = np.where(floored, 0.0, share)
+        wanted = np.where(floored, 1.0, rest * (room / rest.sum(axis=2, keepdims=True)))
+        if not (wanted < 1.0).any():
+            break
+        floored |= wanted < 1.0
+
+    whole = np.floor(wanted).astype(np.int64)
+    missing = TABLE_TOTAL - whole.sum(axis=2, keepdims=True)
+    order = np.argsort(whole - wanted, axis=2, kind="stable")
+    np.put_along_axis(
+        whole, order, np.take_along_axis(whole, order, 2) + (np.arange(whole.shape[2]) < missing), 2
+    )
+    return (whole - 1).astype(np.uint16)
+
+
+def _diagonal(shape: tuple[int, ...], step: int) -> Positions:
+    height, width = shape
+    rows = np.arange(max(0, step - width + 1), min(height, step + 1), dtype=np.intp)
+    return rows, step - rows
+
+
+def _contexts(codes: Codes, classes: NDArray[np.uint8], class_count: int) -> NDArray[np.intp]:
+    """Row of the tables for every code of a region: intp [h, w]."""
+    padded = np.full((codes.shape[0] + 1, codes.shape[1] + 1), class_count, np.intp)
+    padded[1:, 1:] = classes[codes]
+    return padded[1:, :-1] * (class_count + 1) + padded[:-1, 1:]

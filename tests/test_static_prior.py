@@ -1,0 +1,241 @@
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vqcodec.errors import DamagedError, ModelError
+from vqcodec.priors.base import compress, cost_bits, decompress
+from vqcodec.priors.static import TABLE_TOTAL, StaticPrior, counts, fit
+from vqcodec.rangecoder import TOTAL
+
+MODERATE = settings(derandomize=True, deadline=None, database=None, max_examples=100)
+
+
+def random_prior(rng, levels=512, class_count=4, sharpness=0.1):
+    classes = rng.integers(0, class_count, levels).astype(np.uint8)
+    weights = rng.dirichlet(np.full(levels, sharpness), size=(class_count + 1, class_count + 1))
+    return StaticPrior(fit((weights * 10_000).astype(np.int64)), classes)
+
+
+class Sampler:
+    """In the place of a range decoder: draws codes from the frequencies."""
+
+    rng = np.random.default_rng(0)
+
+    def __init__(self, data):
+        pass
+
+    def decode(self, frequencies):
+        at = self.rng.integers(0, TOTAL, (len(frequencies), 1))
+        return (frequencies.cumsum(1, dtype=np.int64) > at).argmax(1).astype(np.int32)
+
+    def finish(self):
+        pass
+
+
+@pytest.fixture
+def sample(monkeypatch):
+    def draw(prior, shapes):
+        with monkeypatch.context() as patch:
+            patch.setattr("vqcodec.priors.base.Decoder", Sampler)
+            return decompress(prior, [b""] * len(shapes), shapes)
+
+    return draw
+
+
+def reference_cost(prior, codes):
+    """Code by code in raster order, straight from the tables."""
+    outside, bits = prior.class_count, 0.0
+    for i, j in np.ndindex(*codes.shape):
+        left = prior.classes[codes[i, j - 1]] if j else outside
+        upper = prior.classes[codes[i - 1, j]] if i else outside
+        bits -= math.log2((int(prior.tables[left, upper, codes[i, j]]) + 1) / TABLE_TOTAL)
+    return bits
+
+
+@MODERATE
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), max_size=5),
+    st.sampled_from([2, 3, 17, 512]),
+    st.integers(1, 5),
+    st.sampled_from([0.01, 1.0]),
+    st.integers(0, 2**32 - 1),
+)
+def test_round_trip_and_wavefront_equals_raster_order(shapes, levels, class_count, sharpness, seed):
+    rng = np.random.default_rng(seed)
+    prior = random_prior(rng, levels, class_count, sharpness)
+    regions = [rng.integers(0, levels, shape, dtype=np.int32) for shape in shapes]
+    payloads = compress(prior, regions)
+    found = decompress(prior, payloads, shapes)
+    for region, codes in zip(regions, found, strict=True):
+        assert codes.dtype == np.int32
+        assert np.array_equal(codes, region)
+    assert payloads == [compress(prior, [region])[0] for region in regions], "regions do not see each other"
+    expected = sum(reference_cost(prior, region) for region in regions)
+    assert cost_bits(prior, regions) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 128), (128, 1), (128, 127)])
+def test_extreme_shapes(shape):
+    rng = np.random.default_rng(1)
+    prior = random_prior(rng)
+    region = rng.integers(0, 512, shape, dtype=np.int32)
+    assert np.array_equal(decompress(prior, compress(prior, [region]), [shape])[0], region)
+
+
+def test_every_code_is_visited_once():
+    shapes = [(1, 1), (7, 3), (3, 7), (5, 5)]
+    visits = [np.zeros(shape, np.int32) for shape in shapes]
+    scan = random_prior(np.random.default_rng(2)).start([np.zeros(shape, np.int32) for shape in shapes])
+    for step in range(scan.steps):
+        for count, (rows, columns) in zip(visits, scan.positions(step), strict=True):
+            assert (rows + columns == step).all()
+            count[rows, columns] += 1
+    assert all((count == 1).all() for count in visits)
+
+
+def test_size_is_what_the_tables_cost(sample):
+    prior = random_prior(np.random.default_rng(3))
+    shapes = [(128, 128), (32, 32), (3, 5)]
+    regions = sample(prior, shapes)
+    for region, payload in zip(regions, compress(prior, regions), strict=True):
+        ideal = prior.cost_bits([region]) / 8
+        assert ideal - 1 <= len(payload) <= 1.005 * ideal + 8
+
+
+def test_speed_of_a_six_megapixel_picture(sample):
+    prior = random_prior(np.random.default_rng(4), class_count=32)
+    shapes = [(128, 128)] * 23
+    regions = sample(prior, shapes[:1]) * 23
+    started = time.process_time()
+    payloads = compress(prior, regions)
+    encoded = time.process_time()
+    found = decompress(prior, payloads, shapes)
+    decoded = time.process_time()
+    assert all(np.array_equal(a, b) for a, b in zip(regions, found, strict=True))
+    # About half a second each; the bound is for slow and busy machines.
+    assert encoded - started < 5
+    assert decoded - encoded < 5
+
+
+@MODERATE
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=3), st.integers(0, 2**32 - 1))
+def test_garbage_gives_codes_in_range_or_a_damaged_error(payloads, seed):
+    prior = random_prior(np.random.default_rng(seed), levels=7)
+    try:
+        found = decompress(prior, payloads, [(9, 4)] * len(payloads))
+    except DamagedError:
+        return
+    assert all(codes.shape == (9, 4) and 0 <= codes.min() <= codes.max() < 7 for codes in found)
+
+
+def test_flipped_payloads_never_do_worse(sample):
+    prior = random_prior(np.random.default_rng(5))
+    regions = sample(prior, [(20, 20)])
+    payload = compress(prior, regions)[0]
+    for at in range(len(payload)):
+        broken = payload[:at] + bytes((payload[at] ^ 0x40,)) + payload[at + 1 :]
+        try:
+            codes = decompress(prior, [broken], [(20, 20)])[0]
+        except DamagedError:
+            continue
+        assert 0 <= codes.min() <= codes.max() < 512
+
+
+def test_drivers_refuse_what_does_not_fit():
+    prior = random_prior(np.random.default_rng(6), levels=7)
+    with pytest.raises(ValueError, match=r"0\.\.6"):
+        compress(prior, [np.full((2, 2), 7, np.int32)])
+    with pytest.raises(ValueError, match=r"0\.\.6"):
+        compress(prior, [np.full((2, 2), -1, np.int32)])
+    with pytest.raises(DamagedError, match="2 chunks for 1 regions"):
+        decompress(prior, [b"", b""], [(1, 1)])
+
+
+def test_counts():
+    classes = np.array([0, 1, 1], np.uint8)
+    counted = counts([np.array([[0, 1], [2, 2]], np.int32), np.array([[2]], np.int32)], classes, 2)
+    expected = np.zeros((3, 3, 3), np.int64)
+    expected[2, 2, 0] += 1  # corner of the first region
+    expected[0, 2, 1] += 1  # right of code 0
+    expected[2, 0, 2] += 1  # below code 0
+    expected[1, 1, 2] += 1  # left is code 2, above is code 1
+    expected[2, 2, 2] += 1  # the second region
+    assert np.array_equal(counted, expected)
+
+
+@MODERATE
+@given(st.integers(2, 600), st.integers(1, 3), st.integers(0, 2**40), st.integers(0, 2**32 - 1))
+def test_fitted_tables_are_complete(levels, class_count, scale, seed):
+    rng = np.random.default_rng(seed)
+    shape = (class_count + 1, class_count + 1, levels)
+    counted = (rng.random(shape) ** 30 * scale).astype(np.int64)
+    tables = fit(counted)
+    assert tables.dtype == np.uint16
+    assert (tables.sum(2, dtype=np.int64) == TABLE_TOTAL - levels).all()
+
+
+def test_fit_is_smoothed_largest_remainder():
+    counted = np.zeros((2, 2, 3), np.int64)
+    counted[0, 0] = [900, 100, 0]
+    order0 = np.array([900.5, 100.5, 0.5]) / 1001.5
+    frequencies = fit(counted, weight=10).astype(np.int64) + 1
+    expected = (counted[0, 0] + 10 * order0) / 1010 * TABLE_TOTAL
+    assert np.abs(frequencies[0, 0] - expected).max() < 1
+    assert np.abs(frequencies[1, 1] - order0 * TABLE_TOTAL).max() < 1, "an empty table is the order-0 table"
+
+
+def test_fit_keeps_every_code_possible():
+    counted = np.zeros((2, 2, 512), np.int64)
+    counted[..., 7] = 10**12
+    frequencies = fit(counted).astype(np.int64) + 1
+    assert frequencies.min() == 1
+    assert frequencies[0, 0, 7] == TABLE_TOTAL - 511
+
+
+def test_fitted_tables_approach_the_entropy():
+    """What the floor of one, 16 bits and smoothing cost together, on plenty of codes of one source."""
+    rng = np.random.default_rng(7)
+    weights = rng.dirichlet(np.full(512, 0.3))
+    regions = [rng.choice(512, (128, 128), p=weights).astype(np.int32) for _ in range(8)]
+    classes = np.zeros(512, np.uint8)
+    prior = StaticPrior(fit(counts(regions, classes, 1)), classes)
+    histogram = np.bincount(np.concatenate(regions, axis=None), minlength=512) / (8 * 128 * 128)
+    entropy = -(histogram[histogram > 0] * np.log2(histogram[histogram > 0])).sum()
+    bits = prior.cost_bits(regions) / (8 * 128 * 128)
+    assert bits == pytest.approx(entropy, abs=0.02)
+
+
+def test_tensors_round_trip():
+    prior = random_prior(np.random.default_rng(8))
+    tensors = prior.to_tensors()
+    assert set(tensors) == {"prior.tables", "prior.classes"}
+    again = StaticPrior.from_tensors({**tensors, "decoder.weight": np.zeros(1)})
+    region = np.arange(20, dtype=np.int32).reshape(4, 5)
+    assert compress(again, [region]) == compress(prior, [region])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.pop("prior.tables"),
+        lambda t: t.pop("prior.classes"),
+        lambda t: t.update({"prior.tables": t["prior.tables"].astype(np.int32)}),
+        lambda t: t.update({"prior.tables": t["prior.tables"][:-1]}),
+        lambda t: t.update({"prior.tables": t["prior.tables"] + np.uint16(1)}),
+        lambda t: t.update({"prior.tables": t["prior.tables"][0]}),
+        lambda t: t.update(
+            {"prior.tables": t["prior.tables"][:, :, :0], "prior.classes": np.zeros(0, np.uint8)}
+        ),
+        lambda t: t.update({"prior.tables": t["prior.tables"][:0, :0]}),
+        lambda t: t.update({"prior.classes": t["prior.classes"][:-1]}),
+        lambda t: t.update({"prior.classes": t["prior.classes"] + np.uint8(4)}),
+    ],
+)
+def test_foreign_tensors_are_refused(change):
+    tensors = random_prior(np.random.default_rng(9)).to_tensors()
+    change(tensors)
+    with pytest.raises(ModelError):
+        StaticPrior.from_tensors(tensors)
