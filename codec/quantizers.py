@@ -1,0 +1,115 @@
+"""From continuous latents to integer codes and back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the nearest code for each vector: [N, D], [K, D] -> int64 [N]."""
+    offset, directions = codebook.square().sum(1).mul(-0.5), codebook.t()
+    parts = torch.split(vectors, 1 << 14)  # bounds the [N, K] scores, and keeps them in the cache
+    return torch.cat([torch.addmm(offset, part, directions).argmax(1) for part in parts])
+
+
+def kmeans(vectors: Tensor, size: int, generator: torch.Generator, rounds: int = 20) -> Tensor:
+    """Lloyd's algorithm from random distinct vectors: [N, D] -> centres [size, D].
+
+    An empty cluster is moved onto a random vector. With fewer vectors than centres, vectors are drawn
+    with repetition and lightly jittered.
+    """
+    count, dim = vectors.shape
+    if count < size:
+        picks = torch.randint(count, (size,), generator=generator)
+        jitter = torch.randn(size, dim, generator=generator) * 0.01 * vectors.std(unbiased=False)
+        return vectors[picks] + jitter
+    centres = vectors[torch.randperm(count, generator=generator)[:size]].clone()
+    for _ in range(rounds):
+        codes = nearest(vectors, centres)
+        sums = torch.zeros_like(centres).index_add_(0, codes, vectors)
+        counts = torch.bincount(codes, minlength=size).to(vectors.dtype)
+        centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centres)
+        empty = (counts == 0).nonzero().flatten()
+        if len(empty):
+            centres[empty] = vectors[torch.randint(count, (len(empty),), generator=generator)]
+    return centres
+
+
+class VectorQuantizer(nn.Module):
+    """The discrete bottleneck of the VQ-VAE (van den Oord et al. 2017, section 3).
+
+    The codebook is learned by the loss of eq. 3 (`decay` None), or as moving averages of the vectors
+    that chose each code (appendix A.1). A code that is chosen less than `restart_below` times the mean
+    is dead; it is moved onto an encoder output, so that a poor start does not leave it unused for good.
+
+    Shapes: latents float32 [B, D, H, W]; codes int64 [B, H, W]; codebook float32 [K, D].
+    """
+
+    ema_count: Tensor
+    ema_sum: Tensor
+
+    def __init__(self, size: int, dim: int, decay: float | None = 0.99, restart_below: float = 0.03) -> None:
+        super().__init__()
+        self.size, self.dim, self.decay, self.restart_below = size, dim, decay, restart_below
+        bound = 1 / size
+        self.codebook = nn.Parameter(torch.empty(size, dim).uniform_(-bound, bound), decay is None)
+        self.register_buffer("ema_count", torch.ones(size))
+        self.register_buffer("ema_sum", self.codebook.detach().clone())
+
+    def set_codebook(self, vectors: Tensor) -> None:
+        """Start from these codes, [K, D], each as if chosen equally often."""
+        with torch.no_grad():
+            self.codebook.copy_(vectors)
+            self.ema_count.fill_(1.0)
+            self.ema_sum.copy_(vectors)
+
+    def encode(self, latents: Tensor) -> Tensor:
+        """Nearest codes: [B, D, H, W] -> int64 [B, H, W]."""
+        batch, dim, height, width = latents.shape
+        flat = latents.permute(0, 2, 3, 1).reshape(-1, dim)
+        return nearest(flat, self.codebook).view(batch, height, width)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Look codes up: int64 [B, H, W] -> float32 [B, D, H, W] (channels last in memory)."""
+        return nn.functional.embedding(codes, self.codebook).permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def update(self, latents: Tensor, codes: Tensor, restart: bool, generator: torch.Generator) -> int:
+        """Moving-average step of the codebook and, if asked, revival of dead codes.
+
+        Args:
+            latents: the encoder's outputs of this step, [B, D, H, W].
+            codes: their codes, [B, H, W].
+            restart: whether dead codes are moved in this step.
+            generator: CPU generator that picks the vectors for them.
+
+        Returns:
+            The number of codes moved.
+        """
+        flat = latents.detach().permute(0, 2, 3, 1).reshape(-1, self.dim)
+        index = codes.flatten()
+        counts = torch.bincount(index, minlength=self.size).to(flat.dtype)
+        decay = 0.99 if self.decay is None else self.decay
+        self.ema_count.lerp_(counts, 1 - decay)
+        if self.decay is not None:
+            sums = torch.zeros_like(self.ema_sum).index_add_(0, index, flat)
+            self.ema_sum.lerp_(sums, 1 - decay)
+            self.codebook.copy_(self.ema_sum / self.ema_count.clamp(min=1e-5)[:, None])
+        if not restart:
+            return 0
+        mean = self.ema_count.mean()
+        dead = (self.ema_count < self.restart_below * mean).nonzero().flatten()
+        if len(dead):
+            picks = torch.randint(len(flat), (len(dead),), generator=generator).to(flat.device)
+            self.codebook[dead] = flat[picks]
+            self.ema_count[dead] = mean
+            self.ema_sum[dead] = flat[picks] * mean
+        return len(dead)
+
+
+def code_use(counts: Tensor) -> tuple[int, float]:
+    """Used codes and perplexity (2 to the entropy, in codes) of a histogram [K]."""
+    share = counts.double() / counts.sum().clamp(min=1)
+    entropy_bits = -(share * share.clamp(min=1e-300).log2()).sum()
+    return int((counts > 0).sum()), float(2**entropy_bits)

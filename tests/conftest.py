@@ -1,0 +1,68 @@
+"""Pictures made by code, and a small trained model that the tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from vqcodec import training
+
+
+def draw(width: int, height: int, seed: int = 0) -> np.ndarray:
+    """Something like a photograph, uint8 [H, W, 3]: slopes, edges, texture and a little noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / 64
+    picture = np.empty((height, width, 3))
+    for channel in range(3):
+        a, b, c = rng.uniform(-1, 1, 3)
+        picture[..., channel] = 128 + 60 * np.sin(a * x + b * y + c) + 25 * np.sin(9 * b * x - 7 * a * y)
+    for _ in range(6):
+        top, left = rng.integers(0, max(height, 2)), rng.integers(0, max(width, 2))
+        bottom, right = top + rng.integers(8, 64), left + rng.integers(8, 64)
+        picture[top:bottom, left:right] += rng.uniform(-80, 80, 3)
+    picture += rng.normal(0, 3, picture.shape)
+    return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 12 pictures, PNG, 96 x 80."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(12):
+        PIL.Image.fromarray(draw(96, 80, number)).save(folder / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> training.Run:
+    """A codec of 64 codes, trained for 30 steps."""
+    return training.train(
+        [photos],
+        model="vqvae-image",
+        output=tmp_path_factory.mktemp("runs") / "small",
+        steps=30,
+        batch=4,
+        crop=64,
+        checkpoint_every=15,
+        overrides=SMALL,
+    )
+
+
+SMALL = {
+    "codes": "64",
+    "encoder_width": "16",
+    "encoder_hidden": "8",
+    "encoder_blocks": "1",
+    "decoder_width": "16",
+    "decoder_hidden": "8",
+    "decoder_blocks": "1",
+}
+"""Settings of a model that trains in seconds."""
+
+
+@pytest.fixture(scope="session")
+def small(small_run: training.Run) -> str:
+    """The weights file of `small_run`."""
+    return str(small_run.best)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import SMALL, draw
+from vqcodec.datasets import Pictures
+from vqcodec.models import build
+from vqcodec.models.vqvae import Config
+from vqcodec.quantizers import VectorQuantizer, code_use, kmeans, nearest
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_nearest_is_the_brute_force_answer() -> None:
+    vectors = torch.randn(20_000, 5, generator=generator())
+    codebook = torch.randn(31, 5, generator=generator(1))
+    assert torch.equal(nearest(vectors, codebook), torch.cdist(vectors, codebook).argmin(1))
+
+
+def test_kmeans_finds_clusters_and_leaves_none_empty() -> None:
+    true = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    vectors = true.repeat(100, 1) + 0.1 * torch.randn(400, 2, generator=generator())
+    centres = kmeans(vectors, 12, generator(3))
+    assert len(torch.unique(nearest(vectors, centres))) == 12
+    assert torch.cdist(true, centres).min(1).values.max() < 0.5
+
+
+def test_kmeans_of_few_vectors_gives_distinct_centres() -> None:
+    centres = kmeans(torch.randn(5, 3, generator=generator()), 16, generator())
+    assert len(torch.unique(centres, dim=0)) == 16
+
+
+def test_moving_average_step_is_that_of_the_paper() -> None:
+    quantizer = VectorQuantizer(2, 1, decay=0.9)
+    quantizer.set_codebook(torch.tensor([[0.0], [10.0]]))
+    latents = torch.tensor([1.0, 2.0, 12.0]).view(1, 1, 1, 3)
+    codes = quantizer.encode(latents)
+    assert codes.tolist() == [[[0, 0, 1]]]
+    quantizer.update(latents, codes, restart=False, generator=generator())
+    # N <- .9 * 1 + .1 * n,  m <- .9 * m + .1 * sum,  e = m / N
+    expected = torch.tensor([[(0.9 * 0 + 0.1 * 3) / (0.9 + 0.2)], [(0.9 * 10 + 0.1 * 12) / (0.9 + 0.1)]])
+    assert torch.allclose(quantizer.codebook, expected)
+
+
+def test_a_dead_code_moves_onto_an_encoder_output() -> None:
+    quantizer = VectorQuantizer(4, 2, restart_below=0.03)
+    quantizer.set_codebook(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [99.0, 99.0]]))
+    quantizer.ema_count.copy_(torch.tensor([10.0, 10.0, 10.0, 0.001]))
+    latents = torch.rand(1, 2, 4, 4, generator=generator())
+    moved = quantizer.update(latents, quantizer.encode(latents), restart=True, generator=generator())
+    assert moved == 1
+    flat = latents.permute(0, 2, 3, 1).reshape(-1, 2)
+    assert (quantizer.codebook[3] == flat).all(1).any()
+
+
+def test_code_use_counts_and_perplexity() -> None:
+    assert code_use(torch.tensor([5, 5, 5, 5, 0])) == (4, pytest.approx(4.0))
+    assert code_use(torch.tensor([7, 0])) == (1, pytest.approx(1.0))
+
+
+def train_and_count(**changes: object) -> tuple[int, float]:
+    """Codes that 150 steps of a small model leave in use, on the same pictures and seed."""
+    torch.manual_seed(0)
+    pictures = Pictures([draw(96, 96, n) for n in range(8)], [""] * 8, [])
+    settings = {key: int(value) for key, value in SMALL.items()}
+    model = build(Config(**{**settings, "linear_start": False, **changes}))  # type: ignore[arg-type]
+    model.start(lambda n: pictures.batch(n, seed=1, size=4, crop=64), generator())
+    optimiser = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), 1e-3)
+    histogram = torch.zeros(model.config.codes, dtype=torch.int64)
+    for step in range(150):
+        optimiser.zero_grad()
+        model.loss(pictures.batch(step, seed=0, size=4, crop=64))["loss"].backward()
+        optimiser.step()
+        codes = model.update(step / 150, generator(step))["codes"]
+        if step >= 140:
+            histogram += torch.bincount(codes.flatten(), minlength=model.config.codes)
+    return code_use(histogram)
+
+
+def test_the_disease_and_the_cure() -> None:
+    """A codebook that starts far from the data leaves half of the codes unused; restarts mend it."""
+    used_ill, perplexity_ill = train_and_count(codebook_start="random", restart_below=0.0)
+    used_restarted, perplexity_restarted = train_and_count(codebook_start="random", restart_below=0.03)
+    used_cured, perplexity_cured = train_and_count(codebook_start="kmeans", linear_start=True)
+    assert used_ill <= 40
+    assert used_restarted >= 60 and perplexity_restarted > 2 * perplexity_ill
+    assert used_cured >= 62 and perplexity_cured > 2.5 * perplexity_ill

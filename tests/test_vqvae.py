@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL, draw
+from vqcodec import pipeline
+from vqcodec.container import Geometry
+from vqcodec.datasets import Pictures, to_samples
+from vqcodec.models import MODELS, build
+from vqcodec.models.vqvae import PCA_SCALE, Config
+
+TINY = Config(**{key: int(value) for key, value in SMALL.items()})  # type: ignore[arg-type]
+
+
+def shaken(config: Config) -> torch.nn.Module:
+    """A model none of whose layers is zero, so that every reach of the networks shows."""
+    torch.manual_seed(3)
+    model = build(config).eval().requires_grad_(False)
+    pictures = Pictures([draw(128, 128, n) for n in range(4)], [""] * 4, [])
+    model.start(lambda n: pictures.batch(n, seed=0, size=4, crop=64), torch.Generator().manual_seed(0))
+    for parameter in (*model.encoder.parameters(), *model.decoder.parameters()):
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_worked_shape_of_the_paper(name: str) -> None:
+    model = build(MODELS[name])
+    codes = model.analyse(torch.zeros(1, 3, 128, 128))
+    assert codes.shape == (1, 32, 32)
+    assert model.config.codes == 512
+    assert model.synthesise(codes).shape == (1, 3, 128, 128)
+
+
+def test_paper_setting_learns_its_codebook_by_the_loss() -> None:
+    model = build(replace(TINY, codebook_update="loss", linear_start=False, codebook_start="random"))
+    terms = model.loss(to_samples(draw(32, 32)[None]))
+    assert set(terms) == {"loss", "distortion", "commitment", "codebook"}
+    assert torch.allclose(terms["commitment"], terms["codebook"])
+    before = model.quantizer.codebook.detach().clone()
+    terms["loss"].backward()
+    assert model.quantizer.codebook.grad.abs().sum() > 0
+    model.update(0.9, torch.Generator())
+    assert torch.equal(model.quantizer.codebook, before), "the optimiser, not an average, moves it"
+
+
+def test_gradients_pass_straight_through_to_the_encoder() -> None:
+    """Without the copy the encoder would see the commitment term only."""
+    model = shaken(replace(TINY, commitment=0.0)).requires_grad_(True)
+    model.loss(to_samples(draw(32, 32)[None]))["loss"].backward()
+    assert model.encoder[1].weight.grad.abs().sum() > 0
+
+
+def test_step_zero_is_the_linear_codec() -> None:
+    pictures = Pictures([draw(128, 128, n) for n in range(6)], [""] * 6, [])
+    model = build(TINY).eval().requires_grad_(False)
+    model.start(lambda n: pictures.batch(n, seed=0, size=8, crop=64), torch.Generator().manual_seed(0))
+    samples = pictures.batch(5, seed=1, size=8, crop=64)
+    latents = model.latents(samples)
+    blocks = torch.nn.functional.pixel_unshuffle(samples, 4).permute(0, 2, 3, 1).reshape(-1, 48)
+    by_hand = (blocks - model.pca_mean) @ model.pca_components.t() * model.pca_scale
+    assert torch.allclose(latents.permute(0, 2, 3, 1).reshape(-1, 8), by_hand, atol=1e-4)
+    assert latents[:, 0].std() == pytest.approx(PCA_SCALE, rel=0.3)
+    identity = model.pca_components @ model.pca_components.t()
+    assert torch.allclose(identity, torch.eye(8), atol=1e-5)
+    error = (model.reconstruct(latents) - samples).square().mean()
+    quantized = (model.synthesise(model.analyse(samples)) - samples).square().mean()
+    assert error < quantized < samples.var() / 5
+
+
+@pytest.mark.parametrize("topology", ["shuffle", "strided"])
+def test_no_seams_however_a_picture_is_cut(topology: str) -> None:
+    model = shaken(replace(TINY, topology=topology, decoder_blocks=2))
+    pixels = draw(150, 117)
+    whole = pipeline.analyse(pixels, model)
+    samples = model.synthesise(torch.from_numpy(whole)[None].long())
+    for area in (50, 300):
+        # Two codes may be equally near; then rounding decides.
+        assert (pipeline.analyse(pixels, model, area=area) != whole).mean() < 1e-3
+        pieces = torch.empty_like(samples)
+        for block in pipeline.tiling.blocks(*whole.shape, model.halo, area):
+            decoded = model.synthesise(torch.from_numpy(whole[block.outer])[None].long())
+            rows, columns = pipeline.tiling.scaled(block.within, 4)
+            at = pipeline.tiling.scaled(block.inner, 4)
+            pieces[:, :, at[0], at[1]] = decoded[:, :, rows, columns]
+        assert (pieces - samples).abs().max() < 1e-4
+        cut = pipeline.synthesise(whole, model, Geometry(150, 117, 3, 4), area=area)
+        uncut = pipeline.synthesise(whole, model, Geometry(150, 117, 3, 4))
+        assert np.abs(cut.astype(int) - uncut).max() <= 1
+
+
+def test_search_finds_codes_with_less_error() -> None:
+    model = shaken(TINY)
+    samples = to_samples(draw(64, 64, 9)[None])
+    codes = model.analyse(samples)
+    searched = model.search(samples, codes, 8)
+
+    def error(chosen: torch.Tensor) -> float:
+        return float((model.synthesise(chosen) - samples).square().mean())
+
+    assert error(searched) < error(codes)
+    assert searched.shape == codes.shape and 0 <= searched.min() <= searched.max() < 64
+    assert torch.equal(model.search(samples, codes, 0), codes)
