@@ -1,0 +1,90 @@
+"""The state of a training, exactly, in safetensors: weights, averages, optimiser, clock."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as pack
+from torch import Tensor, nn
+
+from .errors import TrainingError, UsageError
+from .weights import write_atomically
+
+
+@dataclass
+class Clock:
+    """Where a training stands.
+
+    Attributes:
+        step: optimiser steps done.
+        elapsed_seconds: time spent, earlier parts of a resumed run included.
+        best_psnr_db: best validation figure so far.
+        restarted: codes revived so far.
+    """
+
+    step: int = 0
+    elapsed_seconds: float = 0.0
+    best_psnr_db: float = float("-inf")
+    restarted: int = 0
+
+
+def save(
+    path: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, clock: Clock
+) -> None:
+    """Write a checkpoint, complete or not at all."""
+    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
+    tensors |= {f"average/{k}": v for k, v in average.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
+    packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, pack(packed, {"clock": json.dumps(asdict(clock))}))
+
+
+def restore(path: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> Clock:
+    """Read a checkpoint back into the three objects.
+
+    Raises:
+        TrainingError: the file is damaged or belongs to other settings.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            clock = Clock(**json.loads(file.metadata()["clock"]))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model.load_state_dict(_below(tensors, "model/"))
+        average.load_state_dict(_below(tensors, "average/"))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _below(tensors, "optimiser/").items():
+            index, _, key = name.partition("/")
+            state.setdefault(int(index), {})[key] = tensor
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise TrainingError(
+            f"{path}: checkpoint does not fit this run", "delete it to use the one before"
+        ) from error
+    return clock
+
+
+def newest(folder: Path) -> Path:
+    """The last checkpoint in a folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = sorted(folder.glob("step-*.safetensors"))
+    if not found:
+        raise UsageError(f"{folder}: no checkpoint to resume from", "start a new run")
+    return found[-1]
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the last `keep` checkpoints."""
+    for old in sorted(folder.glob("step-*.safetensors"))[: -max(keep, 1)]:
+        old.unlink()
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,211 @@
+"""Folders and tar files -> random crops for training, whole pictures for validation."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import media
+from .errors import MediaError, MediaWarning, TrainingError, UsageError
+
+WINDOW = 512
+"""Side of the windows, in pixels, that pictures larger than this are cut into."""
+
+MEMORY = 2 << 30
+"""Bytes of decoded pictures that are held; what exceeds it is thinned out evenly."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file in a folder, or a member of a tar file.
+
+    Attributes:
+        archive: the tar file, or None.
+        path: of the file, or the member's name.
+        offset, size: where a member's bytes lie in the tar file.
+    """
+
+    archive: Path | None
+    path: str
+    offset: int = 0
+    size: int = 0
+
+    @property
+    def name(self) -> str:
+        """How the file is called in messages."""
+        return self.path if self.archive is None else f"{self.archive.name}:{self.path}"
+
+    def read(self) -> bytes:
+        """The file's bytes."""
+        if self.archive is None:
+            return Path(self.path).read_bytes()
+        with self.archive.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def entries(sources: Sequence[Path]) -> list[Entry]:
+    """All files in the folders (with their subfolders) and tar files, in a fixed order.
+
+    Raises:
+        UsageError: a source does not exist or is neither folder, tar file nor file.
+    """
+    found: list[Entry] = []
+    for source in sources:
+        if source.is_dir():
+            files = sorted(p for p in source.rglob("*") if p.is_file())
+            found += [Entry(None, str(p)) for p in files if not p.name.startswith(".")]
+        elif source.is_file() and tarfile.is_tarfile(source):
+            with tarfile.open(source, "r:") as tar:
+                members = [m for m in tar if m.isfile()]
+            found += [Entry(source, m.name, m.offset_data, m.size) for m in members]
+        elif source.is_file():
+            found.append(Entry(None, str(source)))
+        else:
+            raise UsageError(f"{source}: no such folder or tar file")
+    return found
+
+
+def describe(sources: Sequence[Path]) -> list[dict[str, str | int]]:
+    """What the weights were made of, for the model card: name, bytes and, for files, the SHA-256."""
+    described: list[dict[str, str | int]] = []
+    for source in sources:
+        if source.is_dir():
+            described.append({"name": source.name, "files": len(entries([source]))})
+            continue
+        with source.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        described.append({"name": source.name, "bytes": source.stat().st_size, "sha256": digest})
+    return described
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Decoded pictures, or windows of them, held in memory.
+
+    Attributes:
+        arrays: uint8 [H, W, 3] each.
+        names: of the file that each came from.
+        skipped: "name: why" of every file that could not be read.
+    """
+
+    arrays: list[np.ndarray]
+    names: list[str]
+    skipped: list[str]
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def batch(self, step: int, *, seed: int, size: int, crop: int) -> Tensor:
+        """Random crops, flipped left to right in half of the cases.
+
+        The result depends on the arguments alone, so that a resumed training sees the same data.
+
+        Args:
+            step: number of the batch.
+            seed: of the training.
+            size: crops in the batch.
+            crop: side of a crop in pixels; smaller pictures are extended by their edge.
+
+        Returns:
+            float32 [size, 3, crop, crop] in -1..1.
+        """
+        rng = np.random.Generator(np.random.Philox(key=[seed, step]))
+        out = np.empty((size, crop, crop, 3), np.uint8)
+        for n in range(size):
+            picture = self.arrays[rng.integers(len(self.arrays))]
+            height, width = picture.shape[:2]
+            top = rng.integers(max(height - crop, 0) + 1)
+            left = rng.integers(max(width - crop, 0) + 1)
+            piece = picture[top : top + crop, left : left + crop]
+            missing = (crop - piece.shape[0], crop - piece.shape[1])
+            if any(missing):
+                piece = np.pad(piece, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+            out[n] = piece[:, ::-1] if rng.random() < 0.5 else piece
+        return to_samples(out)
+
+
+def to_samples(pixels: np.ndarray) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in -1..1, channels last in memory."""
+    return torch.tensor(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
+
+
+def to_pixels(samples: Tensor) -> np.ndarray:
+    """float32 [B, 3, H, W] in -1..1 -> uint8 [B, H, W, 3], rounded and clipped."""
+    scaled = samples.detach().permute(0, 2, 3, 1).add(1).mul(127.5)
+    return scaled.round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+
+
+def load(files: Sequence[Entry], *, seed: int = 0, memory: int = MEMORY, whole: bool = False) -> Pictures:
+    """Decode the pictures among the files.
+
+    Args:
+        files: what to read; files that are no pictures, and broken ones, are listed in `skipped`.
+        seed: chooses the windows of large pictures.
+        memory: bytes of pixels that may be held.
+        whole: keep pictures in one piece whatever their size (validation).
+
+    Raises:
+        TrainingError: no picture could be read.
+    """
+    pictures: list[np.ndarray] = []
+    names: list[str] = []
+    skipped: list[str] = []
+    allowance = memory // max(len(files), 1)
+    for number, (name, pixels) in enumerate(_decoded(files, skipped)):
+        pieces = [pixels] if whole else _windows(pixels, allowance, seed, number)
+        pictures += pieces
+        names += [name] * len(pieces)
+    if not pictures:
+        raise TrainingError(
+            "no readable pictures", "give a folder or tar file with PNG, JPEG, WebP or TIFF files"
+        )
+    return Pictures(pictures, names, skipped)
+
+
+def split(files: Sequence[Entry], fraction: float, seed: int) -> tuple[list[Entry], list[Entry]]:
+    """Held-out files: (training, validation), at least one in each where there are two."""
+    order = np.random.Generator(np.random.Philox(key=[seed, 1 << 40])).permutation(len(files))
+    held = min(max(round(len(files) * fraction), 1), len(files) - 1)
+    chosen = set(order[:held].tolist())
+    return (
+        [f for i, f in enumerate(files) if i not in chosen],
+        [f for i, f in enumerate(files) if i in chosen],
+    )
+
+
+def _decoded(files: Sequence[Entry], skipped: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    for entry in files:
+        try:
+            with warnings.catch_warnings():
+                # Reduced bit depths and left-out frames do not matter to training.
+                warnings.simplefilter("ignore", MediaWarning)
+                samples = media.read_image(entry.read()).samples
+        except (MediaError, OSError) as error:
+            skipped.append(f"{entry.name}: {getattr(error, 'message', error)}")
+            continue
+        yield entry.name, np.repeat(samples, 3, axis=2) if samples.shape[2] == 1 else samples
+
+
+def _windows(pixels: np.ndarray, allowance: int, seed: int, number: int) -> list[np.ndarray]:
+    """The picture itself when it is small, else random windows of it, no more bytes than allowed."""
+    height, width = pixels.shape[:2]
+    if pixels.nbytes <= min(allowance, 3 * WINDOW * WINDOW):
+        return [pixels]
+    side_y, side_x = min(height, WINDOW), min(width, WINDOW)
+    wanted = -(-height // WINDOW) * -(-width // WINDOW)
+    count = max(1, min(wanted, allowance // (3 * side_y * side_x)))
+    rng = np.random.Generator(np.random.Philox(key=[seed, (2 << 40) + number]))
+    windows = []
+    for _ in range(count):
+        top, left = rng.integers(height - side_y + 1), rng.integers(width - side_x + 1)
+        windows.append(pixels[top : top + side_y, left : left + side_x].copy())
+    return windows

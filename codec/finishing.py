@@ -1,0 +1,150 @@
+"""What a training shows on the way and adds at its end: validation, pictures, tables, measured rates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+
+from .datasets import to_pixels, to_samples
+from .models.vqvae import VQVAE
+from .quantizers import code_use, kmeans
+from .tiling import pad_to_multiple
+
+VALIDATION_SIDE = 512
+"""Pictures are looked at in their central window of at most this side, in pixels."""
+
+CLASSES = 32
+"""Classes of codes that make the context of the static tables."""
+
+
+@torch.inference_mode()
+def validate(model: VQVAE, pictures: Sequence[np.ndarray], device: str) -> dict[str, Any]:
+    """Mean of the pictures' PSNR after rounding to 8 bits, and the use of the codes over all of them.
+
+    Args:
+        model: in evaluation mode.
+        pictures: uint8 [H, W, 3] each.
+        device: where the model is.
+
+    Returns:
+        "psnr_db", "codes_used", "perplexity".
+    """
+    levels = model.config.codes
+    histogram, figures = torch.zeros(levels, dtype=torch.int64), []
+    for picture in pictures:
+        window = _central(picture, model.stride)
+        codes = model.analyse(to_samples(window[None]).to(device))
+        decoded = to_pixels(model.synthesise(codes))[0]
+        error = np.square(decoded.astype(np.float32) - window).mean()
+        figures.append(10 * np.log10(255.0**2 / max(float(error), 1e-3)))
+        histogram += torch.bincount(codes.flatten().cpu(), minlength=levels)
+    used, perplexity = code_use(histogram)
+    return {"psnr_db": float(np.mean(figures)), "codes_used": used, "perplexity": perplexity}
+
+
+@torch.inference_mode()
+def sample_grid(model: VQVAE, pictures: Sequence[np.ndarray], device: str) -> PIL.Image.Image:
+    """Originals above their reconstructions, 128 pixels square each."""
+    side = 128
+    grid = PIL.Image.new("RGB", (side * len(pictures), 2 * side))
+    for column, picture in enumerate(pictures):
+        window = picture[:side, :side]
+        missing = ((0, side - window.shape[0]), (0, side - window.shape[1]), (0, 0))
+        window = np.pad(window, missing, mode="edge")
+        decoded = to_pixels(model.synthesise(model.analyse(to_samples(window[None]).to(device))))[0]
+        for row, pixels in enumerate((window, decoded)):
+            grid.paste(PIL.Image.fromarray(pixels), (column * side, row * side))
+    return grid
+
+
+@torch.inference_mode()
+def fit_static_prior(model: VQVAE, pictures: Sequence[np.ndarray], seed: int) -> None:
+    """Count static tables over the codes of these pictures and attach them to the model."""
+    from .priors import static
+
+    codebook = model.quantizer.codebook.detach().cpu().float()
+    count = min(CLASSES, model.config.codes)
+    generator = torch.Generator().manual_seed(seed)
+    centres = kmeans(codebook, count, generator, rounds=50)
+    classes = torch.cdist(codebook, centres).argmin(1).numpy().astype(np.uint8)
+    device = model.quantizer.codebook.device
+    regions = (_codes(model, picture, str(device)) for picture in pictures)
+    model.prior = static.StaticPrior(static.fit(static.counts(regions, classes, count)), classes)
+
+
+def complete(
+    model: VQVAE, training: Sequence[np.ndarray], held_out: Sequence[np.ndarray], seed: int
+) -> dict[str, Any]:
+    """Fit the static tables, then measure real bitstreams of the held-out pictures.
+
+    Args:
+        model: trained; its prior is set here.
+        training: pictures whose codes are counted, uint8 [H, W, 3] each.
+        held_out: pictures that are encoded and decoded.
+        seed: of the classes of codes.
+
+    Returns:
+        "bpp", "psnr_db" (means over the pictures), "codes_used", "perplexity", "pictures".
+    """
+    from . import media, pipeline
+    from .weights import exported, fingerprint
+
+    fit_static_prior(model, training, seed)
+    model.card["fingerprint"] = fingerprint(exported(model), model.decoding, model.card["config"])
+    rates, figures = [], []
+    histogram = np.zeros(model.config.codes, np.int64)
+    for picture in held_out:
+        image = media.Image(samples=picture)
+        encoded = pipeline.encode_image(image, model)
+        rates.append(encoded.bpp)
+        figures.append(pipeline.verify(encoded))
+        histogram += np.bincount(encoded.codes.ravel(), minlength=len(histogram))
+    used, perplexity = code_use(torch.from_numpy(histogram))
+    return {
+        "bpp": float(np.mean(rates)),
+        "psnr_db": float(np.mean(figures)),
+        "codes_used": used,
+        "perplexity": perplexity,
+        "pictures": len(held_out),
+    }
+
+
+def plot_losses(folder: Path) -> None:
+    """Draw metrics.jsonl as loss-curve.png, where matplotlib (the extra `plots`) is installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    quality, use = figure.subplots(2, 1, sharex=True)
+    for event, label in (("step", "training crops"), ("validation", "validation, averaged weights")):
+        points = [e for e in events if e["event"] == event]
+        quality.plot([e["step"] for e in points], [e["psnr_db"] for e in points], label=label)
+        use.plot([e["step"] for e in points], [e["perplexity"] for e in points], label=f"perplexity, {label}")
+    quality.set_ylabel("PSNR, dB")
+    use.set_ylabel("codes")
+    use.set_xlabel("step")
+    quality.legend()
+    use.legend()
+    figure.savefig(folder / "loss-curve.png", dpi=100)
+
+
+def _codes(model: VQVAE, picture: np.ndarray, device: str) -> np.ndarray:
+    padded = pad_to_multiple(picture, model.stride)
+    codes: np.ndarray = model.analyse(to_samples(padded[None]).to(device))[0].cpu().numpy().astype(np.int32)
+    return codes
+
+
+def _central(picture: np.ndarray, stride: int) -> np.ndarray:
+    """The central window, its sides cut to multiples of the stride (or extended, where shorter)."""
+    height, width = picture.shape[:2]
+    top, left = max(height - VALIDATION_SIDE, 0) // 2, max(width - VALIDATION_SIDE, 0) // 2
+    window = picture[top : top + VALIDATION_SIDE, left : left + VALIDATION_SIDE]
+    return pad_to_multiple(window, stride)

@@ -1,0 +1,380 @@
+"""The one training loop: steps, validation, checkpoints, exact resume, the finished model.
+
+Every random choice of step n is a function of the seed and n alone (`datasets.Pictures.batch`, the generator
+given to `update`), so a checkpoint needs no generator state, and a resumed run repeats the uninterrupted one
+bit for bit on the same machine and thread count.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import checkpoints, datasets, finishing, losses, weights
+from .checkpoints import Clock
+from .errors import TrainingError, UsageError
+from .models import build
+from .plans import Plan, new_plan, resumed_plan
+from .quantizers import code_use
+
+Report = Callable[[dict[str, Any]], None]
+LOG_EVERY = 100
+VALIDATION_PICTURES = 64
+"""Pictures looked at during the run; the final figures are taken over all of them."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        folder: everything the run wrote.
+        best: the weights file that `encode(model=...)` takes.
+        card: its model card.
+    """
+
+    folder: Path
+    best: Path
+    card: dict[str, Any]
+
+
+def train(
+    data: Sequence[str | Path] = (),
+    *,
+    model: str | None = None,
+    start: str | Path | None = None,
+    output: str | Path | None = None,
+    resume: str | Path | None = None,
+    time_budget: float | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    learning_rate: float | None = None,
+    crop: int | None = None,
+    seed: int | None = None,
+    overrides: Mapping[str, str] | None = None,
+    config: str | Path | None = None,
+    validation: str | Path | float | None = None,
+    checkpoint_every: int | None = None,
+    keep_checkpoints: int | None = None,
+    note: str = "",
+    dry_run: bool = False,
+    device: str = "auto",
+    report: Report | None = None,
+) -> Run:
+    """Train a codec on a folder of pictures.
+
+    Args:
+        data: folders, tar files, pictures.
+        model: a name of `models.MODELS`; required unless `resume`.
+        start: weights to begin with (shipped name or file) instead of the linear start.
+        output: run folder, new or empty; default runs/MODEL-N.
+        resume: a run folder to continue exactly; its config.json gives everything but the limits.
+        time_budget: seconds over which the schedule is laid.
+        steps: of the optimiser, where there is no time budget.
+        batch: crops a step.
+        learning_rate: peak of the cosine schedule.
+        crop: side of a crop, pixels.
+        seed: of every random choice.
+        overrides: any other field of the model's or the training's settings, values as text.
+        config: config.json of an earlier run, whose settings are the defaults.
+        validation: held-out folder or tar file, or share of the files.
+        checkpoint_every: steps between validations, each followed by a checkpoint.
+        keep_checkpoints: how many stay on the disk.
+        note: a line for the model card: what the data are, under which licence.
+        dry_run: one step, without writing anything but its report.
+        device: "auto", "cpu", "cuda[:N]" or "mps".
+        report: called with what is worth telling: {"event": "start" | "step" | "validation" | ...}.
+
+    Raises:
+        UsageError: contradicting or unknown options, or a run folder that is not empty.
+        TrainingError: too few pictures, a loss that is not a number, out of memory.
+        KeyboardInterrupt: interrupted; the step was finished and a checkpoint written.
+    """
+    tell = report or (lambda _event: None)
+    given = {
+        "time_budget": time_budget,
+        "steps": steps,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "crop": crop,
+        "seed": seed,
+        "validation": None if validation is None else str(validation),
+        "checkpoint_every": checkpoint_every,
+        "keep_checkpoints": keep_checkpoints,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if resume is not None:
+        plan = resumed_plan(Path(resume), given)
+    else:
+        plan = new_plan(data, model, start, output, config, given, dict(overrides or {}), note)
+    trainer = Trainer(plan, weights.choose_device(device), tell)
+    if dry_run:
+        return trainer.try_one_step()
+    if resume is not None:
+        trainer.restore()
+    return trainer.run()
+
+
+class Trainer:
+    """The state of a run and the loop over it."""
+
+    def __init__(self, plan: Plan, device: str, tell: Report) -> None:
+        self.plan, self.settings, self.device, self.tell = plan, plan.settings, device, tell
+        self.clock = Clock()
+        self.pictures, self.held_out = self._load_data()
+        torch.manual_seed(self.settings.seed)
+        self.model = build(plan.model)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if plan.start is None:
+            self.model.start(self._start_batch, self._generator(0))
+        else:
+            self.model.load_state_dict(weights.load(plan.start, "cpu").state_dict(), strict=True)
+            counts = self.model.quantizer.ema_count
+            self.model.quantizer.set_codebook(self.model.quantizer.codebook.detach().clone())
+            counts.fill_(
+                self.settings.batch * (self.settings.crop // self.model.stride) ** 2 / plan.model.codes
+            )
+            self.model.quantizer.ema_sum.mul_(counts[:, None])
+        self.model.to(device)
+        self.model.train()
+        self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=self.settings.learning_rate, fused=device != "mps"
+        )
+        self._histogram = torch.zeros(plan.model.codes, dtype=torch.int64)
+        self._sums: dict[str, float] = {}
+        self._stop = False
+
+    def run(self) -> Run:
+        """Train to the end, then finish the model."""
+        folder = self.plan.folder
+        for part in ("checkpoints", "samples"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        self.plan.write()
+        self._say(
+            event="start",
+            folder=str(folder),
+            pictures=len(self.pictures),
+            validation=len(self.held_out),
+            skipped=self.pictures.skipped + self.held_out.skipped,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+        )
+        with self._interruptible():
+            if self.clock.step == 0:
+                self._validate()
+            self._loop()
+        if self._stop:
+            raise KeyboardInterrupt
+        return self._finish()
+
+    def try_one_step(self) -> Run:
+        """One step on one batch, with its time and memory in the report; nothing is written."""
+        import resource
+
+        self._step()
+        started = time.perf_counter()
+        terms = self._step()
+        seconds = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if self.device.startswith("cuda"):
+            peak = torch.cuda.max_memory_allocated()
+        self.tell({"event": "dry-run", "seconds_per_step": seconds, "peak_bytes": peak, **terms})
+        return Run(self.plan.folder, self.plan.folder / "best.safetensors", {})
+
+    def restore(self) -> None:
+        """Continue where the newest checkpoint of the run folder left off."""
+        path = checkpoints.newest(self.plan.folder / "checkpoints")
+        self.clock = checkpoints.restore(path, self.model, self.average, self.optimiser)
+
+    def _loop(self) -> None:
+        began = time.monotonic() - self.clock.elapsed_seconds
+        while self._progress() < 1 and not self._stop:
+            terms = self._step()
+            self.clock.elapsed_seconds = time.monotonic() - began
+            if not math.isfinite(terms["loss"]):
+                raise TrainingError(
+                    f"the loss is not a number at step {self.clock.step}",
+                    "resume from the last checkpoint with a lower --lr",
+                )
+            for name, value in terms.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+            if self.clock.step % LOG_EVERY == 0:
+                self._log()
+            if self.clock.step % self.settings.checkpoint_every == 0:
+                self._validate()
+                self._checkpoint()
+        if self.clock.step % self.settings.checkpoint_every:
+            self._validate()
+            self._checkpoint()
+
+    def _step(self) -> dict[str, float]:
+        settings, clock = self.settings, self.clock
+        samples = self.pictures.batch(clock.step, seed=settings.seed, size=settings.batch, crop=settings.crop)
+        samples = samples.to(self.device, non_blocking=True)
+        progress = self._progress()
+        for group in self.optimiser.param_groups:
+            group["lr"] = settings.learning_rate * self._schedule(progress)
+        self.optimiser.zero_grad(set_to_none=True)
+        try:
+            with torch.autocast("cuda", torch.bfloat16, enabled=self.device.startswith("cuda")):
+                terms = self.model.loss(samples)
+            terms["loss"].backward()  # type: ignore[no-untyped-call]
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise TrainingError(
+                f"out of memory at batches of {settings.batch}", "--batch or --crop"
+            ) from error
+        torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
+        self.optimiser.step()
+        after = self.model.update(progress, self._generator(clock.step + 1))
+        self._histogram += torch.bincount(after["codes"].flatten().cpu(), minlength=len(self._histogram))
+        clock.restarted += after["restarted"]
+        clock.step += 1
+        decay = min(settings.average, (1 + clock.step) / (10 + clock.step))
+        with torch.no_grad():
+            for mean, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(current, 1 - decay if current.requires_grad else 1.0)
+            for kept, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                kept.copy_(buffer)
+        return {name: float(value.detach()) for name, value in terms.items()}
+
+    def _progress(self) -> float:
+        if self.settings.time_budget is not None:
+            return self.clock.elapsed_seconds / self.settings.time_budget
+        return self.clock.step / self.settings.steps
+
+    def _schedule(self, progress: float) -> float:
+        rise = min(1.0, (self.clock.step + 1) / max(self.settings.warmup, 1))
+        return rise * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+    def _generator(self, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.settings.seed << 32) + number)
+
+    def _start_batch(self, number: int) -> Tensor:
+        settings = self.settings
+        return self.pictures.batch((1 << 41) + number, seed=settings.seed, size=16, crop=settings.crop)
+
+    def _load_data(self) -> tuple[datasets.Pictures, datasets.Pictures]:
+        settings = self.settings
+        files = datasets.entries([Path(p) for p in self.plan.data])
+        try:
+            fraction = float(settings.validation)
+        except ValueError:
+            held_out = datasets.entries([Path(settings.validation)])
+        else:
+            if not 0 < fraction < 1:
+                raise UsageError(
+                    f"--validation {settings.validation}", "a folder, or a share between 0 and 1"
+                )
+            if len(files) < 2:
+                raise TrainingError(
+                    f"{len(files)} files are too few to train on", "give at least two pictures"
+                )
+            files, held_out = datasets.split(files, fraction, settings.seed)
+        training = datasets.load(files, seed=settings.seed)
+        return training, datasets.load(held_out, whole=True)
+
+    def _log(self) -> None:
+        used, perplexity = code_use(self._histogram)
+        mean = {name: total / LOG_EVERY for name, total in self._sums.items()}
+        self._say(
+            event="step",
+            step=self.clock.step,
+            progress=min(self._progress(), 1.0),
+            seconds=round(self.clock.elapsed_seconds, 1),
+            psnr_db=losses.psnr_db(mean["distortion"]),
+            codes_used=used,
+            perplexity=perplexity,
+            restarted=self.clock.restarted,
+            learning_rate=self.optimiser.param_groups[0]["lr"],
+            **mean,
+        )
+        self._sums = {}
+        self._histogram.zero_()
+
+    def _validate(self) -> None:
+        pictures = self.held_out.arrays[:VALIDATION_PICTURES]
+        result = finishing.validate(self.average, pictures, self.device)
+        best = result["psnr_db"] > self.clock.best_psnr_db
+        self._say(event="validation", step=self.clock.step, best=best, **result)
+        grid = finishing.sample_grid(self.average, pictures[:8], self.device)
+        grid.save(self.plan.folder / "samples" / f"step-{self.clock.step:09d}.png")
+        if best:
+            self.clock.best_psnr_db = result["psnr_db"]
+            weights.save(self.average, self._card({}), self.plan.folder / "best.safetensors")
+
+    def _checkpoint(self) -> None:
+        folder = self.plan.folder / "checkpoints"
+        path = folder / f"step-{self.clock.step:09d}.safetensors"
+        checkpoints.save(path, self.model, self.average, self.optimiser, self.clock)
+        checkpoints.prune(folder, self.settings.keep_checkpoints)
+
+    def _finish(self) -> Run:
+        best = self.plan.folder / "best.safetensors"
+        self.tell({"event": "finishing"})
+        model = copy.deepcopy(weights.load(best, self.device))
+        measured = finishing.complete(model, self.pictures.arrays, self.held_out.arrays, self.settings.seed)
+        card = weights.save(model, self._card(measured), best)
+        weights.write_atomically(best.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
+        finishing.plot_losses(self.plan.folder)
+        self._say(event="end", best=str(best), **measured)
+        return Run(self.plan.folder, best, card)
+
+    def _card(self, measured: Mapping[str, Any]) -> dict[str, Any]:
+        model, plan = self.model, self.plan
+        return {
+            "name": plan.name,
+            "medium": model.medium,
+            "method": model.method,
+            "config": model.settings(),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "measured": {"validation": dict(measured)},
+            "training": {
+                "chain": plan.chain,
+                "data": datasets.describe([Path(p) for p in plan.data]),
+                "steps": self.clock.step,
+                "hours": round(self.clock.elapsed_seconds / 3600, 2),
+                "seed": self.settings.seed,
+                "device": self.device.partition(":")[0],
+                "note": plan.note,
+            },
+        }
+
+    def _say(self, **event: Any) -> None:
+        folder = self.plan.folder
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(event) + "\n")
+        with (folder / "log.txt").open("a") as file:
+            values = (f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in event.items())
+            file.write(time.strftime("%H:%M:%S ") + ", ".join(values) + "\n")
+        self.tell(event)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C finishes the step and saves; a second one interrupts at once."""
+
+        def stop(_signal: int, _frame: Any) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+
+        try:
+            before = signal.signal(signal.SIGINT, stop)
+        except ValueError:  # not in the main thread: the caller's handler stays
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)

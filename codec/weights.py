@@ -1,0 +1,195 @@
+"""Model name or file <-> model: safetensors, the model card in its metadata, the fingerprint over it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from .models.vqvae import VQVAE
+
+DEFAULTS = {"image": "vqvae-image"}
+"""Medium -> the model that `encode` takes when none is named."""
+
+MINIMUM_HALF = 1024
+"""Tensors of at least this many elements are stored in half precision."""
+
+
+def folder() -> Path:
+    """Where the shipped weights lie, in a checkout as in an installed package."""
+    from importlib.resources import files
+
+    return Path(str(files("vqcodec.pretrained")))
+
+
+def shipped() -> list[dict[str, Any]]:
+    """The cards of the shipped models, by name."""
+    return [read_card(path) for path in sorted(folder().glob("*.safetensors"))]
+
+
+def locate(model: str | os.PathLike[str]) -> Path:
+    """The file of a shipped model's name, or of a path.
+
+    Raises:
+        UsageError: neither a shipped model nor a file.
+    """
+    path = Path(model)
+    named = folder() / f"{path.name}.safetensors"
+    if str(model) == path.name and named.is_file():
+        return named
+    if path.is_file():
+        return path
+    names = ", ".join(p.stem for p in sorted(folder().glob("*.safetensors")))
+    raise UsageError(f"no model '{model}'", f"one of {names or '(none shipped)'}, or a .safetensors file")
+
+
+def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The model card of a weights file; no tensor is read.
+
+    Raises:
+        UsageError: not a safetensors file of this program.
+    """
+    return _open(Path(path))[0]
+
+
+def load(model: str | os.PathLike[str] | None = None, device: str = "auto") -> VQVAE:
+    """A model ready for coding, loaded once per file and device.
+
+    Args:
+        model: a shipped model's name or a .safetensors file; None for the default.
+        device: "auto", "cpu", "cuda[:N]" or "mps".
+
+    Raises:
+        UsageError: no such model, not a weights file, or no such device.
+    """
+    path = locate(DEFAULTS["image"] if model is None else model).resolve()
+    return _load(path, path.stat().st_mtime_ns, choose_device(device))
+
+
+def choose_device(device: str) -> str:
+    """The device that "auto" stands for, or the one named.
+
+    Raises:
+        UsageError: the device is not there.
+    """
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"unknown device '{device}'", "one of auto, cpu, cuda, cuda:N, mps")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError("no CUDA device", "--device auto")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("no MPS device", "--device auto")
+    return device
+
+
+def save(model: VQVAE, card: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Write one file that is the model: tensors, and the card with the fingerprint.
+
+    The file is complete or absent: it is written beside its place and renamed.
+
+    Returns:
+        The card as written.
+    """
+    from safetensors.numpy import save as pack
+
+    tensors = exported(model)
+    card = {**card, "fingerprint": fingerprint(tensors, model.decoding, card["config"])}
+    data = pack(tensors, {"card": json.dumps(card)})
+    write_atomically(path, data)
+    return card
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file by these bytes, or leave it as it was."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def exported(model: VQVAE) -> dict[str, np.ndarray]:
+    """The tensors of a model as they are stored: networks in half precision, the rest as it is."""
+    tensors: dict[str, np.ndarray] = {}
+    for name, tensor in model.state_dict().items():
+        if name.startswith("quantizer.ema_"):
+            continue
+        half = name.startswith(("encoder.", "decoder.")) and tensor.numel() >= MINIMUM_HALF
+        array = tensor.detach().cpu().contiguous().numpy()
+        tensors[name] = array.astype(np.float16) if half else array
+    if model.prior is not None:
+        tensors.update(model.prior.to_tensors())
+    return tensors
+
+
+def fingerprint(
+    tensors: Mapping[str, np.ndarray], prefixes: tuple[str, ...], config: Mapping[str, Any]
+) -> str:
+    """16 hexadecimal digits of the SHA-256 over what decides how codes are read and decoded."""
+    digest = hashlib.sha256(json.dumps(dict(config), sort_keys=True).encode())
+    for name in sorted(n for n in tensors if n.startswith((*prefixes, "prior."))):
+        array = tensors[name]
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"{name} {array.dtype.name} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(little).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _open(path: Path) -> tuple[dict[str, Any], Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        file = safe_open(path, framework="numpy")
+        card = json.loads((file.metadata() or {})["card"])  # type: ignore[no-untyped-call]
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UsageError(
+            f"{path}: not a safetensors file of vqcodec", "only such files are loaded, never pickles"
+        ) from error
+    return card, file
+
+
+@functools.lru_cache(maxsize=4)
+def _load(path: Path, _modified: int, device: str) -> VQVAE:
+    import torch
+
+    from .models import build
+    from .models.vqvae import Config
+    from .priors.static import StaticPrior
+
+    card, file = _open(path)
+    try:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        model = build(Config(**card["config"]))
+        state = model.state_dict()
+        for name in state:
+            if not name.startswith("quantizer.ema_"):
+                state[name] = torch.from_numpy(tensors[name].astype(np.float32))
+        model.load_state_dict(state)
+        if "prior.tables" in tensors:
+            model.prior = StaticPrior.from_tensors(tensors)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{path}: weights do not fit their card", "copy the file again") from error
+    if fingerprint(tensors, model.decoding, card["config"]) != card["fingerprint"]:
+        raise ModelError(f"{path}: weights do not match their fingerprint", "copy the file again")
+    model.card = card
+    model.eval().requires_grad_(False)
+    ready: VQVAE = model.to(torch.device(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return ready
