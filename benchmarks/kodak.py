@@ -1,0 +1,103 @@
+"""The table of the README: our codec on a folder of pictures, and JPEG, WebP, AVIF at the same bytes.
+
+python benchmarks/kodak.py KODAK_FOLDER [--model M] [--effort N ...] [--json OUT]
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+from vqcodec import container, evaluation, media, weights
+from vqcodec.competitors import COMPETITORS, Ladder
+
+COLUMNS = (
+    "codec",
+    "bpp",
+    "PSNR, dB",
+    "MS-SSIM",
+    "codes used",
+    "perplexity",
+    "bits per code",
+    "payload / ideal",
+    "encode, MP/s",
+    "decode, MP/s",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="+", help="folder of pictures, or pictures")
+    parser.add_argument("--model", help="name or file; the default model if absent")
+    parser.add_argument("--quality", type=float, help="operating point; the model's default if absent")
+    parser.add_argument("--effort", type=int, nargs="+", default=[1], help="one row for each")
+    parser.add_argument(
+        "--against", nargs="*", default=list(COMPETITORS), help="at the bytes of the first effort"
+    )
+    parser.add_argument("--json", type=Path, help="all rows, picture by picture")
+    options = parser.parse_args()
+
+    size = weights.load(options.model).config.codes
+    # Per effort: all codes, and bits of chunk payloads, and what the integer frequencies promise for them.
+    codes: dict[int, list[np.ndarray]] = {effort: [] for effort in options.effort}
+    payload = dict.fromkeys(options.effort, 0)
+    ideal = dict.fromkeys(options.effort, 0.0)
+    rows = []
+    files = evaluation.pictures(options.folder)
+    for number, path in enumerate(files):
+        print(f"\r{number + 1}/{len(files)} {path.name}", end="", file=sys.stderr, flush=True)
+        original = media.read_image(path)
+        for effort in options.effort:
+            row, encoded, _ = evaluation.measure(
+                original, model=options.model, quality=options.quality, effort=effort
+            )
+            row |= {"file": str(path), "codec": f"{row['codec']}, effort {effort}"}
+            rows.append(row)
+            codes[effort].append(encoded.codes)
+            payload[effort] += 8 * container.read_info(encoded.data).code_bytes
+            ideal[effort] += encoded.estimate_bits or math.nan
+            if effort == options.effort[0]:
+                rows += [evaluation.compare(Ladder(original, name), row) for name in options.against]
+    print(file=sys.stderr)
+
+    use = {effort: evaluation.code_statistics(codes[effort], size) for effort in options.effort}
+    print(f"{len(files)} pictures, whole, through real files; means of the pictures' figures.")
+    if options.against:
+        print(f"Other codecs at the bytes of effort {options.effort[0]}, picture by picture.")
+    print("\n| " + " | ".join(COLUMNS) + " |\n|---|" + "---:|" * (len(COLUMNS) - 1))
+    efforts = iter(options.effort)
+    for mean in evaluation.summary(rows):
+        cells = [mean["codec"], f"{mean['bpp']:.4f}", f"{mean['psnr_db']:.2f}", _number(mean["ms_ssim"], 4)]
+        if mean["same_bytes_as"]:
+            cells += ["", "", "", ""]
+            cells[0] += f" ({mean['unmatched']} pictures out of its range)" if mean["unmatched"] else ""
+        else:
+            effort = next(efforts)
+            cells += [f"{use[effort]['used']} of {size}", f"{use[effort]['perplexity']:.0f}"]
+            cells += [
+                f"{payload[effort] / use[effort]['codes']:.3f}",
+                f"{payload[effort] / ideal[effort]:.4f}",
+            ]
+        cells += [f"{mean['encode_mps']:.2f}", f"{mean['decode_mps']:.2f}"]
+        print("| " + " | ".join(cells) + " |")
+    total = sum(row["bytes"] * 8 for row in rows if row["codec"].endswith(f", effort {options.effort[0]}"))
+    pixels = sum(row["width"] * row["height"] for row in rows if not row["same_bytes_as"]) / len(
+        options.effort
+    )
+    print(f"\nAll bits over all pixels: {total / pixels:.4f} bpp.", end=" ")
+    print("Own entropy of the codes used: " + _entropies(use) + " bits.")
+    if options.json:
+        evaluation.write_json(rows, options.json)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _entropies(use: dict[int, dict[str, float]]) -> str:
+    return ", ".join(f"{figures['entropy_bits']:.3f}" for figures in use.values())
+
+
+if __name__ == "__main__":
+    main()

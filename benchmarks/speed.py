@@ -1,0 +1,162 @@
+"""Megapixels per second beside AVIF in the same process, and the peak memory of the two commands.
+
+python benchmarks/speed.py FOLDER_OR_PICTURE [--model M] [--runs 5] [--threads 2]
+python benchmarks/speed.py FOLDER_OR_PICTURE --memory 100
+"""
+
+import argparse
+import io
+import multiprocessing
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import AvifImagePlugin, Image, ImageOps
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "source", type=Path, help="a picture, or a folder whose pictures are laid side by side"
+    )
+    parser.add_argument("--model", help="name or file; the default model if absent")
+    parser.add_argument("--effort", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=5, help="the median of these is printed")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--memory", type=float, metavar="MP", help="peak memory with a PNG of this size instead"
+    )
+    options = parser.parse_args()
+    if options.memory:
+        memory(options.source, options.memory, options.model, options.effort, options.threads)
+    else:
+        speed(options)
+
+
+def speed(options: argparse.Namespace) -> None:
+    # Only here: the memory of a process that measures its children would count for theirs, see `peak`.
+    import numpy as np
+    import torch
+    from vqcodec import media, pipeline, weights
+    from vqcodec.competitors import Ladder
+
+    torch.set_num_threads(options.threads)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = options.threads
+    picture = photo(options.source, 3000, 2000) if options.source.is_dir() else Image.open(options.source)
+    picture = picture.convert("RGB")
+    original = media.read_image(np.asarray(picture))
+    megapixels = original.width * original.height / 1e6
+    weights.load(options.model)
+
+    settings = {"model": options.model, "effort": options.effort}
+    data = pipeline.encode_file(original.samples, **settings).data
+    pipeline.decode(data, model=options.model)
+    bracket = Ladder(original, "avif").at(len(data))
+    avif = {"format": "AVIF", "quality": bracket["q_low"], "speed": 6, "subsampling": "4:2:0"}
+    packed = io.BytesIO()
+    picture.save(packed, **avif)
+
+    work: dict[str, Callable[[], object]] = {
+        "encode": lambda: pipeline.encode_file(original.samples, **settings),
+        "avif encode": lambda: picture.save(io.BytesIO(), **avif),
+        "decode": lambda: pipeline.decode(data, model=options.model),
+        "avif decode": lambda: Image.open(io.BytesIO(packed.getvalue())).load(),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    # Taken in turns, so that a slow minute of the machine is a slow minute for all.
+    for _ in range(options.runs):
+        for name, call in work.items():
+            started = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - started)
+    rate = {name: megapixels / statistics.median(times) for name, times in seconds.items()}
+    print(f"{original.width} x {original.height} ({megapixels:.1f} MP), {options.threads} threads,", end=" ")
+    print(f"median of {options.runs} runs, {platform.machine()}, torch {torch.__version__}.")
+    print(f"AVIF: speed 6, 4:2:0, quality {bracket['q_low']}, {len(packed.getvalue()):,} bytes", end=" ")
+    print(f"beside our {len(data):,} ({len(data) * 8e-6 / megapixels:.3f} bpp).\n")
+    print("| | ours, MP/s | AVIF, MP/s | ours / AVIF |\n|---|---:|---:|---:|")
+    for name in ("encode", "decode"):
+        other = rate[f"avif {name}"]
+        print(f"| {name} | {rate[name]:.2f} | {other:.2f} | {rate[name] / other:.2f} |")
+
+
+def memory(source: Path, megapixels: float, model: str | None, effort: int, threads: int) -> None:
+    width = round((megapixels * 1e6 * 1.5) ** 0.5)
+    height = round(megapixels * 1e6 / width)
+    with tempfile.TemporaryDirectory() as folder:
+        png, vqc, decoded = (Path(folder, name) for name in ("photo.png", "photo.vqc", "decoded.png"))
+        # In a process of its own: see `peak`.
+        maker = multiprocessing.get_context("spawn").Process(target=make, args=(source, width, height, png))
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            raise SystemExit(maker.exitcode)
+        program = [sys.executable, "-m", "vqcodec"]
+        shared = ["--quiet", "-j", str(threads)]
+        chosen = ["-m", model] if model else []
+        encode = [*program, "encode", png, "-o", vqc, "--effort", str(effort), *shared, *chosen]
+        decode = [*program, "decode", vqc, "-o", decoded, *shared, *chosen]
+        print(f"{width} x {height} PNG of {png.stat().st_size / 1e6:.0f} MB, {threads} threads\n")
+        print("| command | peak resident memory, MiB | seconds |\n|---|---:|---:|")
+        for name, command in (("vqcodec encode", encode), ("vqcodec decode", decode)):
+            mebibytes, seconds = peak([str(part) for part in command])
+            print(f"| `{name}` | {mebibytes:,.0f} | {seconds:.0f} |", flush=True)
+
+
+def peak(command: list[str]) -> tuple[float, float]:
+    """Peak resident memory in MiB and seconds of one process.
+
+    A child starts its life in its parent's memory, and Linux counts that as the child's peak: the parent has
+    to be small, so neither torch nor a large picture may be loaded here.
+    """
+    started = time.perf_counter()
+    process = subprocess.Popen(command)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"exit code {process.returncode}: {' '.join(command)}")
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return usage.ru_maxrss / unit, time.perf_counter() - started
+
+
+def make(source: Path, width: int, height: int, path: Path) -> None:
+    photo(source, width, height).save(path, compress_level=1)
+
+
+def photo(source: Path, width: int, height: int) -> Image.Image:
+    """A large picture out of small ones: laid row by row, every other row and round mirrored."""
+    files = (
+        sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES) if source.is_dir() else [source]
+    )
+    if not files:
+        raise SystemExit(f"no images in {source}")
+    tiles = []
+    for path in files:
+        with Image.open(path) as opened:
+            tiles.append(ImageOps.exif_transpose(opened).convert("RGB"))
+    canvas = Image.new("RGB", (width, height))
+    side = min(tile.height for tile in tiles)
+    number, top = 0, 0
+    while top < height:
+        left = 0
+        while left < width:
+            tile = tiles[number % len(tiles)]
+            if number // len(tiles) % 2:
+                tile = ImageOps.mirror(tile)
+            canvas.paste(ImageOps.flip(tile) if top // side % 2 else tile, (left, top))
+            left += tile.width
+            number += 1
+        top += side
+    return canvas
+
+
+if __name__ == "__main__":
+    main()

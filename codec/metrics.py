@@ -1,0 +1,157 @@
+"""How far a picture is from its original, and how well a codebook is used: numbers from arrays, no files.
+
+Everything is computed in strips of rows: a picture of 100 megapixels needs little more memory than itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+# Wang, Simoncelli, Bovik 2003, "Multiscale structural similarity for image quality assessment", section 3.3.
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+WINDOW = 11
+SIGMA = 1.5
+C1 = (0.01 * 255) ** 2
+C2 = (0.03 * 255) ** 2
+# Below this the window does not fit into the coarsest of the five scales.
+MS_SSIM_MIN_SIDE = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
+STRIP_PIXELS = 2**19
+
+
+def psnr(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
+    """Peak signal-to-noise ratio over all samples of all channels: 10 log10(255^2 / MSE).
+
+    Args:
+        a: uint8 [H, W, C].
+        b: uint8 [H, W, C], the same shape.
+
+    Returns:
+        dB; infinity where the pictures are equal. The squared error is summed in integers, hence exact.
+
+    Raises:
+        ValueError: shapes or types do not agree.
+    """
+    _check(a, b)
+    error = 0
+    for top, bottom in _strips(a.shape[0], a.shape[1] * a.shape[2]):
+        difference = a[top:bottom].astype(np.int32) - b[top:bottom]
+        error += int(np.sum(np.square(difference), dtype=np.int64))
+    return math.inf if error == 0 else 10 * math.log10(255**2 * a.size / error)
+
+
+def ms_ssim(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float | None:
+    """Multi-scale structural similarity (Wang et al. 2003), equation 7 for each channel, then their mean.
+
+    Five scales, an 11x11 Gaussian window of sigma 1.5, only windows that lie inside the picture. Odd sides
+    are halved as the widespread implementations do it, with a row or column of zeros in front.
+
+    Args:
+        a: uint8 [H, W, C].
+        b: uint8 [H, W, C], the same shape.
+
+    Returns:
+        0 to 1; None where a side is under 161 pixels and the fifth scale has no room for the window.
+
+    Raises:
+        ValueError: shapes or types do not agree.
+    """
+    _check(a, b)
+    if min(a.shape[:2]) < MS_SSIM_MIN_SIDE:
+        return None
+    # Copied as bytes, in this order, so that the convolutions below read rows that are whole in memory.
+    x = torch.from_numpy(np.array(a.transpose(2, 0, 1), order="C"))
+    y = torch.from_numpy(np.array(b.transpose(2, 0, 1), order="C"))
+    product = torch.ones(a.shape[2], dtype=torch.float64)
+    for scale, weight in enumerate(SCALE_WEIGHTS):
+        luminance_and_structure, structure = _similarity(x, y)
+        coarsest = scale == len(SCALE_WEIGHTS) - 1
+        product *= (luminance_and_structure if coarsest else structure).clamp_min(0) ** weight
+        if not coarsest:
+            x, y = _halve(x), _halve(y)
+    return float(product.mean())
+
+
+def code_statistics(codes: Iterable[npt.NDArray[np.integer[Any]]], size: int) -> dict[str, float]:
+    """How a codebook is used over a whole set: one histogram of all arrays together.
+
+    Args:
+        codes: integer arrays of any shape, values in 0..size-1.
+        size: entries of the codebook.
+
+    Returns:
+        `codes`: how many codes there are; `used`: how many different ones; `entropy_bits`: of the histogram,
+        in bits per code; `perplexity`: 2 ** entropy_bits.
+
+    Raises:
+        ValueError: a code lies outside the codebook.
+    """
+    histogram = np.zeros(size, dtype=np.int64)
+    for array in codes:
+        if array.size and not 0 <= int(array.min()) <= int(array.max()) < size:
+            raise ValueError(f"codes {array.min()}..{array.max()} do not index {size} codebook entries")
+        histogram += np.bincount(array.reshape(-1).astype(np.int64), minlength=size)
+    total = int(histogram.sum())
+    shares = histogram[histogram > 0] / max(total, 1)
+    entropy = float(-np.sum(shares * np.log2(shares))) + 0.0
+    return {"codes": total, "used": len(shares), "entropy_bits": entropy, "perplexity": 2**entropy}
+
+
+def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over all windows of l*c*s and of c*s, float64 [C]; x, y: [C, H, W], values in 0..255."""
+    channels, height, width = x.shape
+    rows, columns = height - WINDOW + 1, width - WINDOW + 1
+    offsets = torch.arange(WINDOW, dtype=torch.float32) - WINDOW // 2
+    window = torch.exp(-(offsets**2) / (2 * SIGMA**2))
+    weights = (window / window.sum()).tolist()
+    full = torch.zeros(channels, dtype=torch.float64)
+    structure = torch.zeros(channels, dtype=torch.float64)
+    for top, bottom in _strips(rows, width * channels):
+        a = x[:, top : bottom + WINDOW - 1].float()
+        b = y[:, top : bottom + WINDOW - 1].float()
+        planes = _blur(_blur(torch.stack([a, b, a * a, b * b, a * b]), weights, 2), weights, 3)
+        mean_a, mean_b, aa, bb, ab = planes
+        cs = (2 * (ab - mean_a * mean_b) + C2) / (aa - mean_a**2 + bb - mean_b**2 + C2)
+        luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
+        structure += cs.sum((1, 2), dtype=torch.float64)
+        full += (luminance * cs).sum((1, 2), dtype=torch.float64)
+    return full / (rows * columns), structure / (rows * columns)
+
+
+def _blur(x: Tensor, weights: list[float], dim: int) -> Tensor:
+    """Weighted sum of shifted copies along a dimension; torch's convolution of one channel is far slower."""
+    size = x.shape[dim] - len(weights) + 1
+    total = x.narrow(dim, 0, size) * weights[0]
+    for shift, weight in enumerate(weights[1:], 1):
+        total.add_(x.narrow(dim, shift, size), alpha=weight)
+    return total
+
+
+def _halve(x: Tensor) -> Tensor:
+    """[C, H, W] -> float32 [C, ceil(H/2), ceil(W/2)]: means of 2x2; an odd side gets a zero in front."""
+    channels, height, width = x.shape
+    odd, odd_column = height % 2, width % 2
+    half = torch.empty(channels, (height + odd) // 2, (width + odd_column) // 2)
+    for top, bottom in _strips(half.shape[1], 2 * width * channels):
+        strip = x[:, max(2 * top - odd, 0) : 2 * bottom - odd].float()
+        strip = F.pad(strip, (odd_column, 0, odd if top == 0 else 0, 0))
+        half[:, top:bottom] = F.avg_pool2d(strip, 2)
+    return half
+
+
+def _strips(rows: int, row_samples: int) -> Iterator[tuple[int, int]]:
+    step = max(2 * WINDOW, STRIP_PIXELS // max(row_samples, 1))
+    for top in range(0, rows, step):
+        yield top, min(top + step, rows)
+
+
+def _check(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> None:
+    if a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim != 3 or a.shape != b.shape or not a.size:
+        raise ValueError(f"need two uint8 [H, W, C], got {a.dtype} {a.shape} and {b.dtype} {b.shape}")

@@ -1,0 +1,419 @@
+"""Samples -> codes -> bytes and back: the only module that knows all stages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from . import container, media, rangecoder, tiling, weights
+from .container import RAW, REGION, STATIC, Bitstream, Chunk, Geometry
+from .datasets import to_pixels, to_samples
+from .errors import DamagedError, LimitError, MediaError, ModelError, TargetError, UsageError
+from .models.vqvae import VQVAE
+from .priors import base
+
+Progress = Callable[[int, int], None]
+"""Called with blocks done and blocks in all."""
+
+Source = Any
+"""A path, bytes, a binary file, a PIL image, a uint8 array [H, W, C], or a media.Image."""
+
+QUALITY = 3.0
+"""The operating point of models that have one."""
+
+ROUNDS = {0: 0, 1: 0, 2: 4, 3: 16}
+"""Rounds of the search for better codes, by effort."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A bitstream, and what it was made from.
+
+    Attributes:
+        data: the .vqc file.
+        codes: int32 [h, w], the code indices of the whole picture.
+        image: the picture that was encoded.
+        codec: the model.
+        quality: operating point, 1..5.
+    """
+
+    data: bytes
+    codes: np.ndarray
+    image: media.Image
+    codec: VQVAE
+    quality: float = QUALITY
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return str(self.codec.card["name"])
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self.image.width
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self.image.height
+
+    @property
+    def channels(self) -> int:
+        """1 gray, 3 RGB; alpha not counted."""
+        return self.image.channels
+
+    @property
+    def bpp(self) -> float:
+        """Bits of the whole file per pixel."""
+        return 8 * len(self.data) / (self.width * self.height)
+
+    @property
+    def estimate_bits(self) -> float | None:
+        """Cross-entropy of the codes under the static tables, in bits; None without tables."""
+        if self.codec.prior is None:
+            return None
+        return base.cost_bits(self.codec.prior, _split(self.codes))
+
+
+def encode(
+    source: Source,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    quality: float | None = None,
+    bpp: float | None = None,
+    psnr: float | None = None,
+    target_size: int | None = None,
+    fast: bool = False,
+    effort: int = 1,
+    max_pixels: int = media.MAX_PIXELS,
+    strip: Iterable[str] = (),
+    keep_gps: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> bytes:
+    """Compress a picture into a .vqc bitstream.
+
+    Args:
+        source: a path, bytes, a binary file, a PIL image or a uint8 array [H, W, C].
+        model: a shipped model's name or a .safetensors file; None for the default.
+        quality: operating point, 1..5.
+        bpp: best point that is not above this rate, bits per pixel of the file.
+        psnr: cheapest point that is not under this quality, dB.
+        target_size: best point whose file is not larger, bytes.
+        fast: code by static tables, even where a learned prior is there.
+        effort: 0..3, how long the encoder searches for better codes; a decoder is not affected.
+        max_pixels: refuse larger pictures.
+        strip: metadata to leave out: "icc", "exif", "xmp", "all".
+        keep_gps: keep the position where the picture was taken.
+        device: for the networks; codes written by any device are read by any other.
+        progress: called with blocks done and blocks in all.
+
+    Raises:
+        MediaError: the picture cannot be read.
+        UsageError: no such model, point or device.
+        TargetError: no operating point meets the rate, the quality or the size.
+    """
+    return encode_file(
+        source,
+        model=model,
+        quality=quality,
+        bpp=bpp,
+        psnr=psnr,
+        target_size=target_size,
+        fast=fast,
+        effort=effort,
+        max_pixels=max_pixels,
+        strip=strip,
+        keep_gps=keep_gps,
+        device=device,
+        progress=progress,
+    ).data
+
+
+def encode_file(
+    source: Source,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    quality: float | None = None,
+    bpp: float | None = None,
+    psnr: float | None = None,
+    target_size: int | None = None,
+    fast: bool = False,
+    effort: int = 1,
+    max_pixels: int = media.MAX_PIXELS,
+    strip: Iterable[str] = (),
+    keep_gps: bool = False,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Encoded:
+    """As `encode`, and with the bytes also the codes and the picture they were made from."""
+    del fast  # static tables are all there is so far
+    if sum(goal is not None for goal in (quality, bpp, psnr, target_size)) > 1:
+        raise UsageError("quality, bpp, psnr and target size exclude each other", "give one of them")
+    codec = weights.load(model, device)
+    if quality is not None and quality != QUALITY:
+        raise UsageError(
+            f"{codec.card['name']} has no quality {quality:g}", f"its operating points: {QUALITY:g}"
+        )
+    if effort not in ROUNDS:
+        raise UsageError(f"no effort {effort}", "0 to 3")
+    if isinstance(source, media.Image):
+        image = source.without(strip)
+    else:
+        image = media.read_image(source, max_pixels=max_pixels, keep_gps=keep_gps).without(strip)
+    encoded = encode_image(image, codec, effort=effort, progress=progress)
+    if bpp is not None and encoded.bpp > bpp:
+        raise TargetError(f"smallest is {encoded.bpp:.3f} bpp, target {bpp:g}")
+    if target_size is not None and len(encoded.data) > target_size:
+        raise TargetError(f"smallest is {len(encoded.data):,} bytes, target {target_size:,}")
+    if psnr is not None and (reached := verify(encoded)) < psnr:
+        raise TargetError(f"best is {reached:.2f} dB, target {psnr:g}")
+    return encoded
+
+
+def encode_image(
+    image: media.Image, codec: VQVAE, *, effort: int = 1, progress: Progress | None = None
+) -> Encoded:
+    """Compress a decoded picture with a loaded model."""
+    codes = analyse(image.samples, codec, rounds=ROUNDS[effort], progress=progress)
+    boxes = {"icc": image.icc, "exif": image.exif, "xmp": image.xmp}
+    boxes["alpha"] = None if image.alpha is None else media.pack_alpha(image.alpha)
+    stream = Bitstream(
+        kind="image",
+        model=codec.card["name"],
+        fingerprint=bytes.fromhex(codec.card["fingerprint"]),
+        geometry=Geometry(image.width, image.height, image.channels, codec.stride),
+        source=image.source,
+        boxes={name: box for name, box in boxes.items() if box is not None},
+        chunks=_chunks(codes, codec),
+    )
+    return Encoded(container.pack(stream), codes, image, codec)
+
+
+def decode(
+    data: bytes | str | os.PathLike[str] | IO[bytes],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    salvage: bool = False,
+    max_pixels: int = media.MAX_PIXELS,
+    strip: Iterable[str] = (),
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> media.Image:
+    """Reconstruct the picture of a .vqc bitstream.
+
+    Args:
+        data: the bytes, a path or a binary file.
+        model: weights to decode with, where they are not shipped.
+        salvage: fill damaged regions with grey, with a DamageWarning for each, instead of an error.
+        max_pixels: refuse larger pictures.
+        strip: metadata to leave out.
+        device: for the networks.
+        progress: called with blocks done and blocks in all.
+
+    Raises:
+        BitstreamError: no .vqc, newer, damaged, or larger than allowed.
+        ModelError: the weights it needs are not here.
+    """
+    stream = container.parse(_bytes_of(data), salvage=salvage)
+    geometry = stream.geometry
+    if geometry.width * geometry.height > max_pixels:
+        raise LimitError(f"header claims {geometry.width:,} x {geometry.height:,} pixels", "--max-pixels")
+    codec = _codec_for(stream, model, device)
+    codes = read_codes(stream, codec)
+    pixels = synthesise(codes, codec, geometry, progress=progress)
+    box = stream.boxes.get("alpha")
+    alpha = None if box is None else media.unpack_alpha(box, geometry.width, geometry.height)
+    icc, exif, xmp = (stream.boxes.get(name) for name in ("icc", "exif", "xmp"))
+    return media.Image(pixels, alpha, icc, exif, xmp, stream.source).without(strip)
+
+
+def verify(encoded: Encoded) -> float:
+    """Decode what was just written, compare every code, and measure the picture.
+
+    Returns:
+        PSNR of the reconstruction in dB, infinite when nothing differs.
+
+    Raises:
+        DamagedError: a code differs.
+    """
+    stream = container.parse(encoded.data)
+    codes = read_codes(stream, encoded.codec)
+    if not np.array_equal(codes, encoded.codes):
+        raise DamagedError("the bitstream does not decode to the codes it was made from", "report this")
+    from .metrics import psnr
+
+    return psnr(synthesise(codes, encoded.codec, stream.geometry), encoded.image.samples)
+
+
+def info(data: bytes | str | os.PathLike[str] | IO[bytes]) -> container.Info:
+    """Header and metadata of a bitstream; nothing is decoded."""
+    return container.read_info(_bytes_of(data))
+
+
+@torch.no_grad()
+def analyse(
+    pixels: np.ndarray,
+    codec: VQVAE,
+    *,
+    rounds: int = 0,
+    area: int = tiling.AREA,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Codes of a picture, block by block.
+
+    Args:
+        pixels: uint8 [H, W, C].
+        codec: the model.
+        rounds: of the search for codes with less error after decoding; 0 takes the nearest codes.
+        area: codes in a block at most.
+        progress: called with blocks done and blocks in all.
+
+    Returns:
+        int32 [ceil(H / stride), ceil(W / stride)].
+    """
+    stride = codec.stride
+    height, width = -(-pixels.shape[0] // stride), -(-pixels.shape[1] // stride)
+    codes = np.empty((height, width), np.int32)
+    # A search looks through the decoder after the encoder, so that both reaches add up.
+    cut = tiling.blocks(height, width, codec.halo * (2 if rounds else 1), area)
+    for number, block in enumerate(cut):
+        window = pixels[tiling.scaled(block.outer, stride)]
+        window = tiling.pad_to_multiple(np.broadcast_to(window, (*window.shape[:2], 3)), stride)
+        samples = to_samples(window[None]).to(_device(codec))
+        found = codec.analyse(samples)
+        if rounds:
+            found = codec.search(samples, found, rounds)
+        codes[block.inner] = found[0].cpu().numpy()[block.within]
+        if progress:
+            progress(number + 1, len(cut))
+    return codes
+
+
+@torch.inference_mode()
+def synthesise(
+    codes: np.ndarray,
+    codec: VQVAE,
+    geometry: Geometry,
+    *,
+    area: int = tiling.AREA,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """The picture that codes stand for, block by block: int32 [h, w] -> uint8 [H, W, C]."""
+    stride = codec.stride
+    pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
+    height, width = codes.shape
+    cut = tiling.blocks(height, width, codec.halo, area)
+    for number, block in enumerate(cut):
+        window = torch.from_numpy(codes[block.outer].astype(np.int64)).to(_device(codec))
+        decoded = codec.synthesise(window[None])
+        rows, columns = tiling.scaled(block.within, stride)
+        decoded = decoded[:, :, rows, columns]
+        if geometry.channels == 1:
+            decoded = decoded.mean(1, keepdim=True)
+        place = pixels[tiling.scaled(block.inner, stride)]
+        place[:] = to_pixels(decoded)[0][: place.shape[0], : place.shape[1]]
+        if progress:
+            progress(number + 1, len(cut))
+    return pixels
+
+
+def read_codes(stream: Bitstream, codec: VQVAE) -> np.ndarray:
+    """Entropy-decode all chunks: int32 [h, w]; chunks lost to damage become the code of mid-grey."""
+    grid_height, grid_width = stream.geometry.grid
+    codes = np.empty((grid_height, grid_width), np.int32)
+    places = tiling.regions(grid_height, grid_width, REGION)
+    shapes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in places]
+    coded: list[int] = []
+    for number, (place, chunk) in enumerate(zip(places, stream.chunks, strict=True)):
+        if chunk is None:
+            codes[place] = _grey(codec)
+        elif chunk.prior == RAW:
+            height, width = shapes[number]
+            values = rangecoder.unpack_raw(chunk.payload, height * width, _bits(codec))
+            if values.max() >= codec.config.codes:
+                raise DamagedError(f"damaged in chunk {number + 1} of {len(places)}", "--salvage")
+            codes[place] = values.reshape(height, width)
+        elif chunk.prior == STATIC and codec.prior is not None:
+            coded.append(number)
+        else:
+            raise ModelError(
+                f"chunk {number + 1} is coded by a prior that {stream.model} does not have", "upgrade"
+            )
+    if coded and codec.prior is not None:
+        payloads = [chunk.payload for n in coded if (chunk := stream.chunks[n]) is not None]
+        found = base.decompress(codec.prior, payloads, [shapes[n] for n in coded])
+        for number, region in zip(coded, found, strict=True):
+            codes[places[number]] = region
+    return codes
+
+
+def _chunks(codes: np.ndarray, codec: VQVAE) -> list[Chunk | None]:
+    """Each region by static tables or packed, whichever is smaller."""
+    parts, bits = _split(codes), _bits(codec)
+    if codec.prior is None:
+        return [Chunk(RAW, rangecoder.pack_raw(part, bits)) for part in parts]
+    return [
+        Chunk(STATIC, payload)
+        if 8 * len(payload) < bits * part.size
+        else Chunk(RAW, rangecoder.pack_raw(part, bits))
+        for part, payload in zip(parts, base.compress(codec.prior, parts), strict=True)
+    ]
+
+
+def _split(codes: np.ndarray) -> list[np.ndarray]:
+    height, width = codes.shape
+    return [np.ascontiguousarray(codes[place]) for place in tiling.regions(height, width, REGION)]
+
+
+def _bits(codec: VQVAE) -> int:
+    return max(1, (codec.config.codes - 1).bit_length())
+
+
+def _device(codec: VQVAE) -> torch.device:
+    return codec.quantizer.codebook.device
+
+
+def _grey(codec: VQVAE) -> int:
+    """The code that the encoder gives to the middle of a mid-grey picture."""
+    side = codec.stride * (2 * codec.halo + 1)
+    grey = torch.zeros(1, 3, side, side, device=_device(codec))
+    with torch.inference_mode():
+        return int(codec.analyse(grey)[0, codec.halo, codec.halo])
+
+
+def _codec_for(stream: Bitstream, model: str | os.PathLike[str] | None, device: str) -> VQVAE:
+    """The model whose fingerprint the bitstream names.
+
+    Raises:
+        ModelError: it is not shipped, and not the one given.
+    """
+    needs = f"needs model {stream.model} ({stream.fingerprint.hex()})"
+    if model is None and not (weights.folder() / f"{stream.model}.safetensors").is_file():
+        raise ModelError(needs, "-m FILE")
+    codec = weights.load(stream.model if model is None else model, device)
+    if codec.card["fingerprint"] != stream.fingerprint.hex():
+        raise ModelError(f"{needs}, not {codec.card['name']} ({codec.card['fingerprint']})", "-m FILE")
+    if codec.stride != stream.geometry.stride:
+        raise DamagedError(
+            f"header claims stride {stream.geometry.stride}, {stream.model} has {codec.stride}"
+        )
+    return codec
+
+
+def _bytes_of(data: bytes | str | os.PathLike[str] | IO[bytes]) -> bytes:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    if isinstance(data, str | os.PathLike):
+        try:
+            return Path(data).read_bytes()
+        except OSError as error:
+            raise MediaError(f"{data}: {(error.strerror or str(error)).lower()}") from error
+    return data.read()

@@ -1,0 +1,385 @@
+"""Metrics against references, `evaluate` against a stand-in codec whose figures are known."""
+
+import csv
+import io
+import json
+import math
+import sys
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import pytorch_msssim
+import torch
+from PIL import Image as PillowImage
+from vqcodec import competitors, evaluation, media, metrics, pipeline, weights
+from vqcodec.competitors import Ladder
+from vqcodec.datasets import to_samples
+from vqcodec.errors import MediaError, UsageError
+from vqcodec.evaluation import code_statistics, evaluate, ms_ssim, psnr
+from vqcodec.models import build
+from vqcodec.models.vqvae import Config
+
+
+def photo(height, width, channels=3, seed=0):
+    """Smooth shapes with edges and a little noise: compressible as photographs are."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    waves = [np.sin(x / 17 + seed) * np.cos(y / 23), np.sin((x + y) / 41), (x > y).astype(np.float32) - 0.5]
+    mix = random.uniform(-1, 1, (channels, 3)) * 60
+    planes = [sum(m * w for m, w in zip(row, waves, strict=True)) for row in mix]
+    noise = random.normal(0, 4, (height, width, channels))
+    return np.clip(np.stack(planes, 2) + 128 + noise, 0, 255).astype(np.uint8)
+
+
+def noisy(picture, sigma, seed=1):
+    noise = np.random.default_rng(seed).normal(0, sigma, picture.shape)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+def image(samples):
+    return media.read_image(samples)
+
+
+def reference_ms_ssim(a, b):
+    x, y = (torch.from_numpy(p.transpose(2, 0, 1).astype(np.float64))[None] for p in (a, b))
+    return float(pytorch_msssim.ms_ssim(x, y, data_range=255))
+
+
+def test_psnr_is_the_closed_form():
+    a = np.full((5, 7, 3), 100, np.uint8)
+    b = a.copy()
+    b[0, 0, 0] = 103
+    assert psnr(a, b) == pytest.approx(10 * math.log10(255**2 / (9 / 105)))
+    assert psnr(a, a) == math.inf
+    assert psnr(np.zeros_like(a), np.full_like(a, 255)) == 0
+
+
+def test_psnr_does_not_depend_on_the_strips(monkeypatch):
+    a = photo(301, 200)
+    b = noisy(a, 9)
+    whole = psnr(a, b)
+    monkeypatch.setattr(metrics, "STRIP_PIXELS", 1)
+    assert psnr(a, b) == whole
+    assert whole == pytest.approx(10 * math.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
+
+
+@pytest.mark.parametrize("shape", [(161, 161, 3), (200, 176, 3), (203, 333, 1), (162, 171, 3)])
+def test_ms_ssim_equals_the_reference(shape, monkeypatch):
+    a = photo(*shape)
+    for b in (noisy(a, 6), noisy(a, 40), 255 - a):
+        expected = reference_ms_ssim(a, b)
+        assert ms_ssim(a, b) == pytest.approx(expected, abs=1e-4)
+        with monkeypatch.context() as context:
+            context.setattr(metrics, "STRIP_PIXELS", 1)
+            assert ms_ssim(a, b) == pytest.approx(expected, abs=1e-4)
+
+
+def test_ms_ssim_needs_room_for_five_scales():
+    small = photo(160, 400)
+    assert ms_ssim(small, small) is None
+    large = photo(161, 161)
+    assert ms_ssim(large, large) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", [psnr, ms_ssim])
+def test_metrics_refuse_what_cannot_be_compared(metric):
+    a = photo(20, 20)
+    with pytest.raises(ValueError, match="uint8"):
+        metric(a, a[:10])
+    with pytest.raises(ValueError, match="uint8"):
+        metric(a.astype(np.float32), a.astype(np.float32))
+
+
+def test_code_statistics_counts_over_the_whole_set():
+    uniform = code_statistics([np.arange(4).reshape(2, 2), np.arange(4, 8)], 16)
+    assert uniform == {
+        "codes": 8,
+        "used": 8,
+        "entropy_bits": pytest.approx(3),
+        "perplexity": pytest.approx(8),
+    }
+    skewed = code_statistics([np.zeros((3, 1), np.uint16), np.ones(1, np.int32)], 512)
+    entropy = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
+    assert skewed["used"] == 2
+    assert skewed["perplexity"] == pytest.approx(2**entropy)
+    assert code_statistics([], 4)["perplexity"] == 1
+    for wrong in (np.array([4]), np.array([-1])):
+        with pytest.raises(ValueError, match="4 codebook entries"):
+            code_statistics([wrong], 4)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "webp", "avif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_another_codec_stands_between_two_real_neighbouring_files(codec, channels):
+    ladder = Ladder(image(photo(176, 200, channels)), codec)
+    size = (ladder.size(40) + ladder.size(41)) // 2 + 1
+    row = ladder.at(size)
+    assert row["matched"] and row["bytes"] == size
+    assert row["q_high"] == row["q_low"] + 1
+    assert row["bytes_low"] <= size < row["bytes_high"]
+    low, high = ladder.figures(row["q_low"]), ladder.figures(row["q_high"])
+    assert (low["bytes"], high["bytes"]) == (row["bytes_low"], row["bytes_high"])
+    share = math.log(size / low["bytes"]) / math.log(high["bytes"] / low["bytes"])
+    for name in ("psnr_db", "ms_ssim"):
+        assert row[name] == pytest.approx(low[name] + share * (high[name] - low[name]))
+    assert row["psnr_db"] > 25
+
+
+def test_a_file_of_exactly_our_size_is_taken_as_it_is():
+    ladder = Ladder(image(photo(64, 64)), "jpeg")
+    row = ladder.at(ladder.size(50))
+    assert row["bytes_low"] == ladder.size(50)
+    assert row["psnr_db"] == ladder.figures(row["q_low"])["psnr_db"]
+    assert row["ms_ssim"] is None
+
+
+def test_sizes_out_of_reach_are_reported_as_they_are():
+    ladder = Ladder(image(photo(64, 64)), "jpeg")
+    for size, edge in ((10, 1), (10**7, 100)):
+        row = ladder.at(size)
+        assert row["matched"] is False
+        assert (row["q"], row["bytes"], row["bytes_low"]) == (edge, ladder.size(edge), ladder.size(edge))
+        assert row["psnr_db"] == ladder.figures(edge)["psnr_db"]
+    largest = ladder.at(ladder.size(100))
+    assert largest["matched"] is True
+
+
+def test_jpeg_is_coded_with_halved_chroma():
+    data, _ = Ladder(image(photo(64, 64)), "jpeg").file(75)
+    layers = PillowImage.open(io.BytesIO(data)).layer
+    assert [layer[1:3] for layer in layers] == [(2, 2), (1, 1), (1, 1)]
+
+
+def test_a_picture_too_wide_for_a_codec_is_an_error():
+    ladder = Ladder(image(np.zeros((1, 16390, 3), np.uint8)), "webp")
+    with pytest.raises(MediaError, match="webp cannot hold 16390 x 1"):
+        ladder.at(100)
+
+
+@dataclass
+class Encoded:
+    """What the stand-in encoder gives: the interface of the real one."""
+
+    data: bytes
+    model: str
+    quality: int
+    estimate_bits: float
+
+
+@pytest.fixture
+def codec(monkeypatch):
+    """A codec that is JPEG: point q has quality 20 q, so that its figures can be checked outside."""
+    calls = []
+
+    def load(model=None, device="auto"):
+        if model == "absent":
+            raise UsageError("no model 'absent'")
+        points = [{"quality": 1}, {"quality": 3}]
+        return SimpleNamespace(card={"name": "fake" if model != "other" else "other", "points": points})
+
+    def encode_file(source, *, model=None, quality=None, effort=1, device="auto"):
+        calls.append({"model": model, "quality": quality, "effort": effort, "device": device})
+        data, _ = Ladder(image(source), "jpeg").file(int(20 * quality))
+        return Encoded(data, "other" if model == "other" else "fake", quality, 8.0 * len(data) - 80)
+
+    def decode(data, *, model=None, device="auto"):
+        return media.read_image(data)
+
+    monkeypatch.setattr(evaluation.weights, "load", load)
+    monkeypatch.setattr(evaluation.pipeline, "encode_file", encode_file)
+    monkeypatch.setattr(evaluation.pipeline, "decode", decode)
+    return calls
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, shape in enumerate([(176, 200), (90, 120)]):
+        PillowImage.fromarray(photo(*shape, seed=number)).save(pictures / f"{number}.png")
+    (pictures / "notes.txt").write_text("not a picture")
+    return pictures
+
+
+def test_evaluate_measures_files_of_all_points_and_the_others_beside_them(folder, codec):
+    seen = []
+    rows = evaluate(folder, against=["jpeg", "webp"], effort=2, progress=lambda *step: seen.append(step))
+    assert [row["codec"] for row in rows] == ["fake", "jpeg", "webp"] * 4
+    assert all(tuple(row) == evaluation.COLUMNS for row in rows)
+    assert [call["quality"] for call in codec] == [1, 3, 1, 3]
+    assert {call["effort"] for call in codec} == {2}
+    assert seen == [(n, 12) for n in range(1, 13)]
+    ours, jpeg = rows[0], rows[1]
+    ladder = Ladder(image(photo(176, 200)), "jpeg")
+    assert ours["file"] == str(folder / "0.png")
+    assert ours["bytes"] == ladder.size(20)
+    assert ours["bpp"] == ladder.size(20) * 8 / (176 * 200)
+    assert ours["estimate_bpp"] == pytest.approx(ours["bpp"] - 80 / (176 * 200))
+    assert ours["psnr_db"] == psnr(photo(176, 200), media.read_image(ladder.file(20)[0]).samples)
+    # The stand-in is JPEG itself: at its bytes, JPEG must come out as it does.
+    assert (jpeg["bytes"], jpeg["psnr_db"], jpeg["ms_ssim"]) == (
+        ours["bytes"],
+        ours["psnr_db"],
+        ours["ms_ssim"],
+    )
+    assert jpeg["same_bytes_as"] == "fake q1"
+    assert rows[6]["ms_ssim"] is None
+
+
+def test_evaluate_takes_chosen_models_and_points(folder, codec):
+    rows = evaluate([folder / "1.png"], model=["fake", "other"], quality=[2, 4], device="cpu")
+    assert [(row["codec"], row["q"]) for row in rows] == [
+        ("fake", 2),
+        ("fake", 4),
+        ("other", 2),
+        ("other", 4),
+    ]
+    rows = evaluate(str(folder / "1.png"), model=["a/best.safetensors", "b/best.safetensors"], quality=2)
+    assert [row["codec"] for row in rows] == ["a/best.safetensors", "b/best.safetensors"]
+
+
+def test_save_decoded_keeps_reconstructions_apart(folder, codec, tmp_path):
+    twin = tmp_path / "0.png"
+    PillowImage.fromarray(photo(40, 40)).save(twin)
+    rows = evaluate([folder, twin], quality=[1], save_decoded=tmp_path / "decoded")
+    names = sorted(path.name for path in (tmp_path / "decoded").iterdir())
+    assert names == ["000-0.png.fake.q1.png", "002-0.png.fake.q1.png", "1.fake.q1.png"]
+    kept = media.read_image(tmp_path / "decoded" / "1.fake.q1.png")
+    assert psnr(photo(90, 120, seed=1), kept.samples) == rows[1]["psnr_db"]
+
+
+def test_metadata_and_alpha_do_not_count(codec, tmp_path):
+    picture = PillowImage.fromarray(photo(64, 64))
+    picture.save(tmp_path / "plain.png")
+    picture.putalpha(PillowImage.linear_gradient("L").resize((64, 64)))
+    exif = PillowImage.Exif()
+    exif[0x010E] = "words" * 1000
+    picture.save(tmp_path / "loaded.png", exif=exif)
+    plain, loaded = evaluate([tmp_path / "plain.png", tmp_path / "loaded.png"], quality=3)
+    assert plain["bytes"] == loaded["bytes"]
+    assert plain["psnr_db"] == loaded["psnr_db"]
+
+
+def test_a_broken_picture_raises_or_is_handed_over(folder, codec):
+    (folder / "0.png").write_bytes(b"nothing of the kind")
+    with pytest.raises(MediaError):
+        evaluate(folder)
+    failed, seen = [], []
+    rows = evaluate(
+        folder,
+        quality=3,
+        progress=lambda *step: seen.append(step),
+        on_error=lambda path, error: failed.append((path.name, type(error))),
+    )
+    assert failed == [("0.png", MediaError)]
+    assert [row["file"] for row in rows] == [str(folder / "1.png")]
+    assert seen == [(2, 2)]
+
+
+def test_what_cannot_be_evaluated_is_refused_before_any_work(folder, codec, tmp_path, monkeypatch):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(UsageError, match="no images in"):
+        evaluate(empty)
+    with pytest.raises(UsageError, match="nothing to evaluate"):
+        evaluate([])
+    with pytest.raises(MediaError, match="no such file"):
+        evaluate(tmp_path / "absent.png")
+    with pytest.raises(UsageError, match="jpeg, webp, avif"):
+        evaluate(folder, against=["gif"])
+    with pytest.raises(UsageError, match="no model"):
+        evaluate(folder, model="absent")
+    monkeypatch.setattr(competitors.features, "check", lambda name: False)
+    with pytest.raises(UsageError, match="no avif"):
+        evaluate(folder, against=["avif"])
+    assert codec == []
+
+
+def test_summary_means_pictures_and_divides_totals():
+    def row(codec="ours", same=None, **figures):
+        return dict.fromkeys(evaluation.COLUMNS) | {"codec": codec, "same_bytes_as": same} | figures
+
+    size = {"width": 1000, "height": 1000, "bytes": 10, "encode_seconds": 1.0, "decode_seconds": 0.5}
+    tall = {"width": 1000, "height": 3000, "bytes": 20, "encode_seconds": 1.0, "decode_seconds": 3.5}
+    rows = [
+        row(q=1, bpp=1.0, psnr_db=30.0, ms_ssim=0.9, **size),
+        row(q=1, bpp=3.0, psnr_db=32.0, ms_ssim=None, **tall),
+        row("jpeg", "ours q1", q=7, bpp=1.5, psnr_db=28.0, matched=False, **size),
+        row("jpeg", "ours q1", q=None, bpp=2.5, psnr_db=29.0, matched=True, **tall),
+        row(q=2, bpp=5.0, psnr_db=40.0, **size),
+    ]
+    first, jpeg, second = evaluation.summary(rows)
+    assert (first["pictures"], first["bpp"], first["psnr_db"], first["ms_ssim"]) == (2, 2, 31, 0.9)
+    assert (first["encode_mps"], first["decode_mps"], first["bytes"]) == (2, 1, 30)
+    assert (jpeg["same_bytes_as"], jpeg["unmatched"], jpeg["psnr_db"]) == ("ours q1", 1, 28.5)
+    assert (second["q"], second["ms_ssim"], second["estimate_bpp"]) == (2, None, None)
+
+
+def test_rows_are_written_as_csv_and_json(folder, codec, tmp_path):
+    rows = evaluate(folder / "1.png", quality=3, against=["jpeg"])
+    rows[0]["psnr_db"] = math.inf
+    evaluation.write_csv(rows, tmp_path / "rows.csv")
+    evaluation.write_json(rows, tmp_path / "rows.json")
+    with open(tmp_path / "rows.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert tuple(table[0]) == evaluation.COLUMNS
+    assert int(table[0]["bytes"]) == rows[0]["bytes"]
+    assert float(table[0]["psnr_db"]) == math.inf
+    assert table[0]["ms_ssim"] == ""
+    loaded = json.loads((tmp_path / "rows.json").read_text())
+    assert loaded[0]["psnr_db"] is None
+    assert loaded[1] == rows[1]
+    evaluation.write_csv(evaluation.summary(rows), tmp_path / "mean.csv")
+    assert (tmp_path / "mean.csv").read_text().startswith("codec,q,same_bytes_as,pictures,")
+
+
+def test_plot_is_a_picture_of_all_codecs(folder, codec, tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = evaluate(folder, against=["jpeg"])
+    evaluation.plot(rows, tmp_path / "plot.png")
+    assert media.read_image(tmp_path / "plot.png").width > 1000
+    evaluation.plot(rows, tmp_path / "plot.svg")
+    assert "</svg>" in (tmp_path / "plot.svg").read_text()
+    evaluation.plot([row for row in rows if row["ms_ssim"] is None], tmp_path / "small.png")
+    assert media.read_image(tmp_path / "small.png").width < 1000
+    with pytest.raises(UsageError, match="cannot be written as xyz"):
+        evaluation.plot(rows, tmp_path / "plot.xyz")
+
+
+def test_plot_without_matplotlib_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UsageError, match=r"vqcodec\[plots\]"):
+        evaluation.plot([], tmp_path / "plot.png")
+
+
+@pytest.fixture
+def weights_file(tmp_path):
+    """A real model, as it is after the linear start: PCA and k-means, networks that add nothing yet."""
+    small = {"encoder_width": 4, "encoder_hidden": 4, "encoder_blocks": 1}
+    small |= {"decoder_width": 4, "decoder_hidden": 4, "decoder_blocks": 1}
+    torch.manual_seed(0)
+    model = build(Config(codes=32, code_dim=4, **small)).eval()
+    crops = torch.stack([to_samples(photo(64, 64, seed=n)[None])[0] for n in range(8)])
+    model.start(lambda number: crops, torch.Generator().manual_seed(0))
+    card = {"name": "linear", "config": model.settings(), "points": [{"quality": 3}]}
+    weights.save(model, card, tmp_path / "linear.safetensors")
+    return tmp_path / "linear.safetensors"
+
+
+def test_real_bitstreams_are_measured_as_they_are(folder, weights_file):
+    rows = evaluate(folder, model=weights_file, against=["jpeg"], device="cpu")
+    assert [(row["codec"], row["q"]) for row in rows] == [("linear", 3), ("jpeg", rows[1]["q"])] * 2
+    for row in rows[::2]:
+        data = pipeline.encode(row["file"], model=weights_file, device="cpu")
+        decoded = pipeline.decode(data, model=weights_file, device="cpu")
+        assert row["bytes"] == len(data)
+        assert row["bpp"] == pipeline.info(data).bpp
+        assert row["psnr_db"] == psnr(media.read_image(row["file"]).samples, decoded.samples)
+        assert row["psnr_db"] > 15
+
+
+def test_points_that_a_model_has_not_are_refused(folder, weights_file):
+    with pytest.raises(UsageError):
+        evaluate(folder, model=weights_file, quality=5, device="cpu")
