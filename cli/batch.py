@@ -1,0 +1,233 @@
+"""Many files, one action each: a failure is told and counted, and the others go on."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vqcodec.errors import DamageWarning, UsageError, VqcodecWarning
+
+from .console import Bar, Console, explain, size_text, time_text
+from .paths import Found, Input, Job, check_free, taken
+
+Fields = dict[str, Any]
+
+
+class Batch:
+    """Counts and reports what became of each input.
+
+    Attributes:
+        code: the exit code so far.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.code = 0
+        self.counts = {"ok": 0, "failed": 0, "skipped": 0}
+        self.bytes_in = self.bytes_out = 0
+        self.pixels = 0
+        self._started = time.perf_counter()
+
+    def report_found(self, found: Found, foreign: str) -> None:
+        """Tell what `find` could not use: failed arguments, and files in folders that are of another kind."""
+        for name, error in found.failed:
+            self.fail(name, error)
+        for name in found.foreign:
+            self.console.note(f"{name}: skipped, {foreign}")
+
+    def skip_existing(self, jobs: list[Job]) -> list[Job]:
+        """Pass over the jobs whose output is there."""
+        todo = []
+        for job in jobs:
+            if job.output is not None and taken(job.output):
+                self.counts["skipped"] += 1
+                self.console.note(f"{job.source.name}: skipped, {job.output} exists", level=1)
+                self.console.record(
+                    type="file", input=job.source.name, output=str(job.output), status="skipped"
+                )
+            else:
+                todo.append(job)
+        return todo
+
+    def run(self, source: Input, work: Callable[[], Fields]) -> Fields | None:
+        """Do the work of one input; its warnings and its error are printed with its name.
+
+        Args:
+            source: the input.
+            work: returns the fields of the input's JSON record; "warnings" and "status" are added here.
+
+        Returns:
+            The record, or None after a failure.
+
+        Raises:
+            UsageError: the options are at fault, not this input.
+        """
+        started = time.perf_counter()
+        error: Exception | None = None
+        fields: Fields = {}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", VqcodecWarning)
+            try:
+                fields = work()
+            except (UsageError, BrokenPipeError):
+                raise
+            except Exception as problem:
+                error = problem
+        told = list(dict.fromkeys(str(warning.message) for warning in caught))
+        for text in told:
+            self.console.warning(source.name, text)
+        if error is not None:
+            self.fail(source.name, error)
+            return None
+        damaged = any(issubclass(warning.category, DamageWarning) for warning in caught)
+        if damaged or fields.get("status") == "damaged":
+            self.code = max(self.code, 1)
+            self.counts["failed"] += 1
+            fields["status"] = "damaged"
+        else:
+            self.counts["ok"] += 1
+        self.bytes_in += fields.get("bytes_in", 0)
+        self.bytes_out += fields.get("bytes_out", 0)
+        record: Fields = {"type": "file", "input": source.name, "status": "ok"} | fields
+        record |= {"seconds": round(time.perf_counter() - started, 3)}
+        if told:
+            record["warnings"] = told
+        self.console.record(**record)
+        return record
+
+    def fail(self, name: str, error: Exception) -> None:
+        """Tell that one input failed."""
+        self.counts["failed"] += 1
+        code = self.console.fail(name, error)
+        self.code = max(self.code, code)
+        message, hint, _ = explain(error)
+        self.console.record(type="file", input=name, status="error", error=message, hint=hint)
+
+    def finish(self, *, sizes: bool = True) -> int:
+        """Print the summary of more than one input; return the exit code."""
+        total = sum(self.counts.values())
+        summary: Fields = {"type": "summary", **self.counts}
+        if sizes:
+            summary |= {"bytes_in": self.bytes_in, "bytes_out": self.bytes_out}
+        self.console.record(**summary)
+        if sizes and total > 1 and not self.console.json:
+            self.console.note(self._line(total))
+        return self.code
+
+    def _line(self, total: int) -> str:
+        parts = [f"{self.counts['ok']} of {total} files" if self.counts["ok"] < total else f"{total} files"]
+        for what in ("failed", "skipped"):
+            if self.counts[what]:
+                parts[0] += f", {self.counts[what]} {what}"
+        if self.bytes_out:
+            parts.append(sizes_text(self.bytes_in, self.bytes_out, self.pixels))
+        parts.append(time_text(time.perf_counter() - self._started))
+        return "  ".join(parts)
+
+
+def sizes_text(bytes_in: int, bytes_out: int, pixels: int = 0) -> str:
+    """The sizes before and after; with pixels, of a compression: its ratio and rate too."""
+    text = f"{size_text(bytes_in)} -> {size_text(bytes_out)}"
+    if pixels and bytes_out:
+        text += f"  ({bytes_in / bytes_out:.1f}x, {8 * bytes_out / pixels:.2f} bpp)"
+    return text
+
+
+def work_through(batch: Batch, verb: str, jobs: list[Job], work: Callable[[Job, Bar], Fields]) -> None:
+    """Run every job behind one progress bar; a line for each where it is wanted."""
+    console = batch.console
+    with console.bar(verb, len(jobs)) as bar:
+        for number, job in enumerate(jobs):
+            bar.item(number, job.source.below.name)
+            record = batch.run(job.source, lambda job=job: work(job, bar))  # type: ignore[misc]
+            if record is not None and not console.json:
+                alone = len(jobs) == sum(batch.counts.values()) == 1
+                console.note(_file_line(record), level=0 if alone or "psnr_db" in record else 1)
+
+
+def _file_line(record: Fields) -> str:
+    target = f" -> {record['output']}" if "output" in record else ""
+    parts = [f"{record['input']}{target}"]
+    if "bytes_in" in record and "bytes_out" in record:
+        pixels = record["width"] * record["height"] if "bpp" in record else 0
+        parts.append(sizes_text(record["bytes_in"], record["bytes_out"], pixels))
+    if "psnr_db" in record:
+        loss = "no loss" if record["psnr_db"] is None else f"{record['psnr_db']:.2f} dB"
+        parts.append(f"verified, {loss}")
+    if "bpp" not in record and "width" in record:
+        parts.append(f"{record['width']} x {record['height']}")
+    if record["status"] != "ok":
+        parts.append(str(record["status"]))
+    parts.append(time_text(record["seconds"]))
+    return "  ".join(parts)
+
+
+def check_overwriting(force: bool, skip_existing: bool) -> None:
+    """Refuse the two answers to one question.
+
+    Raises:
+        UsageError: both are given.
+    """
+    if force and skip_existing:
+        raise UsageError("-f and --skip-existing exclude each other", "give one of them")
+
+
+def check_json(console: Console, jobs: list[Job]) -> None:
+    """Refuse to mix bytes and records on stdout.
+
+    Raises:
+        UsageError: both are asked for.
+    """
+    if console.json and any(job.output is None for job in jobs):
+        raise UsageError("--json and a result on stdout exclude each other", "-o FILE")
+
+
+def refuse_existing(job: Job, force: bool) -> None:
+    """Refuse an output that exists, before time is spent on it.
+
+    Raises:
+        MediaError: it exists.
+    """
+    if job.output is not None:
+        check_free(job.output, force)
+
+
+def rehearse(batch: Batch, jobs: list[Job], force: bool, fields: Fields) -> int:
+    """List what would be done, and what would be refused; return the exit code."""
+    for job in jobs:
+
+        def work(job: Job = job) -> Fields:
+            refuse_existing(job, force)
+            return {"output": shown(job.output), "status": "planned", **fields}
+
+        record = batch.run(job.source, work)
+        if record is not None:
+            told = "  ".join(f"{key} {value}" for key, value in fields.items())
+            batch.console.out(f"{record['input']} -> {record['output']}  {told}".rstrip())
+    return batch.finish(sizes=False)
+
+
+def shown(output: Path | None) -> str:
+    """An output's name in messages."""
+    return "stdout" if output is None else str(output)
+
+
+def plain(number: float) -> float:
+    """A whole number without its ".0"."""
+    return int(number) if float(number).is_integer() else number
+
+
+def finite(value: Any) -> Any:
+    """The value, or None for a number that JSON has no word for, such as the PSNR of no error."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def use_threads(jobs: int | None) -> None:
+    """Limit torch to this many threads; None leaves its own choice, all cores."""
+    if jobs is not None:
+        import torch
+
+        torch.set_num_threads(jobs)

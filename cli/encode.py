@@ -1,0 +1,204 @@
+"""`vqcodec encode`: pictures in, bitstreams out."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+from vqcodec.errors import UsageError
+
+from . import options, paths
+from .batch import (
+    Batch,
+    Fields,
+    check_json,
+    check_overwriting,
+    finite,
+    plain,
+    refuse_existing,
+    rehearse,
+    shown,
+    use_threads,
+    work_through,
+)
+from .console import Bar, Console
+
+EXAMPLES = """\b
+Examples:
+  vqcodec encode photo.png                     photo.vqc
+  vqcodec encode *.jpg -o packed/              packed/NAME.vqc
+  vqcodec encode holiday/ -r -o packed/        the whole tree
+  vqcodec encode photo.png --target-size 40kB
+  convert photo.heic png:- | vqcodec encode - > photo.vqc
+"""
+
+
+def encode(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILES", help="Pictures, folders (-r), or - for stdin.")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="A file, a folder (a new one ends in /), - for stdout.  [default: beside the input]",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="NAME|FILE",
+            help="See 'vqcodec models'; or a .safetensors file.  [default: best shipped]",
+        ),
+    ] = None,
+    quality: Annotated[
+        float | None,
+        typer.Option("-q", "--quality", metavar="1..5", help="Operating point, 5 is best.  [default: 3]"),
+    ] = None,
+    bpp: Annotated[
+        float | None,
+        typer.Option("--bpp", metavar="BITS", help="Best point of at most this rate, bits per pixel."),
+    ] = None,
+    psnr: Annotated[
+        float | None, typer.Option("--psnr", metavar="DB", help="Cheapest point of at least this quality.")
+    ] = None,
+    target_size: Annotated[
+        int | None,
+        typer.Option(
+            "--target-size",
+            parser=options.parse_size,
+            metavar="SIZE",
+            help="Best point whose file fits: 40kB, 1MiB.",
+        ),
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Static prior: larger file, faster both ways.")
+    ] = False,
+    effort: options.Effort = 1,
+    max_pixels: options.MaxPixels = None,
+    recursive: options.Recursive = False,
+    force: options.Force = False,
+    skip_existing: options.SkipExisting = False,
+    strip: Annotated[
+        list[options.Strip] | None,
+        typer.Option("--strip", metavar="exif|xmp|icc|all", help="Metadata to leave out; repeatable."),
+    ] = None,
+    keep_gps: Annotated[
+        bool,
+        typer.Option("--keep-gps", help="Keep the GPS position; without this EXIF is kept but for that."),
+    ] = False,
+    no_mtime: options.NoMtime = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Decode the result, compare every code, print the PSNR.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False,
+    no_progress: options.NoProgress = False,
+    device: options.Device = "auto",
+    jobs: options.Jobs = None,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    color: options.ColorWhen = options.Color.auto,
+    version: options.Version = False,
+) -> None:
+    """Compress pictures: PNG, JPEG, WebP, AVIF, TIFF, BMP, GIF.
+
+    The compression is lossy, and the source is never deleted. EXIF, XMP and colour profiles are kept, GPS
+    positions and embedded thumbnails are not.
+    """
+    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
+        if sum(option is not None for option in (quality, bpp, psnr, target_size)) > 1:
+            raise UsageError("-q, --bpp, --psnr and --target-size exclude each other", "give one of them")
+        check_overwriting(force, skip_existing)
+        batch = Batch(console)
+        found = paths.find(
+            files, recursive=recursive, suffixes=paths.PICTURES, what="images", silent={paths.BITSTREAM}
+        )
+        todo = paths.plan(found.inputs, output, lambda path: path.with_suffix(paths.BITSTREAM), len(files))
+        check_json(console, todo)
+        batch.report_found(found, "not an image")
+        if skip_existing:
+            todo = batch.skip_existing(todo)
+        if dry_run:
+            point = _point(quality, bpp, psnr, target_size)
+            raise typer.Exit(rehearse(batch, todo, force, {"model": _model_name(model), **point}))
+        if not todo:
+            raise typer.Exit(batch.finish())
+
+        from vqcodec import weights
+
+        # Before the first file: a wrong model or device is a wrong command, not a wrong file.
+        weights.load(model, device=device)
+        from vqcodec import pipeline
+
+        use_threads(jobs)
+        stripped = tuple(what.value for what in strip or ())
+
+        def work(job: paths.Job, bar: Bar) -> Fields:
+            refuse_existing(job, force)
+            path = job.source.path
+            source = job.source.read() if path is None else path
+            stamp = None if path is None or no_mtime else path.stat()
+            started = time.perf_counter()
+            limits: dict[str, Any] = {} if max_pixels is None else {"max_pixels": max_pixels}
+            encoded = pipeline.encode_file(
+                source,
+                model=model,
+                quality=quality,
+                bpp=bpp,
+                psnr=psnr,
+                target_size=target_size,
+                fast=fast,
+                effort=effort,
+                strip=stripped,
+                keep_gps=keep_gps,
+                device=device,
+                progress=bar.part,
+                **limits,
+            )
+            console.note(f"{job.source.name}: coded in {time.perf_counter() - started:.3f} s", level=2)
+            extra: Fields = {}
+            if verify:
+                started = time.perf_counter()
+                extra["psnr_db"] = finite(round(float(pipeline.verify(encoded)), 3))
+                console.note(f"{job.source.name}: verified in {time.perf_counter() - started:.3f} s", level=2)
+            if job.output is None:
+                paths.write_stdout(encoded.data)
+            else:
+                with paths.replacing(job.output, force=force, stamp=stamp) as file:
+                    file.write(encoded.data)
+            batch.pixels += encoded.width * encoded.height
+            return {
+                "output": shown(job.output),
+                "model": encoded.model,
+                "quality": plain(encoded.quality),
+                "width": encoded.width,
+                "height": encoded.height,
+                "bytes_in": len(source) if isinstance(source, bytes) else source.stat().st_size,
+                "bytes_out": len(encoded.data),
+                "bpp": round(encoded.bpp, 4),
+                **extra,
+            }
+
+        work_through(batch, "encoding", todo, work)
+        raise typer.Exit(batch.finish())
+
+
+def _model_name(model: str | None) -> str:
+    from vqcodec import weights
+
+    if model is not None:
+        weights.locate(model)
+    return model or weights.DEFAULTS["image"]
+
+
+def _point(quality: float | None, bpp: float | None, psnr: float | None, target_size: int | None) -> Fields:
+    for name, value in (("bpp", bpp), ("psnr", psnr), ("target_size", target_size)):
+        if value is not None:
+            return {name: value}
+    return {"quality": plain(quality if quality is not None else 3)}

@@ -1,0 +1,120 @@
+"""`vqcodec info`: what a bitstream's header says, without any network."""
+
+import dataclasses
+import json as jsonlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from vqcodec import container
+
+from . import options, paths
+from .batch import Batch, Fields
+from .console import Console, size_text
+
+if TYPE_CHECKING:
+    from vqcodec.container import Info
+
+EXAMPLES = """\b
+Examples:
+  vqcodec info photo.vqc
+  vqcodec info --check *.vqc                   damage? exit code 1
+  vqcodec info --json photo.vqc | jq .bpp
+"""
+PRIORS = {container.RAW: "raw", container.STATIC: "static"}
+
+
+def info(
+    bitstreams: Annotated[
+        list[str], typer.Argument(metavar="BITSTREAMS", help=".vqc files, folders (-r), or - for stdin.")
+    ],
+    check: Annotated[
+        bool, typer.Option("--check", help="Verify the checksums of everything; no network is needed.")
+    ] = False,
+    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Enter folders.")] = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    color: options.ColorWhen = options.Color.auto,
+    version: options.Version = False,
+) -> None:
+    """Show what .vqc files are: size, model, rate, metadata. Instant."""
+    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=False) as console:
+        batch = Batch(console)
+        found = paths.find(bitstreams, recursive=recursive, suffixes={paths.BITSTREAM}, what="bitstreams")
+        batch.report_found(found, "not a bitstream")
+        for source in found.inputs:
+
+            def work(source: paths.Input = source) -> Fields:
+                data = source.read() if check or source.path is None else None
+                if data is not None:
+                    header = container.read_info(data)
+                else:
+                    assert source.path is not None
+                    with source.path.open("rb") as file:
+                        header = container.read_info(file)
+                fields = describe(header)
+                if check and data is not None:
+                    fields["damage"] = container.check(data)
+                    fields["status"] = "damaged" if fields["damage"] else "ok"
+                return fields
+
+            record = batch.run(source, work)
+            if record is not None:
+                _print(console, record)
+        raise typer.Exit(batch.finish(sizes=False))
+
+
+def describe(header: "Info") -> Fields:
+    """The fields of the JSON record of one header."""
+    fields: Fields = dataclasses.asdict(header)
+    fields["settings"] = header.settings.hex()
+    fields["priors"] = {PRIORS.get(number, str(number)): count for number, count in header.priors.items()}
+    fields["bpp"] = round(header.bpp, 4)
+    fields["shipped"] = is_shipped(header.model, header.fingerprint)
+    return fields
+
+
+def is_shipped(model: str, fingerprint: str) -> bool:
+    """Whether these are weights of this package, by the card beside them, which takes no numpy to read."""
+    from importlib.resources import files
+
+    card = files("vqcodec.pretrained") / f"{model}.json"
+    try:
+        return bool(jsonlib.loads(card.read_text("utf-8"))["fingerprint"] == fingerprint)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _print(console: Console, record: Fields) -> None:
+    """Four lines, the first words in one column."""
+    weights = record["fingerprint"][:6] + ("…, shipped" if record["shipped"] else "…")
+    colors = "RGB" if record["channels"] == 3 else "gray"
+    source = f"   from {record['source']}" if record["source"] else ""
+    parts = [f"header {size_text(record['header_bytes'])}"]
+    parts += [f"{name} {size_text(count)}" for name, count in record["box_bytes"].items()]
+    parts.append(f"codes {size_text(record['code_bytes'])}")
+    priors = ", ".join(
+        name if len(record["priors"]) == 1 else f"{name} ({count})"
+        for name, count in record["priors"].items()
+    )
+    region = container.REGION * record["stride"]
+    lines = [
+        (
+            record["input"],
+            f"bitstream {record['version']}   {record['model']} (weights {weights})",
+        ),
+        ("picture", f"{record['width']} x {record['height']} {colors}{source}"),
+        (
+            "size",
+            f"{size_text(record['total_bytes'])} = {record['bpp']:.2f} bpp     {', '.join(parts)}",
+        ),
+        ("chunks", f"{record['chunks']} of at most {region} x {region} pixels     prior {priors}"),
+    ]
+    if record["file_bytes"] != record["total_bytes"]:
+        cut = "truncated" if record["file_bytes"] < record["total_bytes"] else "too long"
+        lines.append(("file", f"{cut}: {record['file_bytes']} of {record['total_bytes']} bytes"))
+    if "damage" in record:
+        lines.append(("check", "; ".join(record["damage"]) or "no damage"))
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        console.out(f"{name.ljust(width)}  {text}")

@@ -1,0 +1,122 @@
+"""The Typer app: commands, and the exit code and message of everything that ends one."""
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from . import options
+from .console import Console
+from .decode import EXAMPLES as DECODE_EXAMPLES
+from .decode import decode
+from .encode import EXAMPLES as ENCODE_EXAMPLES
+from .encode import encode
+from .evaluate import EXAMPLES as EVALUATE_EXAMPLES
+from .evaluate import evaluate
+from .info import EXAMPLES as INFO_EXAMPLES
+from .info import info
+from .models import EXAMPLES as MODELS_EXAMPLES
+from .models import models
+from .train import EXAMPLES as TRAIN_EXAMPLES
+from .train import train
+
+# Its place among Typer's exceptions differs between versions; that of its child does not.
+UsageException: Any = typer.BadParameter.__mro__[1]
+INTERRUPTED = 130
+
+WELCOME = """\
+vqcodec {version}  neural image codec
+
+  vqcodec encode photo.png               -> photo.vqc
+  vqcodec decode photo.vqc               -> photo.decoded.png
+  vqcodec info photo.vqc
+  vqcodec models
+  vqcodec evaluate kodak/
+  vqcodec train photos/ -m vqvae-image
+
+Commands: encode  decode  info  models  evaluate  train
+Try 'vqcodec COMMAND -h'."""
+
+
+class Program(TyperGroup):
+    """The group of commands, whose complaints have the form of every other message."""
+
+    def main(
+        self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: Any = True, **extra: Any
+    ) -> Any:
+        """Run a command; in standalone mode, leave with its exit code."""
+        call = functools.partial(super().main, args, *rest, **{**extra, "prog_name": "vqcodec"})
+        if not standalone_mode:
+            return call(standalone_mode=False)
+        try:
+            code = call(standalone_mode=False)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            leave_quietly()
+        except UsageException as error:
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context is not None else "vqcodec"
+            message = error.format_message().rstrip(".")
+            Console().error(None, message[:1].lower() + message[1:], _hint(error, command))
+            code = 2
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _hint(error: Any, command: str) -> str:
+    name = getattr(error, "option_name", None)
+    if command == "vqcodec" and name is not None:
+        return f"options come after the command: vqcodec COMMAND {name}"
+    return f"{command} -h"
+
+
+def leave_quietly() -> NoReturn:
+    """End after whoever read stdout has gone: there is nobody to tell."""
+    # The interpreter flushes stdout once more on its way out, and would complain.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
+
+
+app = typer.Typer(
+    cls=Program,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True, epilog="Try 'vqcodec COMMAND -h' for options and examples.")
+def root(context: typer.Context, version: options.Version = False) -> None:
+    """Neural image codec: pictures to .vqc and back, by models that can be trained on your own."""
+    if context.invoked_subcommand is None:
+        from importlib.metadata import version as version_of
+
+        typer.echo(WELCOME.format(version=version_of("vqcodec")))
+
+
+app.command(epilog=ENCODE_EXAMPLES)(encode)
+app.command(epilog=DECODE_EXAMPLES)(decode)
+app.command(epilog=INFO_EXAMPLES)(info)
+app.command(epilog=MODELS_EXAMPLES)(models)
+app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
+app.command(epilog=TRAIN_EXAMPLES)(train)
+
+
+def run() -> None:
+    """Entry point of the `vqcodec` command."""
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is shown escaped instead of ending the program.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    # Whoever asks politely gets what Ctrl-C gets: no partial output, and a training that has saved.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    app()

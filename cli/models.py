@@ -1,0 +1,95 @@
+"""`vqcodec models`: which models there are, and one model's card."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+from .console import Console, size_text
+
+EXAMPLES = """\b
+Examples:
+  vqcodec models
+  vqcodec models -m runs/vqvae-image-1/best.safetensors
+"""
+COLUMNS = {
+    "name": "name",
+    "medium": "medium",
+    "method": "method",
+    "quality": "q",
+    "bpp": "bpp",
+    "psnr_db": "PSNR dB",
+    "parameters": "parameters",
+    "size": "file",
+    "fingerprint": "weights",
+}
+
+
+def models(
+    model: Annotated[
+        str | None,
+        typer.Option("-m", "--model", metavar="NAME|FILE", help="Show the whole card of one model."),
+    ] = None,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    color: options.ColorWhen = options.Color.auto,
+    version: options.Version = False,
+) -> None:
+    """List the shipped models with their measured rate and quality, or show one model's card."""
+    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=False) as console:
+        from vqcodec import weights
+
+        if model is not None:
+            path = weights.locate(model)
+            card = weights.read_card(path)
+            console.record(type="model", file=str(path), bytes=path.stat().st_size, **card)
+            lines = [*flat(card), ("file", f"{path} ({size_text(path.stat().st_size)})")]
+            width = max(len(key) for key, _ in lines)
+            for key, text in lines:
+                console.out(f"{key.ljust(width)}  {text}".rstrip())
+            return
+        rows: list[dict[str, Any]] = []
+        for card in weights.shipped():
+            size = _file_size(weights.folder() / f"{card['name']}.safetensors")
+            console.record(type="model", bytes=size, **card)
+            rows += table_rows(card, size)
+        if rows:
+            console.table(rows, COLUMNS)
+        else:
+            console.note("no models are shipped with this installation")
+
+
+def table_rows(card: dict[str, Any], size: int | None) -> list[dict[str, Any]]:
+    """The lines of one model: one per operating point, with what was measured there."""
+    measured = card.get("measured", {}).get("validation", {})
+    points = card.get("points") or [{"quality": None, **measured}]
+    return [
+        {
+            **card,
+            "quality": None if point.get("quality") is None else f"{point['quality']:g}",
+            "bpp": point.get("bpp"),
+            "psnr_db": point.get("psnr_db", point.get("psnr")),
+            "size": None if size is None else size_text(size),
+            "fingerprint": str(card.get("fingerprint", ""))[:8],
+        }
+        for point in points
+    ]
+
+
+def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted name, text), in order."""
+    if isinstance(value, dict):
+        return [
+            pair for key, inner in value.items() for pair in flat(inner, f"{prefix}.{key}" if prefix else key)
+        ]
+    if isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
+        return [pair for number, inner in enumerate(value) for pair in flat(inner, f"{prefix}[{number}]")]
+    if isinstance(value, list):
+        return [(prefix, "; ".join(str(inner) for inner in value))]
+    return [(prefix, f"{value:.6g}" if isinstance(value, float) else str(value))]
+
+
+def _file_size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None

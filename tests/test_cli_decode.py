@@ -1,0 +1,156 @@
+import io
+import os
+from pathlib import Path
+
+import pytest
+from cli_fakes import bitstream, install, invoke, records
+from PIL import Image
+from vqcodec.errors import ModelError
+
+
+@pytest.fixture
+def fakes(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("photo.vqc").write_bytes(bitstream())
+    return install(monkeypatch)
+
+
+def damaged():
+    data = bytearray(bitstream())
+    data[-1] ^= 1
+    return bytes(data)
+
+
+def test_the_original_is_never_hit(fakes):
+    os.utime("photo.vqc", (1_000_000_000, 1_000_000_000))
+    result = invoke("decode", "photo.vqc")
+    assert result.exit_code == 0, result.stderr
+    assert "photo.vqc -> photo.decoded.png" in result.stderr
+    with Image.open("photo.decoded.png") as picture:
+        assert (picture.format, picture.size) == ("PNG", (8, 4))
+    assert Path("photo.decoded.png").stat().st_mtime == 1_000_000_000
+    assert invoke("decode", "photo.vqc").exit_code == 1
+    assert invoke("decode", "photo.vqc", "-f", "--no-mtime").exit_code == 0
+    assert Path("photo.decoded.png").stat().st_mtime > 1_500_000_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "format"),
+    [
+        (["--format", "webp"], "photo.decoded.webp", "WEBP"),
+        (["-o", "x.jpeg"], "x.jpeg", "JPEG"),
+        (["-o", "x.tif"], "x.tif", "TIFF"),
+        (["-o", "x.png", "--format", "jpg"], "x.png", "JPEG"),
+        (["--output", "new/", "--format", "bmp"], "new/photo.decoded.bmp", "BMP"),
+    ],
+)
+def test_formats(fakes, arguments, name, format):
+    result = invoke("decode", "photo.vqc", *arguments)
+    assert result.exit_code == 0, result.stderr
+    with Image.open(name) as picture:
+        assert picture.format == format
+
+
+def test_unknown_suffix(fakes):
+    result = invoke("decode", "photo.vqc", "-o", "x.gifv")
+    assert result.exit_code == 2
+    assert "x.gifv: no output format has this suffix\n  hint: --format png" in result.stderr
+    assert invoke("decode", "photo.vqc", "--format", "gifv").exit_code == 2
+
+
+def test_options_reach_the_api(fakes):
+    Path("w.safetensors").write_bytes(b"weights")
+    result = invoke(
+        *("decode", "photo.vqc", "-m", "w.safetensors", "--salvage", "--max-pixels", "1000"),
+        *("--strip", "all", "--device", "cpu", "-j", "1", "--no-progress"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert fakes.named("load") == [{"model": "w.safetensors", "device": "cpu"}]
+    (call,) = fakes.named("decode")
+    assert call.pop("data") == bitstream()
+    assert call == {
+        "model": "w.safetensors",
+        "salvage": True,
+        "max_pixels": 1000,
+        "strip": ("all",),
+        "device": "cpu",
+    }
+
+
+def test_json(fakes):
+    done, summary = records(invoke("decode", "photo.vqc", "--json"))
+    assert done["output"] == "photo.decoded.png"
+    assert (done["model"], done["width"], done["height"]) == ("fake-image", 8, 4)
+    assert done["bytes_out"] == Path("photo.decoded.png").stat().st_size
+    assert summary["ok"] == 1
+
+
+def test_damage_is_refused_or_salvaged_with_exit_code_1(fakes):
+    Path("broken.vqc").write_bytes(damaged())
+    result = invoke("decode", "broken.vqc", "photo.vqc")
+    assert result.exit_code == 1
+    assert "vqcodec: broken.vqc: damaged in chunk 1 of 1\n  hint: --salvage" in result.stderr
+    assert not Path("broken.decoded.png").exists()
+    assert Path("photo.decoded.png").exists()
+
+    result = invoke("decode", "broken.vqc", "--salvage", "--json")
+    assert result.exit_code == 1
+    assert Path("broken.decoded.png").exists()
+    assert records(result)[0]["status"] == "damaged"
+    assert "warning: broken.vqc: damaged in chunk 1 of 1" in result.stderr
+    assert invoke("decode", "photo.vqc", "--salvage", "-f").exit_code == 0
+
+
+def test_test_writes_nothing(fakes):
+    Path("broken.vqc").write_bytes(damaged())
+    assert invoke("decode", "-t", "photo.vqc").exit_code == 0
+    assert invoke("decode", "--test", "photo.vqc", "broken.vqc").exit_code == 1
+    assert sorted(os.listdir()) == ["broken.vqc", "photo.vqc"]
+
+
+def test_foreign_file_is_told_before_any_network(fakes):
+    Path("x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    result = invoke("decode", "x.png")
+    assert result.exit_code == 1
+    assert "not a vqcodec bitstream (starts with 89 50 4e 47: a PNG)\n  hint: encode?" in result.stderr
+    assert fakes.calls == []
+
+
+def test_missing_weights_fail_the_file(fakes):
+    fakes.raises["decode"] = ModelError("needs model X (3f9a1c0011223344)", "-m FILE")
+    result = invoke("decode", "photo.vqc")
+    assert (result.exit_code, "needs model X" in result.stderr) == (1, True)
+    assert invoke("decode", "photo.vqc", "-m", "gone.safetensors").exit_code == 2
+
+
+def test_folder_tree(fakes):
+    Path("packed/deep").mkdir(parents=True)
+    Path("packed/deep/one.vqc").write_bytes(bitstream())
+    Path("packed/readme").write_text("hello")
+    result = invoke("decode", "packed/", "-r", "-o", "out/")
+    assert result.exit_code == 0
+    assert Path("out/deep/one.decoded.png").exists()
+    assert "packed/readme: skipped, not a bitstream" in result.stderr
+    result = invoke("decode", "packed/", "-r", "-o", "out/", "--skip-existing", "--json")
+    assert [r.get("status") for r in records(result)] == ["skipped", None]
+    assert result.exit_code == 0
+
+
+def test_stdin_and_stdout(fakes):
+    result = invoke("decode", "-", input=bitstream())
+    with Image.open(io.BytesIO(result.stdout_bytes)) as picture:
+        assert picture.format == "PNG"
+    result = invoke("decode", "photo.vqc", "-o", "-", "--format", "tiff")
+    with Image.open(io.BytesIO(result.stdout_bytes)) as picture:
+        assert picture.format == "TIFF"
+
+
+def test_dry_run(fakes):
+    result = invoke("decode", "photo.vqc", "--dry-run")
+    assert (result.exit_code, result.stdout) == (0, "photo.vqc -> photo.decoded.png\n")
+    assert not Path("photo.decoded.png").exists()
+
+
+def test_output_equal_to_input(fakes):
+    result = invoke("decode", "photo.vqc", "-o", "photo.vqc", "-f", "--format", "png")
+    assert (result.exit_code, "would overwrite its own input" in result.stderr) == (2, True)

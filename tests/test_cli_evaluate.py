@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+from cli_fakes import install, invoke, records
+
+
+@pytest.fixture
+def fakes(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("kodak/inner").mkdir(parents=True)
+    Path("kodak/a.png").write_bytes(b"a")
+    Path("kodak/inner/b.png").write_bytes(b"b")
+    return install(monkeypatch)
+
+
+def test_options_reach_the_api(fakes):
+    result = invoke(
+        *("evaluate", "kodak", "-m", "fake-image", "--model", "x", "-q", "2", "--quality", "3"),
+        *("--against", "jpeg, avif", "--effort", "2", "--save-decoded", "out", "--device", "cpu", "-j", "1"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert fakes.named("evaluate") == [
+        {
+            "sources": [Path("kodak/a.png")],
+            "model": ["fake-image", "x"],
+            "quality": [2.0, 3.0],
+            "against": ("jpeg", "avif"),
+            "effort": 2,
+            "save_decoded": "out",
+            "device": "cpu",
+        }
+    ]
+    assert "1 images in inner folders left out; -r takes them too" in result.stderr
+
+
+def test_recursion_and_defaults(fakes):
+    invoke("evaluate", "kodak", "-r")
+    (call,) = fakes.named("evaluate")
+    assert call["sources"] == [Path("kodak/a.png"), Path("kodak/inner/b.png")]
+    assert (call["model"], call["quality"], call["against"]) == (None, None, ())
+
+
+def test_table_has_an_estimate_only_when_verbose(fakes):
+    result = invoke("evaluate", "kodak/a.png")
+    assert "kodak/a.png  fake-image" in result.stdout
+    assert "inf" in result.stdout
+    assert "mean of" in result.stdout
+    assert "estimate" not in result.stdout
+    assert "estimate" in invoke("evaluate", "kodak/a.png", "-v").stdout
+
+
+def test_files_are_written_and_not_overwritten(fakes):
+    result = invoke("evaluate", "kodak/a.png", "-o", "rates.csv", "--plot", "curve.svg")
+    assert result.exit_code == 0
+    assert "kodak/a.png" not in result.stdout
+    assert "mean of" in result.stdout
+    assert fakes.named("write_csv")[0]["path"] == "rates.csv"
+    assert fakes.named("plot") == [{"path": "curve.svg"}]
+    invoke("evaluate", "kodak/a.png", "--output", "rates.json")
+    assert fakes.named("write_json")[0]["path"] == "rates.json"
+
+    Path("rates.csv").write_text("precious")
+    before = len(fakes.calls)
+    assert "rates.csv exists" in invoke("evaluate", "kodak/a.png", "-o", "rates.csv").stderr
+    assert invoke("evaluate", "kodak/a.png", "-o", "rates.xls").exit_code == 2
+    assert invoke("evaluate", "kodak/a.png", "-o", "absent/rates.csv").exit_code == 2
+    assert len(fakes.calls) == before
+    assert invoke("evaluate", "kodak/a.png", "-o", "rates.csv", "-f").exit_code == 0
+
+
+def test_broken_picture_is_passed_over(fakes):
+    Path("kodak/bad.png").write_bytes(b"BAD")
+    result = invoke("evaluate", "kodak", "--json", "--no-progress")
+    assert result.exit_code == 1
+    assert "vqcodec: kodak/bad.png: truncated PNG" in result.stderr
+    kinds = [record["type"] for record in records(result)]
+    assert kinds == ["file", "row", "mean", "summary"]
+    assert records(result)[1]["psnr_db"] is None
+    assert (records(result)[3]["ok"], records(result)[3]["failed"]) == (1, 1)
+
+
+def test_nothing_to_measure(fakes):
+    Path("empty").mkdir()
+    assert invoke("evaluate", "empty").exit_code == 2
+    assert invoke("evaluate", "gone.png").exit_code == 1
+    assert invoke("evaluate", "-", input=b"x").exit_code == 2

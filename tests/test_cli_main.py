@@ -1,0 +1,190 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from cli_fakes import bitstream, install, invoke
+from vqcodec import container
+from vqcodec.cli import options
+
+COMMANDS = ["encode", "decode", "info", "models", "evaluate", "train"]
+
+
+def run(*arguments, **settings):
+    command = [sys.executable, "-m", "vqcodec", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=60, check=False, **settings)
+
+
+def test_bare_call_shows_what_to_type():
+    result = invoke()
+    assert result.exit_code == 0
+    assert result.stdout.startswith("vqcodec ")
+    assert "vqcodec decode photo.vqc               -> photo.decoded.png" in result.stdout
+    assert "Commands: " + "  ".join(COMMANDS) in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples(command):
+    short, long = invoke(command, "-h"), invoke(command, "--help")
+    assert short.exit_code == long.exit_code == 0
+    assert short.stdout == long.stdout
+    assert f"  Examples:\n    vqcodec {command}" in short.stdout
+
+
+def test_help_says_what_becomes_of_gps():
+    assert "GPS" in invoke("encode", "-h").stdout
+
+
+@pytest.mark.parametrize("arguments", [["-V"], ["--version"], ["encode", "-V"]])
+def test_version(arguments):
+    result = invoke(*arguments)
+    assert result.exit_code == 0
+    assert result.stdout.endswith(f"(bitstream {container.VERSION})\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["encod"], "no such command 'encod'. Did you mean 'encode'", "vqcodec -h"),
+        (["encode"], "missing argument 'FILES'", "vqcodec encode -h"),
+        (["encode", "a", "--qualty", "3"], "no such option: --qualty", "vqcodec encode -h"),
+        (["encode", "a", "-q", "x"], "invalid value for '-q' / '--quality'", "vqcodec encode -h"),
+        (["encode", "a", "--color", "pink"], "invalid value for '--color'", "vqcodec encode -h"),
+        (["encode", "a", "--target-size", "x"], "'x' is not a size; write 500000, 40kB or 1MiB", ""),
+        (["--quiet", "encode", "a"], "no such option: --quiet", "options come after the command"),
+    ],
+)
+def test_bad_calls_get_two_lines(arguments, message, hint):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    what, todo = result.stderr.splitlines()
+    assert what.startswith("vqcodec: ")
+    assert message in what
+    assert todo.startswith(f"  hint: {hint}")
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["encode", "--help"], ["info", "photo.vqc"], ["--version"]]
+)
+def test_no_network_or_array_library_is_imported(tmp_path, arguments):
+    (tmp_path / "photo.vqc").write_bytes(bitstream())
+    code = (
+        "import atexit, sys\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'safetensors', 'rich'}\n"
+        "atexit.register(lambda: print(sorted(heavy & set(sys.modules)), file=sys.stderr))\n"
+        f"sys.argv = ['vqcodec', *{arguments!r}]\n"
+        "from vqcodec.cli.main import run\nrun()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=tmp_path, timeout=60, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, b"[]\n")
+    assert result.stdout
+
+
+def test_module_runs_as_a_program(tmp_path):
+    result = run("info", "gone.vqc", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, b"vqcodec: gone.vqc: no such file\n")
+
+
+def test_broken_pipe_is_quiet(tmp_path):
+    for number in range(200):
+        (tmp_path / f"{number}-{'x' * 200}.vqc").write_bytes(bitstream())
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "vqcodec", "info", "-r", "."]
+    result = subprocess.run(
+        command, stdout=write, stderr=subprocess.PIPE, cwd=tmp_path, timeout=60, check=False
+    )
+    os.close(write)
+    assert (result.returncode, result.stderr) == (1, b"")
+
+
+def test_undecodable_names_do_not_end_the_program(tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xff.vqc"
+    with open(name, "wb") as file:
+        file.write(bitstream())
+    result = run("info", name.decode("utf-8", "surrogateescape"), env={**os.environ, "LC_ALL": "C.UTF-8"})
+    assert result.returncode == 0, result.stderr
+    assert b"\\udcff.vqc" in result.stdout
+
+
+def test_termination_is_an_interruption(tmp_path):
+    code = (
+        "import os, signal, sys, time\nfrom vqcodec.cli import main\n"
+        "import vqcodec.cli.info as info\n"
+        "def stop(header): os.kill(os.getpid(), signal.SIGTERM); time.sleep(10)\n"
+        "info.describe = stop\n"
+        "sys.argv = ['vqcodec', 'info', 'photo.vqc']\nmain.run()\n"
+    )
+    (tmp_path / "photo.vqc").write_bytes(bitstream())
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=tmp_path, timeout=60, check=False
+    )
+    assert (result.returncode, result.stderr) == (130, b"")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("500", 500), ("40kB", 40_000), ("40 KB", 40_000), ("1MiB", 2**20), ("1.5k", 1500), ("2gib", 2**31)],
+)
+def test_sizes(text, size):
+    assert options.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "kB", "-1", "1ib", "40 kilo", "0", "1e3", "nan", "1MB2"])
+def test_wrong_sizes(text):
+    with pytest.raises(typer.BadParameter, match="size|byte"):
+        options.parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("20m", 1200),
+        ("20 min", 1200),
+        ("6h", 21600),
+        ("1h30m", 5400),
+        ("1.5h", 5400),
+        ("1d", 86400),
+    ],
+)
+def test_durations(text, seconds):
+    assert options.parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "20", "m", "0s", "-5m", "5 parsecs", "1h30", "5months"])
+def test_wrong_durations(text):
+    with pytest.raises(typer.BadParameter, match="duration|time"):
+        options.parse_duration(text)
+
+
+@pytest.mark.parametrize(("text", "pixels"), [("1000", 1000), ("200M", 200_000_000), ("1.5MP", 1_500_000)])
+def test_pixels(text, pixels):
+    assert options.parse_pixels(text) == pixels
+
+
+def test_wrong_pixels():
+    with pytest.raises(typer.BadParameter):
+        options.parse_pixels("many")
+
+
+def test_every_option_is_named_in_a_test():
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_cli_*.py"))
+    group = typer.main.get_command(__import__("vqcodec.cli.main", fromlist=["app"]).app)
+    for name, command in group.commands.items():
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                assert any(f'"{option}"' in tests for option in parameter.opts), (name, parameter.opts)
+
+
+def test_color(monkeypatch, tmp_path):
+    install(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    assert "\x1b[" in invoke("info", "gone.vqc", "--color", "always").stderr
+    assert "\x1b[" not in invoke("info", "gone.vqc", "--color", "never").stderr
+    assert "\x1b[" not in invoke("info", "gone.vqc", env={"FORCE_COLOR": "1"}).stderr

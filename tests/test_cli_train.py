@@ -1,0 +1,108 @@
+from pathlib import Path
+
+import pytest
+from cli_fakes import install, invoke, records
+from vqcodec.errors import TrainingError
+
+
+@pytest.fixture
+def fakes(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    return install(monkeypatch)
+
+
+def test_options_reach_the_api(fakes):
+    result = invoke(
+        *("train", "photos", "-m", "vqvae-image", "--from", "fake-image", "--time-budget", "1h30m"),
+        *("-o", "runs/mine", "--steps", "20", "--batch", "4", "--lr", "1e-4", "--crop", "64", "--seed", "7"),
+        *("--set", "codes=1024", "--set", "warmup = 5", "--config", "c.json", "--validation", "0.1"),
+        *("--checkpoint-every", "10", "--keep-checkpoints", "2", "--note", "mine", "--device", "cpu"),
+        *("--jobs", "1", "--no-progress"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert fakes.named("train") == [
+        {
+            "data": ["photos"],
+            "model": "vqvae-image",
+            "start": "fake-image",
+            "time_budget": 5400.0,
+            "output": "runs/mine",
+            "resume": None,
+            "steps": 20,
+            "batch": 4,
+            "learning_rate": 1e-4,
+            "crop": 64,
+            "seed": 7,
+            "overrides": {"codes": "1024", "warmup": "5"},
+            "config": "c.json",
+            "validation": "0.1",
+            "checkpoint_every": 10,
+            "keep_checkpoints": 2,
+            "note": "mine",
+            "dry_run": False,
+            "device": "cpu",
+        }
+    ]
+
+
+def test_it_says_how_it_goes_and_what_to_do_next(fakes):
+    result = invoke("train", "photos", "--model", "vqvae-image")
+    assert result.stdout == ""
+    assert "step 100  loss 0.01235  psnr 27.1\n" in result.stderr
+    assert "skipped 1: a.png" in result.stderr
+    assert "use it: vqcodec encode -m runs/fake-image-1/best.st FILES" in result.stderr
+
+
+def test_json(fakes):
+    found = records(invoke("train", "photos", "-m", "vqvae-image", "--json"))
+    assert [record["type"] for record in found] == ["event", "event", "done"]
+    assert found[1]["loss"] == 0.01234567
+    assert found[2]["best"] == "runs/fake-image-1/best.st"
+
+
+def test_resume_needs_no_data_and_takes_nothing_else(fakes):
+    assert invoke("train", "--resume", "runs/mine").exit_code == 0
+    (call,) = fakes.named("train")
+    assert (call["resume"], call["data"], call["model"]) == ("runs/mine", [], None)
+    result = invoke("train", "photos", "--resume", "runs/mine", "-m", "x")
+    assert result.exit_code == 2
+    assert "without FOLDER, -m" in result.stderr
+
+
+def test_dry_run_promises_no_file(fakes):
+    result = invoke("train", "photos", "-m", "vqvae-image", "--dry-run")
+    assert fakes.named("train")[0]["dry_run"] is True
+    assert "use it" not in result.stderr
+
+
+def test_interrupted_training_says_how_to_resume(fakes):
+    fakes.raises["interrupt"] = True
+    result = invoke("train", "photos", "-m", "vqvae-image")
+    assert result.exit_code == 130
+    assert "resume: vqcodec train --resume runs/fake-image-1\n" in result.stderr
+
+
+def test_stopped_training(fakes):
+    fakes.raises["nan"] = TrainingError("the loss is not a number at step 3", "a lower --lr")
+    result = invoke("train", "photos", "-m", "vqvae-image")
+    assert result.exit_code == 1
+    assert "vqcodec: the loss is not a number at step 3\n  hint: a lower --lr" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photos"], "no model named"),
+        (["-m", "vqvae-image"], "nothing to train on"),
+        (["gone", "-m", "vqvae-image"], "gone: no such file or folder"),
+        (["photos", "-m", "vqvae-image", "--set", "codes"], "not KEY=VALUE"),
+        (["photos", "-m", "vqvae-image", "--time-budget", "20"], "'20' is not a duration"),
+        (["photos", "-m", "vqvae-image", "--steps", "0"], "--steps"),
+    ],
+)
+def test_contradictions_attempt_nothing(fakes, arguments, message):
+    result = invoke("train", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert fakes.calls == []
