@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from . import container, media, rangecoder, tiling, weights
+from . import container, media, rangecoder, search, tiling, weights
 from .container import RAW, REGION, STATIC, Bitstream, Chunk, Geometry
 from .datasets import to_pixels, to_samples
 from .errors import DamagedError, LimitError, MediaError, ModelError, TargetError, UsageError
@@ -27,8 +27,8 @@ Source = Any
 QUALITY = 3.0
 """The operating point of models that have one."""
 
-ROUNDS = {0: 0, 1: 0, 2: 4, 3: 16}
-"""Rounds of the search for better codes, by effort."""
+EFFORT = 1
+"""The default effort of the search for codes."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def encode(
     psnr: float | None = None,
     target_size: int | None = None,
     fast: bool = False,
-    effort: int = 1,
+    effort: int = EFFORT,
     max_pixels: int = media.MAX_PIXELS,
     strip: Iterable[str] = (),
     keep_gps: bool = False,
@@ -146,7 +146,7 @@ def encode_file(
     psnr: float | None = None,
     target_size: int | None = None,
     fast: bool = False,
-    effort: int = 1,
+    effort: int = EFFORT,
     max_pixels: int = media.MAX_PIXELS,
     strip: Iterable[str] = (),
     keep_gps: bool = False,
@@ -162,7 +162,7 @@ def encode_file(
         raise UsageError(
             f"{codec.card['name']} has no quality {quality:g}", f"its operating points: {QUALITY:g}"
         )
-    if effort not in ROUNDS:
+    if effort not in search.ROUNDS:
         raise UsageError(f"no effort {effort}", "0 to 3")
     if isinstance(source, media.Image):
         image = source.without(strip)
@@ -179,10 +179,10 @@ def encode_file(
 
 
 def encode_image(
-    image: media.Image, codec: VQVAE, *, effort: int = 1, progress: Progress | None = None
+    image: media.Image, codec: VQVAE, *, effort: int = EFFORT, progress: Progress | None = None
 ) -> Encoded:
     """Compress a decoded picture with a loaded model."""
-    codes = analyse(image.samples, codec, rounds=ROUNDS[effort], progress=progress)
+    codes = analyse(image.samples, codec, effort=effort, progress=progress)
     boxes = {"icc": image.icc, "exif": image.exif, "xmp": image.xmp}
     boxes["alpha"] = None if image.alpha is None else media.pack_alpha(image.alpha)
     stream = Bitstream(
@@ -263,7 +263,7 @@ def analyse(
     pixels: np.ndarray,
     codec: VQVAE,
     *,
-    rounds: int = 0,
+    effort: int = 0,
     area: int = tiling.AREA,
     progress: Progress | None = None,
 ) -> np.ndarray:
@@ -272,7 +272,7 @@ def analyse(
     Args:
         pixels: uint8 [H, W, C].
         codec: the model.
-        rounds: of the search for codes with less error after decoding; 0 takes the nearest codes.
+        effort: of the search for codes, 0..3; 0 takes the nearest (`search`).
         area: codes in a block at most.
         progress: called with blocks done and blocks in all.
 
@@ -283,14 +283,13 @@ def analyse(
     height, width = -(-pixels.shape[0] // stride), -(-pixels.shape[1] // stride)
     codes = np.empty((height, width), np.int32)
     # A search looks through the decoder after the encoder, so that both reaches add up.
-    cut = tiling.blocks(height, width, codec.halo * (2 if rounds else 1), area)
+    cut = tiling.blocks(height, width, codec.halo * (2 if search.ROUNDS[effort] else 1), area)
+    rates = search.Rates.of(codec) if effort else None
     for number, block in enumerate(cut):
         window = pixels[tiling.scaled(block.outer, stride)]
         window = tiling.pad_to_multiple(np.broadcast_to(window, (*window.shape[:2], 3)), stride)
         samples = to_samples(window[None]).to(_device(codec))
-        found = codec.analyse(samples)
-        if rounds:
-            found = codec.search(samples, found, rounds)
+        found = search.find_codes(codec, samples, effort, rates)
         codes[block.inner] = found[0].cpu().numpy()[block.within]
         if progress:
             progress(number + 1, len(cut))

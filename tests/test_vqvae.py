@@ -91,17 +91,3 @@ def test_no_seams_however_a_picture_is_cut(topology: str) -> None:
         cut = pipeline.synthesise(whole, model, Geometry(150, 117, 3, 4), area=area)
         uncut = pipeline.synthesise(whole, model, Geometry(150, 117, 3, 4))
         assert np.abs(cut.astype(int) - uncut).max() <= 1
-
-
-def test_search_finds_codes_with_less_error() -> None:
-    model = shaken(TINY)
-    samples = to_samples(draw(64, 64, 9)[None])
-    codes = model.analyse(samples)
-    searched = model.search(samples, codes, 8)
-
-    def error(chosen: torch.Tensor) -> float:
-        return float((model.synthesise(chosen) - samples).square().mean())
-
-    assert error(searched) < error(codes)
-    assert searched.shape == codes.shape and 0 <= searched.min() <= searched.max() < 64
-    assert torch.equal(model.search(samples, codes, 0), codes)

@@ -161,50 +161,6 @@ class VQVAE(nn.Module):
         correction: Tensor = self.decoder(torch.cat((quantized, blocks), 1))
         return F.pixel_shuffle(blocks, self.stride) + correction
 
-    @torch.no_grad()
-    def search(self, samples: Tensor, codes: Tensor, rounds: int) -> Tensor:
-        """Exchange codes for others that give less error after decoding.
-
-        In each round every fourth code is offered the alternative that looks best by the gradient of the
-        error and the curvature of the linear decoder; it is taken where the true error of the 3x3 blocks
-        around it falls. The decoder needs to know nothing of this.
-
-        Args:
-            samples: [B, 3, H, W].
-            codes: what `analyse` gave, [B, H / 4, W / 4].
-            rounds: 4 offer each code one alternative.
-
-        Returns:
-            Codes of the same shape.
-        """
-        codebook = self.quantizer.codebook.detach()
-        curvature = float(1 / self.pca_scale**2)
-        height, width = codes.shape[1:]
-        turn = (torch.arange(height)[:, None] % 2 * 2 + torch.arange(width) % 2).to(codes.device)
-
-        def error(decoded: Tensor) -> Tensor:
-            return F.avg_pool2d((decoded - samples).square().sum(1, keepdim=True), self.stride)
-
-        for number in range(rounds):
-            quantized = self.quantizer.decode(codes).requires_grad_(True)
-            with torch.enable_grad():
-                before = error(self.reconstruct(quantized))
-                (gradient,) = torch.autograd.grad(before.sum() * self.stride**2, quantized)
-            chosen = turn == number % 4
-            here = quantized.detach().permute(0, 2, 3, 1)[:, chosen].reshape(-1, self.quantizer.dim)
-            slope = gradient.permute(0, 2, 3, 1)[:, chosen].reshape(-1, self.quantizer.dim)
-            old = codes[:, chosen]
-            predicted = torch.addmm(
-                curvature * codebook.square().sum(1), slope - 2 * curvature * here, codebook.t()
-            )
-            offered = predicted.scatter_(1, old.reshape(-1, 1), torch.inf).argmin(1).view_as(old)
-            trial = codes.clone()
-            trial[:, chosen] = offered
-            change = error(self.reconstruct(self.quantizer.decode(trial))) - before.detach()
-            better = F.avg_pool2d(change, 3, 1, 1)[:, 0] < 0
-            codes = torch.where(better & chosen, trial, codes)
-        return codes
-
     def loss(self, samples: Tensor) -> dict[str, Tensor]:
         """Terms of eq. 3 for a batch [B, 3, H, W].
 
