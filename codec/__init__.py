@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .media import Image
     from .pipeline import decode, encode, info
     from .training import train
-    from .weights import shipped as models
+    from .weights import shipped
 
 _HOMES = {
     "Image": ("media", "Image"),
@@ -32,7 +32,7 @@ _HOMES = {
     "encode": ("pipeline", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "info": ("pipeline", "info"),
-    "models": ("weights", "shipped"),
+    "shipped": ("weights", "shipped"),
     "train": ("training", "train"),
 }
 
@@ -45,7 +45,7 @@ __all__ = [
     "encode",
     "evaluate",
     "info",
-    "models",
+    "shipped",
     "train",
 ]
 

@@ -56,12 +56,13 @@ def restore(path: Path, model: nn.Module, average: nn.Module, optimiser: torch.o
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model.load_state_dict(_below(tensors, "model/"))
         average.load_state_dict(_below(tensors, "average/"))
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _below(tensors, "optimiser/").items():
             index, _, key = name.partition("/")
-            state.setdefault(int(index), {})[key] = tensor
+            state.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
         optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise TrainingError(
             f"{path}: checkpoint does not fit this run", "delete it to use the one before"
         ) from error
@@ -80,10 +81,22 @@ def newest(folder: Path) -> Path:
     return found[-1]
 
 
+def step_of(path: Path) -> int:
+    """The step that a checkpoint's name tells."""
+    return int(path.stem.removeprefix("step-"))
+
+
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the last `keep` checkpoints."""
     for old in sorted(folder.glob("step-*.safetensors"))[: -max(keep, 1)]:
         old.unlink()
+
+
+def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The same values in the parameter's order in memory: fused optimisers pair elements by their place."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tarfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,9 @@ from .errors import MediaError, MediaWarning, TrainingError, UsageError
 
 WINDOW = 512
 """Side of the windows, in pixels, that pictures larger than this are cut into."""
+
+SMALLEST_WINDOW = 64
+"""Side that windows keep, however many pictures share the memory."""
 
 MEMORY = 2 << 30
 """Bytes of decoded pictures that are held; what exceeds it is thinned out evenly."""
@@ -56,7 +60,8 @@ def entries(sources: Sequence[Path]) -> list[Entry]:
     """All files in the folders (with their subfolders) and tar files, in a fixed order.
 
     Raises:
-        UsageError: a source does not exist or is neither folder, tar file nor file.
+        UsageError: a source does not exist or is neither folder, tar file nor file; a tar file that is
+            compressed, so that its members cannot be read in any order, or damaged.
     """
     found: list[Entry] = []
     for source in sources:
@@ -64,9 +69,16 @@ def entries(sources: Sequence[Path]) -> list[Entry]:
             files = sorted(p for p in source.rglob("*") if p.is_file())
             found += [Entry(None, str(p)) for p in files if not p.name.startswith(".")]
         elif source.is_file() and tarfile.is_tarfile(source):
-            with tarfile.open(source, "r:") as tar:
-                members = [m for m in tar if m.isfile()]
-            found += [Entry(source, m.name, m.offset_data, m.size) for m in members]
+            try:
+                with tarfile.open(source, "r:") as tar:
+                    members = tar.getmembers()
+                end = max((m.offset_data + (m.size if m.isfile() else 0) for m in members), default=0)
+                # A member is followed by another or by an empty block, without which the file was cut.
+                if source.stat().st_size < end + -end % tarfile.BLOCKSIZE + tarfile.BLOCKSIZE:
+                    raise tarfile.ReadError("no end")
+            except tarfile.TarError as error:
+                raise UsageError(f"{source}: a compressed or damaged tar file", "unpack it first") from error
+            found += [Entry(source, m.name, m.offset_data, m.size) for m in members if m.isfile()]
         elif source.is_file():
             found.append(Entry(None, str(source)))
         else:
@@ -144,7 +156,14 @@ def to_pixels(samples: Tensor) -> np.ndarray:
     return scaled.round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
 
 
-def load(files: Sequence[Entry], *, seed: int = 0, memory: int = MEMORY, whole: bool = False) -> Pictures:
+def load(
+    files: Sequence[Entry],
+    *,
+    seed: int = 0,
+    memory: int = MEMORY,
+    whole: bool = False,
+    skipped: list[str] | None = None,
+) -> Pictures:
     """Decode the pictures among the files.
 
     Args:
@@ -152,13 +171,14 @@ def load(files: Sequence[Entry], *, seed: int = 0, memory: int = MEMORY, whole: 
         seed: chooses the windows of large pictures.
         memory: bytes of pixels that may be held.
         whole: keep pictures in one piece whatever their size (validation).
+        skipped: the list to add unreadable files to, where there is one already.
 
     Raises:
         TrainingError: no picture could be read.
     """
     pictures: list[np.ndarray] = []
     names: list[str] = []
-    skipped: list[str] = []
+    skipped = [] if skipped is None else skipped
     allowance = memory // max(len(files), 1)
     for number, (name, pixels) in enumerate(_decoded(files, skipped)):
         pieces = [pixels] if whole else _windows(pixels, allowance, seed, number)
@@ -169,6 +189,29 @@ def load(files: Sequence[Entry], *, seed: int = 0, memory: int = MEMORY, whole: 
             "no readable pictures", "give a folder or tar file with PNG, JPEG, WebP or TIFF files"
         )
     return Pictures(pictures, names, skipped)
+
+
+def load_split(files: Sequence[Entry], fraction: float, seed: int) -> tuple[Pictures, Pictures]:
+    """Decode files as (training, validation); where no file held out can be read, others are.
+
+    Args:
+        files: two at least.
+        fraction: share of them that is held out.
+        seed: chooses which.
+
+    Raises:
+        TrainingError: there is not one readable picture for each.
+    """
+    unreadable: list[str] = []
+    while True:
+        files, chosen = split(files, fraction, seed)
+        try:
+            held_out = load(chosen, whole=True, skipped=unreadable)
+        except TrainingError:
+            if len(files) < 2:
+                raise
+            continue
+        return load(files, seed=seed), held_out
 
 
 def split(files: Sequence[Entry], fraction: float, seed: int) -> tuple[list[Entry], list[Entry]]:
@@ -200,7 +243,8 @@ def _windows(pixels: np.ndarray, allowance: int, seed: int, number: int) -> list
     height, width = pixels.shape[:2]
     if pixels.nbytes <= min(allowance, 3 * WINDOW * WINDOW):
         return [pixels]
-    side_y, side_x = min(height, WINDOW), min(width, WINDOW)
+    side = min(max(math.isqrt(allowance // 3), SMALLEST_WINDOW), WINDOW)
+    side_y, side_x = min(height, side), min(width, side)
     wanted = -(-height // WINDOW) * -(-width // WINDOW)
     count = max(1, min(wanted, allowance // (3 * side_y * side_x)))
     rng = np.random.Generator(np.random.Philox(key=[seed, (2 << 40) + number]))

@@ -90,7 +90,8 @@ def complete(
         seed: of the classes of codes.
 
     Returns:
-        "bpp", "psnr_db" (means over the pictures), "codes_used", "perplexity", "pictures".
+        "quality" (the operating point), "bpp" and "psnr_db" (means over the pictures), "codes_used",
+        "perplexity", "pictures".
     """
     from . import media, pipeline
     from .weights import exported, fingerprint
@@ -107,6 +108,7 @@ def complete(
         histogram += np.bincount(encoded.codes.ravel(), minlength=len(histogram))
     used, perplexity = code_use(torch.from_numpy(histogram))
     return {
+        "quality": pipeline.QUALITY,
         "bpp": float(np.mean(rates)),
         "psnr_db": float(np.mean(figures)),
         "codes_used": used,

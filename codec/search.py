@@ -1,10 +1,10 @@
 """Encoder-side search: codes that cost fewer bits, or less error after decoding, than the nearest ones.
 
-A decoder needs to know nothing of it. The cost is distortion + RATE_WEIGHT * bits. The distortion of a code is
-the error of its 16 pixels (three channels, samples in -1..1, squared and summed). Its bits are those of the
-static tables, and include what a choice changes for the right and the lower neighbour, whose context it is.
-Codes are exchanged in four turns, every second one of every second row at a time, so that no two that decide
-together are each other's context.
+A decoder needs to know nothing of it. The cost is distortion + RATE_WEIGHT * bits. The distortion of a code
+is the error of its 16 pixels (three channels, samples in -1..1, squared and summed). Its bits are those of
+the static tables, and include what a choice changes for the right and the lower neighbour, whose context it
+is. Codes are exchanged in four turns, every second one of every second row at a time, so that no two that
+decide together are each other's context.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Run:
 
 
 def train(
-    data: Sequence[str | Path] = (),
+    data: str | Path | Sequence[str | Path] = (),
     *,
     model: str | None = None,
     start: str | Path | None = None,
@@ -75,11 +76,11 @@ def train(
     """Train a codec on a folder of pictures.
 
     Args:
-        data: folders, tar files, pictures.
+        data: folders, tar files, pictures; one or several.
         model: a name of `models.MODELS`; required unless `resume`.
         start: weights to begin with (shipped name or file) instead of the linear start.
         output: run folder, new or empty; default runs/MODEL-N.
-        resume: a run folder to continue exactly; its config.json gives everything but the limits.
+        resume: a run folder to continue exactly; its config.json gives everything but what is changed here.
         time_budget: seconds over which the schedule is laid.
         steps: of the optimiser, where there is no time budget.
         batch: crops a step.
@@ -102,6 +103,7 @@ def train(
         KeyboardInterrupt: interrupted; the step was finished and a checkpoint written.
     """
     tell = report or (lambda _event: None)
+    data = [data] if isinstance(data, str | Path) else data
     given = {
         "time_budget": time_budget,
         "steps": steps,
@@ -115,10 +117,10 @@ def train(
     }
     given = {name: value for name, value in given.items() if value is not None}
     if resume is not None:
-        plan = resumed_plan(Path(resume), given)
+        plan = resumed_plan(Path(resume), given, dict(overrides or {}))
     else:
         plan = new_plan(data, model, start, output, config, given, dict(overrides or {}), note)
-    trainer = Trainer(plan, weights.choose_device(device), tell)
+    trainer = Trainer(plan, weights.choose_device(device), tell, fresh=resume is None)
     if dry_run:
         return trainer.try_one_step()
     if resume is not None:
@@ -129,16 +131,16 @@ def train(
 class Trainer:
     """The state of a run and the loop over it."""
 
-    def __init__(self, plan: Plan, device: str, tell: Report) -> None:
+    def __init__(self, plan: Plan, device: str, tell: Report, *, fresh: bool = True) -> None:
         self.plan, self.settings, self.device, self.tell = plan, plan.settings, device, tell
         self.clock = Clock()
         self.pictures, self.held_out = self._load_data()
         torch.manual_seed(self.settings.seed)
         self.model = build(plan.model)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if plan.start is None:
+        if fresh and plan.start is None:
             self.model.start(self._start_batch, self._generator(0))
-        else:
+        elif fresh and plan.start is not None:
             self.model.load_state_dict(weights.load(plan.start, "cpu").state_dict(), strict=True)
             counts = self.model.quantizer.ema_count
             self.model.quantizer.set_codebook(self.model.quantizer.codebook.detach().clone())
@@ -155,6 +157,7 @@ class Trainer:
         )
         self._histogram = torch.zeros(plan.model.codes, dtype=torch.int64)
         self._sums: dict[str, float] = {}
+        self._summed = 0
         self._stop = False
 
     def run(self) -> Run:
@@ -174,6 +177,8 @@ class Trainer:
         with self._interruptible():
             if self.clock.step == 0:
                 self._validate()
+                if self._stop:
+                    self._checkpoint()
             self._loop()
         if self._stop:
             raise KeyboardInterrupt
@@ -206,8 +211,9 @@ class Trainer:
             if not math.isfinite(terms["loss"]):
                 raise TrainingError(
                     f"the loss is not a number at step {self.clock.step}",
-                    "resume from the last checkpoint with a lower --lr",
+                    f"--from {self.plan.folder / 'best.safetensors'} with a lower --lr",
                 )
+            self._summed += 1
             for name, value in terms.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
             if self.clock.step % LOG_EVERY == 0:
@@ -281,13 +287,12 @@ class Trainer:
                 raise TrainingError(
                     f"{len(files)} files are too few to train on", "give at least two pictures"
                 )
-            files, held_out = datasets.split(files, fraction, settings.seed)
-        training = datasets.load(files, seed=settings.seed)
-        return training, datasets.load(held_out, whole=True)
+            return datasets.load_split(files, fraction, settings.seed)
+        return datasets.load(files, seed=settings.seed), datasets.load(held_out, whole=True)
 
     def _log(self) -> None:
         used, perplexity = code_use(self._histogram)
-        mean = {name: total / LOG_EVERY for name, total in self._sums.items()}
+        mean = {name: total / self._summed for name, total in self._sums.items()}
         self._say(
             event="step",
             step=self.clock.step,
@@ -300,7 +305,7 @@ class Trainer:
             learning_rate=self.optimiser.param_groups[0]["lr"],
             **mean,
         )
-        self._sums = {}
+        self._sums, self._summed = {}, 0
         self._histogram.zero_()
 
     def _validate(self) -> None:
@@ -334,7 +339,7 @@ class Trainer:
     def _card(self, measured: Mapping[str, Any]) -> dict[str, Any]:
         model, plan = self.model, self.plan
         return {
-            "name": plan.name,
+            "name": plan.weights_name,
             "medium": model.medium,
             "method": model.method,
             "config": model.settings(),
@@ -342,7 +347,7 @@ class Trainer:
             "measured": {"validation": dict(measured)},
             "training": {
                 "chain": plan.chain,
-                "data": datasets.describe([Path(p) for p in plan.data]),
+                "data": self._described,
                 "steps": self.clock.step,
                 "hours": round(self.clock.elapsed_seconds / 3600, 2),
                 "seed": self.settings.seed,
@@ -350,6 +355,11 @@ class Trainer:
                 "note": plan.note,
             },
         }
+
+    @cached_property
+    def _described(self) -> list[dict[str, str | int]]:
+        """Hashed once: the card is written often, and the tar files may be large."""
+        return datasets.describe([Path(p) for p in self.plan.data])
 
     def _say(self, **event: Any) -> None:
         folder = self.plan.folder

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,10 +88,12 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
         raise UsageError(f"unknown device '{device}'", "one of auto, cpu, cuda, cuda:N, mps")
     if kind == "cuda" and not torch.cuda.is_available():
         raise UsageError("no CUDA device", "--device auto")
+    if kind == "cuda" and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
+        raise UsageError(f"no CUDA device {device.partition(':')[2]}", "--device auto")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UsageError("no MPS device", "--device auto")
     return device
@@ -159,7 +162,8 @@ def _open(path: Path) -> tuple[dict[str, Any], Any]:
     try:
         file = safe_open(path, framework="numpy")
         card = json.loads((file.metadata() or {})["card"])  # type: ignore[no-untyped-call]
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        card["name"], card["config"], card["fingerprint"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path}: not a safetensors file of vqcodec", "only such files are loaded, never pickles"
         ) from error
@@ -185,6 +189,8 @@ def _load(path: Path, _modified: int, device: str) -> VQVAE:
         model.load_state_dict(state)
         if "prior.tables" in tensors:
             model.prior = StaticPrior.from_tensors(tensors)
+            if model.prior.levels != model.config.codes:
+                raise ValueError(f"tables for {model.prior.levels} codes")
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: weights do not fit their card", "copy the file again") from error
     if fingerprint(tensors, model.decoding, card["config"]) != card["fingerprint"]:

@@ -1,0 +1,263 @@
+"""The rules of how the package is laid out, each held over the source itself."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import vqcodec
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"codec": "", "cli": "cli", "pretrained": "pretrained"}
+
+LEAVES = {"errors", "media", "tiling", "rangecoder", "container", "header", "binary", "metrics"}
+"""Anyone may import them; among themselves they import errors, and a container its own helpers."""
+
+HELPERS = {"container": {"header", "binary"}, "header": {"binary"}}
+
+LAYERS = [
+    {"cli"},
+    {"training", "evaluation"},
+    {"plans", "checkpoints", "finishing", "competitors"},
+    {"pipeline"},
+    {"search"},
+    {"weights", "datasets"},
+    {"models"},
+    {"priors"},
+    {"quantizers", "losses"},
+    {"networks"},
+]
+"""From left to right: a module imports only from its right."""
+
+ANYWHERE = {"vqcodec", "__main__", "pretrained"}
+"""The lazy face of the package, its entry point, and a folder of weights."""
+
+WITHIN_A_LAYER = {("plans", "checkpoints")}
+"""Neighbours in one layer of which the first may import the second."""
+
+
+def modules() -> dict[str, ast.Module]:
+    """Dotted name below vqcodec -> syntax tree, of every source file."""
+    found = {}
+    for folder, prefix in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = [prefix] if prefix else []
+            parts += path.relative_to(ROOT / folder).with_suffix("").parts
+            name = ".".join(part for part in parts if part != "__init__") or "vqcodec"
+            found[name] = ast.parse(path.read_text(), str(path))
+    return found
+
+
+MODULES = modules()
+
+
+def is_package(name: str) -> bool:
+    """Whether a module is the __init__ of a folder, from where one dot means itself."""
+    return name in ("vqcodec", *FOLDERS.values()) or any(other.startswith(f"{name}.") for other in MODULES)
+
+
+def imported(name: str, tree: ast.AST) -> Iterator[str]:
+    """Absolute dotted names of all that is imported anywhere inside a tree; ours begin with vqcodec."""
+    here = [] if name == "vqcodec" else name.split(".")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.ImportFrom):
+            up = node.level - is_package(name)
+            base = ["vqcodec", *here[: len(here) - up], *(node.module or "").split(".")]
+            for alias in node.names:
+                yield ".".join([part for part in base if part] + [alias.name])
+
+
+def at_module_level(tree: ast.Module) -> ast.Module:
+    """What runs on import: without functions, and without what only type checkers see."""
+
+    class Strip(ast.NodeTransformer):
+        def visit_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802
+            return None
+
+        visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
+
+        def visit_If(self, node: ast.If) -> ast.AST | None:  # noqa: N802
+            return None if "TYPE_CHECKING" in ast.unparse(node.test) else self.generic_visit(node)
+
+    return Strip().visit(ast.parse(ast.unparse(tree)))
+
+
+def layer(part: str) -> int:
+    return next(number for number, names in enumerate(LAYERS) if part in names)
+
+
+def head(dotted: str) -> str:
+    """The part of the package that a module of ours belongs to: media for vqcodec.media.reading."""
+    return dotted.split(".")[0]
+
+
+def edges() -> list[tuple[str, str, str]]:
+    """(module, its part, part that it imports) for every import of ours, those in functions included."""
+    found = []
+    for name, tree in MODULES.items():
+        for target in imported(name, tree):
+            if target.startswith("vqcodec.") and head(name) not in ANYWHERE:
+                found.append((name, head(name), target.split(".")[1]))
+    return found
+
+
+def test_the_walk_sees_what_it_should() -> None:
+    """The other tests would pass over an empty list too."""
+    seen = {(name, target) for name, _, target in edges()}
+    assert {
+        ("pipeline", "container"),
+        ("pipeline", "metrics"),  # inside a function
+        ("models.vqvae", "losses"),  # two dots
+        ("models.vqvae", "priors"),  # for type checkers
+        ("finishing", "pipeline"),
+        ("cli.encode", "pipeline"),
+        ("media.reading", "errors"),
+        ("priors.static", "rangecoder"),
+    } <= seen
+    assert len(MODULES) > 35
+    assert "torch" in {head(target) for target in imported("x", ast.parse("def f():\n import torch.nn"))}
+
+
+def test_every_module_has_its_place() -> None:
+    placed = LEAVES | ANYWHERE | set().union(*LAYERS)
+    assert {head(name) for name in MODULES} <= placed
+    assert not LEAVES & set().union(*LAYERS)
+
+
+def test_imports_go_in_one_direction() -> None:
+    wrong = [
+        f"{name} imports {target}"
+        for name, part, target in edges()
+        if part not in LEAVES
+        and target not in LEAVES
+        and target != part
+        and (part, target) not in WITHIN_A_LAYER
+        and layer(target) <= layer(part)
+    ]
+    assert not wrong
+
+
+def test_leaves_import_errors_alone() -> None:
+    wrong = [
+        f"{name} imports {target}"
+        for name, part, target in edges()
+        if part in LEAVES and target not in {"errors", part} | HELPERS.get(part, set())
+    ]
+    assert not wrong
+    assert not [target for _, part, target in edges() if part == "errors"]
+
+
+@pytest.mark.parametrize("part", ["container", "header", "binary", "errors", "rangecoder", "media", "cli"])
+def test_no_torch_at_module_level(part: str) -> None:
+    names = [name for name in MODULES if head(name) == part]
+    assert names
+    for name in names:
+        heavy = {head(target) for target in imported(name, at_module_level(MODULES[name]))} & {
+            "torch",
+            "safetensors",
+        }
+        assert not heavy, name
+    code = (
+        f"import sys, importlib\nfor name in {names!r}:\n    importlib.import_module('vqcodec.' + name)\n"
+        "print('torch' in sys.modules)"
+    )
+    if part != "cli":  # its __main__-like modules are imported by test_cli_main
+        assert run(code) == "False\n"
+
+
+def test_the_container_needs_the_standard_library_alone() -> None:
+    for name in ("container", "header", "binary", "errors"):
+        foreign = {head(target) for target in imported(name, MODULES[name])} - {"vqcodec", "__future__"}
+        assert foreign <= set(sys.stdlib_module_names), name
+
+
+def test_only_the_command_line_prints() -> None:
+    wrong = []
+    for name, tree in MODULES.items():
+        for node in ast.walk(tree):
+            if head(name) == "cli":
+                continue
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                wrong.append(f"{name}:{node.lineno} print")
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("sys.stdout", "sys.stderr"):
+                wrong.append(f"{name}:{node.lineno} {ast.unparse(node)}")
+    assert not wrong
+
+
+def test_nothing_is_ever_unpickled() -> None:
+    forbidden = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    wrong = []
+    for name, tree in MODULES.items():
+        wrong += [f"{name} imports {t}" for t in imported(name, tree) if head(t) in forbidden]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "eval", "exec"):
+                wrong.append(f"{name}:{node.lineno} {ast.unparse(node.func)}")
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                wrong.append(f"{name}:{node.lineno} allow_pickle")
+        wrong += [f"{name} imports {t}" for t in imported(name, tree) if t == "torch.load"]
+    assert not wrong
+
+
+def test_only_some_modules_touch_the_disk() -> None:
+    """Samples -> codes -> bytes are functions without files."""
+    pure = {"tiling", "rangecoder", "container", "header", "binary", "models", "priors", "quantizers"}
+    pure |= {"losses", "networks", "metrics", "search", "errors"}
+    for name, tree in MODULES.items():
+        if head(name) in pure:
+            assert not {head(target) for target in imported(name, tree)} & {"pathlib", "os", "tempfile"}, name
+            calls = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+            assert "open" not in calls, name
+
+
+def test_the_public_face_is_complete() -> None:
+    assert vqcodec.__all__ == sorted(vqcodec.__all__)
+    assert set(vqcodec.__all__) == set(vqcodec._HOMES)
+    for name in vqcodec.__all__:
+        module, attribute = vqcodec._HOMES[name]
+        home = importlib.import_module(f"vqcodec.{module}")
+        assert getattr(vqcodec, name) is getattr(home, attribute)
+        assert getattr(vqcodec, name).__doc__, name
+    assert set(vqcodec.__all__) <= set(dir(vqcodec))
+    # An imported module of the same name would take the place of the function.
+    assert not {head(name) for name in MODULES} & {name for name in vqcodec.__all__ if name.islower()}
+    with pytest.raises(AttributeError, match="no attribute 'sample'"):
+        _ = vqcodec.sample
+    # What type checkers are told is what is loaded.
+    for node in ast.walk(MODULES["vqcodec"]):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            for alias in node.names:
+                assert vqcodec._HOMES[alias.asname or alias.name] == (node.module, alias.name)
+
+
+def run(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    return result.stdout
+
+
+def test_import_is_instant() -> None:
+    heavy = "{'torch', 'numpy', 'PIL', 'safetensors', 'constriction', 'typer', 'rich'}"
+    assert run(f"import sys, vqcodec\nprint(sorted({heavy} & set(sys.modules)))") == "[]\n"
+    # Cards are read without any network.
+    assert run("import sys, vqcodec\nvqcodec.shipped()\nprint('torch' in sys.modules)") == "False\n"
+
+
+def test_modules_are_of_a_readable_length() -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+        if (count := len(path.read_text().splitlines())) > 420
+    }
+    assert not long
