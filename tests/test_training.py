@@ -86,7 +86,9 @@ def test_twenty_steps_are_ten_and_resume_and_ten(
 ) -> None:
     """With the linear start, restarts of codes, averages and Adam: every tensor, every figure."""
     monkeypatch.setattr(training, "LOG_EVERY", 5)
-    options: dict[str, Any] = {"steps": 20, "batch": 4, "checkpoint_every": 5, "overrides": SMALL}
+    # Counts that forget quickly, so that codes die and are moved within so few steps.
+    options: dict[str, Any] = {"steps": 20, "batch": 4, "overrides": {**SMALL, "decay": "0.7"}}
+    options["checkpoint_every"] = 5
     whole = go([photos], tmp_path / "whole", **options)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -104,6 +106,9 @@ def test_twenty_steps_are_ten_and_resume_and_ten(
         assert same_tensors(whole.folder / name, parts.folder / name)
         first, second = clock(whole.folder / name), clock(parts.folder / name)
         assert {**first, "elapsed_seconds": 0} == {**second, "elapsed_seconds": 0}
+        assert (
+            first["restarted"] > clock(whole.folder / "checkpoints/step-000000010.safetensors")["restarted"]
+        )
     kinds = ("step", "validation")
     assert timeless(metrics(whole.folder, *kinds)) == timeless(metrics(parts.folder, *kinds))
     assert len(metrics(parts.folder, "step")) == 4
