@@ -170,7 +170,7 @@ def load(
         files: what to read; files that are no pictures, and broken ones, are listed in `skipped`.
         seed: chooses the windows of large pictures.
         memory: bytes of pixels that may be held.
-        whole: keep pictures in one piece whatever their size (validation).
+        whole: keep pictures in one piece (validation), larger ones their middle as far as memory allows.
         skipped: the list to add unreadable files to, where there is one already.
 
     Raises:
@@ -181,7 +181,7 @@ def load(
     skipped = [] if skipped is None else skipped
     allowance = memory // max(len(files), 1)
     for number, (name, pixels) in enumerate(_decoded(files, skipped)):
-        pieces = [pixels] if whole else _windows(pixels, allowance, seed, number)
+        pieces = [_middle(pixels, allowance)] if whole else _windows(pixels, allowance, seed, number)
         pictures += pieces
         names += [name] * len(pieces)
     if not pictures:
@@ -236,6 +236,16 @@ def _decoded(files: Sequence[Entry], skipped: list[str]) -> Iterator[tuple[str, 
             skipped.append(f"{entry.name}: {getattr(error, 'message', error)}")
             continue
         yield entry.name, np.repeat(samples, 3, axis=2) if samples.shape[2] == 1 else samples
+
+
+def _middle(pixels: np.ndarray, allowance: int) -> np.ndarray:
+    """The picture itself, or as much of its middle, in its own proportions, as the bytes allow."""
+    if pixels.nbytes <= allowance:
+        return pixels
+    shrink = math.sqrt(allowance / pixels.nbytes)
+    height, width = (max(int(side * shrink), min(side, SMALLEST_WINDOW)) for side in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width].copy()
 
 
 def _windows(pixels: np.ndarray, allowance: int, seed: int, number: int) -> list[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from . import container, media, rangecoder, search, tiling, weights
-from .container import RAW, REGION, STATIC, Bitstream, Chunk, Geometry
+from . import chunks, container, media, search, tiling, weights
+from .container import Bitstream, Geometry
 from .datasets import to_pixels, to_samples
-from .errors import DamagedError, LimitError, MediaError, ModelError, TargetError, UsageError
+from .errors import DamagedError, DamageWarning, LimitError, MediaError, ModelError, TargetError, UsageError
 from .models.vqvae import VQVAE
 from .priors import base
 
@@ -79,7 +80,7 @@ class Encoded:
         """Cross-entropy of the codes under the static tables, in bits; None without tables."""
         if self.codec.prior is None:
             return None
-        return base.cost_bits(self.codec.prior, _split(self.codes))
+        return base.cost_bits(self.codec.prior, chunks.split(self.codes))
 
 
 def encode(
@@ -192,7 +193,7 @@ def encode_image(
         geometry=Geometry(image.width, image.height, image.channels, codec.stride),
         source=image.source,
         boxes={name: box for name, box in boxes.items() if box is not None},
-        chunks=_chunks(codes, codec),
+        chunks=chunks.write(codes, codec),
     )
     return Encoded(container.pack(stream), codes, image, codec)
 
@@ -227,10 +228,9 @@ def decode(
     if geometry.width * geometry.height > max_pixels:
         raise LimitError(f"header claims {geometry.width:,} x {geometry.height:,} pixels", "--max-pixels")
     codec = _codec_for(stream, model, device)
-    codes = read_codes(stream, codec)
+    codes = chunks.read(stream, codec, salvage=salvage)
     pixels = synthesise(codes, codec, geometry, progress=progress)
-    box = stream.boxes.get("alpha")
-    alpha = None if box is None else media.unpack_alpha(box, geometry.width, geometry.height)
+    alpha = _alpha(stream, salvage)
     icc, exif, xmp = (stream.boxes.get(name) for name in ("icc", "exif", "xmp"))
     return media.Image(pixels, alpha, icc, exif, xmp, stream.source).without(strip)
 
@@ -245,7 +245,7 @@ def verify(encoded: Encoded) -> float:
         DamagedError: a code differs.
     """
     stream = container.parse(encoded.data)
-    codes = read_codes(stream, encoded.codec)
+    codes = chunks.read(stream, encoded.codec)
     if not np.array_equal(codes, encoded.codes):
         raise DamagedError("the bitstream does not decode to the codes it was made from", "report this")
     from .metrics import psnr
@@ -324,68 +324,21 @@ def synthesise(
     return pixels
 
 
-def read_codes(stream: Bitstream, codec: VQVAE) -> np.ndarray:
-    """Entropy-decode all chunks: int32 [h, w]; chunks lost to damage become the code of mid-grey."""
-    grid_height, grid_width = stream.geometry.grid
-    codes = np.empty((grid_height, grid_width), np.int32)
-    places = tiling.regions(grid_height, grid_width, REGION)
-    shapes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in places]
-    coded: list[int] = []
-    for number, (place, chunk) in enumerate(zip(places, stream.chunks, strict=True)):
-        if chunk is None:
-            codes[place] = _grey(codec)
-        elif chunk.prior == RAW:
-            height, width = shapes[number]
-            values = rangecoder.unpack_raw(chunk.payload, height * width, _bits(codec))
-            if values.max() >= codec.config.codes:
-                raise DamagedError(f"damaged in chunk {number + 1} of {len(places)}", "--salvage")
-            codes[place] = values.reshape(height, width)
-        elif chunk.prior == STATIC and codec.prior is not None:
-            coded.append(number)
-        else:
-            raise ModelError(
-                f"chunk {number + 1} is coded by a prior that {stream.model} does not have", "upgrade"
-            )
-    if coded and codec.prior is not None:
-        payloads = [chunk.payload for n in coded if (chunk := stream.chunks[n]) is not None]
-        found = base.decompress(codec.prior, payloads, [shapes[n] for n in coded])
-        for number, region in zip(coded, found, strict=True):
-            codes[places[number]] = region
-    return codes
-
-
-def _chunks(codes: np.ndarray, codec: VQVAE) -> list[Chunk | None]:
-    """Each region by static tables or packed, whichever is smaller."""
-    parts, bits = _split(codes), _bits(codec)
-    if codec.prior is None:
-        return [Chunk(RAW, rangecoder.pack_raw(part, bits)) for part in parts]
-    return [
-        Chunk(STATIC, payload)
-        if 8 * len(payload) < bits * part.size
-        else Chunk(RAW, rangecoder.pack_raw(part, bits))
-        for part, payload in zip(parts, base.compress(codec.prior, parts), strict=True)
-    ]
-
-
-def _split(codes: np.ndarray) -> list[np.ndarray]:
-    height, width = codes.shape
-    return [np.ascontiguousarray(codes[place]) for place in tiling.regions(height, width, REGION)]
-
-
-def _bits(codec: VQVAE) -> int:
-    return max(1, (codec.config.codes - 1).bit_length())
+def _alpha(stream: Bitstream, salvage: bool) -> np.ndarray | None:
+    box, geometry = stream.boxes.get("alpha"), stream.geometry
+    if box is None:
+        return None
+    try:
+        return media.unpack_alpha(box, geometry.width, geometry.height)
+    except DamagedError:
+        if not salvage:
+            raise
+        warnings.warn("damaged in box alpha", DamageWarning, stacklevel=3)
+        return None
 
 
 def _device(codec: VQVAE) -> torch.device:
     return codec.quantizer.codebook.device
-
-
-def _grey(codec: VQVAE) -> int:
-    """The code that the encoder gives to the middle of a mid-grey picture."""
-    side = codec.stride * (2 * codec.halo + 1)
-    grey = torch.zeros(1, 3, side, side, device=_device(codec))
-    with torch.inference_mode():
-        return int(codec.analyse(grey)[0, codec.halo, codec.halo])
 
 
 def _codec_for(stream: Bitstream, model: str | os.PathLike[str] | None, device: str) -> VQVAE:

@@ -172,13 +172,16 @@ def resumed_plan(folder: Path, given: dict[str, Any], overrides: dict[str, str])
     fixed |= set(overrides) - TRAINING_ONLY
     if fixed:
         raise UsageError(f"--resume cannot change {', '.join(sorted(fixed))}", "start a new run with --from")
+    if "steps" in changed and "time_budget" not in changed:
+        changed["time_budget"] = None
     settings = replace(_from_json(Settings, saved["settings"], Settings()), **changed)
     model = _from_json(Config, saved["model"], Config())
     model = replace(model, **{key: _parse(Config, key, text) for key, text in overrides.items()})
     _check(model, settings)
     chain = list(saved["chain"])
     if changed or overrides:
-        options = "".join(f" --{k.replace('_', '-')} {_duration(k, v)}" for k, v in changed.items())
+        limits = {k: v for k, v in changed.items() if v is not None}
+        options = "".join(f" --{k.replace('_', '-')} {_duration(k, v)}" for k, v in limits.items())
         options += "".join(f" --set {k}={v}" for k, v in overrides.items())
         chain.append(f"vqcodec train --resume $RUN{options}  # from step {step}")
     return Plan(saved["name"], folder, saved["data"], saved["start"], model, settings, chain, saved["note"])
@@ -187,7 +190,8 @@ def resumed_plan(folder: Path, given: dict[str, Any], overrides: dict[str, str])
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         saved: dict[str, Any] = json.loads(path.read_text())
-        saved["name"], saved["settings"], saved["model"]
+        if not {f.name for f in fields(Plan)} <= saved.keys():
+            raise ValueError("fields are missing")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{path}: not the config.json of a run", "name the folder of an earlier run"

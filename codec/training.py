@@ -117,6 +117,10 @@ def train(
     }
     given = {name: value for name, value in given.items() if value is not None}
     if resume is not None:
+        if data or model or start or output or config or note:
+            raise UsageError(
+                "a run is resumed as it was", "leave out data, model, start, output, config, note"
+            )
         plan = resumed_plan(Path(resume), given, dict(overrides or {}))
     else:
         plan = new_plan(data, model, start, output, config, given, dict(overrides or {}), note)

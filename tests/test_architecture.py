@@ -25,7 +25,7 @@ LAYERS = [
     {"training", "evaluation"},
     {"plans", "checkpoints", "finishing", "competitors"},
     {"pipeline"},
-    {"search"},
+    {"search", "chunks"},
     {"weights", "datasets"},
     {"models"},
     {"priors"},

@@ -263,3 +263,11 @@ def test_describe(tmp_path: Path) -> None:
         {"name": "folder", "files": 1},
         {"name": "t.tar", "bytes": archive.stat().st_size, "sha256": digest},
     ]
+
+
+def test_validation_keeps_the_middle_of_what_memory_cannot_hold() -> None:
+    pixels = draw(300, 200)
+    assert datasets._middle(pixels, pixels.nbytes) is pixels
+    kept = datasets._middle(pixels, pixels.nbytes // 4)
+    assert kept.shape == (100, 150, 3)
+    assert np.array_equal(kept, pixels[50:150, 75:225])

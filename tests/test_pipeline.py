@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_hostile import FOLDER, hostile
 from PIL import ImageCms
-from vqcodec import container, header, media, pipeline, tiling, weights
+from vqcodec import chunks, container, header, media, pipeline, tiling, weights
 from vqcodec.container import RAW, REGION, STATIC, Bitstream, Chunk, Geometry
 from vqcodec.errors import (
     BitstreamError,
@@ -54,7 +54,7 @@ def large(small: str) -> pipeline.Encoded:
 
 
 def codes_of(data: bytes, codec: VQVAE) -> np.ndarray:
-    return pipeline.read_codes(container.parse(data), codec)
+    return chunks.read(container.parse(data), codec)
 
 
 def raw_bytes(grid: tuple[int, int]) -> int:
@@ -462,9 +462,24 @@ def test_another_stride(small: str) -> None:
 def test_packed_codes_beyond_the_codebook() -> None:
     model = build(Config(**{**{key: int(value) for key, value in SMALL.items()}, "codes": 40}))
     stream = Bitstream("m", bytes(8), Geometry(4, 4), [Chunk(RAW, bytes([39 << 2]))])
-    assert pipeline.read_codes(stream, model) == 39
+    assert chunks.read(stream, model) == 39
     with pytest.raises(DamagedError, match="damaged in chunk 1 of 1"):
-        pipeline.read_codes(replace(stream, chunks=[Chunk(RAW, bytes([40 << 2]))]), model)
+        chunks.read(replace(stream, chunks=[Chunk(RAW, bytes([40 << 2]))]), model)
+
+
+def test_salvage_of_content_that_no_encoder_writes(small: str, large: pipeline.Encoded) -> None:
+    """Checksums that are right do not help a decoder; salvage gives up that chunk, and alpha, alone."""
+    stream = container.parse(large.data)
+    broken = list(stream.chunks)
+    broken[1] = Chunk(STATIC, broken[1].payload + bytes(400))
+    lying = container.pack(replace(stream, chunks=broken, boxes={"alpha": b"no PNG"}))
+    with pytest.raises(DamagedError, match="damaged in chunk 2 of 4"):
+        pipeline.decode(lying, model=small)
+    image, messages = salvaged(lying, small)
+    assert messages == ["damaged in chunk 2 of 4", "damaged in box alpha"]
+    whole = pipeline.decode(large.data, model=small)
+    assert image.alpha is None
+    assert np.array_equal(image.samples[:400, :400], whole.samples[:400, :400])
 
 
 # damage
@@ -492,7 +507,7 @@ def test_salvage_restores_every_other_region(
     assert caught.value.hint == "--salvage"
     with pytest.warns(DamageWarning, match=message):
         stream = container.parse(bytes(damaged), salvage=True)
-    codes = pipeline.read_codes(stream, codec)
+    codes = chunks.read(stream, codec)
     intact = np.ones(codes.shape, bool)
     place = tiling.regions(*codes.shape, REGION)[broken]
     intact[place] = False
