@@ -52,7 +52,7 @@ def main() -> None:
         print("JPEG, WebP and AVIF at the bytes of the first row.")
         print("\n| codec | bpp | PSNR, dB | MS-SSIM |\n|---|---:|---:|---:|")
         for mean in evaluation.summary(rows):
-            name = "trained on this folder" if mean["codec"] == str(run.best) else mean["codec"]
+            name = "trained on this folder" if mean["codec"] == run.card["name"] else mean["codec"]
             if mean["unmatched"]:
                 name += f" ({mean['unmatched']} pictures out of its range)"
             print(f"| {name} | {mean['bpp']:.3f} | {mean['psnr_db']:.2f} | {mean['ms_ssim']:.4f} |")

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from .models.vqvae import VQVAE
 
-RATE_WEIGHT = 0.04
-"""Squared error that one bit is worth, near the slope of the rate-distortion curve at 0.4 bpp."""
+RATE_WEIGHT = 0.02
+"""Squared error that one bit is worth: under the slope of the rate-distortion curve at 0.4 bpp (about 0.05),
+so that fidelity comes first. On validation crops 0.02 saved 3 % of the bits for 0.05 dB; 0.04, 5 % for 0.09.
+"""
 
 ROUNDS = {0: 0, 1: 0, 2: 4, 3: 16}
 """Turns of the search through the decoder, by effort."""
