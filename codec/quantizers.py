@@ -39,9 +39,10 @@ def kmeans(vectors: Tensor, size: int, generator: torch.Generator, rounds: int =
 class VectorQuantizer(nn.Module):
     """The discrete bottleneck of the VQ-VAE (van den Oord et al. 2017, section 3).
 
-    The codebook is learned by the loss of eq. 3 (`decay` None), or as moving averages of the vectors
-    that chose each code (appendix A.1). A code that is chosen less than `restart_below` times the mean
-    is dead; it is moved onto an encoder output, so that a poor start does not leave it unused for good.
+    The codebook is learned as moving averages of the vectors that chose each code (`moving_average`,
+    appendix A.1), or by the loss of eq. 3. How often a code is chosen is a moving average in both cases, of
+    the same `decay`. A code that is chosen less than `restart_below` times the mean is dead; it is moved
+    onto an encoder output, so that a poor start does not leave it unused for good.
 
     Shapes: latents float32 [B, D, H, W]; codes int64 [B, H, W]; codebook float32 [K, D].
     """
@@ -49,11 +50,15 @@ class VectorQuantizer(nn.Module):
     ema_count: Tensor
     ema_sum: Tensor
 
-    def __init__(self, size: int, dim: int, decay: float | None = 0.99, restart_below: float = 0.03) -> None:
+    def __init__(
+        self, size: int, dim: int, *, moving_average: bool, decay: float, restart_below: float
+    ) -> None:
         super().__init__()
-        self.size, self.dim, self.decay, self.restart_below = size, dim, decay, restart_below
+        self.size, self.dim = size, dim
+        self.moving_average, self.decay, self.restart_below = moving_average, decay, restart_below
         bound = 1 / size
-        self.codebook = nn.Parameter(torch.empty(size, dim).uniform_(-bound, bound), decay is None)
+        codebook = torch.empty(size, dim).uniform_(-bound, bound)
+        self.codebook = nn.Parameter(codebook, requires_grad=not moving_average)
         self.register_buffer("ema_count", torch.ones(size))
         self.register_buffer("ema_sum", self.codebook.detach().clone())
 
@@ -90,11 +95,10 @@ class VectorQuantizer(nn.Module):
         flat = latents.detach().permute(0, 2, 3, 1).reshape(-1, self.dim)
         index = codes.flatten()
         counts = torch.bincount(index, minlength=self.size).to(flat.dtype)
-        decay = 0.99 if self.decay is None else self.decay
-        self.ema_count.lerp_(counts, 1 - decay)
-        if self.decay is not None:
+        self.ema_count.lerp_(counts, 1 - self.decay)
+        if self.moving_average:
             sums = torch.zeros_like(self.ema_sum).index_add_(0, index, flat)
-            self.ema_sum.lerp_(sums, 1 - decay)
+            self.ema_sum.lerp_(sums, 1 - self.decay)
             self.codebook.copy_(self.ema_sum / self.ema_count.clamp(min=1e-5)[:, None])
         if not restart:
             return 0

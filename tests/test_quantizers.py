@@ -33,7 +33,7 @@ def test_kmeans_of_few_vectors_gives_distinct_centres() -> None:
 
 
 def test_moving_average_step_is_that_of_the_paper() -> None:
-    quantizer = VectorQuantizer(2, 1, decay=0.9)
+    quantizer = VectorQuantizer(2, 1, moving_average=True, decay=0.9, restart_below=0.03)
     quantizer.set_codebook(torch.tensor([[0.0], [10.0]]))
     latents = torch.tensor([1.0, 2.0, 12.0]).view(1, 1, 1, 3)
     codes = quantizer.encode(latents)
@@ -44,8 +44,17 @@ def test_moving_average_step_is_that_of_the_paper() -> None:
     assert torch.allclose(quantizer.codebook, expected)
 
 
+def test_decay_counts_for_a_codebook_that_is_learned_by_the_loss_too() -> None:
+    quantizer = VectorQuantizer(2, 1, moving_average=False, decay=0.6, restart_below=0.03)
+    quantizer.set_codebook(torch.tensor([[0.0], [10.0]]))
+    latents = torch.tensor([1.0, 2.0, 12.0]).view(1, 1, 1, 3)
+    quantizer.update(latents, quantizer.encode(latents), restart=False, generator=generator())
+    assert torch.allclose(quantizer.ema_count, torch.tensor([0.6 + 0.4 * 2, 0.6 + 0.4 * 1]))
+    assert quantizer.codebook.requires_grad and quantizer.codebook.tolist() == [[0.0], [10.0]]
+
+
 def test_a_dead_code_moves_onto_an_encoder_output() -> None:
-    quantizer = VectorQuantizer(4, 2, restart_below=0.03)
+    quantizer = VectorQuantizer(4, 2, moving_average=True, decay=0.99, restart_below=0.03)
     quantizer.set_codebook(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [99.0, 99.0]]))
     quantizer.ema_count.copy_(torch.tensor([10.0, 10.0, 10.0, 0.001]))
     latents = torch.rand(1, 2, 4, 4, generator=generator())

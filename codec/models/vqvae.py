@@ -42,7 +42,7 @@ PCA_SCALE = 2.0
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of a VQ-VAE for pictures; the defaults are those of the shipped `vqvae-image`.
+    """Settings of a VQ-VAE for pictures; the card of a shipped model has its own.
 
     Attributes:
         topology: "shuffle" or "strided", see the module.
@@ -52,7 +52,7 @@ class Config:
         code_dim: D, the dimension of a code.
         codebook_update: "ema" (appendix A.1) or "loss" (eq. 3).
         codebook_start: "kmeans" of the encoder's first outputs, or "random" (uniform in -1/K..1/K).
-        decay: of the moving averages.
+        decay: of the moving averages: how often each code is chosen and, with "ema", the codes themselves.
         restart_below: codes chosen less than this share of the mean are moved; 0 turns restarts off.
         restart_until: share of the training after which codes stay where they are.
         commitment: beta, the weight of the commitment term against the squared error of pixels in -1..1.
@@ -119,9 +119,13 @@ class VQVAE(nn.Module):
         linear = config.linear_start
         self.encoder = _encoder(config)
         self.decoder = _decoder(config)
-        restart = config.restart_below
-        decay = config.decay if config.codebook_update == "ema" else None
-        self.quantizer = VectorQuantizer(config.codes, config.code_dim, decay, restart)
+        self.quantizer = VectorQuantizer(
+            config.codes,
+            config.code_dim,
+            moving_average=config.codebook_update == "ema",
+            decay=config.decay,
+            restart_below=config.restart_below,
+        )
         self.register_buffer("pca_mean", torch.zeros(pixels if linear else 0))
         self.register_buffer("pca_components", torch.zeros(config.code_dim if linear else 0, pixels))
         self.register_buffer("pca_scale", torch.ones(1))
