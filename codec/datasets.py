@@ -26,6 +26,10 @@ SMALLEST_WINDOW = 64
 MEMORY = 2 << 30
 """Bytes of decoded pictures that are held; what exceeds it is thinned out evenly."""
 
+SPLIT, WINDOWS, START = (n << 40 for n in (1, 2, 3))
+"""Streams of random numbers beside those of the batches, whose number is the step: which files are held out,
+where windows lie (plus the picture's number), batches of the linear start (plus the batch's number)."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -122,7 +126,7 @@ class Pictures:
         The result depends on the arguments alone, so that a resumed training sees the same data.
 
         Args:
-            step: number of the batch.
+            step: number of the batch, or START and more.
             seed: of the training.
             size: crops in the batch.
             crop: side of a crop in pixels; smaller pictures are extended by their edge.
@@ -130,7 +134,7 @@ class Pictures:
         Returns:
             float32 [size, 3, crop, crop] in -1..1.
         """
-        rng = np.random.Generator(np.random.Philox(key=[seed, step]))
+        rng = _random(seed, step)
         out = np.empty((size, crop, crop, 3), np.uint8)
         for n in range(size):
             picture = self.arrays[rng.integers(len(self.arrays))]
@@ -216,13 +220,17 @@ def load_split(files: Sequence[Entry], fraction: float, seed: int) -> tuple[Pict
 
 def split(files: Sequence[Entry], fraction: float, seed: int) -> tuple[list[Entry], list[Entry]]:
     """Held-out files: (training, validation), at least one in each where there are two."""
-    order = np.random.Generator(np.random.Philox(key=[seed, 1 << 40])).permutation(len(files))
+    order = _random(seed, SPLIT).permutation(len(files))
     held = min(max(round(len(files) * fraction), 1), len(files) - 1)
     chosen = set(order[:held].tolist())
     return (
         [f for i, f in enumerate(files) if i not in chosen],
         [f for i, f in enumerate(files) if i in chosen],
     )
+
+
+def _random(seed: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[seed, stream]))
 
 
 def _decoded(files: Sequence[Entry], skipped: list[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -257,7 +265,7 @@ def _windows(pixels: np.ndarray, allowance: int, seed: int, number: int) -> list
     side_y, side_x = min(height, side), min(width, side)
     wanted = -(-height // WINDOW) * -(-width // WINDOW)
     count = max(1, min(wanted, allowance // (3 * side_y * side_x)))
-    rng = np.random.Generator(np.random.Philox(key=[seed, (2 << 40) + number]))
+    rng = _random(seed, WINDOWS + number)
     windows = []
     for _ in range(count):
         top, left = rng.integers(height - side_y + 1), rng.integers(width - side_x + 1)

@@ -273,7 +273,7 @@ class Trainer:
 
     def _start_batch(self, number: int) -> Tensor:
         settings = self.settings
-        return self.pictures.batch((1 << 41) + number, seed=settings.seed, size=16, crop=settings.crop)
+        return self.pictures.batch(datasets.START + number, seed=settings.seed, size=16, crop=settings.crop)
 
     def _load_data(self) -> tuple[datasets.Pictures, datasets.Pictures]:
         settings = self.settings

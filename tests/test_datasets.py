@@ -42,6 +42,12 @@ def numbered(width: int = 40, height: int = 24, count: int = 4) -> Pictures:
     return Pictures(arrays, [str(n) for n in range(count)], [])
 
 
+def test_streams_of_random_numbers_do_not_meet() -> None:
+    """Steps and pictures are counted up from the start of their stream, and are fewer than 2**40."""
+    starts = sorted([0, datasets.SPLIT, datasets.WINDOWS, datasets.START])
+    assert all(b - a >= 1 << 40 for a, b in zip(starts, starts[1:], strict=False))
+
+
 def test_folders_tars_and_files_in_a_fixed_order(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     (folder / "deep").mkdir(parents=True)
