@@ -153,7 +153,6 @@ def test_one_pixel() -> None:
 
 def test_several_strips_join_without_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(media.conversion, "STRIP_PIXELS", 20)
-    monkeypatch.setattr(media.image, "_STRIP_PIXELS", 20)
     samples = photo(23, 7, 4)
     image = media.read_image(encoded(pil(samples), "PNG"))
     assert np.array_equal(np.dstack([image.samples, image.alpha]), samples)

@@ -16,6 +16,7 @@ import PIL.Image
 from PIL import PngImagePlugin
 
 from ..errors import DamagedError, MediaError, MediaWarning, UsageError
+from . import conversion
 from .guard import pillow_unlimited
 from .metadata import EXIF_PREFIX
 from .tiff import write_tiff
@@ -48,7 +49,6 @@ _ROOM: dict[str, dict[str, int]] = {
     "JPEG": {"icc": 255 * 65519, "exif": 65533 - len(EXIF_PREFIX), "xmp": 65504},
     "BMP": {"icc": 0, "exif": 0, "xmp": 0},
 }
-_STRIP_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +202,7 @@ def _to_pillow(image: Image, with_alpha: bool) -> PIL.Image.Image:
     """A Pillow image, filled strip by strip so that no second whole copy of the samples exists."""
     mode = {1: "L", 3: "RGB"}[image.channels] + ("A" if with_alpha else "")
     picture = PIL.Image.new(mode, (image.width, image.height))
-    rows = max(1, _STRIP_PIXELS // image.width)
+    rows = max(1, conversion.STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         strip = image.samples[top : top + rows]
         if with_alpha and image.alpha is not None:

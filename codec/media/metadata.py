@@ -23,37 +23,15 @@ TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4
 
 # How a TIFF file stores its own pixels: wrong, or dangerous, in any other file.
 STRUCTURAL = frozenset(
-    [254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 288, 289, 290]
-    + [
-        291,
-        292,
-        293,
-        301,
-        317,
-        318,
-        319,
-        320,
-        321,
-        322,
-        323,
-        324,
-        325,
-        326,
-        327,
-        328,
-        330,
-        332,
-        333,
-        334,
-        336,
-    ]
-    + [338, 339, 340, 341, 342, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521, 529, 530, 532, 559]
+    [*range(254, 260), *range(262, 267), 273, *range(277, 282), 284, *range(288, 294), 301]
+    + [*range(317, 329), 330, *range(332, 335), 336, *range(338, 343), 347]
+    + [*range(512, 516), *range(517, 522), 529, 530, 532, 559]
 )
 # XMP and ICC travel on their own; the Photoshop blocks and 0x501B hold thumbnails.
 CARRIED_ELSEWHERE = frozenset([700, 34675, 34377, 37724, 0x501B])
 # GeoTIFF says where the picture lies, as exactly as a GPS directory does.
 POSITIONS = frozenset([GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737])
-WIDTHS, HEIGHTS = frozenset([0xA002]), frozenset([0xA003])
+WIDTH, HEIGHT = 0xA002, 0xA003
 
 
 @dataclass
@@ -78,11 +56,11 @@ class _Copy:
 
     def directory(self, start: int) -> bool:
         """Copy the directory at `start`; False if nothing of it is kept."""
-        if start in self.seen or not 8 <= start <= len(self.data) - 2:
+        if start in self.seen:
             return False
         self.seen.add(start)
-        count = min(self.unpack("H", start)[0], (len(self.data) - start - 2) // 12)
-        entries = [entry for i in range(count) if (entry := self.entry(start + 2 + 12 * i))]
+        offsets = entry_offsets(self.data, self.order, start)
+        entries = [entry for offset in offsets if (entry := self.entry(offset))]
         if not entries:
             return False
         # The zero is the pointer to the next directory: the thumbnail's.
@@ -99,8 +77,8 @@ class _Copy:
             return self.data[offset : offset + 12] if self.directory(self.unpack("I", offset + 8)[0]) else b""
         if tag == ORIENTATION:
             return struct.pack(self.order + "HHIHH", tag, 3, 1, 1, 0)
-        if tag in WIDTHS | HEIGHTS:
-            return struct.pack(self.order + "HHII", tag, 4, 1, self.width if tag in WIDTHS else self.height)
+        if tag in (WIDTH, HEIGHT):
+            return struct.pack(self.order + "HHII", tag, 4, 1, self.width if tag == WIDTH else self.height)
         if length > 4:
             value = self.unpack("I", offset + 8)[0]
             if value < 8 or value + length > len(self.data):
@@ -121,6 +99,17 @@ def byte_order(data: bytes) -> str:
     return order
 
 
+def entry_offsets(data: bytes, order: str, start: int) -> range:
+    """Where the 12-byte entries of the directory at `start` lie; empty if the directory is out of bounds.
+
+    A directory that states more entries than the data hold has those that are whole.
+    """
+    if not 8 <= start <= len(data) - 2:
+        return range(0)
+    count = min(struct.unpack_from(order + "H", data, start)[0], (len(data) - start - 2) // 12)
+    return range(start + 2, start + 2 + 12 * count, 12)
+
+
 def exif_orientation(data: bytes) -> int | None:
     """The orientation, 1 to 8, of an EXIF block; None if it states none.
 
@@ -130,10 +119,7 @@ def exif_orientation(data: bytes) -> int | None:
     data = data.removeprefix(EXIF_PREFIX)
     order = byte_order(data)
     (start,) = struct.unpack_from(order + "I", data, 4)
-    if not 8 <= start <= len(data) - 2:
-        return None
-    count = min(struct.unpack_from(order + "H", data, start)[0], (len(data) - start - 2) // 12)
-    for offset in range(start + 2, start + 2 + 12 * count, 12):
+    for offset in entry_offsets(data, order, start):
         tag, kind, _, value = struct.unpack_from(order + "HHIH", data, offset)
         if tag == ORIENTATION and kind == 3 and 1 <= value <= 8:
             return int(value)

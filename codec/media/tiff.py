@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import MediaError
-from .metadata import CARRIED_ELSEWHERE, EXIF_PREFIX, STRUCTURAL, byte_order
+from .metadata import CARRIED_ELSEWHERE, EXIF_PREFIX, STRUCTURAL, byte_order, entry_offsets
 
 _STRIP_BYTES = 1 << 18
 _SHORT, _LONG, _UNDEFINED, _BYTE = 3, 4, 7, 1
@@ -113,9 +113,6 @@ def _numbers(order: str, kind: int, values: list[int]) -> bytes:
 def _first_directory(head: bytes, order: str) -> dict[int, bytes]:
     """Tag -> the 12 bytes of its entry, of what the EXIF block says about the picture itself."""
     (start,) = struct.unpack_from(order + "I", head, 4)
-    if not 8 <= start <= len(head) - 2:
-        return {}
-    count = min(struct.unpack_from(order + "H", head, start)[0], (len(head) - start - 2) // 12)
-    entries = [head[start + 2 + 12 * i : start + 14 + 12 * i] for i in range(count)]
+    entries = [head[offset : offset + 12] for offset in entry_offsets(head, order, start)]
     tagged = {struct.unpack_from(order + "H", entry)[0]: entry for entry in entries}
     return {tag: entry for tag, entry in tagged.items() if tag not in STRUCTURAL | CARRIED_ELSEWHERE}
