@@ -155,7 +155,7 @@ def _file_line(record: Fields) -> str:
         pixels = record["width"] * record["height"] if "bpp" in record else 0
         parts.append(sizes_text(record["bytes_in"], record["bytes_out"], pixels))
     if "psnr_db" in record:
-        loss = "no loss" if record["psnr_db"] is None else f"{record['psnr_db']:.2f} dB"
+        loss = "no loss" if record["psnr_db"] == math.inf else f"{record['psnr_db']:.2f} dB"
         parts.append(f"verified, {loss}")
     if "bpp" not in record and "width" in record:
         parts.append(f"{record['width']} x {record['height']}")
@@ -218,11 +218,6 @@ def shown(output: Path | None) -> str:
 def plain(number: float) -> float:
     """A whole number without its ".0"."""
     return int(number) if float(number).is_integer() else number
-
-
-def finite(value: Any) -> Any:
-    """The value, or None for a number that JSON has no word for, such as the PSNR of no error."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def use_threads(jobs: int | None) -> None:

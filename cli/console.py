@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import sys
 import traceback
@@ -89,9 +90,10 @@ class Console:
             print(f"\x1b[{style}m{text}\x1b[0m" if painted else text)
 
     def record(self, **fields: Any) -> None:
-        """Print one JSON object on stdout; left out without --json."""
+        """Print one JSON object on stdout, numbers that are not finite as null; left out without --json."""
         if self.json:
-            print(json.dumps(fields, default=str), flush=True)
+            written = {key: finite(value) for key, value in fields.items()}
+            print(json.dumps(written, default=str), flush=True)
 
     def table(self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
         """Print rows on stdout, columns (key -> heading) aligned: numbers and their headings to the right."""
@@ -262,6 +264,11 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.2g}" if abs(value) < 0.01 else f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
     return str(value)
+
+
+def finite(value: Any) -> Any:
+    """The value, or None for a number that JSON has no word for, such as the PSNR of no error."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def size_text(count: float) -> str:

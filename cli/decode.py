@@ -72,14 +72,9 @@ def decode(
     recursive: options.Recursive = False,
     force: options.Force = False,
     skip_existing: options.SkipExisting = False,
-    strip: Annotated[
-        list[options.Strip] | None,
-        typer.Option("--strip", metavar="exif|xmp|icc|all", help="Metadata to leave out; repeatable."),
-    ] = None,
+    strip: options.StripWhat = None,
     no_mtime: options.NoMtime = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     no_progress: options.NoProgress = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,

@@ -12,7 +12,6 @@ from .batch import (
     Fields,
     check_json,
     check_overwriting,
-    finite,
     plain,
     refuse_existing,
     rehearse,
@@ -82,10 +81,7 @@ def encode(
     recursive: options.Recursive = False,
     force: options.Force = False,
     skip_existing: options.SkipExisting = False,
-    strip: Annotated[
-        list[options.Strip] | None,
-        typer.Option("--strip", metavar="exif|xmp|icc|all", help="Metadata to leave out; repeatable."),
-    ] = None,
+    strip: options.StripWhat = None,
     keep_gps: Annotated[
         bool,
         typer.Option("--keep-gps", help="Keep the GPS position; without this EXIF is kept but for that."),
@@ -94,9 +90,7 @@ def encode(
     verify: Annotated[
         bool, typer.Option("--verify", help="Decode the result, compare every code, print the PSNR.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     no_progress: options.NoProgress = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
@@ -165,7 +159,7 @@ def encode(
             extra: Fields = {}
             if verify:
                 started = time.perf_counter()
-                extra["psnr_db"] = finite(round(float(pipeline.verify(encoded)), 3))
+                extra["psnr_db"] = round(float(pipeline.verify(encoded)), 3)
                 console.note(f"{job.source.name}: verified in {time.perf_counter() - started:.3f} s", level=2)
             if job.output is None:
                 paths.write_stdout(encoded.data)

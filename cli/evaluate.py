@@ -8,7 +8,7 @@ import typer
 from vqcodec.errors import UsageError, VqcodecError, VqcodecWarning
 
 from . import options, paths
-from .batch import Batch, finite, use_threads
+from .batch import Batch, use_threads
 from .console import Console
 
 EXAMPLES = """\b
@@ -127,9 +127,9 @@ def evaluate(
         if plot is not None and rows:
             evaluation.plot(rows, plot)
         for row in rows:
-            console.record(type="row", **{key: finite(value) for key, value in row.items()})
+            console.record(type="row", **row)
         for row in means:
-            console.record(type="mean", **{key: finite(value) for key, value in row.items()})
+            console.record(type="mean", **row)
         _print(console, rows if output is None else [], means)
         batch.counts["ok"] = len(dict.fromkeys(row["file"] for row in rows))
         raise typer.Exit(batch.finish(sizes=False))

@@ -150,7 +150,12 @@ Recursive = Annotated[
 ]
 Force = Annotated[bool, typer.Option("-f", "--force", help="Replace existing outputs.")]
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Pass over inputs whose output exists.")]
+StripWhat = Annotated[
+    list[Strip] | None,
+    typer.Option("--strip", metavar="exif|xmp|icc|all", help="Metadata to leave out; repeatable."),
+]
 NoMtime = Annotated[bool, typer.Option("--no-mtime", help="Give outputs the present time, not the input's.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar, not on a terminal either.")]
 MaxPixels = Annotated[
     int | None,

@@ -8,7 +8,7 @@ import typer
 from vqcodec.errors import UsageError
 
 from . import options
-from .batch import finite, use_threads
+from .batch import use_threads
 from .console import Bar, Console, printable, size_text, time_text
 
 EXAMPLES = """\b
@@ -161,7 +161,7 @@ class Reporter:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Tell one event."""
-        self.console.record(type="event", **{key: finite(value) for key, value in event.items()})
+        self.console.record(type="event", **event)
         kind = event.get("event")
         if kind == "start":
             self.folder, self.started = str(event.get("folder", self.folder)), True

@@ -290,6 +290,12 @@ def test_verify_prints_the_psnr(fakes):
     assert records(invoke("encode", "b.png", "--verify", "--json", "-f"))[0]["psnr_db"] == 28.7
 
 
+def test_verify_of_no_loss(fakes, monkeypatch):
+    monkeypatch.setattr("vqcodec.pipeline.verify", lambda encoded: float("inf"))
+    assert "verified, no loss" in invoke("encode", "a.png", "--verify").stderr
+    assert records(invoke("encode", "b.png", "--verify", "--json"))[0]["psnr_db"] is None
+
+
 def test_failed_verification_writes_nothing(fakes):
     fakes.raises["verify"] = DamagedError("the bitstream does not decode to its codes", "report this")
     assert invoke("encode", "a.png", "--verify").exit_code == 1
