@@ -54,28 +54,25 @@ def models(
         for card in weights.shipped():
             size = _file_size(weights.folder() / f"{card['name']}.safetensors")
             console.record(type="model", bytes=size, **card)
-            rows += table_rows(card, size)
+            rows.append(table_row(card, size))
         if rows:
             console.table(rows, COLUMNS)
         else:
             console.note("no models are shipped with this installation")
 
 
-def table_rows(card: dict[str, Any], size: int | None) -> list[dict[str, Any]]:
-    """The lines of one model: one per operating point, with what was measured there."""
+def table_row(card: dict[str, Any], size: int | None) -> dict[str, Any]:
+    """The line of one model, with what was measured on its validation pictures."""
     measured = card.get("measured", {}).get("validation", {})
-    points = card.get("points") or [{"quality": None, **measured}]
-    return [
-        {
-            **card,
-            "quality": None if point.get("quality") is None else f"{point['quality']:g}",
-            "bpp": point.get("bpp"),
-            "psnr_db": point.get("psnr_db", point.get("psnr")),
-            "size": None if size is None else size_text(size),
-            "fingerprint": str(card.get("fingerprint", ""))[:8],
-        }
-        for point in points
-    ]
+    quality = measured.get("quality")
+    return {
+        **card,
+        "quality": None if quality is None else f"{quality:g}",
+        "bpp": measured.get("bpp"),
+        "psnr_db": measured.get("psnr_db"),
+        "size": None if size is None else size_text(size),
+        "fingerprint": str(card.get("fingerprint", ""))[:8],
+    }
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

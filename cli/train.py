@@ -200,7 +200,7 @@ def line(event: dict[str, Any]) -> str:
 
 def short(event: dict[str, Any]) -> str:
     """What of a step fits beside the bar."""
-    wanted = ("loss", "rate_bpd", "psnr_db", "codes_used")
+    wanted = ("loss", "psnr_db", "codes_used")
     return line({"event": "step"} | {key: event[key] for key in ("step", *wanted) if key in event})
 
 

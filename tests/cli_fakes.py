@@ -21,9 +21,17 @@ CARD = {
     "config": {"codes": 512},
     "fingerprint": FINGERPRINT,
     "parameters": 1234567,
-    "points": [{"quality": 3, "bpp": 0.38, "psnr_db": 28.71}],
     "training": {"chain": ["vqcodec train $DATA/photos -m fake-image"], "steps": 20000},
-    "measured": {"validation": {"bpp": 0.38}},
+    "measured": {
+        "validation": {
+            "quality": 3.0,
+            "bpp": 0.38,
+            "psnr_db": 28.71,
+            "codes_used": 509,
+            "perplexity": 303.97,
+            "pictures": 153,
+        }
+    },
 }
 
 
