@@ -2,7 +2,7 @@
 
 import dataclasses
 import json as jsonlib
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from vqcodec import container
@@ -10,9 +10,6 @@ from vqcodec import container
 from . import options, paths
 from .batch import Batch, Fields
 from .console import Console, size_text
-
-if TYPE_CHECKING:
-    from vqcodec.container import Info
 
 EXAMPLES = """\b
 Examples:
@@ -64,7 +61,7 @@ def info(
         raise typer.Exit(batch.finish(sizes=False))
 
 
-def describe(header: "Info") -> Fields:
+def describe(header: container.Info) -> Fields:
     """The fields of the JSON record of one header."""
     fields: Fields = dataclasses.asdict(header)
     fields["settings"] = header.settings.hex()
