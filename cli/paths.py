@@ -1,7 +1,6 @@
 """Which files go in and which come out: output names, clashes, the overwrite rule, atomic writes, mtime."""
 
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vqcodec.errors import MediaError, UsageError, VqcodecError
+from vqcodec.files import atomically
 
 from .console import explain, is_terminal
 
@@ -253,8 +253,7 @@ def taken(path: Path) -> bool:
 def replacing(target: Path, *, force: bool, stamp: os.stat_result | None = None) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when it is complete.
 
-    The bytes go to a temporary file in the same folder, renamed at the end, removed if anything is raised. A
-    symbolic link keeps pointing where it points. Folders are made as needed.
+    See `files.atomically`. A symbolic link keeps pointing where it points. Folders are made as needed.
 
     Args:
         target: the output.
@@ -270,31 +269,18 @@ def replacing(target: Path, *, force: bool, stamp: os.stat_result | None = None)
         return
     check_free(target, force)
     final = Path(os.path.realpath(target))
-    temporary = final.with_name(f".vqcodec-{secrets.token_hex(6)}.part")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        # Not mkstemp: its mode of 0600 would outlive the renaming, this one follows the umask.
-        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    except OSError as error:
-        raise _unwritable(target, error) from error
-    try:
-        with os.fdopen(handle, "w+b") as file:
+        with atomically(final) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if stamp is not None:
-            with suppress(OSError):
-                os.utime(temporary, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-        if final.exists():
-            with suppress(OSError):
-                temporary.chmod(stat.S_IMODE(final.stat().st_mode))
-        # Another process may have written it since.
-        check_free(target, force)
-        temporary.replace(final)
+            # Another process may have written it since.
+            check_free(target, force)
     except OSError as error:
-        raise _unwritable(target, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        message, hint, _ = explain(error)
+        raise MediaError(f"cannot write {target}: {message}", hint) from error
+    if stamp is not None:
+        with suppress(OSError):
+            os.utime(final, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
 
 def check_free(target: Path, force: bool, hint: str = "-f or --skip-existing") -> None:
@@ -307,11 +293,6 @@ def check_free(target: Path, force: bool, hint: str = "-f or --skip-existing") -
         raise MediaError(f"{target} is a folder", "-o another name")
     if taken(target) and not force:
         raise MediaError(f"{target} exists", hint)
-
-
-def _unwritable(target: Path, error: OSError) -> MediaError:
-    message, hint, _ = explain(error)
-    return MediaError(f"cannot write {target}: {message}", hint)
 
 
 def write_stdout(data: bytes) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import save as pack
 from torch import Tensor, nn
 
 from .errors import TrainingError, UsageError
-from .weights import write_atomically
+from .files import atomically
 
 
 @dataclass
@@ -41,7 +41,8 @@ def save(
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, pack(packed, {"clock": json.dumps(asdict(clock))}))
+    with atomically(path) as file:
+        file.write(pack(packed, {"clock": json.dumps(asdict(clock))}))
 
 
 def restore(path: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> Clock:

@@ -20,6 +20,7 @@ from typing import Any
 from . import competitors, media, pipeline, weights
 from .competitors import Ladder, as_pillow
 from .errors import MediaError, UsageError, VqcodecError
+from .files import atomically
 from .metrics import code_statistics, ms_ssim, psnr
 
 __all__ = [
@@ -242,13 +243,15 @@ def write_csv(rows: Sequence[Row], path: Source) -> None:
     writer = csv.DictWriter(text, tuple(rows[0]) if rows else COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    weights.write_atomically(Path(path), text.getvalue().encode())
+    with atomically(Path(path)) as file:
+        file.write(text.getvalue().encode())
 
 
 def write_json(rows: Sequence[Row], path: Source) -> None:
     """Rows of `evaluate` or `summary` as a JSON list; PSNR without error is null, as JSON has no infinity."""
     finite = [{key: None if value == math.inf else value for key, value in row.items()} for row in rows]
-    weights.write_atomically(Path(path), (json.dumps(finite, indent=1, allow_nan=False) + "\n").encode())
+    with atomically(Path(path)) as file:
+        file.write((json.dumps(finite, indent=1, allow_nan=False) + "\n").encode())
 
 
 def plot(rows: Sequence[Row], path: Source) -> None:
@@ -268,7 +271,7 @@ def plot(rows: Sequence[Row], path: Source) -> None:
     panels = [("psnr_db", "PSNR, dB"), ("ms_ssim", "MS-SSIM")]
     panels = [(name, label) for name, label in panels if _dots(rows, None, name)] or panels[:1]
     figure = Figure(figsize=(5.6 * len(panels), 4.6), layout="constrained")
-    kind, target = Path(path).suffix.lstrip(".").lower(), io.BytesIO()
+    kind = Path(path).suffix.lstrip(".").lower()
     if kind not in figure.canvas.get_supported_filetypes():
         raise UsageError(f"plots cannot be written as {kind or 'a file without suffix'}", "use .png or .svg")
     means = summary(rows)
@@ -282,8 +285,8 @@ def plot(rows: Sequence[Row], path: Source) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
-    figure.savefig(target, format=kind, dpi=150)
-    weights.write_atomically(Path(path), target.getvalue())
+    with atomically(Path(path)) as file:
+        figure.savefig(file, format=kind, dpi=150)
 
 
 def _points(

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 from . import checkpoints, weights
 from .errors import UsageError
+from .files import atomically
 from .models import MODELS
 from .models.vqvae import VQVAE, Config
 
@@ -101,7 +102,8 @@ class Plan:
     def write(self) -> None:
         """Put config.json into the run folder."""
         text = json.dumps({**asdict(self), "folder": str(self.folder)}, indent=2)
-        weights.write_atomically(self.folder / "config.json", (text + "\n").encode())
+        with atomically(self.folder / "config.json") as file:
+            file.write((text + "\n").encode())
 
 
 def new_plan(

@@ -25,6 +25,7 @@ from torch import Tensor
 from . import checkpoints, datasets, finishing, losses, weights
 from .checkpoints import Clock
 from .errors import TrainingError, UsageError
+from .files import atomically
 from .models import build
 from .plans import Plan, new_plan, resumed_plan
 from .quantizers import code_use
@@ -335,7 +336,8 @@ class Trainer:
         model = copy.deepcopy(weights.load(best, self.device))
         measured = finishing.complete(model, self.pictures.arrays, self.held_out.arrays, self.settings.seed)
         card = weights.save(model, self._card(measured), best)
-        weights.write_atomically(best.with_suffix(".json"), (json.dumps(card, indent=2) + "\n").encode())
+        with atomically(best.with_suffix(".json")) as file:
+            file.write((json.dumps(card, indent=2) + "\n").encode())
         finishing.plot_losses(self.plan.folder)
         self._say(event="end", best=str(best), **measured)
         return Run(self.plan.folder, best, card)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ModelError, UsageError
+from .files import atomically
 
 if TYPE_CHECKING:
     from .models.vqvae import VQVAE
@@ -102,7 +102,7 @@ def choose_device(device: str) -> str:
 def save(model: VQVAE, card: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Write one file that is the model: tensors, and the card with the fingerprint.
 
-    The file is complete or absent: it is written beside its place and renamed.
+    The file is complete or absent.
 
     Returns:
         The card as written.
@@ -112,21 +112,9 @@ def save(model: VQVAE, card: Mapping[str, Any], path: Path) -> dict[str, Any]:
     tensors = exported(model)
     card = {**card, "fingerprint": fingerprint(tensors, model.decoding, card["config"])}
     data = pack(tensors, {"card": json.dumps(card)})
-    write_atomically(path, data)
+    with atomically(path) as file:
+        file.write(data)
     return card
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file by these bytes, or leave it as it was."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def exported(model: VQVAE) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ import vqcodec
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"codec": "", "cli": "cli", "pretrained": "pretrained"}
 
-LEAVES = {"errors", "media", "tiling", "rangecoder", "container", "header", "binary", "metrics"}
+LEAVES = {"errors", "media", "tiling", "rangecoder", "container", "header", "binary", "metrics", "files"}
 """Anyone may import them; among themselves they import errors, and a container its own helpers."""
 
 HELPERS = {"container": {"header", "binary"}, "header": {"binary"}}
@@ -157,7 +157,9 @@ def test_leaves_import_errors_alone() -> None:
     assert not [target for _, part, target in edges() if part == "errors"]
 
 
-@pytest.mark.parametrize("part", ["container", "header", "binary", "errors", "rangecoder", "media", "cli"])
+@pytest.mark.parametrize(
+    "part", ["container", "header", "binary", "errors", "files", "rangecoder", "media", "cli"]
+)
 def test_no_torch_at_module_level(part: str) -> None:
     names = [name for name in MODULES if head(name) == part]
     assert names
@@ -176,7 +178,7 @@ def test_no_torch_at_module_level(part: str) -> None:
 
 
 def test_the_container_needs_the_standard_library_alone() -> None:
-    for name in ("container", "header", "binary", "errors"):
+    for name in ("container", "header", "binary", "errors", "files"):
         foreign = {head(target) for target in imported(name, MODULES[name])} - {"vqcodec", "__future__"}
         assert foreign <= set(sys.stdlib_module_names), name
 
