@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from vqcodec import container, evaluation, media, weights
 from vqcodec.competitors import COMPETITORS, Ladder
+from vqcodec.metrics import CodeUse, code_use
 
 COLUMNS = (
     "codec",
@@ -39,8 +40,8 @@ def main() -> None:
     options = parser.parse_args()
 
     size = weights.load(options.model).config.codes
-    # Per effort: all codes, and bits of chunk payloads, and what the integer frequencies promise for them.
-    codes: dict[int, list[np.ndarray]] = {effort: [] for effort in options.effort}
+    # Per effort: histogram of codes, bits of chunk payloads, what the integer frequencies promise for them.
+    counts = {effort: np.zeros(size, np.int64) for effort in options.effort}
     payload = dict.fromkeys(options.effort, 0)
     ideal = dict.fromkeys(options.effort, 0.0)
     rows = []
@@ -54,14 +55,14 @@ def main() -> None:
             )
             row |= {"file": str(path), "codec": f"{row['codec']}, effort {effort}"}
             rows.append(row)
-            codes[effort].append(encoded.codes)
+            counts[effort] += np.bincount(encoded.codes.ravel(), minlength=size)
             payload[effort] += 8 * container.read_info(encoded.data).code_bytes
             ideal[effort] += encoded.estimate_bits or math.nan
             if effort == options.effort[0]:
                 rows += [evaluation.compare(Ladder(original, name), row) for name in options.against]
     print(file=sys.stderr)
 
-    use = {effort: evaluation.code_statistics(codes[effort], size) for effort in options.effort}
+    use = {effort: code_use(counts[effort]) for effort in options.effort}
     print(f"{len(files)} pictures, whole, through real files; means of the pictures' figures.")
     if options.against:
         print(f"Other codecs at the bytes of effort {options.effort[0]}, picture by picture.")
@@ -74,9 +75,9 @@ def main() -> None:
             cells[0] += f" ({mean['unmatched']} pictures out of its range)" if mean["unmatched"] else ""
         else:
             effort = next(efforts)
-            cells += [f"{use[effort]['used']} of {size}", f"{use[effort]['perplexity']:.0f}"]
+            cells += [f"{use[effort].used} of {size}", f"{use[effort].perplexity:.0f}"]
             cells += [
-                f"{payload[effort] / use[effort]['codes']:.3f}",
+                f"{payload[effort] / use[effort].total:.3f}",
                 f"{payload[effort] / ideal[effort]:.4f}",
             ]
         cells += [f"{mean['encode_mps']:.2f}", f"{mean['decode_mps']:.2f}"]
@@ -95,8 +96,8 @@ def _number(value: float | None, digits: int) -> str:
     return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def _entropies(use: dict[int, dict[str, float]]) -> str:
-    return ", ".join(f"{figures['entropy_bits']:.3f}" for figures in use.values())
+def _entropies(use: dict[int, CodeUse]) -> str:
+    return ", ".join(f"{figures.entropy_bits:.3f}" for figures in use.values())
 
 
 if __name__ == "__main__":

@@ -21,22 +21,7 @@ from . import competitors, media, pipeline, weights
 from .competitors import Ladder, as_pillow
 from .errors import MediaError, UsageError, VqcodecError
 from .files import atomically
-from .metrics import code_statistics, ms_ssim, psnr
-
-__all__ = [
-    "COLUMNS",
-    "code_statistics",
-    "compare",
-    "evaluate",
-    "measure",
-    "ms_ssim",
-    "pictures",
-    "plot",
-    "psnr",
-    "summary",
-    "write_csv",
-    "write_json",
-]
+from .metrics import ms_ssim, psnr
 
 Row = dict[str, Any]
 Source = str | os.PathLike[str]

@@ -12,8 +12,9 @@ import PIL.Image
 import torch
 
 from .datasets import to_pixels, to_samples
+from .metrics import code_use, psnr, psnr_db
 from .models.vqvae import VQVAE
-from .quantizers import code_use, kmeans
+from .quantizers import kmeans
 from .tiling import pad_to_multiple
 
 VALIDATION_SIDE = 512
@@ -41,11 +42,11 @@ def validate(model: VQVAE, pictures: Sequence[np.ndarray], device: str) -> dict[
         window = _central(picture, model.stride)
         codes = model.analyse(to_samples(window[None]).to(device))
         decoded = to_pixels(model.synthesise(codes))[0]
-        error = np.square(decoded.astype(np.float32) - window).mean()
-        figures.append(10 * np.log10(255.0**2 / max(float(error), 1e-3)))
+        # Without any error it would be infinite, and so would the mean.
+        figures.append(min(psnr(window, decoded), psnr_db(1e-3, peak=255)))
         histogram += torch.bincount(codes.flatten().cpu(), minlength=levels)
-    used, perplexity = code_use(histogram)
-    return {"psnr_db": float(np.mean(figures)), "codes_used": used, "perplexity": perplexity}
+    use = code_use(histogram.numpy())
+    return {"psnr_db": float(np.mean(figures)), "codes_used": use.used, "perplexity": use.perplexity}
 
 
 @torch.inference_mode()
@@ -106,13 +107,13 @@ def complete(
         rates.append(encoded.bpp)
         figures.append(pipeline.verify(encoded))
         histogram += np.bincount(encoded.codes.ravel(), minlength=len(histogram))
-    used, perplexity = code_use(torch.from_numpy(histogram))
+    use = code_use(histogram)
     return {
         "quality": pipeline.QUALITY,
         "bpp": float(np.mean(rates)),
         "psnr_db": float(np.mean(figures)),
-        "codes_used": used,
-        "perplexity": perplexity,
+        "codes_used": use.used,
+        "perplexity": use.perplexity,
         "pictures": len(held_out),
     }
 

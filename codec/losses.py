@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,8 +25,3 @@ def codebook(latent: Tensor, quantized: Tensor) -> Tensor:
     Gradients reach the codebook only. Unit: squared units of the latents, per element.
     """
     return F.mse_loss(quantized, latent.detach())
-
-
-def psnr_db(squared_error: float, peak: float = 2.0) -> float:
-    """Peak signal-to-noise ratio in dB for a mean squared error; `peak` is the range of the samples."""
-    return math.inf if squared_error <= 0 else 10 * math.log10(peak * peak / squared_error)

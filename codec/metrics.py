@@ -6,7 +6,8 @@ Everything is computed in strips of rows: a picture of 100 megapixels needs litt
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,21 @@ MS_SSIM_MIN_SIDE = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
 STRIP_PIXELS = 2**19
 
 
+def psnr_db(squared_error: float, peak: float) -> float:
+    """Peak signal-to-noise ratio: 10 log10(peak^2 / MSE).
+
+    Args:
+        squared_error: mean over all samples.
+        peak: range of the samples: 255 for 8 bits, 2 for -1..1.
+
+    Returns:
+        dB; infinity where there is no error.
+    """
+    return math.inf if squared_error <= 0 else 10 * math.log10(peak * peak / squared_error)
+
+
 def psnr(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio over all samples of all channels: 10 log10(255^2 / MSE).
+    """Peak signal-to-noise ratio over all samples of all channels, see `psnr_db`.
 
     Args:
         a: uint8 [H, W, C].
@@ -44,7 +58,7 @@ def psnr(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
     for top, bottom in _strips(a.shape[0], a.shape[1] * a.shape[2]):
         difference = a[top:bottom].astype(np.int32) - b[top:bottom]
         error += int(np.sum(np.square(difference), dtype=np.int64))
-    return math.inf if error == 0 else 10 * math.log10(255**2 * a.size / error)
+    return psnr_db(error / a.size, 255)
 
 
 def ms_ssim(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float | None:
@@ -79,29 +93,32 @@ def ms_ssim(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float | None:
     return float(product.mean())
 
 
-def code_statistics(codes: Iterable[npt.NDArray[np.integer[Any]]], size: int) -> dict[str, float]:
-    """How a codebook is used over a whole set: one histogram of all arrays together.
+@dataclass(frozen=True)
+class CodeUse:
+    """How a codebook is used.
 
-    Args:
-        codes: integer arrays of any shape, values in 0..size-1.
-        size: entries of the codebook.
-
-    Returns:
-        `codes`: how many codes there are; `used`: how many different ones; `entropy_bits`: of the histogram,
-        in bits per code; `perplexity`: 2 ** entropy_bits.
-
-    Raises:
-        ValueError: a code lies outside the codebook.
+    Attributes:
+        total: how many codes there are.
+        used: how many different ones.
+        entropy_bits: of their histogram, in bits per code.
     """
-    histogram = np.zeros(size, dtype=np.int64)
-    for array in codes:
-        if array.size and not 0 <= int(array.min()) <= int(array.max()) < size:
-            raise ValueError(f"codes {array.min()}..{array.max()} do not index {size} codebook entries")
-        histogram += np.bincount(array.reshape(-1).astype(np.int64), minlength=size)
-    total = int(histogram.sum())
-    shares = histogram[histogram > 0] / max(total, 1)
-    entropy = float(-np.sum(shares * np.log2(shares))) + 0.0
-    return {"codes": total, "used": len(shares), "entropy_bits": entropy, "perplexity": 2**entropy}
+
+    total: int
+    used: int
+    entropy_bits: float
+
+    @property
+    def perplexity(self) -> float:
+        """2 to the entropy: as many codes, equally frequent, have the same."""
+        return float(2**self.entropy_bits)
+
+
+def code_use(counts: npt.NDArray[np.integer[Any]]) -> CodeUse:
+    """Sum up a histogram of codes, integers [K]."""
+    total = int(counts.sum())
+    shares = counts[counts > 0] / max(total, 1)
+    entropy_bits = float(-np.sum(shares * np.log2(shares))) + 0.0  # no -0.0
+    return CodeUse(total, len(shares), entropy_bits)
 
 
 def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from . import chunks, container, media, search, tiling, weights
+from . import chunks, container, media, metrics, search, tiling, weights
 from .container import Bitstream, Geometry
 from .datasets import to_pixels, to_samples
 from .errors import DamagedError, DamageWarning, LimitError, MediaError, ModelError, TargetError, UsageError
@@ -248,9 +248,7 @@ def verify(encoded: Encoded) -> float:
     codes = chunks.read(stream, encoded.codec)
     if not np.array_equal(codes, encoded.codes):
         raise DamagedError("the bitstream does not decode to the codes it was made from", "report this")
-    from .metrics import psnr
-
-    return psnr(synthesise(codes, encoded.codec, stream.geometry), encoded.image.samples)
+    return metrics.psnr(synthesise(codes, encoded.codec, stream.geometry), encoded.image.samples)
 
 
 def info(data: bytes | str | os.PathLike[str] | IO[bytes]) -> container.Info:

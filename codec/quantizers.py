@@ -110,10 +110,3 @@ class VectorQuantizer(nn.Module):
             self.ema_count[dead] = mean
             self.ema_sum[dead] = flat[picks] * mean
         return len(dead)
-
-
-def code_use(counts: Tensor) -> tuple[int, float]:
-    """Used codes and perplexity (2 to the entropy, in codes) of a histogram [K]."""
-    share = counts.double() / counts.sum().clamp(min=1)
-    entropy_bits = -(share * share.clamp(min=1e-300).log2()).sum()
-    return int((counts > 0).sum()), float(2**entropy_bits)

@@ -22,13 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checkpoints, datasets, finishing, losses, weights
+from . import checkpoints, datasets, finishing, weights
 from .checkpoints import Clock
 from .errors import TrainingError, UsageError
 from .files import atomically
+from .metrics import code_use, psnr_db
 from .models import build
 from .plans import Plan, new_plan, resumed_plan
-from .quantizers import code_use
 
 Report = Callable[[dict[str, Any]], None]
 LOG_EVERY = 100
@@ -296,16 +296,16 @@ class Trainer:
         return datasets.load(files, seed=settings.seed), datasets.load(held_out, whole=True)
 
     def _log(self) -> None:
-        used, perplexity = code_use(self._histogram)
+        use = code_use(self._histogram.numpy())
         mean = {name: total / self._summed for name, total in self._sums.items()}
         self._say(
             event="step",
             step=self.clock.step,
             progress=min(self._progress(), 1.0),
             seconds=round(self.clock.elapsed_seconds, 1),
-            psnr_db=losses.psnr_db(mean["distortion"]),
-            codes_used=used,
-            perplexity=perplexity,
+            psnr_db=psnr_db(mean["distortion"], peak=2),
+            codes_used=use.used,
+            perplexity=use.perplexity,
             restarted=self.clock.restarted,
             learning_rate=self.optimiser.param_groups[0]["lr"],
             **mean,
