@@ -57,8 +57,8 @@ class Ladder:
 
     original: media.Image
     codec: str
-    _files: dict[int, tuple[bytes, float]] = field(default_factory=dict)
-    _figures: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _files: dict[int, tuple[bytes, float]] = field(init=False, repr=False, default_factory=dict)
+    _figures: dict[int, dict[str, Any]] = field(init=False, repr=False, default_factory=dict)
 
     def at(self, size: int) -> dict[str, Any]:
         """What this codec gives at `size` bytes, from the two real files around that size.
@@ -116,7 +116,7 @@ class Ladder:
     def file(self, quality: int) -> tuple[bytes, float]:
         """The file at this quality, and the seconds its encoding took."""
         if quality not in self._files:
-            competitor, picture = COMPETITORS[self.codec], as_pillow(self.original)
+            competitor, picture = COMPETITORS[self.codec], _as_pillow(self.original)
             options = competitor.gray if self.original.channels == 1 else competitor.color
             target = io.BytesIO()
             started = time.perf_counter()
@@ -133,7 +133,7 @@ class Ladder:
         return {"matched": matched, "q_low": low, "q_high": high} | sizes
 
 
-def as_pillow(original: media.Image) -> PillowImage.Image:
+def _as_pillow(original: media.Image) -> PillowImage.Image:
     """The bare pixels, without metadata and alpha."""
     return PillowImage.fromarray(original.samples.squeeze(2) if original.channels == 1 else original.samples)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import competitors, media, pipeline, weights
-from .competitors import Ladder, as_pillow
+from .competitors import Ladder
 from .errors import MediaError, UsageError, VqcodecError
 from .files import atomically
 from .metrics import ms_ssim, psnr
@@ -133,9 +133,8 @@ def measure(
     Returns:
         The row (its "file" is None), what the encoder gave, and the decoded picture.
     """
-    picture = as_pillow(original)
-    # Its name is in the bitstream, so that the size is that of `vqcodec encode` for a file without metadata.
-    picture.format = original.source or None
+    # With its source, which is in the bitstream: the size is that of `vqcodec encode` without metadata.
+    picture = media.Image(original.samples, source=original.source)
     started = time.perf_counter()
     encoded = pipeline.encode_file(picture, model=model, quality=quality, effort=effort, device=device)
     encode_seconds = time.perf_counter() - started

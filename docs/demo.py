@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-from vqcodec import competitors, evaluation, media, pipeline
+from vqcodec import competitors, media, pipeline
 from vqcodec.metrics import psnr
 
 
@@ -27,11 +27,10 @@ def main() -> None:
     decoded = pipeline.decode(bitstream)
     decoded.save(folder / f"{photo.stem}.decoded.png")
 
-    row, _, _ = evaluation.measure(original)
     rows = [("raw RGB", original.samples.nbytes, None), (photo.name, photo.stat().st_size, None)]
     rows.append((encoded.model, len(encoded.data), psnr(original.samples, decoded.samples)))
     for name in competitors.COMPETITORS:
-        other = evaluation.compare(competitors.Ladder(original, name), row)
+        other = competitors.Ladder(original, name).at(len(encoded.data))
         rows.append((f"{name} at the same bytes", other["bytes"], other["psnr_db"]))
 
     pixels = original.width * original.height

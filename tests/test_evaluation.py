@@ -108,7 +108,7 @@ def codec(monkeypatch):
 
     def encode_file(source, *, model=None, quality=None, effort=1, device="auto"):
         calls.append({"model": model, "quality": quality, "effort": effort, "device": device})
-        data, _ = Ladder(image(source), "jpeg").file(int(20 * quality))
+        data, _ = Ladder(source, "jpeg").file(int(20 * quality))
         return Encoded(data, "other" if model == "other" else "fake", quality, 8.0 * len(data) - 80)
 
     def decode(data, *, model=None, device="auto"):
