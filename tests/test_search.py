@@ -52,10 +52,10 @@ def test_effort_zero_takes_the_nearest_codes(codec: VQVAE) -> None:
 
 
 def test_effort_one_saves_bits(codec: VQVAE) -> None:
-    samples = to_samples(np.stack([draw(64, 64, n) for n in (20, 21)]))
+    samples = to_samples(np.stack([draw(64, 64, n) for n in range(20, 40)]))
     rates = search.Rates.of(codec)
     nearest, cheap = (search.find_codes(codec, samples, effort, rates) for effort in (0, 1))
-    assert total_bits(codec, cheap) < 0.98 * total_bits(codec, nearest)
+    assert total_bits(codec, cheap) < 0.99 * total_bits(codec, nearest)
 
 
 @pytest.mark.parametrize("with_rates", [True, False])
