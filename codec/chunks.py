@@ -102,6 +102,6 @@ def _bits(codec: VQVAE) -> int:
 def _grey(codec: VQVAE) -> int:
     """The code that the encoder gives to the middle of a mid-grey picture."""
     side = codec.stride * (2 * codec.halo + 1)
-    grey = torch.zeros(1, 3, side, side, device=codec.quantizer.codebook.device)
+    grey = torch.zeros(1, 3, side, side, device=codec.device)
     with torch.inference_mode():
         return int(codec.analyse(grey)[0, codec.halo, codec.halo])

@@ -11,11 +11,14 @@ import numpy as np
 import PIL.Image
 import torch
 
+from . import media, pipeline
 from .datasets import to_pixels, to_samples
 from .metrics import code_use, psnr, psnr_db
 from .models.vqvae import VQVAE
+from .priors import static
 from .quantizers import kmeans
 from .tiling import pad_to_multiple
+from .weights import exported, fingerprint
 
 VALIDATION_SIDE = 512
 """Pictures are looked at in their central window of at most this side, in pixels."""
@@ -25,13 +28,12 @@ CLASSES = 32
 
 
 @torch.inference_mode()
-def validate(model: VQVAE, pictures: Sequence[np.ndarray], device: str) -> dict[str, Any]:
+def validate(model: VQVAE, pictures: Sequence[np.ndarray]) -> dict[str, Any]:
     """Mean of the pictures' PSNR after rounding to 8 bits, and the use of the codes over all of them.
 
     Args:
         model: in evaluation mode.
         pictures: uint8 [H, W, 3] each.
-        device: where the model is.
 
     Returns:
         "psnr_db", "codes_used", "perplexity".
@@ -40,7 +42,7 @@ def validate(model: VQVAE, pictures: Sequence[np.ndarray], device: str) -> dict[
     histogram, figures = torch.zeros(levels, dtype=torch.int64), []
     for picture in pictures:
         window = _central(picture, model.stride)
-        codes = model.analyse(to_samples(window[None]).to(device))
+        codes = model.analyse(to_samples(window[None]).to(model.device))
         decoded = to_pixels(model.synthesise(codes))[0]
         # Without any error it would be infinite, and so would the mean.
         figures.append(min(psnr(window, decoded), psnr_db(1e-3, peak=255)))
@@ -50,7 +52,7 @@ def validate(model: VQVAE, pictures: Sequence[np.ndarray], device: str) -> dict[
 
 
 @torch.inference_mode()
-def sample_grid(model: VQVAE, pictures: Sequence[np.ndarray], device: str) -> PIL.Image.Image:
+def sample_grid(model: VQVAE, pictures: Sequence[np.ndarray]) -> PIL.Image.Image:
     """Originals above their reconstructions, 128 pixels square each."""
     side = 128
     grid = PIL.Image.new("RGB", (side * len(pictures), 2 * side))
@@ -58,7 +60,8 @@ def sample_grid(model: VQVAE, pictures: Sequence[np.ndarray], device: str) -> PI
         window = picture[:side, :side]
         missing = ((0, side - window.shape[0]), (0, side - window.shape[1]), (0, 0))
         window = np.pad(window, missing, mode="edge")
-        decoded = to_pixels(model.synthesise(model.analyse(to_samples(window[None]).to(device))))[0]
+        codes = model.analyse(to_samples(window[None]).to(model.device))
+        decoded = to_pixels(model.synthesise(codes))[0]
         for row, pixels in enumerate((window, decoded)):
             grid.paste(PIL.Image.fromarray(pixels), (column * side, row * side))
     return grid
@@ -67,15 +70,12 @@ def sample_grid(model: VQVAE, pictures: Sequence[np.ndarray], device: str) -> PI
 @torch.inference_mode()
 def fit_static_prior(model: VQVAE, pictures: Sequence[np.ndarray], seed: int) -> None:
     """Count static tables over the codes of these pictures and attach them to the model."""
-    from .priors import static
-
     codebook = model.quantizer.codebook.detach().cpu().float()
     count = min(CLASSES, model.config.codes)
     generator = torch.Generator().manual_seed(seed)
     centres = kmeans(codebook, count, generator, rounds=50)
     classes = torch.cdist(codebook, centres).argmin(1).numpy().astype(np.uint8)
-    device = model.quantizer.codebook.device
-    regions = (_codes(model, picture, str(device)) for picture in pictures)
+    regions = (pipeline.analyse(picture, model, effort=0) for picture in pictures)
     model.prior = static.StaticPrior(static.fit(static.counts(regions, classes, count)), classes)
 
 
@@ -94,9 +94,6 @@ def complete(
         "quality" (the operating point), "bpp" and "psnr_db" (means over the pictures), "codes_used",
         "perplexity", "pictures".
     """
-    from . import media, pipeline
-    from .weights import exported, fingerprint
-
     fit_static_prior(model, training, seed)
     model.card["fingerprint"] = fingerprint(exported(model), model.decoding, model.card["config"])
     rates, figures = [], []
@@ -137,12 +134,6 @@ def plot_losses(folder: Path) -> None:
     quality.legend()
     use.legend()
     figure.savefig(folder / "loss-curve.png", dpi=100)
-
-
-def _codes(model: VQVAE, picture: np.ndarray, device: str) -> np.ndarray:
-    padded = pad_to_multiple(picture, model.stride)
-    codes: np.ndarray = model.analyse(to_samples(padded[None]).to(device))[0].cpu().numpy().astype(np.int32)
-    return codes
 
 
 def _central(picture: np.ndarray, stride: int) -> np.ndarray:

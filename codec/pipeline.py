@@ -286,7 +286,7 @@ def analyse(
     for number, block in enumerate(cut):
         window = pixels[tiling.scaled(block.outer, stride)]
         window = tiling.pad_to_multiple(np.broadcast_to(window, (*window.shape[:2], 3)), stride)
-        samples = to_samples(window[None]).to(_device(codec))
+        samples = to_samples(window[None]).to(codec.device)
         found = search.find_codes(codec, samples, effort, rates)
         codes[block.inner] = found[0].cpu().numpy()[block.within]
         if progress:
@@ -309,7 +309,7 @@ def synthesise(
     height, width = codes.shape
     cut = tiling.blocks(height, width, codec.halo, area)
     for number, block in enumerate(cut):
-        window = torch.from_numpy(codes[block.outer].astype(np.int64)).to(_device(codec))
+        window = torch.from_numpy(codes[block.outer].astype(np.int64)).to(codec.device)
         decoded = codec.synthesise(window[None])
         rows, columns = tiling.scaled(block.within, stride)
         decoded = decoded[:, :, rows, columns]
@@ -333,10 +333,6 @@ def _alpha(stream: Bitstream, salvage: bool) -> np.ndarray | None:
             raise
         warnings.warn("damaged in box alpha", DamageWarning, stacklevel=3)
         return None
-
-
-def _device(codec: VQVAE) -> torch.device:
-    return codec.quantizer.codebook.device
 
 
 def _codec_for(stream: Bitstream, model: str | os.PathLike[str] | None, device: str) -> VQVAE:

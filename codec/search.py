@@ -45,10 +45,9 @@ class Rates:
         """The rates of a model's static tables; None where it has none."""
         if codec.prior is None:
             return None
-        device = codec.quantizer.codebook.device
-        frequencies = torch.from_numpy(codec.prior.tables.astype("int32")).to(device) + 1
+        frequencies = torch.from_numpy(codec.prior.tables.astype("int32")).to(codec.device) + 1
         total = frequencies.sum(2, keepdim=True)
-        classes = torch.from_numpy(codec.prior.classes.astype("int64")).to(device)
+        classes = torch.from_numpy(codec.prior.classes.astype("int64")).to(codec.device)
         return cls(
             F.pad(-(frequencies / total).log2(), (0, 1)),
             F.pad(classes, (0, 1), value=codec.prior.class_count),

@@ -315,10 +315,10 @@ class Trainer:
 
     def _validate(self) -> None:
         pictures = self.held_out.arrays[:VALIDATION_PICTURES]
-        result = finishing.validate(self.average, pictures, self.device)
+        result = finishing.validate(self.average, pictures)
         best = result["psnr_db"] > self.clock.best_psnr_db
         self._say(event="validation", step=self.clock.step, best=best, **result)
-        grid = finishing.sample_grid(self.average, pictures[:8], self.device)
+        grid = finishing.sample_grid(self.average, pictures[:8])
         grid.save(self.plan.folder / "samples" / f"step-{self.clock.step:09d}.png")
         if best:
             self.clock.best_psnr_db = result["psnr_db"]

@@ -8,10 +8,13 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as pack
 
 from .errors import ModelError, UsageError
 from .files import atomically
@@ -28,9 +31,7 @@ MINIMUM_HALF = 1024
 
 def folder() -> Path:
     """Where the shipped weights lie, in a checkout as in an installed package."""
-    from importlib.resources import files
-
-    return Path(str(files("vqcodec.pretrained")))
+    return Path(str(resources.files("vqcodec.pretrained")))
 
 
 def shipped() -> list[dict[str, Any]]:
@@ -107,8 +108,6 @@ def save(model: VQVAE, card: Mapping[str, Any], path: Path) -> dict[str, Any]:
     Returns:
         The card as written.
     """
-    from safetensors.numpy import save as pack
-
     tensors = exported(model)
     card = {**card, "fingerprint": fingerprint(tensors, model.decoding, card["config"])}
     data = pack(tensors, {"card": json.dumps(card)})
@@ -145,8 +144,6 @@ def fingerprint(
 
 
 def _open(path: Path) -> tuple[dict[str, Any], Any]:
-    from safetensors import SafetensorError, safe_open
-
     try:
         file = safe_open(path, framework="numpy")
         card = json.loads((file.metadata() or {})["card"])  # type: ignore[no-untyped-call]

@@ -500,7 +500,7 @@ def test_from_given_weights(small_run: training.Run, photos: Path, tmp_path: Pat
     assert child[:-1] == parent
     assert " -m vqvae-image --from best.safetensors " in child[-1]
     _, held_out = datasets.load_split(datasets.entries([photos]), 0.05, 0)
-    wanted = finishing.validate(weights.load(small_run.best), held_out.arrays, "cpu")
+    wanted = finishing.validate(weights.load(small_run.best), held_out.arrays)
     first = metrics(run.folder, "validation")[0]
     assert {name: first[name] for name in wanted} == wanted
     with pytest.raises(UsageError, match="no setting 'codes' that --from leaves open"):

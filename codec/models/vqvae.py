@@ -138,6 +138,11 @@ class VQVAE(nn.Module):
         """Codes around a block that its samples, or its codes, can depend on."""
         return max(self.config.encoder_blocks, self.config.decoder_blocks) + 3
 
+    @property
+    def device(self) -> torch.device:
+        """Where the networks run."""
+        return self.quantizer.codebook.device
+
     def latents(self, samples: Tensor) -> Tensor:
         """z_e(x): [B, 3, H, W] -> [B, D, H / 4, W / 4]."""
         latents: Tensor = self.encoder(samples)
