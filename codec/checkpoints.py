@@ -33,16 +33,23 @@ class Clock:
 
 
 def save(
-    path: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, clock: Clock
+    folder: Path,
+    model: nn.Module,
+    average: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    clock: Clock,
+    keep: int,
 ) -> None:
-    """Write a checkpoint, complete or not at all."""
+    """Write the checkpoint of this step, complete or not at all, and delete all but the last `keep`."""
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average/{k}": v for k, v in average.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomically(path) as file:
+    with atomically(folder / f"step-{clock.step:09d}.safetensors") as file:
         file.write(pack(packed, {"clock": json.dumps(asdict(clock))}))
+    for old in _written(folder)[: -max(keep, 1)]:
+        old.unlink()
 
 
 def restore(path: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> Clock:
@@ -76,7 +83,7 @@ def newest(folder: Path) -> Path:
     Raises:
         UsageError: there is none.
     """
-    found = sorted(folder.glob("step-*.safetensors"))
+    found = _written(folder)
     if not found:
         raise UsageError(f"{folder}: no checkpoint to resume from", "start a new run")
     return found[-1]
@@ -87,10 +94,9 @@ def step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the last `keep` checkpoints."""
-    for old in sorted(folder.glob("step-*.safetensors"))[: -max(keep, 1)]:
-        old.unlink()
+def _written(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, by step."""
+    return sorted(folder.glob("step-*.safetensors"))
 
 
 def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:

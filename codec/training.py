@@ -326,9 +326,8 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         folder = self.plan.folder / "checkpoints"
-        path = folder / f"step-{self.clock.step:09d}.safetensors"
-        checkpoints.save(path, self.model, self.average, self.optimiser, self.clock)
-        checkpoints.prune(folder, self.settings.keep_checkpoints)
+        keep = self.settings.keep_checkpoints
+        checkpoints.save(folder, self.model, self.average, self.optimiser, self.clock, keep)
 
     def _finish(self) -> Run:
         best = self.plan.folder / "best.safetensors"
