@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import media
 from .errors import MediaError, MediaWarning, TrainingError, UsageError
+from .tiling import extend
 
 WINDOW = 512
 """Side of the windows, in pixels, that pictures larger than this are cut into."""
@@ -141,10 +142,7 @@ class Pictures:
             height, width = picture.shape[:2]
             top = rng.integers(max(height - crop, 0) + 1)
             left = rng.integers(max(width - crop, 0) + 1)
-            piece = picture[top : top + crop, left : left + crop]
-            missing = (crop - piece.shape[0], crop - piece.shape[1])
-            if any(missing):
-                piece = np.pad(piece, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+            piece = extend(picture[top : top + crop, left : left + crop], crop, crop)
             out[n] = piece[:, ::-1] if rng.random() < 0.5 else piece
         return to_samples(out)
 

@@ -17,7 +17,7 @@ from .metrics import code_use, psnr, psnr_db
 from .models.vqvae import VQVAE
 from .priors import static
 from .quantizers import kmeans
-from .tiling import pad_to_multiple
+from .tiling import extend, pad_to_multiple
 from .weights import exported, fingerprint
 
 VALIDATION_SIDE = 512
@@ -57,9 +57,7 @@ def sample_grid(model: VQVAE, pictures: Sequence[np.ndarray]) -> PIL.Image.Image
     side = 128
     grid = PIL.Image.new("RGB", (side * len(pictures), 2 * side))
     for column, picture in enumerate(pictures):
-        window = picture[:side, :side]
-        missing = ((0, side - window.shape[0]), (0, side - window.shape[1]), (0, 0))
-        window = np.pad(window, missing, mode="edge")
+        window = extend(picture[:side, :side], side, side)
         codes = model.analyse(to_samples(window[None]).to(model.device))
         decoded = to_pixels(model.synthesise(codes))[0]
         for row, pixels in enumerate((window, decoded)):

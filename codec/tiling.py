@@ -95,10 +95,16 @@ def regions(height: int, width: int, side: int) -> list[tuple[slice, slice]]:
     ]
 
 
+def extend(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Repeat the last row and column of [H, W, C] until it is at least as high and wide as this."""
+    below, right = max(height - pixels.shape[0], 0), max(width - pixels.shape[1], 0)
+    return np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge") if below or right else pixels
+
+
 def pad_to_multiple(pixels: np.ndarray, multiple: int) -> np.ndarray:
     """Extend [H, W, C] by its last row and column until both sides are multiples."""
-    missing = ((0, -pixels.shape[0] % multiple), (0, -pixels.shape[1] % multiple), (0, 0))
-    return np.pad(pixels, missing, mode="edge") if missing[0][1] or missing[1][1] else pixels
+    height, width = pixels.shape[:2]
+    return extend(pixels, height + -height % multiple, width + -width % multiple)
 
 
 def _edges(length: int, longest: int) -> list[tuple[int, int]]:

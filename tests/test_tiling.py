@@ -34,3 +34,6 @@ def test_padding_repeats_the_edge() -> None:
     assert padded.shape == (8, 4, 1)
     assert (padded[5:, :3] == pixels[4]).all() and (padded[:5, 3] == pixels[:, 2]).all()
     assert tiling.pad_to_multiple(pixels[:4, :2], 2).shape == (4, 2, 1)
+    assert np.array_equal(tiling.extend(pixels, 8, 4), padded)
+    assert tiling.extend(pixels, 2, 9).shape == (5, 9, 1), "what is large enough stays as it is"
+    assert tiling.extend(pixels, 5, 3) is pixels
