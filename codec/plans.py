@@ -14,13 +14,12 @@ from . import checkpoints, weights
 from .errors import UsageError
 from .files import atomically
 from .models import MODELS
-from .models.vqvae import VQVAE, Config
+from .models.vqvae import RANGES as MODEL_RANGES
+from .models.vqvae import TRAINING_ONLY, VQVAE, Config
 
-TRAINING_ONLY = {"commitment", "decay", "restart_below", "restart_until"}
-"""Settings of a model that do not change what its weights mean."""
-
-_MANY, _TINY, _ALMOST_ONE = 1 << 31, 1e-12, 1 - 1e-9
+_MANY, _TINY = 1 << 31, 1e-12
 RANGES: dict[str, tuple[float, float]] = {
+    **MODEL_RANGES,
     "steps": (1, _MANY),
     "time_budget": (_TINY, _MANY),
     "batch": (1, _MANY),
@@ -28,22 +27,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "learning_rate": (_TINY, 1e38),
     "warmup": (0, _MANY),
     "seed": (0, _MANY - 1),
-    "average": (0, _ALMOST_ONE),
+    "average": (0, 1 - 1e-9),
     "clip": (_TINY, 1e38),
     "checkpoint_every": (1, _MANY),
     "keep_checkpoints": (1, _MANY),
-    "encoder_width": (1, 1 << 14),
-    "encoder_hidden": (1, 1 << 14),
-    "encoder_blocks": (0, 100),
-    "decoder_width": (1, 1 << 14),
-    "decoder_hidden": (1, 1 << 14),
-    "decoder_blocks": (0, 100),
-    "codes": (2, (1 << 16) - 1),
-    "code_dim": (1, 3 * VQVAE.stride**2),
-    "decay": (0, _ALMOST_ONE),
-    "restart_below": (0, 1),
-    "restart_until": (0, 1),
-    "commitment": (0, 1e38),
 }
 """Setting -> the smallest and the largest value that a training can work with."""
 
@@ -83,7 +70,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run is determined by; this is its config.json."""
+    """All that a run is determined by; this is its config.json.
+
+    Attributes:
+        name: of the settings that it began with, a key of `models.MODELS`.
+        folder: everything the run writes.
+        data: absolute paths of folders, tar files, pictures.
+        start: absolute path of the weights to begin with, or None.
+        model: settings of the model.
+        settings: of the training.
+        chain: commands that lead to these weights, those of the weights to begin with first.
+        note: a line for the model card.
+    """
 
     name: str
     folder: Path
@@ -130,12 +128,12 @@ def new_plan(
     if not data:
         raise UsageError("no folder or tar file to train on", "vqcodec train FOLDER -m " + name)
     chain: list[str] = []
-    model = _from_json(Config, saved.get("model", {}), MODELS[name])
+    model = _from_json(saved.get("model", {}), MODELS[name])
     if start is not None:
         card = weights.read_card(weights.locate(start))
-        model = _from_json(Config, card["config"], MODELS[name])
+        model = _from_json(card["config"], MODELS[name])
         chain = list(card["training"]["chain"])
-    settings = replace(_from_json(Settings, saved.get("settings", {}), Settings()), **given)
+    settings = replace(_from_json(saved.get("settings", {}), Settings()), **given)
     for key, text in overrides.items():
         if key in (TRAINING_ONLY if start is not None else {f.name for f in fields(Config)}):
             model = replace(model, **{key: _parse(Config, key, text)})
@@ -146,7 +144,7 @@ def new_plan(
                 f"no setting '{key}'" + (" that --from leaves open" if start else ""), "see config.json"
             )
     _check(model, settings)
-    if not _is_number(settings.validation):
+    if held_out_share(settings.validation) is None:
         settings = replace(settings, validation=str(Path(settings.validation).resolve()))
     folder = Path(output) if output is not None else _free_folder(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -167,7 +165,7 @@ def resumed_plan(folder: Path, given: dict[str, Any], overrides: dict[str, str])
     """
     saved = _read_config(folder / "config.json")
     step = checkpoints.step_of(checkpoints.newest(folder / "checkpoints"))
-    if not _is_number(given.get("validation", "0")):
+    if "validation" in given and held_out_share(given["validation"]) is None:
         given = {**given, "validation": str(Path(given["validation"]).resolve())}
     changed = {k: v for k, v in given.items() if saved["settings"].get(k) != v}
     fixed = set(changed) - {"time_budget", "steps", "checkpoint_every", "keep_checkpoints"}
@@ -176,17 +174,23 @@ def resumed_plan(folder: Path, given: dict[str, Any], overrides: dict[str, str])
         raise UsageError(f"--resume cannot change {', '.join(sorted(fixed))}", "start a new run with --from")
     if "steps" in changed and "time_budget" not in changed:
         changed["time_budget"] = None
-    settings = replace(_from_json(Settings, saved["settings"], Settings()), **changed)
-    model = _from_json(Config, saved["model"], Config())
+    settings = replace(_from_json(saved["settings"], Settings()), **changed)
+    model = _from_json(saved["model"], Config())
     model = replace(model, **{key: _parse(Config, key, text) for key, text in overrides.items()})
     _check(model, settings)
     chain = list(saved["chain"])
     if changed or overrides:
-        limits = {k: v for k, v in changed.items() if v is not None}
-        options = "".join(f" --{k.replace('_', '-')} {_duration(k, v)}" for k, v in limits.items())
-        options += "".join(f" --set {k}={v}" for k, v in overrides.items())
-        chain.append(f"vqcodec train --resume $RUN{options}  # from step {step}")
+        words = _words({k: v for k, v in changed.items() if v is not None}, overrides)
+        chain.append(" ".join(["vqcodec train --resume $RUN", *words]) + f"  # from step {step}")
     return Plan(saved["name"], folder, saved["data"], saved["start"], model, settings, chain, saved["note"])
+
+
+def held_out_share(validation: str) -> float | None:
+    """The share of the files that `Settings.validation` states; None where it names a folder or tar file."""
+    try:
+        return float(validation)
+    except ValueError:
+        return None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -201,9 +205,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     return saved
 
 
-def _from_json(kind: type, values: Mapping[str, Any], default: Any) -> Any:
-    known = {f.name for f in fields(kind)}
-    unknown = set(values) - known
+def _from_json(values: Mapping[str, Any], default: Any) -> Any:
+    unknown = set(values) - {f.name for f in fields(default)}
     if unknown:
         raise UsageError(f"unknown settings {', '.join(sorted(unknown))}", "made by another version?")
     return replace(default, **values)
@@ -241,18 +244,9 @@ def _check(model: Config, settings: Settings) -> None:
                 raise UsageError(f"{name} is {value}", f"give {low:g} to {high:g}")
     if settings.crop % VQVAE.stride:
         raise UsageError(f"crop is {settings.crop}", f"give a multiple of {VQVAE.stride}")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _duration(key: str, value: Any) -> str:
-    return f"{value / 60:g}m" if key == "time_budget" else str(value)
+    share = held_out_share(settings.validation)
+    if share is not None and not 0 < share < 1:
+        raise UsageError(f"--validation {settings.validation}", "a folder, or a share between 0 and 1")
 
 
 def _command(
@@ -270,15 +264,25 @@ def _command(
         words += ["--from", shlex.quote(Path(start).name)]
     if config is not None:
         words += ["--config", shlex.quote(Path(config).name)]
-    for key, value in given.items():
-        named = key == "validation" and not _is_number(value)
-        text = _below_data(value) if named else _duration(key, value)
-        words += ["--lr" if key == "learning_rate" else f"--{key.replace('_', '-')}", text]
-    for key, text in overrides.items():
-        words += ["--set", f"{key}={text}"]
+    words += _words(given, overrides)
     if note:
         words += ["--note", shlex.quote(note)]
     return " ".join(words)
+
+
+def _words(given: Mapping[str, Any], overrides: Mapping[str, str]) -> list[str]:
+    """Options of `training.train` as the command line takes them."""
+    words = []
+    for key, value in given.items():
+        text = str(value)
+        if key == "time_budget":
+            text = f"{value / 60:g}m"
+        if key == "validation" and held_out_share(value) is None:
+            text = _below_data(value)
+        words += ["--lr" if key == "learning_rate" else f"--{key.replace('_', '-')}", text]
+    for key, value in overrides.items():
+        words += ["--set", f"{key}={value}"]
+    return words
 
 
 def _below_data(path: str | Path) -> str:

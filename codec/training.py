@@ -28,7 +28,7 @@ from .errors import TrainingError, UsageError
 from .files import atomically
 from .metrics import code_use, psnr_db
 from .models import build
-from .plans import Plan, new_plan, resumed_plan
+from .plans import Plan, held_out_share, new_plan, resumed_plan
 
 Report = Callable[[dict[str, Any]], None]
 LOG_EVERY = 100
@@ -279,21 +279,13 @@ class Trainer:
     def _load_data(self) -> tuple[datasets.Pictures, datasets.Pictures]:
         settings = self.settings
         files = datasets.entries([Path(p) for p in self.plan.data])
-        try:
-            fraction = float(settings.validation)
-        except ValueError:
+        share = held_out_share(settings.validation)
+        if share is None:
             held_out = datasets.entries([Path(settings.validation)])
-        else:
-            if not 0 < fraction < 1:
-                raise UsageError(
-                    f"--validation {settings.validation}", "a folder, or a share between 0 and 1"
-                )
-            if len(files) < 2:
-                raise TrainingError(
-                    f"{len(files)} files are too few to train on", "give at least two pictures"
-                )
-            return datasets.load_split(files, fraction, settings.seed)
-        return datasets.load(files, seed=settings.seed), datasets.load(held_out, whole=True)
+            return datasets.load(files, seed=settings.seed), datasets.load(held_out, whole=True)
+        if len(files) < 2:
+            raise TrainingError(f"{len(files)} files are too few to train on", "give at least two pictures")
+        return datasets.load_split(files, share, settings.seed)
 
     def _log(self) -> None:
         use = code_use(self._histogram.numpy())

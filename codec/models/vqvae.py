@@ -94,6 +94,25 @@ PAPER = Config(
 )
 """The paper's own setting (section 4.1): 128x128x3 -> 32x32x1, K = 512, 256 hidden units, beta = 0.25."""
 
+TRAINING_ONLY = {"commitment", "decay", "restart_below", "restart_until"}
+"""Settings that do not change what the weights mean."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    "encoder_width": (1, 1 << 14),
+    "encoder_hidden": (1, 1 << 14),
+    "encoder_blocks": (0, 100),
+    "decoder_width": (1, 1 << 14),
+    "decoder_hidden": (1, 1 << 14),
+    "decoder_blocks": (0, 100),
+    "codes": (2, (1 << 16) - 1),
+    "code_dim": (1, 48),  # the samples of a block: 4 x 4 x RGB
+    "decay": (0, 1 - 1e-9),
+    "restart_below": (0, 1),
+    "restart_until": (0, 1),
+    "commitment": (0, 1e38),
+}
+"""Setting -> the smallest and the largest value that a training can work with."""
+
 
 class VQVAE(nn.Module):
     """Encoder, quantizer and decoder.
