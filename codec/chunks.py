@@ -10,11 +10,11 @@ import torch
 from . import rangecoder, tiling
 from .container import RAW, REGION, STATIC, Bitstream, Chunk
 from .errors import DamagedError, DamageWarning, ModelError
-from .models.vqvae import VQVAE
+from .models.base import Codec
 from .priors import base
 
 
-def write(codes: np.ndarray, codec: VQVAE) -> list[Chunk | None]:
+def write(codes: np.ndarray, codec: Codec) -> list[Chunk | None]:
     """Each region of codes, int32 [h, w] in all, by static tables or packed, whichever is smaller."""
     parts, bits = split(codes), _bits(codec)
     if codec.prior is None:
@@ -27,7 +27,7 @@ def write(codes: np.ndarray, codec: VQVAE) -> list[Chunk | None]:
     ]
 
 
-def read(stream: Bitstream, codec: VQVAE, *, salvage: bool = False) -> np.ndarray:
+def read(stream: Bitstream, codec: Codec, *, salvage: bool = False) -> np.ndarray:
     """Entropy-decode all chunks: int32 [h, w].
 
     Args:
@@ -72,7 +72,7 @@ def split(codes: np.ndarray) -> list[np.ndarray]:
 
 
 def _regions(
-    prior: int, payloads: list[bytes], shapes: list[tuple[int, int]], codec: VQVAE
+    prior: int, payloads: list[bytes], shapes: list[tuple[int, int]], codec: Codec
 ) -> list[np.ndarray | None]:
     """Decode payloads, all together if they are sound; None for each that is not."""
     try:
@@ -88,18 +88,19 @@ def _regions(
         return [_regions(prior, [data], [shape], codec)[0] for data, shape in pairs]
 
 
-def _unpacked(payload: bytes, shape: tuple[int, int], codec: VQVAE) -> np.ndarray:
+def _unpacked(payload: bytes, shape: tuple[int, int], codec: Codec) -> np.ndarray:
     codes = rangecoder.unpack_raw(payload, shape[0] * shape[1], _bits(codec))
     if codes.max() >= codec.config.codes:
         raise DamagedError(f"a code beyond the {codec.config.codes} there are")
     return codes.reshape(shape)
 
 
-def _bits(codec: VQVAE) -> int:
-    return max(1, (codec.config.codes - 1).bit_length())
+def _bits(codec: Codec) -> int:
+    levels: int = codec.config.codes
+    return max(1, (levels - 1).bit_length())
 
 
-def _grey(codec: VQVAE) -> int:
+def _grey(codec: Codec) -> int:
     """The code that the encoder gives to the middle of a mid-grey picture."""
     side = codec.stride * (2 * codec.halo + 1)
     grey = torch.zeros(1, 3, side, side, device=codec.device)

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -339,7 +339,7 @@ class Trainer:
             "name": plan.weights_name,
             "medium": model.medium,
             "method": model.method,
-            "config": model.settings(),
+            "config": asdict(model.config),
             "parameters": sum(p.numel() for p in model.parameters()),
             "measured": {"validation": dict(measured)},
             "training": {

@@ -159,14 +159,13 @@ def _open(path: Path) -> tuple[dict[str, Any], Any]:
 def _load(path: Path, _modified: int, device: str) -> VQVAE:
     import torch
 
-    from .models import build
-    from .models.vqvae import Config
+    from .models import from_card
     from .priors.static import StaticPrior
 
     card, file = _open(path)
     try:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = build(Config(**card["config"]))
+        model = from_card(card)
         state = model.state_dict()
         for name in state:
             if not name.startswith("quantizer.ema_"):

@@ -119,6 +119,7 @@ def test_the_walk_sees_what_it_should() -> None:
         ("weights", "models"),  # inside a function
         ("models.vqvae", "losses"),  # two dots
         ("models.vqvae", "priors"),  # for type checkers
+        ("models.base", "priors"),
         ("finishing", "pipeline"),
         ("cli.encode", "pipeline"),
         ("media.reading", "errors"),

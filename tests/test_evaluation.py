@@ -5,7 +5,7 @@ import io
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -290,7 +290,8 @@ def weights_file(tmp_path):
     model = build(Config(codes=32, code_dim=4, **small)).eval()
     crops = torch.stack([to_samples(photo(64, 64, seed=n)[None])[0] for n in range(8)])
     model.start(lambda number: crops, torch.Generator().manual_seed(0))
-    card = {"name": "linear", "config": model.settings(), "points": [{"quality": 3}]}
+    card = {"name": "linear", "medium": model.medium, "method": model.method, "points": [{"quality": 3}]}
+    card |= {"config": asdict(model.config)}
     weights.save(model, card, tmp_path / "linear.safetensors")
     return tmp_path / "linear.safetensors"
 

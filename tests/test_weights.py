@@ -193,6 +193,16 @@ def test_weights_that_contradict_their_card(
     assert caught.value.exit_code == 1
 
 
+def test_a_method_to_come(small: str, tmp_path: Path) -> None:
+    for field in ({"method": "VQ-VAE-3"}, {"medium": "audio"}):
+        path = rewrite(small, tmp_path / "later.safetensors", {}, **field)
+        with pytest.raises(
+            ModelError, match="small is a VQ-VAE(-3)? for (image|audio), unknown here"
+        ) as caught:
+            weights.load(path)
+        assert caught.value.hint == "upgrade"
+
+
 def test_a_missing_tensor_is_told(small: str, tmp_path: Path) -> None:
     tensors = load_file(small)
     del tensors["decoder.0.bias"]

@@ -21,7 +21,7 @@ Two departures from the paper, each a setting:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -124,7 +124,7 @@ class VQVAE(nn.Module):
     medium = "image"
     method = "VQ-VAE"
     stride = 4
-    decoding = ("decoder.", "quantizer.codebook", "pca_")
+    decoding: tuple[str, ...] = ("decoder.", "quantizer.codebook", "pca_")
     """Prefixes of the tensors that a decoder needs; the fingerprint is taken over them."""
 
     pca_mean: Tensor
@@ -243,10 +243,6 @@ class VQVAE(nn.Module):
             outputs = torch.cat([_block_vectors(self.latents(draw(i))) for i in range(64, 80)])
             picks = torch.randperm(len(outputs), generator=generator)[:50_000]
             self.quantizer.set_codebook(kmeans(outputs[picks].cpu(), self.config.codes, generator))
-
-    def settings(self) -> dict[str, Any]:
-        """The configuration as plain values, for the model card."""
-        return asdict(self.config)
 
 
 def _block_vectors(maps: Tensor) -> Tensor:
