@@ -62,12 +62,12 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("ema_count", torch.ones(size))
         self.register_buffer("ema_sum", self.codebook.detach().clone())
 
-    def set_codebook(self, vectors: Tensor) -> None:
-        """Start from these codes, [K, D], each as if chosen equally often."""
-        with torch.no_grad():
-            self.codebook.copy_(vectors)
-            self.ema_count.fill_(1.0)
-            self.ema_sum.copy_(vectors)
+    @torch.no_grad()
+    def set_codebook(self, vectors: Tensor, count: float = 1.0) -> None:
+        """Start from these codes, [K, D], each as if it were chosen `count` times a step."""
+        self.codebook.copy_(vectors)
+        self.ema_count.fill_(count)
+        self.ema_sum.copy_(vectors * count)
 
     def encode(self, latents: Tensor) -> Tensor:
         """Nearest codes: [B, D, H, W] -> int64 [B, H, W]."""

@@ -143,16 +143,15 @@ class Trainer:
         torch.manual_seed(self.settings.seed)
         self.model = build(plan.model)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if fresh and plan.start is None:
-            self.model.start(self._start_batch, self._generator(0))
-        elif fresh and plan.start is not None:
-            self.model.load_state_dict(weights.load(plan.start, "cpu").state_dict(), strict=True)
-            counts = self.model.quantizer.ema_count
-            self.model.quantizer.set_codebook(self.model.quantizer.codebook.detach().clone())
-            counts.fill_(
-                self.settings.batch * (self.settings.crop // self.model.stride) ** 2 / plan.model.codes
-            )
-            self.model.quantizer.ema_sum.mul_(counts[:, None])
+        if fresh:
+            if plan.start is None:
+                self.model.start(self._start_batch, self._generator(0))
+            else:
+                self.model.load_state_dict(weights.load(plan.start, "cpu").state_dict(), strict=True)
+                # Weights hold no counts: every code starts with its share of a batch.
+                codes = self.settings.batch * (self.settings.crop // self.model.stride) ** 2
+                quantizer = self.model.quantizer
+                quantizer.set_codebook(quantizer.codebook.detach(), codes / plan.model.codes)
         self.model.to(device)
         self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)

@@ -44,6 +44,15 @@ def test_moving_average_step_is_that_of_the_paper() -> None:
     assert torch.allclose(quantizer.codebook, expected)
 
 
+def test_a_codebook_starts_with_the_weight_it_is_given() -> None:
+    quantizer = VectorQuantizer(2, 1, moving_average=True, decay=0.5, restart_below=0.03)
+    quantizer.set_codebook(torch.tensor([[3.0], [10.0]]), count=4.0)
+    assert (quantizer.ema_count.tolist(), quantizer.ema_sum.tolist()) == ([4.0, 4.0], [[12.0], [40.0]])
+    latents = torch.tensor([6.0, 6.0]).view(1, 1, 1, 2)
+    quantizer.update(latents, quantizer.encode(latents), restart=False, generator=generator())
+    assert quantizer.codebook.tolist() == [[4.0], [10.0]], "four of 3 and two of 6"
+
+
 def test_decay_counts_for_a_codebook_that_is_learned_by_the_loss_too() -> None:
     quantizer = VectorQuantizer(2, 1, moving_average=False, decay=0.6, restart_below=0.03)
     quantizer.set_codebook(torch.tensor([[0.0], [10.0]]))
