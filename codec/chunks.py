@@ -16,7 +16,7 @@ from .priors import base
 
 def write(codes: np.ndarray, codec: Codec) -> list[Chunk | None]:
     """Each region of codes, int32 [h, w] in all, by static tables or packed, whichever is smaller."""
-    parts, bits = split(codes), _bits(codec)
+    parts, bits = _split(codes), _bits(codec)
     if codec.prior is None:
         return [Chunk(RAW, rangecoder.pack_raw(part, bits)) for part in parts]
     return [
@@ -43,17 +43,18 @@ def read(stream: Bitstream, codec: Codec, *, salvage: bool = False) -> np.ndarra
     places = tiling.regions(height, width, REGION)
     shapes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in places]
     codes = np.full((height, width), _grey(codec) if None in stream.chunks or salvage else 0, np.int32)
-    by_prior: dict[int, list[int]] = {RAW: [], STATIC: []}
+    priors = {} if codec.prior is None else {STATIC: codec.prior}
+    by_prior: dict[int, list[int]] = {}
     for number, chunk in enumerate(stream.chunks):
         if chunk is None:
             continue
-        if chunk.prior not in by_prior or (chunk.prior == STATIC and codec.prior is None):
+        if chunk.prior != RAW and chunk.prior not in priors:
             message = f"chunk {number + 1} is coded by a prior that {stream.model} does not have"
             raise ModelError(message, "upgrade")
-        by_prior[chunk.prior].append(number)
-    for prior, numbers in by_prior.items():
+        by_prior.setdefault(chunk.prior, []).append(number)
+    for key, numbers in sorted(by_prior.items()):
         payloads = [chunk.payload for n in numbers if (chunk := stream.chunks[n]) is not None]
-        found = _regions(prior, payloads, [shapes[n] for n in numbers], codec)
+        found = _regions(priors.get(key), payloads, [shapes[n] for n in numbers], codec)
         for number, region in zip(numbers, found, strict=True):
             if region is not None:
                 codes[places[number]] = region
@@ -65,22 +66,25 @@ def read(stream: Bitstream, codec: Codec, *, salvage: bool = False) -> np.ndarra
     return codes
 
 
-def split(codes: np.ndarray) -> list[np.ndarray]:
+def ideal_bits(codes: np.ndarray, codec: Codec) -> float | None:
+    """Bits that the chunks of these codes, int32 [h, w], ought to take by the model's prior; None without."""
+    return None if codec.prior is None else base.cost_bits(codec.prior, _split(codes))
+
+
+def _split(codes: np.ndarray) -> list[np.ndarray]:
     """The regions of a grid of codes, in the order of their chunks."""
     height, width = codes.shape
     return [np.ascontiguousarray(codes[place]) for place in tiling.regions(height, width, REGION)]
 
 
 def _regions(
-    prior: int, payloads: list[bytes], shapes: list[tuple[int, int]], codec: Codec
+    prior: base.Prior | None, payloads: list[bytes], shapes: list[tuple[int, int]], codec: Codec
 ) -> list[np.ndarray | None]:
-    """Decode payloads, all together if they are sound; None for each that is not."""
+    """Decode payloads, without prior packed ones, at once if all are sound; None for each that is not."""
     try:
-        if prior == RAW:
+        if prior is None:
             return [_unpacked(data, shape, codec) for data, shape in zip(payloads, shapes, strict=True)]
-        if codec.prior is not None and payloads:
-            return [*base.decompress(codec.prior, payloads, shapes)]
-        return []
+        return [*base.decompress(prior, payloads, shapes)]
     except DamagedError:
         if len(payloads) == 1:
             return [None]

@@ -17,7 +17,6 @@ from .container import Bitstream, Geometry
 from .datasets import to_pixels, to_samples
 from .errors import DamagedError, DamageWarning, LimitError, MediaError, ModelError, TargetError, UsageError
 from .models.vqvae import VQVAE
-from .priors import base
 
 Progress = Callable[[int, int], None]
 """Called with blocks done and blocks in all."""
@@ -78,9 +77,7 @@ class Encoded:
     @property
     def estimate_bits(self) -> float | None:
         """Cross-entropy of the codes under the static tables, in bits; None without tables."""
-        if self.codec.prior is None:
-            return None
-        return base.cost_bits(self.codec.prior, chunks.split(self.codes))
+        return chunks.ideal_bits(self.codes, self.codec)
 
 
 def encode(

@@ -17,7 +17,8 @@ from ..rangecoder import TOTAL, Decoder, Encoder
 
 Codes = NDArray[np.int32]
 Frequencies = NDArray[np.uint32]
-Positions = tuple[NDArray[np.intp], NDArray[np.intp]]
+Positions = tuple[NDArray[np.intp], ...]
+"""An array of indices for each axis of the codes, as numpy takes them: rows and columns of a picture's."""
 
 
 class Scan(Protocol):
@@ -28,7 +29,7 @@ class Scan(Protocol):
         """How many steps visit every code once."""
 
     def positions(self, step: int) -> Sequence[Positions]:
-        """Rows and columns of the codes of this step, for each region; two empty arrays where it has none."""
+        """Where the codes of this step are in each region; empty arrays where it has none."""
 
     def frequencies(self, step: int) -> Iterable[Frequencies]:
         """Frequencies of the codes at `positions(step)`: uint32 [n, K] per region, in the order of positions.
@@ -49,8 +50,8 @@ class Prior(Protocol):
         """Begin a walk.
 
         Args:
-            codes: int32 [h, w] per region, which the driver fills step by step; the scan reads there what the
-                steps before have coded, and never changes them.
+            codes: int32 per region, [h, w] of a picture, which the driver fills step by step; the scan reads
+                there what the steps before have coded, and never changes them.
         """
 
 
@@ -59,7 +60,7 @@ def compress(prior: Prior, regions: Sequence[Codes]) -> list[bytes]:
 
     Args:
         prior: gives the frequencies.
-        regions: int32 [h, w] each, values in 0..K-1.
+        regions: int32 each, [h, w] of a picture, values in 0..K-1.
 
     Raises:
         ValueError: a code out of range.
@@ -80,16 +81,16 @@ def compress(prior: Prior, regions: Sequence[Codes]) -> list[bytes]:
     return [encoder.finish() for encoder in encoders]
 
 
-def decompress(prior: Prior, payloads: Sequence[bytes], shapes: Sequence[tuple[int, int]]) -> list[Codes]:
+def decompress(prior: Prior, payloads: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> list[Codes]:
     """Undo `compress`.
 
     Args:
         prior: the one that `compress` had.
         payloads: bytes of each region.
-        shapes: rows and columns of each region.
+        shapes: of each region.
 
     Returns:
-        int32 [h, w] per region, values in 0..K-1 whatever the payload.
+        int32 per region, values in 0..K-1 whatever the payload.
 
     Raises:
         DamagedError: no encoder writes these bytes.
@@ -113,7 +114,7 @@ def cost_bits(prior: Prior, regions: Sequence[Codes]) -> float:
 
     Args:
         prior: gives the frequencies.
-        regions: int32 [h, w] each, values in 0..K-1.
+        regions: int32 each, values in 0..K-1.
     """
     scan = prior.start(regions)
     bits = 0.0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..rangecoder import TOTAL
-from .base import Codes, Frequencies, Positions, cost_bits
+from .base import Codes, Frequencies, Positions
 
 TABLE_TOTAL = 2**16
 
@@ -69,10 +69,6 @@ class StaticPrior:
     def start(self, codes: Sequence[Codes]) -> _DiagonalScan:
         """Begin a walk along the diagonals of all regions at once; `codes` as in `Prior.start`."""
         return _DiagonalScan(self, codes)
-
-    def cost_bits(self, codes: Sequence[Codes]) -> float:
-        """Bits that regions, int32 [h, w] each, ought to take; see `base.cost_bits`."""
-        return cost_bits(self, codes)
 
     def to_tensors(self) -> dict[str, NDArray[np.generic]]:
         """Both arrays by the names they have in a weight file."""
