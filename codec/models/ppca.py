@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +53,7 @@ def fit(mean: Tensor, covariance: Tensor, size: int) -> PPCA:
     return PPCA(mean.double(), components, variances[:size], noise)
 
 
-def moments(batches: list[Tensor]) -> tuple[Tensor, Tensor]:
+def moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean [D] and covariance [D, D], float64, of vectors [N, D] given in pieces."""
     count, total, products = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     for batch in batches:

@@ -235,7 +235,7 @@ class VQVAE(nn.Module):
         """
         if self.config.linear_start:
             blocks = (_block_vectors(F.pixel_unshuffle(draw(i), self.stride)) for i in range(64))
-            linear = ppca.fit(*ppca.moments(list(blocks)), self.config.code_dim)
+            linear = ppca.fit(*ppca.moments(blocks), self.config.code_dim)
             self.pca_mean.copy_(linear.mean)
             self.pca_components.copy_(linear.components)
             self.pca_scale.copy_(PCA_SCALE / linear.variances[:1].clamp(min=1e-6).sqrt())
