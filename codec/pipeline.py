@@ -99,7 +99,7 @@ def encode(
     """Compress a picture into a .vqc bitstream.
 
     Args:
-        source: a path, bytes, a binary file, a PIL image or a uint8 array [H, W, C].
+        source: a path, bytes, a binary file, a PIL image, a uint8 array [H, W, C], or a media.Image.
         model: a shipped model's name or a .safetensors file; None for the default.
         quality: operating point, 1..5.
         bpp: best point that is not above this rate, bits per pixel of the file.
@@ -107,9 +107,9 @@ def encode(
         target_size: best point whose file is not larger, bytes.
         fast: code by static tables, even where a learned prior is there.
         effort: 0..3, how long the encoder searches for better codes; a decoder is not affected.
-        max_pixels: refuse larger pictures.
+        max_pixels: refuse larger pictures; a media.Image is in memory already, whatever its size.
         strip: metadata to leave out: "icc", "exif", "xmp", "all".
-        keep_gps: keep the position where the picture was taken.
+        keep_gps: keep the position where the picture was taken; a media.Image keeps the metadata that it has.
         device: for the networks; codes written by any device are read by any other.
         progress: called with blocks done and blocks in all.
 
@@ -179,7 +179,17 @@ def encode_file(
 def encode_image(
     image: media.Image, codec: VQVAE, *, effort: int = EFFORT, progress: Progress | None = None
 ) -> Encoded:
-    """Compress a decoded picture with a loaded model."""
+    """Compress a decoded picture with a loaded model.
+
+    Args:
+        image: samples, and the metadata and alpha that go with them into the bitstream.
+        codec: the model; its card has the "name" and the "fingerprint" that the bitstream tells.
+        effort: 0..3, see `encode`.
+        progress: called with blocks done and blocks in all.
+
+    Raises:
+        LimitError: the picture, or its metadata, is larger than the format allows.
+    """
     codes = analyse(image.samples, codec, effort=effort, progress=progress)
     boxes = {"icc": image.icc, "exif": image.exif, "xmp": image.xmp}
     boxes["alpha"] = None if image.alpha is None else media.pack_alpha(image.alpha)
@@ -217,6 +227,7 @@ def decode(
         progress: called with blocks done and blocks in all.
 
     Raises:
+        MediaError: a path that cannot be read.
         BitstreamError: no .vqc, newer, damaged, or larger than allowed.
         ModelError: the weights it needs are not here.
     """
@@ -249,7 +260,15 @@ def verify(encoded: Encoded) -> float:
 
 
 def info(data: bytes | str | os.PathLike[str] | IO[bytes]) -> container.Info:
-    """Header and metadata of a bitstream; nothing is decoded."""
+    """Header and metadata of a bitstream; nothing is decoded.
+
+    Args:
+        data: the bytes, a path or a binary file.
+
+    Raises:
+        MediaError: a path that cannot be read.
+        BitstreamError: no .vqc, newer or damaged.
+    """
     return container.read_info(_bytes_of(data))
 
 
