@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from vqcodec.errors import UsageError, VqcodecError, VqcodecWarning
+from vqcodec.errors import UsageError, VqcodecWarning
 
 from . import options, paths
 from .batch import Batch, use_threads
@@ -101,7 +101,7 @@ def evaluate(
 
         use_threads(jobs)
 
-        def failed(path: Path, error: VqcodecError) -> None:
+        def failed(path: Path, error: Exception) -> None:
             batch.fail(str(path), error)
 
         with warnings.catch_warnings(record=True) as caught, console.bar("evaluating", 1) as bar:

@@ -111,6 +111,15 @@ app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
 app.command(epilog=TRAIN_EXAMPLES)(train)
 
 
+def _interrupt(_number: int, _frame: object) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    if callable(handler):
+        signal.raise_signal(signal.SIGINT)
+        return
+    # Programs that a shell starts in the background ignore Ctrl-C, and must still end when told to.
+    raise KeyboardInterrupt
+
+
 def run() -> None:
     """Entry point of the `vqcodec` command."""
     for stream in (sys.stdout, sys.stderr):
@@ -118,5 +127,5 @@ def run() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     # Whoever asks politely gets what Ctrl-C gets: no partial output, and a training that has saved.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     app()

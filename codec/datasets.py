@@ -149,7 +149,8 @@ class Pictures:
 
 def to_samples(pixels: np.ndarray) -> Tensor:
     """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in -1..1, channels last in memory."""
-    return torch.tensor(pixels).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
+    # A copy: pictures may be read-only, or views with negative strides (turned upright).
+    return torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1)
 
 
 def to_pixels(samples: Tensor) -> np.ndarray:
@@ -187,8 +188,9 @@ def load(
         pictures += pieces
         names += [name] * len(pieces)
     if not pictures:
+        why = f": {skipped[0]}" if skipped else ""
         raise TrainingError(
-            "no readable pictures", "give a folder or tar file with PNG, JPEG, WebP or TIFF files"
+            f"no readable pictures{why}", "give a folder or tar file with PNG, JPEG, WebP or TIFF files"
         )
     return Pictures(pictures, names, skipped)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import competitors, media, pipeline, weights
 from .competitors import Ladder
-from .errors import MediaError, UsageError, VqcodecError
+from .errors import MediaError, UsageError
 from .files import atomically
 from .metrics import ms_ssim, psnr
 
@@ -59,7 +59,7 @@ def evaluate(
     save_decoded: Source | None = None,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
-    on_error: Callable[[Path, VqcodecError], None] | None = None,
+    on_error: Callable[[Path, Exception], None] | None = None,
 ) -> list[Row]:
     """Encode pictures to real files, decode those, and measure; other codecs beside, at the same bytes.
 
@@ -112,7 +112,7 @@ def evaluate(
                     _save(decoded, Path(save_decoded), f"{stem}.{Path(label).stem}.{_point(row)}.png")
                 for ladder in ladders:
                     add(compare(ladder, row))
-        except VqcodecError as error:
+        except Exception as error:
             if on_error is None:
                 raise
             on_error(path, error)

@@ -263,6 +263,9 @@ def _read_boxes(cursor: Cursor) -> list[BoxEntry]:
 
 def _check_box(box: BoxEntry) -> None:
     # Alpha is a PNG and is not inflated here, so that the file's own size bounds it.
+    # Unknown boxes are passed over as they are.
     size = max(box.size, box.inflated)
-    if box.name != "alpha" and size > MAX_BOX:
-        raise LimitError(f"{box.name} of {size:,} bytes, limit {MAX_BOX:,}", f"--strip {box.name}")
+    if box.name in BOXES and box.name != "alpha" and size > MAX_BOX:
+        raise LimitError(
+            f"{box.name} of {size:,} bytes, limit {MAX_BOX:,}", f"encode it with --strip {box.name}"
+        )

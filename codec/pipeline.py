@@ -13,9 +13,20 @@ import numpy as np
 import torch
 
 from . import chunks, container, media, metrics, search, tiling, weights
+from .binary import deflate
 from .container import Bitstream, Geometry
 from .datasets import to_pixels, to_samples
-from .errors import DamagedError, DamageWarning, LimitError, MediaError, ModelError, TargetError, UsageError
+from .errors import (
+    DamagedError,
+    DamageWarning,
+    LimitError,
+    MediaError,
+    MediaWarning,
+    ModelError,
+    TargetError,
+    UsageError,
+    VersionError,
+)
 from .models.vqvae import VQVAE
 
 Progress = Callable[[int, int], None]
@@ -155,6 +166,8 @@ def encode_file(
     del fast  # static tables are all there is so far
     if sum(goal is not None for goal in (quality, bpp, psnr, target_size)) > 1:
         raise UsageError("quality, bpp, psnr and target size exclude each other", "give one of them")
+    if any(goal is not None and not goal > 0 for goal in (bpp, psnr, target_size)):
+        raise UsageError("bpp, psnr and target size are numbers above zero", "for example 0.4, 30, 40000")
     codec = weights.load(model, device)
     if quality is not None and quality != QUALITY:
         raise UsageError(
@@ -202,6 +215,7 @@ def encode_image(
         boxes={name: box for name, box in boxes.items() if box is not None},
         chunks=chunks.write(codes, codec),
     )
+    _tell_heavy_metadata(stream)
     return Encoded(container.pack(stream), codes, image, codec)
 
 
@@ -236,6 +250,8 @@ def decode(
     if geometry.width * geometry.height > max_pixels:
         raise LimitError(f"header claims {geometry.width:,} x {geometry.height:,} pixels", "--max-pixels")
     codec = _codec_for(stream, model, device)
+    if stream.settings:
+        raise VersionError(f"settings that {stream.model} does not have here", "upgrade")
     codes = chunks.read(stream, codec, salvage=salvage)
     pixels = synthesise(codes, codec, geometry, progress=progress)
     alpha = _alpha(stream, salvage)
@@ -338,6 +354,16 @@ def synthesise(
     return pixels
 
 
+def _tell_heavy_metadata(stream: Bitstream) -> None:
+    """Warn where metadata, not the picture, makes most of the file."""
+    sizes = {name: len(deflate(box)) for name, box in stream.boxes.items() if name != "alpha"}
+    coded = sum(len(chunk.payload) for chunk in stream.chunks if chunk is not None)
+    if (total := sum(sizes.values())) > coded:
+        largest = max(sizes, key=lambda name: sizes[name])
+        message = f"metadata takes {total:,} bytes, the picture {coded:,}; --strip {largest} leaves it out"
+        warnings.warn(message, MediaWarning, stacklevel=4)
+
+
 def _alpha(stream: Bitstream, salvage: bool) -> np.ndarray | None:
     box, geometry = stream.boxes.get("alpha"), stream.geometry
     if box is None:
@@ -378,4 +404,9 @@ def _bytes_of(data: bytes | str | os.PathLike[str] | IO[bytes]) -> bytes:
             return Path(data).read_bytes()
         except OSError as error:
             raise MediaError(f"{data}: {(error.strerror or str(error)).lower()}") from error
-    return data.read()
+    if not hasattr(data, "read"):
+        raise MediaError(f"a {type(data).__name__} is no bitstream", "give bytes, a path or a binary file")
+    content = data.read()
+    if not isinstance(content, bytes):
+        raise MediaError("a text stream", "open the file in binary mode")
+    return content

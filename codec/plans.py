@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -33,6 +34,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "keep_checkpoints": (1, _MANY),
 }
 """Setting -> the smallest and the largest value that a training can work with."""
+
+
+RUNS = Path("runs")
+"""Where run folders go that the user does not name."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +102,32 @@ class Plan:
         """What bitstreams will call the model: the run folder's name, in the characters they allow."""
         return re.sub(r"[^A-Za-z0-9._+-]+", "-", self.folder.resolve().name).strip("._+-")[:64] or self.name
 
+    @property
+    def _json(self) -> str:
+        return json.dumps({**asdict(self), "folder": str(self.folder)}, indent=2) + "\n"
+
+    def claim(self) -> None:
+        """Make the run folder this run's own, before anything slow begins.
+
+        Raises:
+            FileExistsError: another run has it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "config.json").open("x") as file:
+            file.write(self._json)
+
+    def release(self) -> None:
+        """Give the folder of a run that never began back."""
+        (self.folder / "config.json").unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
+            if self.folder.parent == RUNS:
+                RUNS.rmdir()
+
     def write(self) -> None:
         """Put config.json into the run folder."""
-        text = json.dumps({**asdict(self), "folder": str(self.folder)}, indent=2)
         with atomically(self.folder / "config.json") as file:
-            file.write((text + "\n").encode())
+            file.write(self._json.encode())
 
 
 def new_plan(
@@ -146,7 +172,7 @@ def new_plan(
     _check(model, settings)
     if held_out_share(settings.validation) is None:
         settings = replace(settings, validation=str(Path(settings.validation).resolve()))
-    folder = Path(output) if output is not None else _free_folder(name)
+    folder = Path(output) if output is not None else free_folder(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists", f"--resume {folder} continues it; -o names another")
     chain.append(_command(data, name, start, config, given, overrides, note))
@@ -291,8 +317,9 @@ def _below_data(path: str | Path) -> str:
     return f"$DATA/{name}" if shlex.quote(name) == name else f'"$DATA/{name}"'
 
 
-def _free_folder(name: str) -> Path:
+def free_folder(name: str) -> Path:
+    """The first of runs/NAME-1, runs/NAME-2, ... that does not exist."""
     number = 1
-    while (folder := Path("runs") / f"{name}-{number}").exists():
+    while (folder := RUNS / f"{name}-{number}").exists():
         number += 1
     return folder

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import tracemalloc
 import warnings
 import zlib
@@ -17,7 +18,7 @@ from conftest import SMALL, draw
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_hostile import FOLDER, hostile
-from PIL import ImageCms
+from PIL import ImageCms, ImageOps
 from vqcodec import chunks, container, header, media, pipeline, tiling, weights
 from vqcodec.container import RAW, REGION, STATIC, Bitstream, Chunk, Geometry
 from vqcodec.errors import (
@@ -26,10 +27,12 @@ from vqcodec.errors import (
     DamageWarning,
     LimitError,
     MediaError,
+    MediaWarning,
     ModelError,
     NotABitstreamError,
     TargetError,
     UsageError,
+    VersionError,
 )
 from vqcodec.models import build
 from vqcodec.models.vqvae import VQVAE, Config
@@ -175,6 +178,7 @@ def test_all_kinds_of_bitstream_sources(small: str, tmp_path: Path) -> None:
         pipeline.decode(saved(PIL.Image.new("L", (3, 3))), model=small)
 
 
+@pytest.mark.filterwarnings("ignore:metadata takes")
 @pytest.mark.parametrize("strip", [(), ("exif",), ("icc", "xmp"), ("all",)])
 def test_metadata(small: str, strip: tuple[str, ...]) -> None:
     exif = PIL.Image.Exif()
@@ -197,6 +201,7 @@ def test_metadata(small: str, strip: tuple[str, ...]) -> None:
         pipeline.encode(read, model=small, strip=["gps"])
 
 
+@pytest.mark.filterwarnings("ignore:metadata takes")
 def test_positions_are_dropped_unless_asked_for(small: str) -> None:
     exif = PIL.Image.Exif()
     exif[271] = "Leica"
@@ -528,6 +533,7 @@ def test_salvage_restores_every_other_region(
         assert np.ptp(inside, (0, 1)).max() <= 80 and abs(inside.mean() - 128) < 40, "a grey"
 
 
+@pytest.mark.filterwarnings("ignore:metadata takes")
 def test_salvage_of_a_cut_file_and_of_lost_metadata(small: str, large: pipeline.Encoded) -> None:
     head, size = header.read_header(large.data)
     cut = large.data[: size + head.chunks[0].size + 3]
@@ -715,3 +721,58 @@ def test_content_that_lies_with_valid_checksums_ends_well(small: str, corpus: li
     lie()
     assert len(believed) >= 800
     assert 0.1 < np.mean(believed) < 0.9, "both of what stands behind the checksums was seen"
+
+
+# what a careless or hostile world brings
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photograph(small: str, orientation: int) -> None:
+    """Sides that are multiples of four need no padding, which would copy the turned view."""
+    file = io.BytesIO()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    PIL.Image.fromarray(draw(160, 120)).save(file, "PNG", exif=exif)
+    image = pipeline.decode(pipeline.encode(file.getvalue(), model=small, effort=2), model=small)
+    assert (image.width, image.height) == ((160, 120) if orientation < 5 else (120, 160))
+    upright = ImageOps.exif_transpose(PIL.Image.open(file))
+    error = np.asarray(upright).astype(float) - image.samples
+    assert np.square(error).mean() < 600
+
+
+def test_views_of_arrays(small: str) -> None:
+    samples = draw(16, 16)
+    turned = pipeline.encode(samples[::-1, ::-1], model=small)
+    assert turned == pipeline.encode(samples[::-1, ::-1].copy(), model=small)
+
+
+def test_metadata_that_outweighs_the_picture_is_told(small: str) -> None:
+    noise = np.random.default_rng(0).bytes(3000)
+    with pytest.warns(MediaWarning, match=r"metadata takes 3,\d+ bytes, the picture .* --strip exif"):
+        pipeline.encode(media.Image(draw(16, 16), exif=noise), model=small)
+
+
+@pytest.mark.parametrize("goal", [{"bpp": math.nan}, {"psnr": math.nan}, {"bpp": 0.0}, {"target_size": -1}])
+def test_goals_that_are_none(small: str, goal: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="above zero"):
+        pipeline.encode(draw(8, 8), model=small, **goal)
+
+
+def test_settings_of_a_later_model(small: str) -> None:
+    stream = container.parse(pipeline.encode(draw(8, 8), model=small))
+    with pytest.raises(VersionError, match="settings"):
+        pipeline.decode(container.pack(replace(stream, settings=b"\1")), model=small)
+
+
+def test_an_empty_chunk(small: str) -> None:
+    stream = container.parse(pipeline.encode(draw(8, 8), model=small))
+    with pytest.raises(DamagedError, match="damaged in chunk 1 of 1"):
+        pipeline.decode(container.pack(replace(stream, chunks=[Chunk(STATIC, b"")])), model=small)
+
+
+@pytest.mark.parametrize("source", [None, 5, io.StringIO("text")])
+def test_what_is_no_source(small: str, source: object) -> None:
+    with pytest.raises(MediaError):
+        pipeline.encode(source, model=small)
+    with pytest.raises(MediaError):
+        pipeline.decode(source, model=small)  # type: ignore[arg-type]

@@ -673,3 +673,31 @@ def test_a_model_and_data_must_be_named(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown device"):
         go([photos], tmp_path / "run", device="tpu")
     assert not (tmp_path / "run").exists()
+
+
+def test_two_runs_never_share_a_folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is taken before the data are read, so that a run that starts meanwhile takes the next."""
+    monkeypatch.chdir(tmp_path)
+    inner: list[training.Run] = []
+    load = datasets.load_split
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(datasets, "load_split", load)
+        options = {"model": "vqvae-image", "steps": 1, "batch": 1, "crop": 16, "overrides": SMALL}
+        inner.append(training.train([photos], **options))
+        with pytest.raises(UsageError, match="vqvae-image-1 exists"):
+            training.train([photos], output="runs/vqvae-image-1", **options)
+        return load(*arguments)
+
+    monkeypatch.setattr(datasets, "load_split", meanwhile)
+    outer = training.train([photos], model="vqvae-image", steps=1, batch=1, crop=16, overrides=SMALL)
+    assert {outer.folder.name, inner[0].folder.name} == {"vqvae-image-1", "vqvae-image-2"}
+
+
+def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "data" / name).write_bytes(b"no picture")
+    with pytest.raises(TrainingError, match=r"no readable pictures: .*not an image"):
+        training.train([tmp_path / "data"], model="vqvae-image", output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

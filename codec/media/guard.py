@@ -8,10 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import PIL.Image
+from PIL import PngImagePlugin
 
 _lock = threading.Lock()
 _inside = 0
 _limit: int | None = None
+_text_limit = 0
+
+MAX_METADATA = 4 << 20
+"""Bytes that a compressed profile or text in a PNG may inflate to; Pillow itself stops at one MiB."""
 
 
 @contextmanager
@@ -21,10 +26,11 @@ def pillow_unlimited(notes: list[str]) -> Iterator[None]:
     Our own limit (`max_pixels`) is checked right after a file is opened. Pillow's is one global, which
     belongs to the host program, so it is put back when the last thread leaves.
     """
-    global _inside, _limit
+    global _inside, _limit, _text_limit
     with _lock:
         if _inside == 0:
             _limit, PIL.Image.MAX_IMAGE_PIXELS = PIL.Image.MAX_IMAGE_PIXELS, None
+            _text_limit, PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_CHUNK, MAX_METADATA
         _inside += 1
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -35,6 +41,7 @@ def pillow_unlimited(notes: list[str]) -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 PIL.Image.MAX_IMAGE_PIXELS = _limit
+                PngImagePlugin.MAX_TEXT_CHUNK = _text_limit
     for warning in caught:
         # Deprecations concern this program, not the user's picture.
         if not issubclass(warning.category, DeprecationWarning | PendingDeprecationWarning):

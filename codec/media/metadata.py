@@ -158,6 +158,8 @@ _ELEMENT = rb"""<(%b)(?:\s+[\w.:-]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*(?:/>|>.*?</\1
 _THUMBNAILS = re.compile(_ELEMENT % (_NAME + rb"Thumbnails"), re.DOTALL)
 _POSITION_ELEMENTS = re.compile(_ELEMENT % (_NAME + _POSITION), re.DOTALL)
 _POSITION_ATTRIBUTES = re.compile(_ATTRIBUTE % _POSITION)
+_POSITION_LEFT = re.compile(rb"gps|latitude|longitude|\bgeo:|wgs84_pos|:lat\b|:long?\b", re.IGNORECASE)
+"""What must not be left in XMP without positions; where it is, the whole packet goes."""
 _VALUE = rb"""((?:\s|<)[\w.-]+:%b(?:\s*=\s*["']|\s*>\s*))(\d+)"""
 _ORIENTATION = re.compile(_VALUE % rb"Orientation")
 _WIDTH = re.compile(_VALUE % rb"(?:ImageWidth|PixelXDimension)")
@@ -198,6 +200,8 @@ def clean_xmp(data: bytes, width: int, height: int, *, keep_gps: bool = False) -
     data = _THUMBNAILS.sub(b"", data)
     if not keep_gps:
         data = _POSITION_ATTRIBUTES.sub(b"", _POSITION_ELEMENTS.sub(b"", data))
+        if _POSITION_LEFT.search(data):
+            raise ValueError("XMP with a position in a form that cannot be cut out")
     data = _ORIENTATION.sub(rb"\g<1>1", data)
     data = _WIDTH.sub(rb"\g<1>%d" % width, data)
     return _HEIGHT.sub(rb"\g<1>%d" % height, data)

@@ -94,6 +94,12 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[Binar
             stream = io.BytesIO(source)
         elif isinstance(source, str | os.PathLike):
             stream = open(source, "rb")  # noqa: SIM115 (closed below; the errors of opening are told here)
+        elif not hasattr(source, "read"):
+            raise MediaError(
+                f"a {type(source).__name__} is no picture", "give a path, bytes, a file or an array"
+            )
+        elif isinstance(source, io.TextIOBase):
+            raise MediaError("a text stream", "open the file in binary mode")
         elif source.seekable() and source.tell() == 0:
             stream = source
         else:
