@@ -112,7 +112,9 @@ def test_undecodable_names_do_not_end_the_program(tmp_path):
     assert b"\\udcff.vqc" in result.stdout
 
 
-def test_termination_is_an_interruption(tmp_path):
+@pytest.mark.parametrize("ctrl_c", ["default_int_handler", "SIG_IGN"])
+def test_termination_is_an_interruption(tmp_path, ctrl_c):
+    """Also where Ctrl-C is ignored, as in programs that a script puts into the background."""
     code = (
         "import os, signal, sys, time\nfrom vqcodec.cli import main\n"
         "import vqcodec.cli.info as info\n"
@@ -122,7 +124,11 @@ def test_termination_is_an_interruption(tmp_path):
     )
     (tmp_path / "photo.vqc").write_bytes(bitstream())
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, cwd=tmp_path, timeout=60, check=False
+        [sys.executable, "-c", f"import signal; signal.signal(signal.SIGINT, signal.{ctrl_c})\n{code}"],
+        capture_output=True,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
     )
     assert (result.returncode, result.stderr) == (130, b"")
 
