@@ -338,6 +338,7 @@ class Trainer:
         grid.save(self.plan.folder / "samples" / f"step-{self.clock.step:09d}.png")
         if best:
             self.clock.best_psnr_db = result["psnr_db"]
+            self.clock.best_step = self.clock.step
             weights.save(self.average, self._card({}), self.plan.folder / "best.safetensors")
 
     def _checkpoint(self) -> None:
@@ -370,6 +371,7 @@ class Trainer:
                 "chain": plan.chain,
                 "data": self._described,
                 "steps": self.clock.step,
+                "best_step": self.clock.best_step,
                 "hours": round(self.clock.elapsed_seconds / 3600, 2),
                 "seed": self.settings.seed,
                 "device": self.device.partition(":")[0],

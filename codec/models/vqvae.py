@@ -71,7 +71,7 @@ class Config:
     codebook_update: Literal["ema", "loss"] = "ema"
     codebook_start: Literal["kmeans", "random"] = "kmeans"
     decay: float = 0.99
-    restart_below: float = 0.03
+    restart_below: float = 0.12
     restart_until: float = 0.8
     commitment: float = 0.125
     linear_start: bool = True
