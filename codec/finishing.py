@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from . import media, pipeline
+from . import media, pipeline, transform
 from .datasets import to_pixels, to_samples
 from .metrics import code_use, psnr, psnr_db
 from .models.vqvae import VQVAE
@@ -73,7 +73,7 @@ def fit_static_prior(model: VQVAE, pictures: Sequence[np.ndarray], seed: int) ->
     generator = torch.Generator().manual_seed(seed)
     centres = kmeans(codebook, count, generator, rounds=50)
     classes = torch.cdist(codebook, centres).argmin(1).numpy().astype(np.uint8)
-    regions = (pipeline.analyse(picture, model, effort=0) for picture in pictures)
+    regions = (transform.analyse(picture, model, effort=0) for picture in pictures)
     model.prior = static.StaticPrior(static.fit(static.counts(regions, classes, count)), classes)
 
 

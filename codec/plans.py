@@ -172,13 +172,30 @@ def new_plan(
     _check(model, settings)
     if held_out_share(settings.validation) is None:
         settings = replace(settings, validation=str(Path(settings.validation).resolve()))
-    folder = Path(output) if output is not None else free_folder(name)
+    folder = Path(output) if output is not None else _free_folder(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists", f"--resume {folder} continues it; -o names another")
     chain.append(_command(data, name, start, config, given, overrides, note))
     paths = [str(Path(p).resolve()) for p in data]
     origin = None if start is None else str(weights.locate(start).resolve())
     return Plan(name, folder, paths, origin, model, settings, chain, note)
+
+
+def claimed(plan: Plan, *, named: bool) -> Plan:
+    """The plan with a run folder that no other run has; one that the user did not name is exchanged.
+
+    Raises:
+        UsageError: another run has the folder that the user named.
+    """
+    while True:
+        try:
+            plan.claim()
+        except FileExistsError:
+            if named:
+                raise UsageError(f"{plan.folder} exists", "-o names another") from None
+            plan = replace(plan, folder=_free_folder(plan.name))
+        else:
+            return plan
 
 
 def resumed_plan(folder: Path, given: dict[str, Any], overrides: dict[str, str]) -> Plan:
@@ -317,7 +334,7 @@ def _below_data(path: str | Path) -> str:
     return f"$DATA/{name}" if shlex.quote(name) == name else f'"$DATA/{name}"'
 
 
-def free_folder(name: str) -> Path:
+def _free_folder(name: str) -> Path:
     """The first of runs/NAME-1, runs/NAME-2, ... that does not exist."""
     number = 1
     while (folder := RUNS / f"{name}-{number}").exists():

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from .errors import TrainingError, UsageError
 from .files import atomically
 from .metrics import code_use, psnr_db
 from .models import build
-from .plans import Plan, free_folder, held_out_share, new_plan, resumed_plan
+from .plans import Plan, claimed, held_out_share, new_plan, resumed_plan
 
 Report = Callable[[dict[str, Any]], None]
 LOG_EVERY = 100
@@ -132,30 +132,13 @@ def train(
         trainer = Trainer(plan, ours, tell, fresh=False)
         trainer.restore()
         return trainer.run()
-    plan = _claimed(plan, named=output is not None)
+    plan = claimed(plan, named=output is not None)
     try:
         trainer = Trainer(plan, ours, tell)
     except BaseException:
         plan.release()
         raise
     return trainer.run()
-
-
-def _claimed(plan: Plan, *, named: bool) -> Plan:
-    """The plan with a run folder that no other run has; one that the user did not name is exchanged.
-
-    Raises:
-        UsageError: another run has the folder that the user named.
-    """
-    while True:
-        try:
-            plan.claim()
-        except FileExistsError:
-            if named:
-                raise UsageError(f"{plan.folder} exists", "-o names another") from None
-            plan = replace(plan, folder=free_folder(plan.name))
-        else:
-            return plan
 
 
 class Trainer:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_hostile import FOLDER, hostile
 from PIL import ImageCms, ImageOps
-from vqcodec import chunks, container, header, media, pipeline, tiling, weights
+from vqcodec import chunks, container, header, media, pipeline, tiling, transform, weights
 from vqcodec.container import RAW, REGION, STATIC, Bitstream, Chunk, Geometry
 from vqcodec.errors import (
     BitstreamError,
@@ -299,7 +299,7 @@ def test_effort_buys_cost_and_decoders_do_not_care(small: str, codec: VQVAE) -> 
         error = np.square((decoded.astype(float) - pixels) / 127.5).sum()
         errors.append(error)
         costs.append(error + RATE_WEIGHT * encoded.estimate_bits)
-        nearest = pipeline.analyse(pixels, codec)
+        nearest = transform.analyse(pixels, codec)
         assert np.array_equal(encoded.codes, nearest) is (effort == 0)
     assert costs[3] < costs[2] < min(costs[:2])
     assert errors[3] < errors[1] and errors[2] < errors[1]
@@ -324,7 +324,7 @@ def test_codes_do_not_depend_on_threads_or_precision(
         torch.set_num_threads(threads)
     double = copy.deepcopy(codec).double()
     assert np.array_equal(codes_of(large.data, double), large.codes)
-    pictures.append(pipeline.synthesise(large.codes, double, Geometry(600, 520)).astype(int))
+    pictures.append(transform.synthesise(large.codes, double, Geometry(600, 520)).astype(int))
     for picture in pictures[1:]:
         assert np.abs(picture - pictures[0]).max() <= 1
 
@@ -410,8 +410,8 @@ def test_progress(small: str, codec: VQVAE, large: pipeline.Encoded) -> None:
     pipeline.decode(large.data, model=small, progress=progress)
     assert told == [(1, 1), (1, 1)]
     for work in (
-        lambda: pipeline.analyse(draw(200, 160), codec, area=500, progress=progress),
-        lambda: pipeline.synthesise(large.codes, codec, Geometry(600, 520), area=5000, progress=progress),
+        lambda: transform.analyse(draw(200, 160), codec, area=500, progress=progress),
+        lambda: transform.synthesise(large.codes, codec, Geometry(600, 520), area=5000, progress=progress),
     ):
         told.clear()
         work()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, draw
-from vqcodec import pipeline
+from vqcodec import tiling, transform
 from vqcodec.container import Geometry
 from vqcodec.datasets import Pictures, to_samples
 from vqcodec.models import MODELS, build
@@ -76,18 +76,18 @@ def test_step_zero_is_the_linear_codec() -> None:
 def test_no_seams_however_a_picture_is_cut(topology: str) -> None:
     model = shaken(replace(TINY, topology=topology, decoder_blocks=2))
     pixels = draw(150, 117)
-    whole = pipeline.analyse(pixels, model)
+    whole = transform.analyse(pixels, model)
     samples = model.synthesise(torch.from_numpy(whole)[None].long())
     for area in (50, 300):
         # Two codes may be equally near; then rounding decides.
-        assert (pipeline.analyse(pixels, model, area=area) != whole).mean() < 1e-3
+        assert (transform.analyse(pixels, model, area=area) != whole).mean() < 1e-3
         pieces = torch.empty_like(samples)
-        for block in pipeline.tiling.blocks(*whole.shape, model.halo, area):
+        for block in tiling.blocks(*whole.shape, model.halo, area):
             decoded = model.synthesise(torch.from_numpy(whole[block.outer])[None].long())
-            rows, columns = pipeline.tiling.scaled(block.within, 4)
-            at = pipeline.tiling.scaled(block.inner, 4)
+            rows, columns = tiling.scaled(block.within, 4)
+            at = tiling.scaled(block.inner, 4)
             pieces[:, :, at[0], at[1]] = decoded[:, :, rows, columns]
         assert (pieces - samples).abs().max() < 1e-4
-        cut = pipeline.synthesise(whole, model, Geometry(150, 117, 3, 4), area=area)
-        uncut = pipeline.synthesise(whole, model, Geometry(150, 117, 3, 4))
+        cut = transform.synthesise(whole, model, Geometry(150, 117, 3, 4), area=area)
+        uncut = transform.synthesise(whole, model, Geometry(150, 117, 3, 4))
         assert np.abs(cut.astype(int) - uncut).max() <= 1

@@ -1,0 +1,82 @@
+"""Pictures <-> codes through the networks, block by block, so that memory is bounded and no seam is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from . import search, tiling
+from .container import Geometry
+from .datasets import to_pixels, to_samples
+from .models.vqvae import VQVAE
+
+Progress = Callable[[int, int], None]
+"""Called with blocks done and blocks in all."""
+
+
+@torch.no_grad()
+def analyse(
+    pixels: np.ndarray,
+    codec: VQVAE,
+    *,
+    effort: int = 0,
+    area: int = tiling.AREA,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Codes of a picture, block by block.
+
+    Args:
+        pixels: uint8 [H, W, C].
+        codec: the model.
+        effort: of the search for codes, 0..3; 0 takes the nearest (`search`).
+        area: codes in a block at most.
+        progress: called with blocks done and blocks in all.
+
+    Returns:
+        int32 [ceil(H / stride), ceil(W / stride)].
+    """
+    stride = codec.stride
+    height, width = -(-pixels.shape[0] // stride), -(-pixels.shape[1] // stride)
+    codes = np.empty((height, width), np.int32)
+    # A search looks through the decoder after the encoder, so that both reaches add up.
+    cut = tiling.blocks(height, width, codec.halo * (2 if search.ROUNDS[effort] else 1), area)
+    rates = search.Rates.of(codec) if effort else None
+    for number, block in enumerate(cut):
+        window = pixels[tiling.scaled(block.outer, stride)]
+        window = tiling.pad_to_multiple(np.broadcast_to(window, (*window.shape[:2], 3)), stride)
+        samples = to_samples(window[None]).to(codec.device)
+        found = search.find_codes(codec, samples, effort, rates)
+        codes[block.inner] = found[0].cpu().numpy()[block.within]
+        if progress:
+            progress(number + 1, len(cut))
+    return codes
+
+
+@torch.inference_mode()
+def synthesise(
+    codes: np.ndarray,
+    codec: VQVAE,
+    geometry: Geometry,
+    *,
+    area: int = tiling.AREA,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """The picture that codes stand for, block by block: int32 [h, w] -> uint8 [H, W, C]."""
+    stride = codec.stride
+    pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
+    height, width = codes.shape
+    cut = tiling.blocks(height, width, codec.halo, area)
+    for number, block in enumerate(cut):
+        window = torch.from_numpy(codes[block.outer].astype(np.int64)).to(codec.device)
+        decoded = codec.synthesise(window[None])
+        rows, columns = tiling.scaled(block.within, stride)
+        decoded = decoded[:, :, rows, columns]
+        if geometry.channels == 1:
+            decoded = decoded.mean(1, keepdim=True)
+        place = pixels[tiling.scaled(block.inner, stride)]
+        place[:] = to_pixels(decoded)[0][: place.shape[0], : place.shape[1]]
+        if progress:
+            progress(number + 1, len(cut))
+    return pixels

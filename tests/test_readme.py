@@ -1,0 +1,60 @@
+"""The commands of the README do what it says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from conftest import draw
+from typer.testing import CliRunner
+from vqcodec.cli.main import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with photo.png and photos/, as the README supposes."""
+    (tmp_path / "photos").mkdir()
+    PIL.Image.fromarray(draw(120, 90)).save(tmp_path / "photo.png")
+    for number in range(4):
+        PIL.Image.fromarray(draw(96, 64, number)).save(tmp_path / "photos" / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_five_commands(folder: Path) -> None:
+    block = README.split("## Five commands")[1].split("##")[0]
+    commands = [line.split("#")[0].strip() for line in re.findall(r"^    (vqcodec .*)$", block, re.M)]
+    assert len(commands) == 5
+    for command in commands:
+        words = shlex.split(command)[1:]
+        if words[0] == "train":
+            assert words[-2:] == ["--time-budget", "20m"]
+            words = [*words[:-2], "--steps", "2", "--batch", "1"]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, (command, result.output)
+    for made in ("photo.vqc", "photo.decoded.png", "runs/vqvae-image-1/best.safetensors"):
+        assert (folder / made).is_file()
+
+
+def test_python_example(folder: Path) -> None:
+    example = README.split("```python")[1].split("```")[0]
+    scope: dict[str, object] = {}
+    exec(example, scope)
+    assert isinstance(scope["data"], bytes)
+    assert scope["image"].samples.shape == (90, 120, 3)  # type: ignore[attr-defined]
+
+
+def test_its_files_exist() -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_test_command_is_the_one_of_ci() -> None:
+    assert "`make test`" in README
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
