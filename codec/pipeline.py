@@ -34,6 +34,9 @@ Source = Any
 QUALITY = 3.0
 """The operating point of models that have one."""
 
+HEAVY_METADATA = 1000
+"""Bytes of metadata that nobody need be told about, however small the picture."""
+
 EFFORT = 1
 """The default effort of the search for codes."""
 
@@ -288,7 +291,7 @@ def _tell_heavy_metadata(stream: Bitstream) -> None:
     """Warn where metadata, not the picture, makes most of the file."""
     sizes = {name: len(deflate(box)) for name, box in stream.boxes.items() if name != "alpha"}
     coded = sum(len(chunk.payload) for chunk in stream.chunks if chunk is not None)
-    if (total := sum(sizes.values())) > coded:
+    if (total := sum(sizes.values())) > max(coded, HEAVY_METADATA):
         largest = max(sizes, key=lambda name: sizes[name])
         message = f"metadata takes {total:,} bytes, the picture {coded:,}; --strip {largest} leaves it out"
         warnings.warn(message, MediaWarning, stacklevel=4)

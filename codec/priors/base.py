@@ -98,8 +98,6 @@ def decompress(prior: Prior, payloads: Sequence[bytes], shapes: Sequence[tuple[i
     if len(payloads) != len(shapes):
         raise DamagedError(f"{len(payloads)} chunks for {len(shapes)} regions")
     codes = [np.zeros(shape, np.int32) for shape in shapes]
-    if any(region.size and not payload for region, payload in zip(codes, payloads, strict=True)):
-        raise DamagedError("codes without a single byte")
     scan = prior.start(codes)
     decoders = [Decoder(payload) for payload in payloads]
     for step in range(scan.steps):
