@@ -23,6 +23,9 @@ from .weights import exported, fingerprint
 VALIDATION_SIDE = 512
 """Pictures are looked at in their central window of at most this side, in pixels."""
 
+LOSSLESS_DB = psnr_db(1e-3, peak=255)
+"""What a picture without any error counts as; infinite, it would make every mean infinite."""
+
 CLASSES = 32
 """Classes of codes that make the context of the static tables."""
 
@@ -44,8 +47,7 @@ def validate(model: VQVAE, pictures: Sequence[np.ndarray]) -> dict[str, Any]:
         window = _central(picture, model.stride)
         codes = model.analyse(to_samples(window[None]).to(model.device))
         decoded = to_pixels(model.synthesise(codes))[0]
-        # Without any error it would be infinite, and so would the mean.
-        figures.append(min(psnr(window, decoded), psnr_db(1e-3, peak=255)))
+        figures.append(min(psnr(window, decoded), LOSSLESS_DB))
         histogram += torch.bincount(codes.flatten().cpu(), minlength=levels)
     use = code_use(histogram.numpy())
     return {"psnr_db": float(np.mean(figures)), "codes_used": use.used, "perplexity": use.perplexity}
@@ -100,7 +102,7 @@ def complete(
         image = media.Image(samples=picture)
         encoded = pipeline.encode_image(image, model)
         rates.append(encoded.bpp)
-        figures.append(pipeline.verify(encoded))
+        figures.append(min(pipeline.verify(encoded), LOSSLESS_DB))
         histogram += np.bincount(encoded.codes.ravel(), minlength=len(histogram))
     use = code_use(histogram)
     return {

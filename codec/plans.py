@@ -285,6 +285,11 @@ def _check(model: Config, settings: Settings) -> None:
             low, high = RANGES[name]
             if not low <= value <= high:
                 raise UsageError(f"{name} is {value}", f"give {low:g} to {high:g}")
+    samples = 3 * VQVAE.stride**2
+    if model.linear_start and model.code_dim > samples:
+        raise UsageError(
+            f"code_dim is {model.code_dim}", f"give 1 to {samples}, the principal components of a block"
+        )
     if settings.crop % VQVAE.stride:
         raise UsageError(f"crop is {settings.crop}", f"give a multiple of {VQVAE.stride}")
     share = held_out_share(settings.validation)

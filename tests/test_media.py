@@ -879,7 +879,7 @@ def test_an_alpha_plane_cannot_be_a_bomb() -> None:
             media.unpack_alpha(bomb, 40, 50)
         with pytest.raises(DamagedError):
             media.unpack_alpha(endless, 40, 50)
-        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
 

@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from vqcodec import checkpoints, datasets, finishing, pipeline, training, weights
 from vqcodec.errors import TrainingError, UsageError
+from vqcodec.models import MODELS
 from vqcodec.models.vqvae import VQVAE, Config
 from vqcodec.plans import RANGES, Settings
 
@@ -703,3 +704,10 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"no readable pictures: .*not an image"):
         training.train([tmp_path / "data"], model="vqvae-image", output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_named_setting_can_be_trained(name: str, photos: Path, tmp_path: Path) -> None:
+    run = training.train([photos], model=name, output=tmp_path / "run", steps=1, batch=1, crop=16)
+    image = pipeline.decode(pipeline.encode(photos / "00.png", model=run.best), model=run.best)
+    assert (image.width, image.height) == (96, 80)

@@ -244,6 +244,17 @@ def pack_alpha(alpha: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+def _is_bare(png: bytes) -> bool:
+    """Whether a PNG has pixels alone: texts and profiles could inflate to far more than the plane."""
+    at = 8
+    while at + 8 <= len(png):
+        size, kind = struct.unpack_from(">I4s", png, at)
+        if kind not in (b"IHDR", b"IDAT", b"IEND"):
+            return False
+        at += 12 + size
+    return True
+
+
 def unpack_alpha(data: bytes, width: int, height: int) -> np.ndarray:
     """The alpha plane that `pack_alpha` packed; never trusts what `data` says about itself.
 
@@ -268,6 +279,8 @@ def unpack_alpha(data: bytes, width: int, height: int) -> np.ndarray:
         raise DamagedError("alpha plane is not an 8-bit gray PNG")
     if head[3:5] != (width, height):
         raise DamagedError(f"alpha plane is {head[3]} x {head[4]}, the picture {width} x {height}")
+    if not _is_bare(data):
+        raise DamagedError("alpha plane has more than pixels")
     try:
         with pillow_unlimited([]), PIL.Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
             picture.load()

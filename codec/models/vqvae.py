@@ -105,7 +105,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "decoder_hidden": (1, 1 << 14),
     "decoder_blocks": (0, 100),
     "codes": (2, (1 << 16) - 1),
-    "code_dim": (1, 48),  # the samples of a block: 4 x 4 x RGB
+    "code_dim": (1, 1 << 14),
     "decay": (0, 1 - 1e-9),
     "restart_below": (0, 1),
     "restart_until": (0, 1),
