@@ -22,14 +22,14 @@ class Clock:
     Attributes:
         step: optimiser steps done.
         elapsed_seconds: time spent, earlier parts of a resumed run included.
-        best_psnr_db: best validation figure so far.
+        best_score: best validation figure so far, larger is better.
         best_step: the step that it was measured at; its weights are the ones kept.
         restarted: codes revived so far.
     """
 
     step: int = 0
     elapsed_seconds: float = 0.0
-    best_psnr_db: float = float("-inf")
+    best_score: float = float("-inf")
     best_step: int = 0
     restarted: int = 0
 

@@ -1,22 +1,24 @@
-"""Codes of a picture <-> the chunks of its bitstream, by whichever prior makes each smallest."""
+"""Codes of a picture or sound <-> the chunks of its bitstream, by whichever prior makes each smallest."""
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
 import torch
 
-from . import rangecoder, tiling
-from .container import RAW, REGION, STATIC, Bitstream, Chunk
+from . import rangecoder
+from .container import RAW, STATIC, Bitstream, Chunk
 from .errors import DamagedError, DamageWarning, ModelError
+from .geometry import AnyGeometry, Place
 from .models.base import Codec
 from .priors import base
 
 
-def write(codes: np.ndarray, codec: Codec) -> list[Chunk | None]:
-    """Each region of codes, int32 [h, w] in all, by static tables or packed, whichever is smaller."""
-    parts, bits = _split(codes), _bits(codec)
+def write(codes: np.ndarray, codec: Codec, geometry: AnyGeometry) -> list[Chunk | None]:
+    """Each region of codes, int32 of the geometry's grid, by static tables or packed, whichever is smaller."""
+    parts, bits = _split(codes, geometry), _bits(codec)
     if codec.prior is None:
         return [Chunk(RAW, rangecoder.pack_raw(part, bits)) for part in parts]
     return [
@@ -27,26 +29,29 @@ def write(codes: np.ndarray, codec: Codec) -> list[Chunk | None]:
     ]
 
 
-def read(stream: Bitstream, codec: Codec, *, salvage: bool = False) -> np.ndarray:
-    """Entropy-decode all chunks: int32 [h, w].
+def read(
+    stream: Bitstream, codec: Codec, *, salvage: bool = False, lost: list[Place] | None = None
+) -> np.ndarray:
+    """Entropy-decode all chunks: int32 of the geometry's grid; zero where there are none.
 
     Args:
-        stream: parsed; chunks that it lost to damage become the code of mid-grey.
+        stream: parsed; chunks that it lost to damage become the code of mid-grey, or of silence.
         codec: the model that wrote them.
         salvage: treat chunks that cannot be decoded likewise, with a DamageWarning for each.
+        lost: a list that the places of such chunks are added to.
 
     Raises:
         DamagedError: a chunk holds what no encoder writes.
         ModelError: a chunk is coded by a prior that the model does not have.
     """
-    height, width = stream.geometry.grid
-    places = tiling.regions(height, width, REGION)
-    shapes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in places]
-    codes = np.full((height, width), _grey(codec) if None in stream.chunks or salvage else 0, np.int32)
+    places = list(stream.geometry.places)
+    codes = np.zeros(stream.geometry.grid, np.int32)
+    lost = [] if lost is None else lost
     priors = {} if codec.prior is None else {STATIC: codec.prior}
     by_prior: dict[int, list[int]] = {}
     for number, chunk in enumerate(stream.chunks):
         if chunk is None:
+            lost.append(places[number])
             continue
         if chunk.prior != RAW and chunk.prior not in priors:
             message = f"chunk {number + 1} is coded by a prior that {stream.model} does not have"
@@ -54,7 +59,8 @@ def read(stream: Bitstream, codec: Codec, *, salvage: bool = False) -> np.ndarra
         by_prior.setdefault(chunk.prior, []).append(number)
     for key, numbers in sorted(by_prior.items()):
         payloads = [chunk.payload for n in numbers if (chunk := stream.chunks[n]) is not None]
-        found = _regions(priors.get(key), payloads, [shapes[n] for n in numbers], codec)
+        shapes = [codes[places[n]].shape for n in numbers]
+        found = _regions(priors.get(key), payloads, shapes, codec)
         for number, region in zip(numbers, found, strict=True):
             if region is not None:
                 codes[places[number]] = region
@@ -63,22 +69,24 @@ def read(stream: Bitstream, codec: Codec, *, salvage: bool = False) -> np.ndarra
             if not salvage:
                 raise DamagedError(message, "--salvage")
             warnings.warn(message, DamageWarning, stacklevel=3)
+            lost.append(places[number])
+    for place in lost:
+        codes[place] = _neutral(codec)
     return codes
 
 
-def ideal_bits(codes: np.ndarray, codec: Codec) -> float | None:
-    """Bits that the chunks of these codes, int32 [h, w], ought to take by the model's prior; None without."""
-    return None if codec.prior is None else base.cost_bits(codec.prior, _split(codes))
+def ideal_bits(codes: np.ndarray, codec: Codec, geometry: AnyGeometry) -> float | None:
+    """Bits that the chunks of these codes ought to take by the model's prior; None without one."""
+    return None if codec.prior is None else base.cost_bits(codec.prior, _split(codes, geometry))
 
 
-def _split(codes: np.ndarray) -> list[np.ndarray]:
+def _split(codes: np.ndarray, geometry: AnyGeometry) -> list[np.ndarray]:
     """The regions of a grid of codes, in the order of their chunks."""
-    height, width = codes.shape
-    return [np.ascontiguousarray(codes[place]) for place in tiling.regions(height, width, REGION)]
+    return [np.ascontiguousarray(codes[place]) for place in geometry.places]
 
 
 def _regions(
-    prior: base.Prior | None, payloads: list[bytes], shapes: list[tuple[int, int]], codec: Codec
+    prior: base.Prior | None, payloads: list[bytes], shapes: list[tuple[int, ...]], codec: Codec
 ) -> list[np.ndarray | None]:
     """Decode payloads, without prior packed ones, at once if all are sound; None for each that is not."""
     try:
@@ -92,8 +100,8 @@ def _regions(
         return [_regions(prior, [data], [shape], codec)[0] for data, shape in pairs]
 
 
-def _unpacked(payload: bytes, shape: tuple[int, int], codec: Codec) -> np.ndarray:
-    codes = rangecoder.unpack_raw(payload, shape[0] * shape[1], _bits(codec))
+def _unpacked(payload: bytes, shape: tuple[int, ...], codec: Codec) -> np.ndarray:
+    codes = rangecoder.unpack_raw(payload, math.prod(shape), _bits(codec))
     if codes.max() >= codec.config.codes:
         raise DamagedError(f"a code beyond the {codec.config.codes} there are")
     return codes.reshape(shape)
@@ -104,9 +112,9 @@ def _bits(codec: Codec) -> int:
     return max(1, (levels - 1).bit_length())
 
 
-def _grey(codec: Codec) -> int:
-    """The code that the encoder gives to the middle of a mid-grey picture."""
+def _neutral(codec: Codec) -> int:
+    """The code that the encoder gives to the middle of a mid-grey picture, or of silence."""
     side = codec.stride * (2 * codec.halo + 1)
-    grey = torch.zeros(1, 3, side, side, device=codec.device)
+    nothing = torch.zeros(1, codec.channels, *[side] * codec.axes, device=codec.device)
     with torch.inference_mode():
-        return int(codec.analyse(grey)[0, codec.halo, codec.halo])
+        return int(codec.analyse(nothing)[(0, *[codec.halo] * codec.axes)])

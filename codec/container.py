@@ -14,30 +14,21 @@ from typing import BinaryIO
 
 from .binary import deflate, inflate, verified
 from .errors import DamagedError, DamageWarning
-from .header import (
-    BOXES,
-    MAGIC,
-    MAX_HEADER,
-    REGION,
-    VERSION,
-    BoxEntry,
-    ChunkEntry,
-    Geometry,
-    Header,
-    read_header,
-    write_header,
-)
+from .geometry import REGION, SEGMENT, AnyGeometry, Geometry, Timeline
+from .header import BOXES, MAGIC, MAX_HEADER, VERSION, BoxEntry, ChunkEntry, Header, read_header, write_header
 
 __all__ = [
     "MAGIC",
     "RAW",
     "REGION",
+    "SEGMENT",
     "STATIC",
     "VERSION",
     "Bitstream",
     "Chunk",
     "Geometry",
     "Info",
+    "Timeline",
     "check",
     "pack",
     "parse",
@@ -68,22 +59,25 @@ class Bitstream:
     Attributes:
         model: name of the model, 1 to 64 of A-Z a-z 0-9 . _ + - with a letter or digit first.
         fingerprint: 8 bytes that identify the decoder's weights.
-        geometry: the picture's size.
-        chunks: one per region in raster order; None where salvage found damage.
+        geometry: the picture's size, or the sound's length and channels.
+        chunks: one per place of the geometry; None where salvage found damage.
         settings: model specific, such as the operating point; at most 255 bytes.
         source: what the picture was before, such as "PNG"; at most 255 printable ASCII characters.
-        boxes: "icc", "exif", "xmp", "alpha" -> payload, as it was before deflation.
-        kind: "image".
+        boxes: "icc", "exif", "xmp", "alpha", "tags" -> payload, as it was before deflation.
     """
 
     model: str
     fingerprint: bytes
-    geometry: Geometry
+    geometry: AnyGeometry
     chunks: list[Chunk | None]
     settings: bytes = b""
     source: str = ""
     boxes: dict[str, bytes] = field(default_factory=dict)
-    kind: str = "image"
+
+    @property
+    def kind(self) -> str:
+        """ "image" or "audio"."""
+        return self.geometry.kind
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,9 @@ class Info:
     """What the header alone tells; `header_bytes`, `box_bytes` and `code_bytes` add up to `total_bytes`.
 
     Attributes:
+        kind: "image" or "audio".
         fingerprint: 16 hexadecimal digits.
+        geometry: the picture's size, or the sound's length and channels.
         header_bytes: everything that is neither a box nor codes.
         box_bytes: name -> bytes in the file; a box of unknown type has its number for a name.
         code_bytes: bytes of all chunks.
@@ -104,10 +100,7 @@ class Info:
     kind: str
     model: str
     fingerprint: str
-    width: int
-    height: int
-    channels: int
-    stride: int
+    geometry: AnyGeometry
     settings: bytes
     source: str
     header_bytes: int
@@ -119,16 +112,23 @@ class Info:
     file_bytes: int
 
     @property
-    def bpp(self) -> float:
-        """Bits per pixel of the whole file."""
-        return 8 * self.total_bytes / (self.width * self.height)
+    def bpp(self) -> float | None:
+        """Bits per pixel of the whole file; None of a sound."""
+        if isinstance(self.geometry, Timeline):
+            return None
+        return 8 * self.total_bytes / (self.geometry.width * self.geometry.height)
+
+    @property
+    def kbps(self) -> float | None:
+        """Kilobits a second of the whole file; None of a picture."""
+        return self.total_bytes / 125 / self.geometry.seconds if isinstance(self.geometry, Timeline) else None
 
 
 def pack(bitstream: Bitstream) -> bytes:
     """Write a bitstream.
 
     Raises:
-        LimitError: the picture or a box is larger than the format allows.
+        LimitError: the picture, the sound or a box is larger than the format allows.
         ValueError: a field that the format cannot express, or a missing chunk.
     """
     if not set(bitstream.boxes) <= set(BOXES):
@@ -136,7 +136,6 @@ def pack(bitstream: Bitstream) -> bytes:
     boxes = [_store(name, bitstream.boxes[name]) for name in BOXES if name in bitstream.boxes]
     chunks = [chunk for chunk in bitstream.chunks if chunk is not None]
     header = Header(
-        bitstream.kind,
         bitstream.model,
         bitstream.fingerprint,
         bitstream.geometry,
@@ -179,7 +178,6 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
         settings=header.settings,
         source=header.source,
         boxes=boxes,
-        kind=header.kind,
     )
 
 
@@ -214,13 +212,10 @@ def read_info(source: bytes | BinaryIO) -> Info:
     box_bytes = {box.name: box.size for box in header.boxes}
     return Info(
         version=VERSION,
-        kind=header.kind,
+        kind=header.geometry.kind,
         model=header.model,
         fingerprint=header.fingerprint.hex(),
-        width=header.geometry.width,
-        height=header.geometry.height,
-        channels=header.geometry.channels,
-        stride=header.geometry.stride,
+        geometry=header.geometry,
         settings=header.settings,
         source=header.source,
         header_bytes=size,

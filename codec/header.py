@@ -13,25 +13,24 @@ from typing import NamedTuple
 
 from .binary import Cursor, varint, word
 from .errors import DamagedError, LimitError, NotABitstreamError, VersionError
+from .geometry import KINDS, STRIDE_BITS, AnyGeometry
 
 MAGIC = b"\x8fVQC"
 VERSION = 1
-REGION = 128
-"""A chunk covers at most REGION x REGION codes."""
-
-MAX_SIDE = 2**24
-MAX_AREA = 2**32
-MAX_CHUNKS = 2**18
 MAX_BOX = 2**24
 MAX_SETTINGS = MAX_SOURCE = 255
 MAX_HEADER = 2**22
 """Longer than any header these limits allow: what a reader of headers needs to see of a file."""
 
-KINDS = {"image": 1}
-BOXES = {"icc": 0x01, "alpha": 0x02, "exif": 0x81, "xmp": 0x82}
+BOXES = {"icc": 0x01, "alpha": 0x02, "exif": 0x81, "xmp": 0x82, "tags": 0x83}
+NAMES = {1: "vqvae-audio"}
+"""Models whose name is written as a number, since their files are small. A number is given once and for all."""
+
+_NUMBERS = {name: number for number, name in NAMES.items()}
 _BOX_NAMES = {number: name for name, number in BOXES.items()}
 _OPTIONAL = 0x80
-_STRIDE, _COLOUR, _SETTINGS, _SOURCE, _BOXED, _RESERVED = 0x07, 0x08, 0x10, 0x20, 0x40, 0x80
+_OWN, _SETTINGS, _SOURCE, _BOXED, _RESERVED = 0x08, 0x10, 0x20, 0x40, 0x80
+_NUMBERED = 0x80
 _MODEL_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _PRINTABLE = re.compile(rb"[ -~]{1,255}")
 _SMALLEST_CHUNK_ENTRY = 6
@@ -51,34 +50,6 @@ _FOREIGN = {
     b"PK\3\4": "a ZIP",
     b"\x1f\x8b": "a gzip",
 }
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """The picture's size and the grid of codes that follows from it.
-
-    Attributes:
-        width: pixels, 1 to 2**24.
-        height: pixels, 1 to 2**24; width x height at most 2**32.
-        channels: 1 (gray) or 3 (colour).
-        stride: pixels per code along either axis, a power of two from 1 to 128.
-    """
-
-    width: int
-    height: int
-    channels: int = 3
-    stride: int = 4
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of codes."""
-        return -(-self.height // self.stride), -(-self.width // self.stride)
-
-    @property
-    def chunk_count(self) -> int:
-        """Number of regions of at most REGION x REGION codes, and so of chunks."""
-        rows, columns = self.grid
-        return -(-rows // REGION) * -(-columns // REGION)
 
 
 class BoxEntry(NamedTuple):
@@ -107,10 +78,9 @@ class ChunkEntry(NamedTuple):
 class Header:
     """Fields in the order of the file; see `container.Bitstream` for what they mean."""
 
-    kind: str
     model: str
     fingerprint: bytes
-    geometry: Geometry
+    geometry: AnyGeometry
     settings: bytes
     source: str
     boxes: list[BoxEntry]
@@ -126,36 +96,36 @@ def write_header(header: Header) -> bytes:
     """Write a header, its checksum included.
 
     Raises:
-        LimitError: the picture or a box is larger than the format allows.
+        LimitError: the picture, the sound or a box is larger than the format allows.
         ValueError: a field that the format cannot express.
     """
     geometry, settings = header.geometry, header.settings
     model, source = header.model.encode(), header.source.encode()
-    _check_geometry(geometry)
-    if header.kind not in KINDS:
-        raise ValueError(f"kind {header.kind!r}")
+    geometry.check()
     if not _MODEL_NAME.fullmatch(model):
         raise ValueError(f"model name {header.model!r}")
     if source and not _PRINTABLE.fullmatch(source):
         raise ValueError(f"source {header.source!r}")
     if len(header.fingerprint) != 8 or len(settings) > MAX_SETTINGS:
         raise ValueError(f"fingerprint is 8 bytes, settings at most {MAX_SETTINGS}")
-    if geometry.channels not in (1, 3) or geometry.stride not in (1 << shift for shift in range(8)):
-        raise ValueError(f"{geometry.channels} channels, stride {geometry.stride}")
+    if geometry.stride not in (1 << shift for shift in range(8)):
+        raise ValueError(f"stride {geometry.stride}")
     if len(header.chunks) != geometry.chunk_count:
         raise ValueError(f"{len(header.chunks)} chunks for {geometry.chunk_count} regions")
 
     flags = geometry.stride.bit_length() - 1
     for flag, is_set in (
-        (_COLOUR, geometry.channels == 3),
+        (_OWN, geometry.flag),
         (_SETTINGS, settings),
         (_SOURCE, source),
         (_BOXED, header.boxes),
     ):
         flags |= flag if is_set else 0
     data = bytearray(MAGIC)
-    data += bytes((VERSION, KINDS[header.kind], flags, len(model))) + model + header.fingerprint
-    data += varint(geometry.width) + varint(geometry.height)
+    kind = next(number for number, known in KINDS.items() if isinstance(geometry, known))
+    named = bytes((_NUMBERED | _NUMBERS[header.model],)) if header.model in _NUMBERS else b""
+    data += bytes((VERSION, kind, flags)) + (named or bytes((len(model),)) + model) + header.fingerprint
+    data += geometry.write()
     data += varint(len(settings)) + settings if settings else b""
     data += varint(len(source)) + source if source else b""
     data += varint(len(header.boxes)) if header.boxes else b""
@@ -191,18 +161,16 @@ def read_header(data: bytes) -> tuple[Header, int]:
     if version < VERSION:
         raise DamagedError(f"damaged header: version {version}")
     number = cursor.byte()
-    kind = next((name for name, known in KINDS.items() if known == number), None)
+    kind = KINDS.get(number)
     if kind is None:
         raise VersionError(f"bitstream of kind {number} is unknown to this program", "upgrade")
     flags = cursor.byte()
     if flags & _RESERVED:
         raise DamagedError("damaged header: reserved bit")
-    model = cursor.take(cursor.byte())
-    if not _MODEL_NAME.fullmatch(model):
-        raise DamagedError("damaged header: model name")
+    model = _model_name(cursor)
     fingerprint = cursor.take(8)
-    geometry = Geometry(cursor.varint(), cursor.varint(), 3 if flags & _COLOUR else 1, 1 << (flags & _STRIDE))
-    _check_geometry(geometry)
+    geometry = kind.read(cursor, 1 << (flags & STRIDE_BITS), bool(flags & _OWN))
+    geometry.check()
     settings = _short_field(cursor, MAX_SETTINGS) if flags & _SETTINGS else b""
     source = _short_field(cursor, MAX_SOURCE) if flags & _SOURCE else b""
     if source and not _PRINTABLE.fullmatch(source):
@@ -213,7 +181,7 @@ def read_header(data: bytes) -> tuple[Header, int]:
     crc = zlib.crc32(memoryview(data)[: cursor.at])
     if cursor.word() != crc:
         raise DamagedError("damaged header")
-    header = Header(kind, model.decode(), fingerprint, geometry, settings, source.decode(), boxes, chunks)
+    header = Header(model, fingerprint, geometry, settings, source.decode(), boxes, chunks)
     return header, cursor.at
 
 
@@ -229,12 +197,17 @@ def _check_magic(data: bytes) -> None:
     raise NotABitstreamError(f"not a vqcodec bitstream (starts with {start})", "encode?" if known else "")
 
 
-def _check_geometry(geometry: Geometry) -> None:
-    width, height = geometry.width, geometry.height
-    if width < 1 or height < 1:
-        raise DamagedError(f"header claims {width:,} x {height:,} pixels")
-    if max(width, height) > MAX_SIDE or width * height > MAX_AREA or geometry.chunk_count > MAX_CHUNKS:
-        raise LimitError(f"header claims {width:,} x {height:,} pixels")
+def _model_name(cursor: Cursor) -> str:
+    length = cursor.byte()
+    if length & _NUMBERED:
+        number = length & ~_NUMBERED
+        if number not in NAMES:
+            raise VersionError(f"bitstream of model number {number}, unknown to this program", "upgrade")
+        return NAMES[number]
+    name = cursor.take(length)
+    if not _MODEL_NAME.fullmatch(name) or name.decode() in _NUMBERS:
+        raise DamagedError("damaged header: model name")
+    return name.decode()
 
 
 def _short_field(cursor: Cursor, limit: int) -> bytes:

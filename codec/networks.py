@@ -1,21 +1,29 @@
-"""Building blocks of the networks; every model is put together from these."""
+"""Building blocks of the networks, over one axis (sounds) or two (pictures); every model is put together from these."""
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
+"""Axes -> the class of convolution over them."""
 
 
 class ResidualBlock(nn.Module):
     """x + 1x1(ReLU(3x3(ReLU(x)))), the residual block of van den Oord et al. 2017, section 4.1.
 
-    Shapes: [B, C, H, W] -> the same.
+    Shapes: [B, C, H, W], or with `axes=1` [B, C, T] -> the same. The spatial convolution reaches `dilation` to
+    each side.
     """
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, *, axes: int = 2, dilation: int = 1) -> None:
         super().__init__()
-        self.spatial = nn.Conv2d(channels, hidden, 3, padding=1)
-        self.pointwise = nn.Conv2d(hidden, channels, 1)
+        convolution = CONVOLUTIONS[axes]
+        self.spatial = convolution(channels, hidden, 3, padding=dilation, dilation=dilation)
+        self.pointwise = convolution(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the block's correction to x."""
@@ -26,6 +34,68 @@ class ResidualBlock(nn.Module):
 def residual_stack(channels: int, hidden: int, depth: int) -> nn.Sequential:
     """`depth` residual blocks in a row, [B, C, H, W] -> the same; receptive field 2 * depth + 1."""
     return nn.Sequential(*(ResidualBlock(channels, hidden) for _ in range(depth)))
+
+
+class ConvNeXtBlock(nn.Module):
+    """x + scale * pointwise(GELU(pointwise(LayerNorm(depthwise(x))))), in one axis (Siuzdak 2023, "Vocos").
+
+    Shapes: [B, C, T] -> the same. The depthwise convolution reaches `kernel // 2` to each side.
+    """
+
+    def __init__(self, channels: int, hidden: int, *, kernel: int = 7, scale: float = 0.1) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+        self.norm = nn.LayerNorm(channels)
+        self.expand = nn.Linear(channels, hidden)
+        self.contract = nn.Linear(hidden, channels)
+        self.scale = nn.Parameter(torch.full((channels,), scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the block's correction to x."""
+        hidden = F.gelu(self.expand(self.norm(self.depthwise(x).transpose(1, 2))))
+        return x + (self.scale * self.contract(hidden)).transpose(1, 2)
+
+
+class InverseSTFT(nn.Module):
+    """The last layer of a vocoder: magnitudes and phases per frame, and their inverse STFT (Siuzdak 2023).
+
+    Frame t is windowed (Hann) and laid around the middle of samples hop * t .. hop * (t + 1); what would stand
+    before the first sample or after the last is cut off. A frame reaches `reach` frames to each side.
+
+    Shapes: [B, C, T] -> [B, 1, hop * T].
+    """
+
+    window: Tensor
+
+    def __init__(self, channels: int, size: int, hop: int) -> None:
+        super().__init__()
+        if size % (2 * hop):
+            raise ValueError(f"a window of {size} samples for a hop of {hop}")
+        self.size, self.hop = size, hop
+        self.norm = nn.LayerNorm(channels)
+        self.project = nn.Linear(channels, size + 2)
+        # Windowed frames of a Hann analysis overlap to this constant, so that no division by an envelope is due.
+        window = torch.hann_window(size) / (0.375 * size / hop)
+        self.register_buffer("window", window, persistent=False)
+
+    @property
+    def reach(self) -> int:
+        """Frames to each side that a frame's samples overlap with."""
+        return -(-(self.size - self.hop) // (2 * self.hop))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Frames of features to samples."""
+        logarithm, angle = self.project(self.norm(x.transpose(1, 2))).float().chunk(2, dim=-1)
+        # Bounded, so that a poor start cannot overflow: a full-scale sine has a magnitude of size / 4.
+        magnitude = logarithm.clamp(max=math.log(self.size)).exp()
+        spectrum = torch.complex(magnitude * angle.cos(), magnitude * angle.sin())
+        frames = torch.fft.irfft(spectrum, self.size) * self.window
+        batch, count, _ = frames.shape
+        parts = frames.view(batch, count, self.size // self.hop, self.hop)
+        overlap = parts.shape[2] - 1
+        summed = sum(F.pad(parts[:, :, k], (0, 0, k, overlap - k)) for k in range(overlap + 1))
+        cut = (self.size - self.hop) // 2
+        return summed.reshape(batch, 1, -1)[:, :, cut : cut + count * self.hop]  # type: ignore[union-attr]
 
 
 def start_at_zero(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:

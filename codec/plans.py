@@ -14,26 +14,28 @@ from typing import Any, get_type_hints
 from . import checkpoints, weights
 from .errors import UsageError
 from .files import atomically
-from .models import MODELS
-from .models.vqvae import RANGES as MODEL_RANGES
-from .models.vqvae import TRAINING_ONLY, VQVAE, Config
+from .models import CLASSES, MODELS, RANGES, TRAINING_ONLY
+from .models.vqvae import image
 
 _MANY, _TINY = 1 << 31, 1e-12
-RANGES: dict[str, tuple[float, float]] = {
-    **MODEL_RANGES,
+SETTINGS_RANGES: dict[str, tuple[float, float]] = {
     "steps": (1, _MANY),
     "time_budget": (_TINY, _MANY),
     "batch": (1, _MANY),
-    "crop": (VQVAE.stride, 1 << 14),
     "learning_rate": (_TINY, 1e38),
     "warmup": (0, _MANY),
     "seed": (0, _MANY - 1),
     "average": (0, 1 - 1e-9),
+    "beta1": (0, 1 - 1e-9),
+    "beta2": (0, 1 - 1e-9),
     "clip": (_TINY, 1e38),
     "checkpoint_every": (1, _MANY),
     "keep_checkpoints": (1, _MANY),
 }
 """Setting -> the smallest and the largest value that a training can work with."""
+
+CROPS: dict[str, tuple[float, float]] = {"image": (4, 1 << 14), "audio": (0.1, 60)}
+"""Medium -> the smallest and the largest crop."""
 
 
 RUNS = Path("runs")
@@ -48,11 +50,12 @@ class Settings:
         steps: optimiser steps, where no time budget is given.
         time_budget: seconds over which the schedule is laid, or None.
         batch: crops a step.
-        crop: their side in pixels.
+        crop: their side in pixels, or their length in seconds.
         learning_rate: peak of the cosine schedule.
         warmup: steps over which it rises.
         seed: of every random choice.
         average: decay of the averaged weights, which are the ones kept.
+        beta1, beta2: decay of AdamW's moments.
         clip: largest norm of the gradient.
         validation: held-out share of the files, or a folder or tar file.
         checkpoint_every: steps between validations, each followed by a checkpoint.
@@ -62,15 +65,21 @@ class Settings:
     steps: int = 20_000
     time_budget: float | None = None
     batch: int = 16
-    crop: int = 128
+    crop: float = 128
     learning_rate: float = 1e-3
     warmup: int = 100
     seed: int = 0
     average: float = 0.999
+    beta1: float = 0.9
+    beta2: float = 0.999
     clip: float = 1.0
     validation: str = "0.05"
     checkpoint_every: int = 1000
     keep_checkpoints: int = 3
+
+
+SETTINGS = {"image": Settings(), "audio": Settings(crop=0.64, beta1=0.8, beta2=0.99)}
+"""Medium -> how its models are trained unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class Plan:
     Attributes:
         name: of the settings that it began with, a key of `models.MODELS`.
         folder: everything the run writes.
-        data: absolute paths of folders, tar files, pictures.
+        data: absolute paths of folders, tar files, single files.
         start: absolute path of the weights to begin with, or None.
         model: settings of the model.
         settings: of the training.
@@ -92,7 +101,7 @@ class Plan:
     folder: Path
     data: list[str]
     start: str | None
-    model: Config
+    model: Any
     settings: Settings
     chain: list[str]
     note: str
@@ -159,10 +168,11 @@ def new_plan(
         card = weights.read_card(weights.locate(start))
         model = _from_json(card["config"], MODELS[name])
         chain = list(card["training"]["chain"])
-    settings = replace(_from_json(saved.get("settings", {}), Settings()), **given)
+    medium = CLASSES[type(model)].medium
+    settings = replace(_from_json(saved.get("settings", {}), SETTINGS[medium]), **given)
     for key, text in overrides.items():
-        if key in (TRAINING_ONLY if start is not None else {f.name for f in fields(Config)}):
-            model = replace(model, **{key: _parse(Config, key, text)})
+        if key in (TRAINING_ONLY if start is not None else {f.name for f in fields(model)}):
+            model = replace(model, **{key: _parse(type(model), key, text)})
         elif key in {f.name for f in fields(Settings)}:
             settings = replace(settings, **{key: _parse(Settings, key, text)})
         else:
@@ -217,9 +227,10 @@ def resumed_plan(folder: Path, given: dict[str, Any], overrides: dict[str, str])
         raise UsageError(f"--resume cannot change {', '.join(sorted(fixed))}", "start a new run with --from")
     if "steps" in changed and "time_budget" not in changed:
         changed["time_budget"] = None
-    settings = replace(_from_json(saved["settings"], Settings()), **changed)
-    model = _from_json(saved["model"], Config())
-    model = replace(model, **{key: _parse(Config, key, text) for key, text in overrides.items()})
+    default = MODELS[saved["name"]]
+    settings = replace(_from_json(saved["settings"], SETTINGS[CLASSES[type(default)].medium]), **changed)
+    model = _from_json(saved["model"], default)
+    model = replace(model, **{key: _parse(type(model), key, text) for key, text in overrides.items()})
     _check(model, settings)
     chain = list(saved["chain"])
     if changed or overrides:
@@ -274,24 +285,28 @@ def _parse(kind: type, key: str, text: str) -> Any:
         raise UsageError(f"{key} is '{text}'", f"give {expected}") from None
 
 
-def _check(model: Config, settings: Settings) -> None:
+def _check(model: Any, settings: Settings) -> None:
     """Refuse what would fail hours later, or without a word about its cause.
 
     Raises:
         UsageError: a setting out of its range.
     """
+    medium = CLASSES[type(model)].medium
+    ranges = RANGES[type(model)] | SETTINGS_RANGES | {"crop": CROPS[medium]}
     for name, value in {**asdict(model), **asdict(settings)}.items():
-        if name in RANGES and value is not None:
-            low, high = RANGES[name]
+        if name in ranges and value is not None:
+            low, high = ranges[name]
             if not low <= value <= high:
                 raise UsageError(f"{name} is {value}", f"give {low:g} to {high:g}")
-    samples = 3 * VQVAE.stride**2
-    if model.linear_start and model.code_dim > samples:
-        raise UsageError(
-            f"code_dim is {model.code_dim}", f"give 1 to {samples}, the principal components of a block"
-        )
-    if settings.crop % VQVAE.stride:
-        raise UsageError(f"crop is {settings.crop}", f"give a multiple of {VQVAE.stride}")
+    if isinstance(model, image.Config):
+        stride = CLASSES[type(model)].stride
+        if model.linear_start and model.code_dim > 3 * stride**2:
+            raise UsageError(
+                f"code_dim is {model.code_dim}",
+                f"give 1 to {3 * stride**2}, the principal components of a block",
+            )
+        if settings.crop % stride:
+            raise UsageError(f"crop is {settings.crop:g}", f"give a multiple of {stride}")
     share = held_out_share(settings.validation)
     if share is not None and not 0 < share < 1:
         raise UsageError(f"--validation {settings.validation}", "a folder, or a share between 0 and 1")

@@ -13,6 +13,11 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
     return torch.cat([torch.addmm(offset, part, directions).argmax(1) for part in parts])
 
 
+def as_vectors(maps: Tensor) -> Tensor:
+    """The vectors at all places of feature maps: [B, D, ...] -> [N, D]."""
+    return maps.movedim(1, -1).flatten(0, -2)
+
+
 def kmeans(vectors: Tensor, size: int, generator: torch.Generator, rounds: int = 20) -> Tensor:
     """Lloyd's algorithm from random distinct vectors: [N, D] -> centres [size, D].
 
@@ -44,7 +49,8 @@ class VectorQuantizer(nn.Module):
     the same `decay`. A code that is chosen less than `restart_below` times the mean is dead; it is moved
     onto an encoder output, so that a poor start does not leave it unused for good.
 
-    Shapes: latents float32 [B, D, H, W]; codes int64 [B, H, W]; codebook float32 [K, D].
+    Shapes: latents float32 [B, D, ...]; codes int64 [B, ...]; codebook float32 [K, D]; the dots are the axes of a
+    picture (H, W) or of a sound (T).
     """
 
     ema_count: Tensor
@@ -70,29 +76,28 @@ class VectorQuantizer(nn.Module):
         self.ema_sum.copy_(vectors * count)
 
     def encode(self, latents: Tensor) -> Tensor:
-        """Nearest codes: [B, D, H, W] -> int64 [B, H, W]."""
-        batch, dim, height, width = latents.shape
-        flat = latents.permute(0, 2, 3, 1).reshape(-1, dim)
-        return nearest(flat, self.codebook).view(batch, height, width)
+        """Nearest codes: [B, D, ...] -> int64 [B, ...]."""
+        flat = as_vectors(latents)
+        return nearest(flat, self.codebook).view(latents.shape[0], *latents.shape[2:])
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Look codes up: int64 [B, H, W] -> float32 [B, D, H, W] (channels last in memory)."""
-        return nn.functional.embedding(codes, self.codebook).permute(0, 3, 1, 2)
+        """Look codes up: int64 [B, ...] -> float32 [B, D, ...] (channels last in memory)."""
+        return nn.functional.embedding(codes, self.codebook).movedim(-1, 1)
 
     @torch.no_grad()
     def update(self, latents: Tensor, codes: Tensor, restart: bool, generator: torch.Generator) -> int:
         """Moving-average step of the codebook and, if asked, revival of dead codes.
 
         Args:
-            latents: the encoder's outputs of this step, [B, D, H, W].
-            codes: their codes, [B, H, W].
+            latents: the encoder's outputs of this step, [B, D, ...].
+            codes: their codes, [B, ...].
             restart: whether dead codes are moved in this step.
             generator: CPU generator that picks the vectors for them.
 
         Returns:
             The number of codes moved.
         """
-        flat = latents.detach().permute(0, 2, 3, 1).reshape(-1, self.dim)
+        flat = as_vectors(latents.detach())
         index = codes.flatten()
         counts = torch.bincount(index, minlength=self.size).to(flat.dtype)
         self.ema_count.lerp_(counts, 1 - self.decay)

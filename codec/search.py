@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .models.vqvae import VQVAE
+from .models.vqvae import ImageVQVAE
 
 RATE_WEIGHT = 0.02
 """Squared error that one bit is worth: under the slope of the rate-distortion curve at 0.4 bpp (about 0.05),
@@ -41,7 +41,7 @@ class Rates:
     classes: Tensor
 
     @classmethod
-    def of(cls, codec: VQVAE) -> Rates | None:
+    def of(cls, codec: ImageVQVAE) -> Rates | None:
         """The rates of a model's static tables; None where it has none."""
         if codec.prior is None:
             return None
@@ -88,7 +88,7 @@ class Rates:
 
 
 @torch.no_grad()
-def find_codes(codec: VQVAE, samples: Tensor, effort: int, rates: Rates | None) -> Tensor:
+def find_codes(codec: ImageVQVAE, samples: Tensor, effort: int, rates: Rates | None) -> Tensor:
     """Codes of a picture, searched for with this effort.
 
     Args:
@@ -108,7 +108,7 @@ def find_codes(codec: VQVAE, samples: Tensor, effort: int, rates: Rates | None) 
     return _through_the_decoder(codec, samples, codes, ROUNDS[effort], rates)
 
 
-def _near_the_latents(codec: VQVAE, latents: Tensor, codes: Tensor, rates: Rates) -> Tensor:
+def _near_the_latents(codec: ImageVQVAE, latents: Tensor, codes: Tensor, rates: Rates) -> Tensor:
     """Take the distance to the encoder's output for the distortion, as if the decoder were linear."""
     codebook, curvature = codec.quantizer.codebook.detach(), _curvature(codec)
     vectors = latents.permute(0, 2, 3, 1)
@@ -121,7 +121,7 @@ def _near_the_latents(codec: VQVAE, latents: Tensor, codes: Tensor, rates: Rates
 
 
 def _through_the_decoder(
-    codec: VQVAE, samples: Tensor, codes: Tensor, rounds: int, rates: Rates | None
+    codec: ImageVQVAE, samples: Tensor, codes: Tensor, rounds: int, rates: Rates | None
 ) -> Tensor:
     """Offer each code what the gradient of the true error favours; take what lowers the cost."""
     codebook, curvature = codec.quantizer.codebook.detach(), _curvature(codec)
@@ -158,7 +158,7 @@ def _distortions(vectors: Tensor, codebook: Tensor, curvature: float) -> Tensor:
     return torch.addmm(curvature * codebook.square().sum(1), vectors, codebook.t(), alpha=-2 * curvature)
 
 
-def _curvature(codec: VQVAE) -> float:
+def _curvature(codec: ImageVQVAE) -> float:
     """Squared error of pixels for a squared step of the latents, under the linear decoder."""
     return float(1 / codec.pca_scale**2)
 

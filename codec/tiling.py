@@ -1,4 +1,6 @@
-"""Large pictures in blocks: a network sees a block with a halo, so no seam is left and memory is bounded."""
+"""Large pictures and long sounds in blocks: a network sees a block with a halo, so no seam is left and memory is
+bounded.
+"""
 
 from __future__ import annotations
 
@@ -17,53 +19,74 @@ WIDTH = 512
 
 
 @dataclass(frozen=True)
+class Span:
+    """A stretch of codes along one axis, and the longer one around it that a network has to see.
+
+    Attributes:
+        start, stop: what the stretch is responsible for, in codes.
+        halo: codes added at both ends, fewer where the axis ends.
+        length: of the whole axis, in codes.
+    """
+
+    start: int
+    stop: int
+    halo: int
+    length: int
+
+    @property
+    def inner(self) -> slice:
+        """The stretch in the whole axis."""
+        return slice(self.start, self.stop)
+
+    @property
+    def outer(self) -> slice:
+        """The stretch with its halo in the whole axis."""
+        return slice(max(self.start - self.halo, 0), min(self.stop + self.halo, self.length))
+
+    @property
+    def within(self) -> slice:
+        """The stretch inside its own outer one."""
+        first = self.outer.start
+        return slice(self.start - first, self.stop - first)
+
+
+@dataclass(frozen=True)
 class Block:
     """A rectangle of codes, and the larger one around it that a network has to see.
 
     Attributes:
-        top, bottom, left, right: the rectangle that the block is responsible for, in codes.
-        halo: codes added on each side, fewer where the picture ends.
-        height, width: of the whole grid of codes.
+        rows, columns: its two sides.
     """
 
-    top: int
-    bottom: int
-    left: int
-    right: int
-    halo: int
-    height: int
-    width: int
+    rows: Span
+    columns: Span
 
     @property
     def inner(self) -> tuple[slice, slice]:
         """Rows and columns of the block in the whole grid."""
-        return slice(self.top, self.bottom), slice(self.left, self.right)
+        return self.rows.inner, self.columns.inner
 
     @property
     def outer(self) -> tuple[slice, slice]:
         """Rows and columns of the block with its halo in the whole grid."""
-        return (
-            slice(max(self.top - self.halo, 0), min(self.bottom + self.halo, self.height)),
-            slice(max(self.left - self.halo, 0), min(self.right + self.halo, self.width)),
-        )
+        return self.rows.outer, self.columns.outer
 
     @property
     def within(self) -> tuple[slice, slice]:
         """Rows and columns of the block inside its own outer rectangle."""
-        rows, columns = self.outer
-        return (
-            slice(self.top - rows.start, self.bottom - rows.start),
-            slice(self.left - columns.start, self.right - columns.start),
-        )
+        return self.rows.within, self.columns.within
 
 
-def scaled(part: tuple[slice, slice], factor: int) -> tuple[slice, slice]:
-    """The pixels of a rectangle of codes."""
-    rows, columns = part
-    return (
-        slice(rows.start * factor, rows.stop * factor),
-        slice(columns.start * factor, columns.stop * factor),
-    )
+def scaled(part: tuple[slice, ...], factor: int) -> tuple[slice, ...]:
+    """The samples of a rectangle or stretch of codes."""
+    return tuple(slice(axis.start * factor, axis.stop * factor) for axis in part)
+
+
+def spans(length: int, halo: int, longest: int) -> list[Span]:
+    """Cut an axis of so many codes into the fewest stretches not longer than `longest`, about equally long."""
+    count = -(-length // longest)
+    ends = [length * n // count for n in range(count + 1)]
+    return [Span(start, stop, halo, length) for start, stop in zip(ends, ends[1:], strict=False)]
 
 
 def blocks(height: int, width: int, halo: int, area: int = AREA) -> list[Block]:
@@ -78,12 +101,8 @@ def blocks(height: int, width: int, halo: int, area: int = AREA) -> list[Block]:
     Returns:
         Blocks whose inner rectangles cover the grid once.
     """
-    row_edges, column_edges = _edges(height, max(area // min(width, WIDTH), 1)), _edges(width, WIDTH)
-    return [
-        Block(top, bottom, left, right, halo, height, width)
-        for top, bottom in row_edges
-        for left, right in column_edges
-    ]
+    rows, columns = spans(height, halo, max(area // min(width, WIDTH), 1)), spans(width, halo, WIDTH)
+    return [Block(row, column) for row in rows for column in columns]
 
 
 def regions(height: int, width: int, side: int) -> list[tuple[slice, slice]]:
@@ -105,10 +124,3 @@ def pad_to_multiple(pixels: np.ndarray, multiple: int) -> np.ndarray:
     """Extend [H, W, C] by its last row and column until both sides are multiples."""
     height, width = pixels.shape[:2]
     return extend(pixels, height + -height % multiple, width + -width % multiple)
-
-
-def _edges(length: int, longest: int) -> list[tuple[int, int]]:
-    """Cut 0..length into the fewest pieces not longer than `longest`, about equally long."""
-    count = -(-length // longest)
-    ends = [length * n // count for n in range(count + 1)]
-    return list(zip(ends, ends[1:], strict=False))

@@ -1,6 +1,6 @@
 """The one training loop: steps, validation, checkpoints, exact resume, the finished model.
 
-Every random choice of step n is a function of the seed and n alone (`datasets.Pictures.batch`, the generator
+Every random choice of step n is a function of the seed and n alone (`batch` of the data set, the generator
 given to `update`), so a checkpoint needs no generator state, and a resumed run repeats the uninterrupted one
 bit for bit on the same machine and thread count.
 """
@@ -26,14 +26,14 @@ from . import checkpoints, datasets, finishing, weights
 from .checkpoints import Clock
 from .errors import TrainingError, UsageError
 from .files import atomically
-from .metrics import code_use, psnr_db
+from .metrics import code_use
 from .models import build
 from .plans import Plan, claimed, held_out_share, new_plan, resumed_plan
 
 Report = Callable[[dict[str, Any]], None]
 LOG_EVERY = 100
-VALIDATION_PICTURES = 64
-"""Pictures looked at during the run; the final figures are taken over all of them."""
+VALIDATION_FILES = 64
+"""Held-out files looked at during the run; the final figures are taken over all of them."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def train(
     steps: int | None = None,
     batch: int | None = None,
     learning_rate: float | None = None,
-    crop: int | None = None,
+    crop: float | None = None,
     seed: int | None = None,
     overrides: Mapping[str, str] | None = None,
     config: str | Path | None = None,
@@ -74,10 +74,10 @@ def train(
     device: str = "auto",
     report: Report | None = None,
 ) -> Run:
-    """Train a codec on a folder of pictures.
+    """Train a codec on a folder of pictures or sounds.
 
     Args:
-        data: folders, tar files, pictures; one or several.
+        data: folders, tar files, single files; one or several.
         model: a name of `models.MODELS`; required unless `resume`.
         start: weights to begin with (shipped name or file) instead of the linear start.
         output: run folder, new or empty; default runs/MODEL-N.
@@ -86,7 +86,7 @@ def train(
         steps: of the optimiser, where there is no time budget.
         batch: crops a step.
         learning_rate: peak of the cosine schedule.
-        crop: side of a crop, pixels.
+        crop: side of a crop in pixels, or its length in seconds.
         seed: of every random choice.
         overrides: any other field of the model's or the training's settings, values as text.
         config: config.json of an earlier run, whose settings are the defaults.
@@ -100,7 +100,7 @@ def train(
 
     Raises:
         UsageError: contradicting or unknown options, or a run folder that is not empty.
-        TrainingError: too few pictures, a loss that is not a number, out of memory.
+        TrainingError: too few files, a loss that is not a number, out of memory.
         KeyboardInterrupt: interrupted; the step was finished and a checkpoint written.
     """
     tell = report or (lambda _event: None)
@@ -147,9 +147,10 @@ class Trainer:
     def __init__(self, plan: Plan, device: str, tell: Report, *, fresh: bool = True) -> None:
         self.plan, self.settings, self.device, self.tell = plan, plan.settings, device, tell
         self.clock = Clock()
-        self.pictures, self.held_out = self._load_data()
         torch.manual_seed(self.settings.seed)
         self.model = build(plan.model)
+        self.finishing = finishing.BY_MEDIUM[self.model.medium]
+        self.data, self.held_out = self._load_data()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if fresh:
             if plan.start is None:
@@ -157,15 +158,19 @@ class Trainer:
             else:
                 self.model.load_state_dict(weights.load(plan.start, "cpu").state_dict(), strict=True)
                 # Weights hold no counts: every code starts with its share of a batch.
-                codes = self.settings.batch * (self.settings.crop // self.model.stride) ** 2
+                codes = math.prod(side // self.model.stride for side in self._start_batch(0).shape[2:])
                 quantizer = self.model.quantizer
-                quantizer.set_codebook(quantizer.codebook.detach(), codes / plan.model.codes)
+                share = self.settings.batch * codes / plan.model.codes
+                quantizer.set_codebook(quantizer.codebook.detach(), share)
         self.model.to(device)
         self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=self.settings.learning_rate, fused=device != "mps"
+            self.parameters,
+            lr=self.settings.learning_rate,
+            betas=(self.settings.beta1, self.settings.beta2),
+            fused=device != "mps",
         )
         self._histogram = torch.zeros(plan.model.codes, dtype=torch.int64)
         self._sums: dict[str, float] = {}
@@ -181,9 +186,9 @@ class Trainer:
         self._say(
             event="start",
             folder=str(folder),
-            pictures=len(self.pictures),
+            files=len(self.data),
             validation=len(self.held_out),
-            skipped=self.pictures.skipped + self.held_out.skipped,
+            skipped=self.data.skipped + self.held_out.skipped,
             parameters=sum(p.numel() for p in self.model.parameters()),
         )
         with self._interruptible():
@@ -239,7 +244,7 @@ class Trainer:
 
     def _step(self) -> dict[str, float]:
         settings, clock = self.settings, self.clock
-        samples = self.pictures.batch(clock.step, seed=settings.seed, size=settings.batch, crop=settings.crop)
+        samples = self.data.batch(clock.step, seed=settings.seed, size=settings.batch, crop=settings.crop)
         samples = samples.to(self.device, non_blocking=True)
         progress = self._progress()
         for group in self.optimiser.param_groups:
@@ -281,18 +286,20 @@ class Trainer:
 
     def _start_batch(self, number: int) -> Tensor:
         settings = self.settings
-        return self.pictures.batch(datasets.START + number, seed=settings.seed, size=16, crop=settings.crop)
+        return self.data.batch(datasets.START + number, seed=settings.seed, size=16, crop=settings.crop)
 
-    def _load_data(self) -> tuple[datasets.Pictures, datasets.Pictures]:
-        settings = self.settings
+    def _load_data(self) -> tuple[Any, Any]:
+        settings, medium = self.settings, self.model.medium
+        extra = {"rate": self.model.rate} if medium == "audio" else {}
         files = datasets.entries([Path(p) for p in self.plan.data])
         share = held_out_share(settings.validation)
         if share is None:
-            held_out = datasets.entries([Path(settings.validation)])
-            return datasets.load(files, seed=settings.seed), datasets.load(held_out, whole=True)
+            others = datasets.entries([Path(settings.validation)])
+            held_out = datasets.load(others, medium, whole=True, **extra)
+            return datasets.load(files, medium, seed=settings.seed, **extra), held_out
         if len(files) < 2:
-            raise TrainingError(f"{len(files)} files are too few to train on", "give at least two pictures")
-        return datasets.load_split(files, share, settings.seed)
+            raise TrainingError(f"{len(files)} files are too few to train on", "give at least two")
+        return datasets.load_split(files, share, settings.seed, medium, **extra)
 
     def _log(self) -> None:
         use = code_use(self._histogram.numpy())
@@ -302,7 +309,7 @@ class Trainer:
             step=self.clock.step,
             progress=min(self._progress(), 1.0),
             seconds=round(self.clock.elapsed_seconds, 1),
-            psnr_db=psnr_db(mean["distortion"], peak=2),
+            **self.finishing.step_figures(mean),
             codes_used=use.used,
             perplexity=use.perplexity,
             restarted=self.clock.restarted,
@@ -313,14 +320,15 @@ class Trainer:
         self._histogram.zero_()
 
     def _validate(self) -> None:
-        pictures = self.held_out.arrays[:VALIDATION_PICTURES]
-        result = finishing.validate(self.average, pictures)
-        best = result["psnr_db"] > self.clock.best_psnr_db
+        held_out = self.held_out.arrays
+        chosen = held_out[:: -(-len(held_out) // VALIDATION_FILES)]
+        score, result = self.finishing.validate(self.average, chosen)
+        best = score > self.clock.best_score
         self._say(event="validation", step=self.clock.step, best=best, **result)
-        grid = finishing.sample_grid(self.average, pictures[:8])
-        grid.save(self.plan.folder / "samples" / f"step-{self.clock.step:09d}.png")
+        shown = self.finishing.show(self.average, chosen[:8])
+        shown.save(self.plan.folder / "samples" / f"step-{self.clock.step:09d}.png")
         if best:
-            self.clock.best_psnr_db = result["psnr_db"]
+            self.clock.best_score = score
             self.clock.best_step = self.clock.step
             weights.save(self.average, self._card({}), self.plan.folder / "best.safetensors")
 
@@ -333,11 +341,11 @@ class Trainer:
         best = self.plan.folder / "best.safetensors"
         self.tell({"event": "finishing"})
         model = copy.deepcopy(weights.load(best, self.device))
-        measured = finishing.complete(model, self.pictures.arrays, self.held_out.arrays, self.settings.seed)
+        measured = self.finishing.complete(model, self.data.arrays, self.held_out.arrays, self.settings.seed)
         card = weights.save(model, self._card(measured), best)
         with atomically(best.with_suffix(".json")) as file:
             file.write((json.dumps(card, indent=2) + "\n").encode())
-        finishing.plot_losses(self.plan.folder)
+        finishing.plot_losses(self.plan.folder, self.finishing.SHOWN)
         self._say(event="end", best=str(best), **measured)
         return Run(self.plan.folder, best, card)
 

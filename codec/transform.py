@@ -1,4 +1,4 @@
-"""Pictures <-> codes through the networks, block by block, so that memory is bounded and no seam is left."""
+"""Pictures and sounds <-> codes through the networks, block by block: memory is bounded and no seam is left."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from . import search, tiling
-from .container import Geometry
+from .container import SEGMENT, Geometry
 from .datasets import to_pixels, to_samples
-from .models.vqvae import VQVAE
+from .models.vqvae import AudioVQVAE, ImageVQVAE
 
 Progress = Callable[[int, int], None]
 """Called with blocks done and blocks in all."""
@@ -19,7 +19,7 @@ Progress = Callable[[int, int], None]
 @torch.no_grad()
 def analyse(
     pixels: np.ndarray,
-    codec: VQVAE,
+    codec: ImageVQVAE,
     *,
     effort: int = 0,
     area: int = tiling.AREA,
@@ -57,7 +57,7 @@ def analyse(
 @torch.inference_mode()
 def synthesise(
     codes: np.ndarray,
-    codec: VQVAE,
+    codec: ImageVQVAE,
     geometry: Geometry,
     *,
     area: int = tiling.AREA,
@@ -80,3 +80,54 @@ def synthesise(
         if progress:
             progress(number + 1, len(cut))
     return pixels
+
+
+@torch.inference_mode()
+def analyse_signal(
+    signal: np.ndarray, codec: AudioVQVAE, *, longest: int = SEGMENT, progress: Progress | None = None
+) -> np.ndarray:
+    """Codes of one channel of a sound, block by block.
+
+    Args:
+        signal: float32 [N], at the codec's rate and loudness.
+        codec: the model.
+        longest: codes in a block at most.
+        progress: called with blocks done and blocks in all.
+
+    Returns:
+        int32 [ceil(N / stride)].
+    """
+    stride = codec.stride
+    codes = np.empty(-(-len(signal) // stride), np.int32)
+    cut = tiling.spans(len(codes), codec.halo, longest)
+    for number, span in enumerate(cut):
+        window = signal[tiling.scaled((span.outer,), stride)]
+        window = np.pad(window, (0, -len(window) % stride))
+        found = codec.analyse(torch.from_numpy(window)[None, None].to(codec.device))
+        codes[span.inner] = found[0].cpu().numpy()[span.within]
+        if progress:
+            progress(number + 1, len(cut))
+    return codes
+
+
+@torch.inference_mode()
+def synthesise_signal(
+    codes: np.ndarray,
+    codec: AudioVQVAE,
+    count: int,
+    *,
+    longest: int = SEGMENT,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """The channel that codes stand for, block by block: int32 [T] -> float32 [count]."""
+    stride = codec.stride
+    signal = np.empty(count, np.float32)
+    cut = tiling.spans(len(codes), codec.halo, longest)
+    for number, span in enumerate(cut):
+        window = torch.from_numpy(codes[span.outer].astype(np.int64)).to(codec.device)
+        decoded = codec.synthesise(window[None])[0, 0].cpu().numpy()
+        place = signal[tiling.scaled((span.inner,), stride)]
+        place[:] = decoded[tiling.scaled((span.within,), stride)][: len(place)]
+        if progress:
+            progress(number + 1, len(cut))
+    return signal

@@ -22,7 +22,7 @@ from .files import atomically
 if TYPE_CHECKING:
     from .models.vqvae import VQVAE
 
-DEFAULTS = {"image": "vqvae-image"}
+DEFAULTS = {"image": "vqvae-image", "audio": "vqvae-audio"}
 """Medium -> the model that `encode` takes when none is named."""
 
 MINIMUM_HALF = 1024
@@ -122,7 +122,7 @@ def exported(model: VQVAE) -> dict[str, np.ndarray]:
     for name, tensor in model.state_dict().items():
         if name.startswith("quantizer.ema_"):
             continue
-        half = name.startswith(("encoder.", "decoder.")) and tensor.numel() >= MINIMUM_HALF
+        half = name.startswith(model.networks) and tensor.numel() >= MINIMUM_HALF
         array = tensor.detach().cpu().contiguous().numpy()
         tensors[name] = array.astype(np.float16) if half else array
     if model.prior is not None:

@@ -273,7 +273,7 @@ def test_describe(tmp_path: Path) -> None:
 
 def test_validation_keeps_the_middle_of_what_memory_cannot_hold() -> None:
     pixels = draw(300, 200)
-    assert datasets._middle(pixels, pixels.nbytes) is pixels
-    kept = datasets._middle(pixels, pixels.nbytes // 4)
+    assert datasets.pictures._middle(pixels, pixels.nbytes) is pixels
+    kept = datasets.pictures._middle(pixels, pixels.nbytes // 4)
     assert kept.shape == (100, 150, 3)
     assert np.array_equal(kept, pixels[50:150, 75:225])

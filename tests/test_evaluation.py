@@ -19,7 +19,7 @@ from vqcodec.errors import MediaError, UsageError
 from vqcodec.evaluation import evaluate
 from vqcodec.metrics import psnr
 from vqcodec.models import build
-from vqcodec.models.vqvae import Config
+from vqcodec.models.vqvae.image import Config
 
 
 def photo(height, width, channels=3, seed=0):

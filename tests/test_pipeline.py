@@ -35,7 +35,8 @@ from vqcodec.errors import (
     VersionError,
 )
 from vqcodec.models import build
-from vqcodec.models.vqvae import VQVAE, Config
+from vqcodec.models.vqvae import VQVAE
+from vqcodec.models.vqvae.image import Config
 from vqcodec.priors import base
 from vqcodec.search import RATE_WEIGHT
 
@@ -64,7 +65,7 @@ def raw_bytes(grid: tuple[int, int]) -> int:
     """What packing at a fixed width takes."""
     return sum(
         -(-BITS * (rows.stop - rows.start) * (columns.stop - columns.start) // 8)
-        for rows, columns in tiling.regions(*grid, REGION)
+        for rows, columns in Geometry(grid[1], grid[0], stride=1).places
     )
 
 
@@ -109,7 +110,7 @@ def test_round_trip(
     assert pipeline.verify(encoded) == pytest.approx(10 * np.log10(255**2 / error))
     assert error < np.square(samples.astype(float) - 128).mean() / 2, "it is that picture"
     info = pipeline.info(encoded.data)
-    assert (info.width, info.height, info.channels) == (width, height, channels)
+    assert info.geometry == Geometry(width, height, channels)
     assert info.chunks == -(-width // 512) * -(-height // 512)
     assert ("alpha" in info.box_bytes) is (alpha is not None)
     if alpha == "opaque":
@@ -118,7 +119,7 @@ def test_round_trip(
 
 def test_what_is_encoded_is_what_is_reported(large: pipeline.Encoded) -> None:
     info = pipeline.info(large.data)
-    assert (large.width, large.height, large.channels, large.quality) == (600, 520, 3, 3)
+    assert (large.geometry, large.quality) == (Geometry(600, 520, 3), 3)
     assert (large.model, large.bpp) == (info.model, info.bpp)
     assert large.bpp == 8 * len(large.data) / (600 * 520)
     assert info.total_bytes == len(large.data)
@@ -171,7 +172,7 @@ def test_all_kinds_of_bitstream_sources(small: str, tmp_path: Path) -> None:
     for source in (bytearray(data), memoryview(data), path, str(path), io.BytesIO(data)):
         assert np.array_equal(pipeline.decode(source, model=small).samples, wanted)
     for source in (data, path, io.BytesIO(data)):
-        assert pipeline.info(source).width == 20
+        assert pipeline.info(source).geometry.width == 20
     with pytest.raises(MediaError, match="no such file"):
         pipeline.decode(tmp_path / "gone.vqc", model=small)
     with pytest.raises(NotABitstreamError, match="a PNG"):
@@ -653,7 +654,7 @@ def end_well(data: bytes, small: str, salvage: bool) -> media.Image | None:
             assert error.message
             return None
     info = container.read_info(data)
-    assert image.samples.shape == (info.height, info.width, info.channels)
+    assert image.samples.shape == (info.geometry.height, info.geometry.width, info.geometry.channels)
     assert image.samples.dtype == np.uint8
     assert image.alpha is None or image.alpha.shape == image.samples.shape[:2]
     return image
@@ -745,7 +746,7 @@ def test_views_of_arrays(small: str) -> None:
 
 def test_metadata_that_outweighs_the_picture_is_told(small: str) -> None:
     noise = np.random.default_rng(0).bytes(3000)
-    with pytest.warns(MediaWarning, match=r"metadata takes 3,\d+ bytes, the picture .* --strip exif"):
+    with pytest.warns(MediaWarning, match=r"metadata takes 3,\d+ bytes, the codes .* --strip exif"):
         pipeline.encode(media.Image(draw(16, 16), exif=noise), model=small)
 
 

@@ -50,7 +50,7 @@ def test_golden_file_is_written_again(name: str) -> None:
     held = chunks.read(container.parse(golden), encoded.codec)
     assert (encoded.codes != held).mean() < 0.01
     rewritten = container.parse(golden)
-    written = chunks.write(held, encoded.codec)
+    written = chunks.write(held, encoded.codec, encoded.geometry)
     assert [(c.prior, c.payload) for c in written] == [(c.prior, c.payload) for c in rewritten.chunks]
 
 

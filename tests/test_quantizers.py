@@ -5,7 +5,7 @@ from conftest import SMALL, draw
 from vqcodec.datasets import Pictures
 from vqcodec.metrics import code_use
 from vqcodec.models import build
-from vqcodec.models.vqvae import Config
+from vqcodec.models.vqvae.image import Config
 from vqcodec.quantizers import VectorQuantizer, kmeans, nearest
 
 

@@ -6,31 +6,31 @@ import torch
 from conftest import draw
 from vqcodec import search, weights
 from vqcodec.datasets import to_samples
-from vqcodec.models.vqvae import VQVAE
+from vqcodec.models.vqvae import ImageVQVAE
 from vqcodec.priors.base import cost_bits
 
 
 @pytest.fixture(scope="module")
-def codec(small: str) -> VQVAE:
+def codec(small: str) -> ImageVQVAE:
     return weights.load(small, "cpu")
 
 
-def total_bits(codec: VQVAE, codes: torch.Tensor) -> float:
+def total_bits(codec: ImageVQVAE, codes: torch.Tensor) -> float:
     return cost_bits(codec.prior, [region.numpy().astype(np.int32) for region in codes])
 
 
-def error(codec: VQVAE, samples: torch.Tensor, codes: torch.Tensor) -> float:
+def error(codec: ImageVQVAE, samples: torch.Tensor, codes: torch.Tensor) -> float:
     with torch.no_grad():
         return float((codec.synthesise(codes) - samples).square().sum())
 
 
-def test_rates_are_those_of_the_coder(codec: VQVAE) -> None:
+def test_rates_are_those_of_the_coder(codec: ImageVQVAE) -> None:
     codes = torch.from_numpy(np.random.default_rng(0).integers(0, 64, (1, 9, 7)))
     rates = search.Rates.of(codec)
     assert float(rates._own(codes).sum()) == pytest.approx(total_bits(codec, codes), rel=1e-5)
 
 
-def test_choices_are_the_bits_after_each_exchange(codec: VQVAE) -> None:
+def test_choices_are_the_bits_after_each_exchange(codec: ImageVQVAE) -> None:
     rng = np.random.default_rng(1)
     codes = torch.from_numpy(rng.integers(0, 64, (1, 4, 5)))
     rates = search.Rates.of(codec)
@@ -45,13 +45,13 @@ def test_choices_are_the_bits_after_each_exchange(codec: VQVAE) -> None:
             assert float(offered[code] - offered[codes[0, row, column]]) == pytest.approx(change, abs=1e-3)
 
 
-def test_effort_zero_takes_the_nearest_codes(codec: VQVAE) -> None:
+def test_effort_zero_takes_the_nearest_codes(codec: ImageVQVAE) -> None:
     samples = to_samples(draw(64, 48, 5)[None])
     codes = search.find_codes(codec, samples, 0, search.Rates.of(codec))
     assert torch.equal(codes, codec.analyse(samples))
 
 
-def test_effort_one_saves_bits(codec: VQVAE) -> None:
+def test_effort_one_saves_bits(codec: ImageVQVAE) -> None:
     samples = to_samples(np.stack([draw(64, 64, n) for n in range(20, 40)]))
     rates = search.Rates.of(codec)
     nearest, cheap = (search.find_codes(codec, samples, effort, rates) for effort in (0, 1))
@@ -59,7 +59,7 @@ def test_effort_one_saves_bits(codec: VQVAE) -> None:
 
 
 @pytest.mark.parametrize("with_rates", [True, False])
-def test_more_effort_costs_less(codec: VQVAE, with_rates: bool) -> None:
+def test_more_effort_costs_less(codec: ImageVQVAE, with_rates: bool) -> None:
     samples = to_samples(np.stack([draw(64, 64, n) for n in (20, 21)]))
     rates = search.Rates.of(codec) if with_rates else None
 

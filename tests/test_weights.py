@@ -194,10 +194,10 @@ def test_weights_that_contradict_their_card(
 
 
 def test_a_method_to_come(small: str, tmp_path: Path) -> None:
-    for field in ({"method": "VQ-VAE-3"}, {"medium": "audio"}):
+    for field in ({"method": "VQ-VAE-3"}, {"medium": "video"}):
         path = rewrite(small, tmp_path / "later.safetensors", {}, **field)
         with pytest.raises(
-            ModelError, match="small is a VQ-VAE(-3)? for (image|audio), unknown here"
+            ModelError, match="small is a VQ-VAE(-3)? for (image|video), unknown here"
         ) as caught:
             weights.load(path)
         assert caught.value.hint == "upgrade"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from .conversion import SWAPPED, convert_all, converter, round_with_low_bytes
 from .guard import pillow_unlimited
 from .image import Image
 from .metadata import STRUCTURAL, clean_exif, clean_xmp, exif_orientation, xmp_orientation
+from .opening import opened
 
 MAX_PIXELS = 179_000_000
 """Larger pictures are refused unless the caller raises the limit."""
@@ -55,7 +55,7 @@ def read_image(
         with pillow_unlimited(notes), _decoding(source.format or "image"):
             image = _from_pillow(source, None, max_pixels, keep_gps, notes)
     else:
-        with _opened(source) as stream, pillow_unlimited(notes):
+        with opened(source) as stream, pillow_unlimited(notes):
             image = _from_stream(stream, max_pixels, keep_gps, notes)
     for note in dict.fromkeys(notes):
         warnings.warn(note, MediaWarning, stacklevel=2)
@@ -83,44 +83,6 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         message = f"{width * height / 1e6:.4g} megapixels, limit {max_pixels / 1e6:.4g}"
         raise MediaError(message, "raise it with --max-pixels")
-
-
-@contextmanager
-def _opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[BinaryIO]:
-    """A seekable stream that stands at 0 and is not empty."""
-    stream: BinaryIO | None = None
-    try:
-        if isinstance(source, bytes | bytearray | memoryview):
-            stream = io.BytesIO(source)
-        elif isinstance(source, str | os.PathLike):
-            stream = open(source, "rb")  # noqa: SIM115 (closed below; the errors of opening are told here)
-        elif not hasattr(source, "read"):
-            raise MediaError(
-                f"a {type(source).__name__} is no picture", "give a path, bytes, a file or an array"
-            )
-        elif isinstance(source, io.TextIOBase):
-            raise MediaError("a text stream", "open the file in binary mode")
-        elif source.seekable() and source.tell() == 0:
-            stream = source
-        else:
-            stream = io.BytesIO(source.read())
-        empty = not stream.read(1)
-        stream.seek(0)
-    except FileNotFoundError as error:
-        raise MediaError("no such file") from error
-    except IsADirectoryError as error:
-        raise MediaError("is a folder", "add -r") from error
-    except PermissionError as error:
-        raise MediaError("permission denied") from error
-    except OSError as error:
-        raise MediaError(f"cannot be read: {error.strerror or error}") from error
-    try:
-        if empty:
-            raise MediaError("empty file")
-        yield stream
-    finally:
-        if stream is not source:
-            stream.close()
 
 
 def _kind(stream: BinaryIO) -> str:

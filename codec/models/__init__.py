@@ -1,4 +1,4 @@
-"""One method, one file, in the order of its paper; what they have in common is `base.Codec`."""
+"""One method, one file or folder, in the order of its paper; what they have in common is `base.Codec`."""
 
 from __future__ import annotations
 
@@ -6,24 +6,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ModelError
-from . import vqvae
+from .vqvae import VQVAE, AudioVQVAE, ImageVQVAE, audio, image, method
 
-MODELS = {
-    "vqvae-image": vqvae.Config(),
-    "vqvae-image-paper": vqvae.PAPER,
+MODELS: dict[str, image.Config | audio.Config] = {
+    "vqvae-image": image.Config(),
+    "vqvae-image-paper": image.PAPER,
+    "vqvae-audio": audio.Config(),
 }
 """Name -> settings: the one list of what can be trained."""
 
-CLASSES = {vqvae.Config: vqvae.VQVAE}
+CLASSES: dict[type, type[VQVAE]] = {image.Config: ImageVQVAE, audio.Config: AudioVQVAE}
 """Class of settings -> class of model."""
 
+RANGES = {module.Config: method.RANGES | module.RANGES for module in (image, audio)}
+"""Class of settings -> setting -> the smallest and the largest value that a training can work with."""
 
-def build(config: vqvae.Config) -> vqvae.VQVAE:
+TRAINING_ONLY = method.TRAINING_ONLY | audio.TRAINING_ONLY
+"""Settings that do not change what the weights mean."""
+
+
+def build(config: Any) -> VQVAE:
     """A model with fresh weights for these settings."""
     return CLASSES[type(config)](config)
 
 
-def from_card(card: Mapping[str, Any]) -> vqvae.VQVAE:
+def from_card(card: Mapping[str, Any]) -> VQVAE:
     """A model with fresh weights as a card describes it: "medium", "method", "config".
 
     Raises:

@@ -14,11 +14,13 @@ from ..priors.base import Prior
 class Codec(Protocol):
     """A latent-variable model that is put to work; its class is an `nn.Module` besides.
 
-    Samples are float32 [B, 3, H, W] in -1..1, H and W multiples of `stride`; latents float32 [B, D, h, w];
-    codes int64 [B, h, w] in 0..K-1, h = H / stride, w = W / stride.
+    Samples of pictures are float32 [B, 3, H, W] in -1..1, H and W multiples of `stride`, of sounds [B, 1, N];
+    latents float32 [B, D, h, w] or [B, D, T]; codes int64 [B, h, w] or [B, T] in 0..K-1, h = H / stride and so
+    on.
 
     Attributes:
-        medium: "image".
+        medium: "image" or "audio".
+        channels, axes: of the samples: 3 and 2 of pictures, 1 and 1 of sounds.
         method: the paper's name of it, e.g. "VQ-VAE"; `models.from_card` goes by medium and method.
         stride: samples per code, along each side.
         decoding: prefixes of the tensors that a decoder needs; the fingerprint is taken over them.
@@ -26,6 +28,8 @@ class Codec(Protocol):
     """
 
     medium: str
+    channels: int
+    axes: int
     method: str
     stride: int
     decoding: tuple[str, ...]
@@ -63,7 +67,7 @@ class Codec(Protocol):
         """Set weights before the first step; `draw(n)` gives the n-th batch of samples."""
 
     def loss(self, samples: Tensor) -> dict[str, Tensor]:
-        """Terms for a batch: "loss", what is minimised; "distortion", squared error; others of the method."""
+        """Terms for a batch: "loss", what is minimised; others of the method."""
 
     def update(self, progress: float, generator: torch.Generator) -> dict[str, Any]:
         """What follows an optimiser step: "codes" of the step's batch, how many were "restarted"."""

@@ -1,7 +1,9 @@
-"""The static prior: tables counted once, one for each pair of classes of the left and the upper code.
+"""The static prior: tables counted once, one for each pair of classes of two neighbours.
 
-Codes are grouped into C classes; class C stands for "outside the region". Codes on one diagonal (row + column
-= step) depend only on the diagonal before, so a region of h x w codes takes h + w - 1 steps.
+The neighbours are the left and the upper code of a picture's, the last code and the one before it of a
+sound's. Codes are grouped into C classes; class C stands for "outside the region". Codes on one diagonal of a
+picture (row + column = step) depend only on the diagonal before, so a region of h x w codes takes h + w - 1
+steps.
 
 A table holds 16-bit frequencies less one, so that TABLE_TOTAL itself and no zero can be written; the coder's
 24-bit frequencies are exactly 256 times as large.
@@ -25,10 +27,10 @@ TABLE_TOTAL = 2**16
 
 @dataclass(frozen=True, eq=False)
 class StaticPrior:
-    """p(code | class of the left code, class of the upper code).
+    """p(code | class of the left code, class of the upper code), or of the last one and the one before it.
 
     Attributes:
-        tables: uint16 [C+1, C+1, K], frequencies less one by left class, upper class, code; every table's
+        tables: uint16 [C+1, C+1, K], frequencies less one by left (last) class, upper (last but one) class, code; every table's
             frequencies sum to TABLE_TOTAL.
         classes: uint8 [K], each in 0..C-1.
 
@@ -66,9 +68,10 @@ class StaticPrior:
         frequencies = (self.tables.astype(np.uint32) + np.uint32(1)) * np.uint32(TOTAL // TABLE_TOTAL)
         return frequencies.reshape(-1, self.levels)
 
-    def start(self, codes: Sequence[Codes]) -> _DiagonalScan:
-        """Begin a walk along the diagonals of all regions at once; `codes` as in `Prior.start`."""
-        return _DiagonalScan(self, codes)
+    def start(self, codes: Sequence[Codes]) -> _DiagonalScan | _SequenceScan:
+        """Begin a walk through all regions at once; `codes`, of one axis or two, as in `Prior.start`."""
+        sequences = bool(codes) and codes[0].ndim == 1
+        return _SequenceScan(self, codes) if sequences else _DiagonalScan(self, codes)
 
     def to_tensors(self) -> dict[str, NDArray[np.generic]]:
         """Both arrays by the names they have in a weight file."""
@@ -117,16 +120,47 @@ class _DiagonalScan:
         return (tables.take(context, axis=0) for context in contexts)
 
 
+class _SequenceScan:
+    """Step t codes the t-th code of every region that is so long."""
+
+    def __init__(self, prior: StaticPrior, codes: Sequence[Codes]) -> None:
+        self.prior = prior
+        self.codes = codes
+        self.last = np.full(len(codes), prior.class_count, np.intp)
+        self.before = self.last.copy()
+
+    @property
+    def steps(self) -> int:
+        return max((len(region) for region in self.codes), default=0)
+
+    def positions(self, step: int) -> list[Positions]:
+        here, nowhere = (np.array([step]),), (np.empty(0, np.intp),)
+        return [here if step < len(region) else nowhere for region in self.codes]
+
+    def frequencies(self, step: int) -> Iterator[Frequencies]:
+        tables, prior = self.prior.frequencies, self.prior
+        if step:
+            self.before = self.last
+            newest = [region[min(step, len(region)) - 1] for region in self.codes]
+            self.last = prior.classes[newest].astype(np.intp)
+        rows = self.last * (prior.class_count + 1) + self.before
+        none = tables[:0]
+        return (
+            tables[row : row + 1] if step < len(region) else none
+            for row, region in zip(rows, self.codes, strict=True)
+        )
+
+
 def counts(codes: Iterable[Codes], classes: NDArray[np.uint8], class_count: int) -> NDArray[np.int64]:
     """Count codes by context.
 
     Args:
-        codes: int32 [h, w] each, coded as one region each.
+        codes: int32 [h, w] or [T] each, coded as one region each.
         classes: uint8 [K].
         class_count: C.
 
     Returns:
-        int64 [C+1, C+1, K] by left class, upper class, code; counts of several calls may be added.
+        int64 [C+1, C+1, K] by the classes of both neighbours, and code; counts of several calls may be added.
     """
     levels = len(classes)
     counted = np.zeros((class_count + 1) ** 2 * levels, np.int64)
@@ -180,7 +214,11 @@ def _diagonal(shape: tuple[int, ...], step: int) -> Positions:
 
 
 def _contexts(codes: Codes, classes: NDArray[np.uint8], class_count: int) -> NDArray[np.intp]:
-    """Row of the tables for every code of a region: intp [h, w]."""
+    """Row of the tables for every code of a region: intp, of its shape."""
+    if codes.ndim == 1:
+        padded = np.full(len(codes) + 2, class_count, np.intp)
+        padded[2:] = classes[codes]
+        return padded[1:-1] * (class_count + 1) + padded[:-2]
     padded = np.full((codes.shape[0] + 1, codes.shape[1] + 1), class_count, np.intp)
     padded[1:, 1:] = classes[codes]
     return padded[1:, :-1] * (class_count + 1) + padded[:-1, 1:]

@@ -1,0 +1,41 @@
+"""What a training shows on the way and adds at its end: validation, pictures, tables, measured rates.
+
+A medium's module has `validate`, `show`, `step_figures`, `complete` and `SHOWN`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+from . import pictures, sounds
+
+BY_MEDIUM: dict[str, ModuleType] = {"image": pictures, "audio": sounds}
+"""Medium -> the module that finishes its models."""
+
+
+def plot_losses(folder: Path, shown: tuple[str, str]) -> None:
+    """Draw metrics.jsonl as loss-curve.png, where matplotlib (the extra `plots`) is installed.
+
+    Args:
+        folder: of the run.
+        shown: name of a figure in the events, and its label.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    quality, use = figure.subplots(2, 1, sharex=True)
+    for event, label in (("step", "training crops"), ("validation", "validation, averaged weights")):
+        points = [e for e in events if e["event"] == event]
+        quality.plot([e["step"] for e in points], [e[shown[0]] for e in points], label=label)
+        use.plot([e["step"] for e in points], [e["perplexity"] for e in points], label=f"perplexity, {label}")
+    quality.set_ylabel(shown[1])
+    use.set_ylabel("codes")
+    use.set_xlabel("step")
+    quality.legend()
+    use.legend()
+    figure.savefig(folder / "loss-curve.png", dpi=100)

@@ -1,0 +1,167 @@
+"""VQ-VAE for sounds (van den Oord, Vinyals, Kavukcuoglu 2017, section 4.2).
+
+A worked shape: x [1, 1, 16000], one second at 16 kHz -> z_e [1, 8, 250] -> codes [1, 250] of K = 512, which is
+2.25 kbit/s -> x [1, 1, 16000].
+
+The encoder is the paper's: six convolutions of stride 2 and window 4. They alone see 12 ms, less than a period
+of a low voice, so residual units of growing dilation follow. Latents are brought to length one, so that codes
+are directions and the commitment has a scale of its own. The decoder is feed-forward, ConvNeXt blocks at the
+rate of the codes and an inverse STFT (Siuzdak 2023, "Vocos"): a likelihood in the spectral domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ... import losses
+from ...networks import ConvNeXtBlock, InverseSTFT, ResidualBlock
+from . import method
+
+DOWNSAMPLINGS = 6
+"""Convolutions of stride 2."""
+
+WINDOW_HOPS = 4
+"""Codes that a frame of the inverse STFT spans."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a VQ-VAE for sounds; the card of a shipped model has its own.
+
+    Attributes:
+        encoder_width: channels of the last convolutions; the first have a quarter, a half, three quarters.
+        encoder_blocks: residual units after them, of dilation 1, 2, 4 and so on.
+        decoder_width, decoder_hidden, decoder_blocks: channels, channels inside the ConvNeXt blocks, blocks.
+        codes, code_dim, codebook_update, codebook_start, decay, restart_below, restart_until, commitment: see
+            `method.Settings`.
+        normalise: whether latents are brought to length one.
+        unquantised: steps that the networks learn without a codebook before k-means starts it.
+        mel, convergence, complex: weights of the terms of `losses.spectral`.
+    """
+
+    encoder_width: int = 128
+    encoder_blocks: int = 4
+    decoder_width: int = 128
+    decoder_hidden: int = 384
+    decoder_blocks: int = 8
+    codes: int = 512
+    code_dim: int = 8
+    codebook_update: Literal["ema", "loss"] = "ema"
+    codebook_start: Literal["kmeans", "random"] = "kmeans"
+    decay: float = 0.99
+    restart_below: float = 0.05
+    restart_until: float = 0.8
+    commitment: float = 1.0
+    normalise: bool = True
+    unquantised: int = 200
+    mel: float = 15.0
+    convergence: float = 1.0
+    complex: float = 3.0
+
+
+TRAINING_ONLY = {"unquantised", "mel", "convergence", "complex"}
+"""Settings that do not change what the weights mean."""
+
+RANGES: dict[str, tuple[float, float]] = {
+    "encoder_width": (4, 1 << 14),
+    "encoder_blocks": (0, 12),
+    "decoder_width": (1, 1 << 14),
+    "decoder_hidden": (1, 1 << 14),
+    "decoder_blocks": (0, 100),
+    "unquantised": (0, 1 << 20),
+    "mel": (0, 1e38),
+    "convergence": (0, 1e38),
+    "complex": (0, 1e38),
+}
+"""Setting -> the smallest and the largest value that a training can work with."""
+
+
+class AudioVQVAE(method.VQVAE):
+    """Encoder, quantizer and feed-forward decoder.
+
+    Samples are float32 [B, 1, N] in -1..1, `rate` a second, N a multiple of `stride`; codes int64
+    [B, N / stride] in 0..K-1.
+    """
+
+    medium = "audio"
+    channels, axes = 1, 1
+    rate = 16_000
+    stride = 2**DOWNSAMPLINGS
+    decoding: tuple[str, ...] = ("decoder.", "quantizer.codebook")
+    """Prefixes of the tensors that a decoder needs; the fingerprint is taken over them."""
+
+    networks = ("encoder.", "decoder.")
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, _encoder(config), _decoder(config))
+
+    @property
+    def halo(self) -> int:
+        """Codes around a block that its samples, or its codes, can depend on."""
+        encoder = 2**self.config.encoder_blocks + 1
+        decoder = 3 * (self.config.decoder_blocks + 1) + WINDOW_HOPS // 2
+        return max(encoder, decoder)
+
+    def latents(self, samples: Tensor) -> Tensor:
+        """z_e(x): [B, 1, N] -> [B, D, N / 64]."""
+        latents: Tensor = self.encoder(samples)
+        return F.normalize(latents, dim=1) if self.config.normalise else latents
+
+    def reconstruct(self, quantized: Tensor) -> Tensor:
+        """Mean of p(x | z) for any latents, [B, D, T] -> [B, 1, 64 T]."""
+        decoded: Tensor = self.decoder(quantized)
+        return decoded
+
+    def distortion(self, reconstruction: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of `losses.spectral`, and its terms."""
+        terms = losses.spectral(reconstruction, samples, self.rate)
+        config = self.config
+        total = config.mel * terms["mel"] + config.convergence * terms["convergence"]
+        return total + config.complex * terms["complex"], terms
+
+    def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """Some steps without a codebook, then k-means of the encoder's outputs.
+
+        Args:
+            draw: gives the n-th batch of samples, [B, 1, N].
+            generator: CPU generator for k-means.
+        """
+        optimiser = torch.optim.AdamW(
+            [*self.encoder.parameters(), *self.decoder.parameters()], lr=1e-3, betas=(0.8, 0.99)
+        )
+        count = self.config.unquantised
+        for number in range(count):
+            samples = draw(number)
+            total, _ = self.distortion(self.reconstruct(self.latents(samples)), samples)
+            optimiser.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.parameters(), 1.0)
+            optimiser.step()
+        if self.config.codebook_start == "kmeans":
+            self.start_codebook(draw, range(count, count + 16), generator, 50_000)
+
+
+def _encoder(config: Config) -> nn.Sequential:
+    width = config.encoder_width
+    widths = [1, width // 4, width // 2, width * 3 // 4, width, width, width]
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        layers += [nn.Conv1d(inputs, outputs, 4, 2, 1), nn.SiLU()]
+    layers.pop()  # the residual units begin with a nonlinearity of their own
+    layers += [ResidualBlock(width, width, axes=1, dilation=2**n) for n in range(config.encoder_blocks)]
+    return nn.Sequential(*layers, nn.ReLU(), nn.Conv1d(width, config.code_dim, 1))
+
+
+def _decoder(config: Config) -> nn.Sequential:
+    width = config.decoder_width
+    return nn.Sequential(
+        nn.Conv1d(config.code_dim, width, 7, padding=3),
+        *(ConvNeXtBlock(width, config.decoder_hidden) for _ in range(config.decoder_blocks)),
+        InverseSTFT(width, WINDOW_HOPS * 2**DOWNSAMPLINGS, 2**DOWNSAMPLINGS),
+    )

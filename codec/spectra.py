@@ -1,0 +1,68 @@
+"""Short-time spectra and mel bands, and the one place where torchaudio is imported.
+
+The torchaudio wheels of the package index link CUDA; beside a CPU-only torch their compiled extension fails to
+load. What is used here is pure Python, so the extension is then registered as absent, a state that torchaudio
+itself provides for.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+import types
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LOG_FLOOR = 1e-5
+"""Magnitude under which a mel band counts as silent."""
+
+
+def stft(samples: Tensor, window: int, hop: int | None = None) -> Tensor:
+    """Complex spectra of Hann windows: float32 [B, N] -> complex64 [B, window / 2 + 1, N / hop + 1].
+
+    Args:
+        samples: full scale 1; mirrored by half a window at both ends.
+        window: samples.
+        hop: samples between windows; None: a quarter of the window.
+    """
+    shape = _window(window, samples.device)
+    return torch.stft(samples, window, hop or window // 4, window=shape, return_complex=True)
+
+
+def log_mel(magnitude: Tensor, window: int, bands: int, rate: int) -> Tensor:
+    """log10 of mel bands of magnitudes, no lower than LOG_FLOOR: [B, window / 2 + 1, T] -> [B, bands, T]."""
+    return (mel_bank(window, bands, rate).to(magnitude.device) @ magnitude).clamp(min=LOG_FLOOR).log10()
+
+
+@functools.lru_cache
+def mel_bank(window: int, bands: int, rate: int) -> Tensor:
+    """Triangles on the HTK mel scale from 0 to half the rate, float32 [bands, window / 2 + 1]."""
+    functional = torchaudio().functional
+    bank: Tensor = functional.melscale_fbanks(window // 2 + 1, 0.0, rate / 2, bands, rate)
+    return bank.t().contiguous()
+
+
+def torchaudio() -> Any:
+    """The module torchaudio.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        return importlib.import_module("torchaudio")
+    except OSError:
+        for name in [n for n in sys.modules if n.partition(".")[0] == "torchaudio"]:
+            del sys.modules[name]
+        absent: Any = types.ModuleType("torchaudio._extension")
+        absent._IS_TORCHAUDIO_EXT_AVAILABLE = absent._IS_ALIGN_AVAILABLE = False
+        absent.fail_if_no_align = lambda function: function
+        sys.modules[absent.__name__] = absent
+        return importlib.import_module("torchaudio")
+
+
+@functools.lru_cache
+def _window(size: int, device: torch.device) -> Tensor:
+    return torch.hann_window(size, device=device)
