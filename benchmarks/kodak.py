@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from vqcodec import container, evaluation, media, weights
-from vqcodec.competitors import COMPETITORS, Ladder
+from vqcodec.competitors.pictures import COMPETITORS, Ladder
 from vqcodec.metrics import CodeUse, code_use
 
 COLUMNS = (
@@ -45,7 +45,7 @@ def main() -> None:
     payload = dict.fromkeys(options.effort, 0)
     ideal = dict.fromkeys(options.effort, 0.0)
     rows = []
-    files = evaluation.pictures(options.folder)
+    files = evaluation.files(options.folder)
     for number, path in enumerate(files):
         print(f"\r{number + 1}/{len(files)} {path.name}", end="", file=sys.stderr, flush=True)
         original = media.read_image(path)

@@ -36,7 +36,7 @@ def main() -> None:
             time_budget=60 * options.minutes,
             output=options.output or Path(scratch) / "run",
         )
-        files = evaluation.pictures([held_out])
+        files = evaluation.files([held_out])
         photos = {path.name.split("-")[1] for path in files}
         rows = []
         for model in (str(run.best), *([options.start] if options.start else [])):

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vqcodec.container import Geometry, Timeline
 from vqcodec.errors import DamageWarning, UsageError, VqcodecWarning
 
-from .console import Bar, Console, explain, size_text, time_text
+from .console import Bar, Console, clock_text, explain, size_text, time_text
 from .paths import Found, Input, Job, check_free, taken
 
 Fields = dict[str, Any]
@@ -27,7 +28,7 @@ class Batch:
         self.code = 0
         self.counts = {"ok": 0, "failed": 0, "skipped": 0}
         self.bytes_in = self.bytes_out = 0
-        self.pixels = 0
+        self.pixels, self.sound_seconds = 0, 0.0
         self._started = time.perf_counter()
 
     def report_found(self, found: Found, foreign: str) -> None:
@@ -98,6 +99,13 @@ class Batch:
         self.console.record(**record)
         return record
 
+    def count(self, geometry: Geometry | Timeline) -> None:
+        """Add a picture or sound that was compressed to the rate of all."""
+        if isinstance(geometry, Timeline):
+            self.sound_seconds += geometry.seconds
+        else:
+            self.pixels += geometry.width * geometry.height
+
     def fail(self, name: str, error: Exception) -> None:
         """Tell that one input failed."""
         self.counts["failed"] += 1
@@ -123,17 +131,39 @@ class Batch:
             if self.counts[what]:
                 parts[0] += f", {self.counts[what]} {what}"
         if self.bytes_out:
-            parts.append(sizes_text(self.bytes_in, self.bytes_out, self.pixels))
+            rate = rate_text(self.bytes_out, self.pixels, self.sound_seconds)
+            compressed = bool(self.pixels or self.sound_seconds)
+            parts.append(sizes_text(self.bytes_in, self.bytes_out, rate, compressed=compressed))
         parts.append(time_text(time.perf_counter() - self._started))
         return "  ".join(parts)
 
 
-def sizes_text(bytes_in: int, bytes_out: int, pixels: int = 0) -> str:
-    """The sizes before and after; with pixels, of a compression: its ratio and rate too."""
+def sizes_text(bytes_in: int, bytes_out: int, rate: str = "", *, compressed: bool = False) -> str:
+    """The sizes before and after; of a compression with its ratio, and its rate where there is one."""
     text = f"{size_text(bytes_in)} -> {size_text(bytes_out)}"
-    if pixels and bytes_out:
-        text += f"  ({bytes_in / bytes_out:.1f}x, {8 * bytes_out / pixels:.2f} bpp)"
+    if compressed and bytes_out:
+        text += f"  ({', '.join(part for part in (f'{bytes_in / bytes_out:.1f}x', rate) if part)})"
     return text
+
+
+def rate_text(size: int, pixels: int, sound_seconds: float) -> str:
+    """The rate of so many bytes: of pictures alone in bpp, of sounds alone in kbit/s, of both it is none."""
+    if pixels and not sound_seconds:
+        return f"{8 * size / pixels:.2f} bpp"
+    if sound_seconds and not pixels:
+        return f"{size / 125 / sound_seconds:.2f} kbit/s"
+    return ""
+
+
+def extent(geometry: Geometry | Timeline) -> Fields:
+    """The fields of a record that say how large the picture or sound is."""
+    if isinstance(geometry, Timeline):
+        return {
+            "sound_seconds": round(geometry.seconds, 3),
+            "rate": geometry.rate,
+            "channels": geometry.channels,
+        }
+    return {"width": geometry.width, "height": geometry.height}
 
 
 def work_through(batch: Batch, verb: str, jobs: list[Job], work: Callable[[Job, Bar], Fields]) -> None:
@@ -145,20 +175,27 @@ def work_through(batch: Batch, verb: str, jobs: list[Job], work: Callable[[Job, 
             record = batch.run(job.source, lambda job=job: work(job, bar))  # type: ignore[misc]
             if record is not None and not console.json:
                 alone = len(jobs) == sum(batch.counts.values()) == 1
-                console.note(_file_line(record), level=0 if alone or "psnr_db" in record else 1)
+                console.note(
+                    _file_line(record), level=0 if alone or {"psnr_db", "si_sdr_db"} & record.keys() else 1
+                )
 
 
 def _file_line(record: Fields) -> str:
     target = f" -> {record['output']}" if "output" in record else ""
     parts = [f"{record['input']}{target}"]
+    compressed = "bpp" in record or "kbps" in record
     if "bytes_in" in record and "bytes_out" in record:
-        pixels = record["width"] * record["height"] if "bpp" in record else 0
-        parts.append(sizes_text(record["bytes_in"], record["bytes_out"], pixels))
-    if "psnr_db" in record:
-        loss = "no loss" if record["psnr_db"] == math.inf else f"{record['psnr_db']:.2f} dB"
-        parts.append(f"verified, {loss}")
-    if "bpp" not in record and "width" in record:
+        rate = f"{record['bpp']:.2f} bpp" if "bpp" in record else ""
+        rate = f"{record['kbps']:.2f} kbit/s" if "kbps" in record else rate
+        parts.append(sizes_text(record["bytes_in"], record["bytes_out"], rate, compressed=compressed))
+    for key, name in (("psnr_db", ""), ("si_sdr_db", "SI-SDR ")):
+        if key in record:
+            loss = "no loss" if record[key] == math.inf else f"{name}{record[key]:.2f} dB"
+            parts.append(f"verified, {loss}")
+    if not compressed and "width" in record:
         parts.append(f"{record['width']} x {record['height']}")
+    if not compressed and "sound_seconds" in record:
+        parts.append(clock_text(record["sound_seconds"]))
     if record["status"] != "ok":
         parts.append(str(record["status"]))
     parts.append(time_text(record["seconds"]))
@@ -195,17 +232,26 @@ def refuse_existing(job: Job, force: bool) -> None:
         check_free(job.output, force)
 
 
-def rehearse(batch: Batch, jobs: list[Job], force: bool, fields: Fields) -> int:
-    """List what would be done, and what would be refused; return the exit code."""
-    for job in jobs:
+def rehearse(batch: Batch, jobs: list[Job], force: bool, plan: Callable[[Job], Fields]) -> int:
+    """List what would be done, and what would be refused; return the exit code.
 
-        def work(job: Job = job) -> Fields:
+    Args:
+        batch: counts and reports.
+        jobs: what would be done.
+        force: replace existing outputs.
+        plan: how a job would be done, for its record and its line; may refuse it.
+    """
+    for job in jobs:
+        planned: Fields = {}
+
+        def work(job: Job = job, planned: Fields = planned) -> Fields:
             refuse_existing(job, force)
-            return {"output": shown(job.output), "status": "planned", **fields}
+            planned |= plan(job)
+            return {"output": shown(job.output), "status": "planned", **planned}
 
         record = batch.run(job.source, work)
         if record is not None:
-            told = "  ".join(f"{key} {value}" for key, value in fields.items())
+            told = "  ".join(f"{key} {value}" for key, value in planned.items())
             batch.console.out(f"{record['input']} -> {record['output']}  {told}".rstrip())
     return batch.finish(sizes=False)
 

@@ -1,12 +1,14 @@
-"""`vqcodec decode`: bitstreams in, pictures out."""
+"""`vqcodec decode`: bitstreams in, pictures and sounds out."""
 
-import io
+import os
+import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from vqcodec.errors import UsageError
+from vqcodec.errors import MediaError, UsageError, VqcodecError
 
 from . import options, paths
 from .batch import (
@@ -14,6 +16,7 @@ from .batch import (
     Fields,
     check_json,
     check_overwriting,
+    extent,
     refuse_existing,
     rehearse,
     shown,
@@ -24,8 +27,9 @@ from .console import Bar, Console
 
 EXAMPLES = """\b
 Examples:
-  vqcodec decode photo.vqc                     photo.decoded.png
+  vqcodec decode photo.vqc song.vqc            photo.decoded.png, song.decoded.wav
   vqcodec decode photo.vqc -o photo.jpg
+  vqcodec decode song.vqc --format flac        song.decoded.flac
   vqcodec decode packed/ -r -o pictures/ --format webp
   vqcodec decode --test *.vqc                  check, write nothing
   vqcodec decode - < photo.vqc | display -
@@ -33,7 +37,11 @@ Examples:
 SUFFIXES = {f".{format.value}": format for format in options.Format} | {
     ".jpeg": options.Format.jpg,
     ".tif": options.Format.tiff,
+    ".aif": options.Format.aiff,
+    ".oga": options.Format.ogg,
 }
+DEFAULTS = {"image": options.Format.png, "audio": options.Format.wav}
+KINDS = {"image": "picture", "audio": "sound"}
 
 
 def decode(
@@ -47,28 +55,37 @@ def decode(
             "--output",
             metavar="PATH",
             help="A file, a folder (a new one ends in /), - for stdout.  "
-            "[default: NAME.decoded.png beside the input]",
+            "[default: NAME.decoded.png or .wav beside the input]",
         ),
     ] = None,
     format: Annotated[
         options.Format | None,
         typer.Option(
             "--format",
-            metavar="png|jpg|webp|tiff|avif|bmp",
-            help="Output format.  [default: that of -o, or png, which loses nothing more]",
+            metavar="png|jpg|webp|tiff|avif|bmp|wav|flac|ogg|opus|mp3|aiff",
+            help="Output format.  [default: that of -o; or png, wav, which lose nothing more]",
         ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option("-m", "--model", metavar="FILE", help="Weights, where those needed are not shipped."),
     ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option(
+            "--decoder",
+            metavar="NAME|FILE",
+            help="Of sounds: wavenet, the autoregressive decoder; slow.  [default: the model's own]",
+        ),
+    ] = None,
     test: Annotated[
         bool, typer.Option("-t", "--test", help="Decode, check every checksum, write nothing.")
     ] = False,
     salvage: Annotated[
-        bool, typer.Option("--salvage", help="Fill what is damaged with grey; the exit code is then 1.")
+        bool, typer.Option("--salvage", help="Fill damage with grey or silence; the exit code is then 1.")
     ] = False,
     max_pixels: options.MaxPixels = None,
+    max_seconds: options.MaxSeconds = None,
     recursive: options.Recursive = False,
     force: options.Force = False,
     skip_existing: options.SkipExisting = False,
@@ -84,9 +101,9 @@ def decode(
     color: options.ColorWhen = options.Color.auto,
     version: options.Version = False,
 ) -> None:
-    """Restore pictures from .vqc files, with their size, colour profile and tags.
+    """Restore pictures and sounds from .vqc files: size, colour profile, sample rate, channels, tags.
 
-    The orientation was applied to the pixels when the picture was encoded.
+    The orientation of a picture was applied to its pixels when it was encoded.
     """
     with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
         check_overwriting(force, skip_existing)
@@ -94,13 +111,15 @@ def decode(
         found = paths.find(
             bitstreams, recursive=recursive, suffixes={paths.BITSTREAM}, what="bitstreams", silent=()
         )
-        formats: dict[paths.Job, options.Format] = {}
+        formats: dict[paths.Job, options.Format | None] = {}
         if test:
             todo = [paths.Job(source, None) for source in found.inputs]
         else:
-            suffix = (format or options.Format.png).value
             todo = paths.plan(
-                found.inputs, output, lambda path: path.with_suffix(f".decoded.{suffix}"), len(bitstreams)
+                found.inputs,
+                output,
+                lambda source: f".decoded.{(format or DEFAULTS[kind_of(source) or 'image']).value}",
+                len(bitstreams),
             )
             check_json(console, todo)
             formats = {job: format or format_of(job.output) for job in todo}
@@ -108,7 +127,13 @@ def decode(
         if skip_existing:
             todo = batch.skip_existing(todo)
         if dry_run:
-            raise typer.Exit(rehearse(batch, todo, force, {}))
+
+            def plan(job: paths.Job) -> Fields:
+                if (kind := kind_of(job.source)) is not None:
+                    fitting(formats.get(job), kind)
+                return {}
+
+            raise typer.Exit(rehearse(batch, todo, force, plan))
         if not todo:
             raise typer.Exit(batch.finish())
         if model is not None:
@@ -126,51 +151,95 @@ def decode(
 
             # A file that is not a bitstream is told before the networks are imported.
             header = container.read_info(data)
-            from vqcodec import media, pipeline
+            target = fitting(formats.get(job), header.kind)
+            if isinstance(header.geometry, container.Timeline) and not test:
+                from vqcodec.media import AUDIO_FORMATS, sound_files
+
+                # Before the networks run for minutes: whether the format can hold what they give.
+                kind = AUDIO_FORMATS[f".{target.value}"]
+                sound_files.check_fit(*kind, header.geometry.channels, header.geometry.rate)
+            from vqcodec import pipeline
 
             use_threads(jobs)
             started = time.perf_counter()
-            limits: dict[str, Any] = {} if max_pixels is None else {"max_pixels": max_pixels}
-            image = pipeline.decode(
+            limits: dict[str, Any] = {"max_pixels": max_pixels, "max_seconds": max_seconds}
+            decoded = pipeline.decode(
                 data,
                 model=model,
+                decoder=decoder,
                 salvage=salvage,
                 strip=tuple(what.value for what in strip or ()),
                 device=device,
                 progress=bar.part,
-                **limits,
+                **{name: limit for name, limit in limits.items() if limit is not None},
             )
             console.note(f"{job.source.name}: decoded in {time.perf_counter() - started:.3f} s", level=2)
-            fields: Fields = {
-                "model": header.model,
-                "width": image.width,
-                "height": image.height,
-                "bytes_in": len(data),
-            }
+            fields: Fields = {"model": header.model, **extent(header.geometry), "bytes_in": len(data)}
             if test:
                 return fields
-            fields["output"] = shown(job.output)
-            if job.output is None:
-                buffer = io.BytesIO()
-                media.write_image(image, buffer, formats[job].value)
-                paths.write_stdout(buffer.getvalue())
-                return fields | {"bytes_out": buffer.tell()}
-            with paths.replacing(job.output, force=force, stamp=stamp) as file:
-                media.write_image(image, file, formats[job].value)
-            return fields | {"bytes_out": job.output.stat().st_size}
+            size = _write(decoded, job.output, target, force, stamp)
+            return fields | {"output": shown(job.output), "bytes_out": size}
 
         work_through(batch, "testing" if test else "decoding", todo, work)
         raise typer.Exit(batch.finish())
 
 
-def format_of(output: Path | None) -> options.Format:
-    """The format that an output's suffix asks for; PNG for stdout and devices.
+def _write(
+    decoded: Any, output: Path | None, target: options.Format, force: bool, stamp: os.stat_result | None
+) -> int:
+    """Write a picture or sound to a file, or to stdout; return its size in bytes."""
+    from vqcodec import media
+
+    write = media.write_image if target.kind == "image" else media.write_audio
+    if output is not None and not paths.special(output):
+        with paths.replacing(output, force=force, stamp=stamp) as file:
+            write(decoded, file, target.value)
+        return output.stat().st_size
+    # Formats go back to their beginning to write a length there, which a pipe does not allow.
+    with tempfile.TemporaryFile() as whole:
+        write(decoded, whole, target.value)
+        size = whole.seek(0, os.SEEK_END)
+        whole.seek(0)
+        if output is None:
+            paths.write_stdout(whole)
+        else:
+            with paths.replacing(output, force=force) as pipe:
+                shutil.copyfileobj(whole, pipe, paths.BLOCK)
+    return size
+
+
+def kind_of(source: paths.Input) -> str | None:
+    """What the header says, "image" or "audio"; None where it cannot be read, which is told in its turn."""
+    from vqcodec import container, header
+
+    try:
+        return container.read_info(source.head(header.MAX_HEADER)).kind
+    except (VqcodecError, OSError):
+        return None
+
+
+def fitting(format: options.Format | None, kind: str) -> options.Format:
+    """The format to write; None stands for the default of the kind.
+
+    Raises:
+        MediaError: the format is not one of this kind.
+    """
+    if format is not None and format.kind != kind:
+        raise MediaError(
+            f"{format.value} is for {KINDS[format.kind]}s, this is a {KINDS[kind]}",
+            f"--format {DEFAULTS[kind].value}",
+        )
+    return format or DEFAULTS[kind]
+
+
+def format_of(output: Path | None) -> options.Format | None:
+    """The format that an output's suffix asks for; None for stdout and devices.
 
     Raises:
         UsageError: no format has this suffix.
     """
     if output is None or paths.special(output):
-        return options.Format.png
+        return None
     try:
         return SUFFIXES[output.suffix.lower()]
     except KeyError:

@@ -1,10 +1,10 @@
-"""`vqcodec encode`: pictures in, bitstreams out."""
+"""`vqcodec encode`: pictures and sounds in, bitstreams out."""
 
 import time
 from typing import Annotated, Any
 
 import typer
-from vqcodec.errors import UsageError
+from vqcodec.errors import MediaError, UsageError
 
 from . import options, paths
 from .batch import (
@@ -12,6 +12,7 @@ from .batch import (
     Fields,
     check_json,
     check_overwriting,
+    extent,
     plain,
     refuse_existing,
     rehearse,
@@ -23,17 +24,18 @@ from .console import Bar, Console
 
 EXAMPLES = """\b
 Examples:
-  vqcodec encode photo.png                     photo.vqc
+  vqcodec encode photo.png song.wav            photo.vqc, song.vqc
   vqcodec encode *.jpg -o packed/              packed/NAME.vqc
   vqcodec encode holiday/ -r -o packed/        the whole tree
   vqcodec encode photo.png --target-size 40kB
+  vqcodec encode lecture.mp3 --strip tags
   convert photo.heic png:- | vqcodec encode - > photo.vqc
 """
 
 
 def encode(
     files: Annotated[
-        list[str], typer.Argument(metavar="FILES", help="Pictures, folders (-r), or - for stdin.")
+        list[str], typer.Argument(metavar="FILES", help="Pictures, sounds, folders (-r), or - for stdin.")
     ],
     output: Annotated[
         str | None,
@@ -50,19 +52,24 @@ def encode(
             "-m",
             "--model",
             metavar="NAME|FILE",
-            help="See 'vqcodec models'; or a .safetensors file.  [default: best shipped]",
+            help="See 'vqcodec models'; or a .safetensors file.  [default: best shipped for the medium]",
         ),
     ] = None,
     quality: Annotated[
         float | None,
         typer.Option("-q", "--quality", metavar="1..5", help="Operating point, 5 is best.  [default: 3]"),
     ] = None,
+    bitrate: Annotated[
+        float | None,
+        typer.Option("--bitrate", metavar="KBPS", help="Sounds: best point of at most this rate, kbit/s."),
+    ] = None,
     bpp: Annotated[
         float | None,
-        typer.Option("--bpp", metavar="BITS", help="Best point of at most this rate, bits per pixel."),
+        typer.Option("--bpp", metavar="BITS", help="Pictures: best point of at most these bits per pixel."),
     ] = None,
     psnr: Annotated[
-        float | None, typer.Option("--psnr", metavar="DB", help="Cheapest point of at least this quality.")
+        float | None,
+        typer.Option("--psnr", metavar="DB", help="Pictures: cheapest point of at least this quality."),
     ] = None,
     target_size: Annotated[
         int | None,
@@ -88,7 +95,7 @@ def encode(
     ] = False,
     no_mtime: options.NoMtime = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Decode the result, compare every code, print the PSNR.")
+        bool, typer.Option("--verify", help="Decode the result, compare every code, print PSNR or SI-SDR.")
     ] = False,
     dry_run: options.DryRun = False,
     no_progress: options.NoProgress = False,
@@ -100,34 +107,46 @@ def encode(
     color: options.ColorWhen = options.Color.auto,
     version: options.Version = False,
 ) -> None:
-    """Compress pictures: PNG, JPEG, WebP, AVIF, TIFF, BMP, GIF.
+    """Compress pictures (PNG JPEG WebP AVIF TIFF BMP GIF) and sounds (WAV FLAC OGG Opus MP3 AIFF).
 
-    The compression is lossy, and the source is never deleted. EXIF, XMP and colour profiles are kept, GPS
-    positions and embedded thumbnails are not.
+    The compression is lossy, and the source is never deleted. EXIF, XMP, colour profiles and the tags of
+    sounds are kept, GPS positions and embedded thumbnails are not. Of sounds, nothing above 8 kHz is kept.
     """
     with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
-        if sum(option is not None for option in (quality, bpp, psnr, target_size)) > 1:
-            raise UsageError("-q, --bpp, --psnr and --target-size exclude each other", "give one of them")
+        if sum(option is not None for option in (quality, bitrate, bpp, psnr, target_size)) > 1:
+            raise UsageError(
+                "-q, --bitrate, --bpp, --psnr and --target-size exclude each other", "give one of them"
+            )
         check_overwriting(force, skip_existing)
         batch = Batch(console)
         found = paths.find(
-            files, recursive=recursive, suffixes=paths.PICTURES, what="images", silent={paths.BITSTREAM}
+            files,
+            recursive=recursive,
+            suffixes=paths.PICTURES | paths.SOUNDS,
+            what=paths.MEDIA,
+            silent={paths.BITSTREAM},
         )
-        todo = paths.plan(found.inputs, output, lambda path: path.with_suffix(paths.BITSTREAM), len(files))
+        todo = paths.plan(found.inputs, output, lambda source: paths.BITSTREAM, len(files))
         check_json(console, todo)
-        batch.report_found(found, "not an image")
+        batch.report_found(found, "not an image or sound")
         if skip_existing:
             todo = batch.skip_existing(todo)
         if dry_run:
-            point = _point(quality, bpp, psnr, target_size)
-            raise typer.Exit(rehearse(batch, todo, force, {"model": _model_name(model), **point}))
+            point = _point(quality, bitrate, bpp, psnr, target_size)
+            raise typer.Exit(
+                rehearse(batch, todo, force, lambda job: {"model": _model_name(model, job.source), **point})
+            )
         if not todo:
             raise typer.Exit(batch.finish())
+        mixed = len(todo) > 1 and len({_medium(job.source) for job in todo}) > 1
 
         from vqcodec import weights
 
         # Before the first file: a wrong model or device is a wrong command, not a wrong file.
-        weights.load(model, device=device)
+        if model is None:
+            weights.choose_device(device)
+        else:
+            weights.load(model, device=device)
         from vqcodec import pipeline
 
         use_threads(jobs)
@@ -136,46 +155,54 @@ def encode(
         def work(job: paths.Job, bar: Bar) -> Fields:
             refuse_existing(job, force)
             path = job.source.path
-            source = job.source.read() if path is None else path
+            source = path if path is not None and not job.source.is_stream else job.source.read()
             stamp = None if path is None or no_mtime else path.stat()
             started = time.perf_counter()
             limits: dict[str, Any] = {} if max_pixels is None else {"max_pixels": max_pixels}
-            encoded = pipeline.encode_file(
-                source,
-                model=model,
-                quality=quality,
-                bpp=bpp,
-                psnr=psnr,
-                target_size=target_size,
-                fast=fast,
-                effort=effort,
-                strip=stripped,
-                keep_gps=keep_gps,
-                device=device,
-                progress=bar.part,
-                **limits,
-            )
+            try:
+                encoded = pipeline.encode_file(
+                    source,
+                    model=model,
+                    quality=quality,
+                    bitrate=bitrate,
+                    bpp=bpp,
+                    psnr=psnr,
+                    target_size=target_size,
+                    fast=fast,
+                    effort=effort,
+                    strip=stripped,
+                    keep_gps=keep_gps,
+                    device=device,
+                    progress=bar.part,
+                    **limits,
+                )
+            except UsageError as error:
+                if not mixed:
+                    raise
+                # An option for sounds is wrong for a picture beside them, and not for the sounds.
+                raise MediaError(error.message, error.hint) from error
             console.note(f"{job.source.name}: coded in {time.perf_counter() - started:.3f} s", level=2)
             extra: Fields = {}
             if verify:
                 started = time.perf_counter()
-                extra["psnr_db"] = round(float(pipeline.verify(encoded)), 3)
+                figure = "psnr_db" if encoded.geometry.kind == "image" else "si_sdr_db"
+                extra[figure] = round(float(pipeline.verify(encoded)), 3)
                 console.note(f"{job.source.name}: verified in {time.perf_counter() - started:.3f} s", level=2)
             if job.output is None:
                 paths.write_stdout(encoded.data)
             else:
                 with paths.replacing(job.output, force=force, stamp=stamp) as file:
                     file.write(encoded.data)
-            batch.pixels += encoded.width * encoded.height
+            batch.count(encoded.geometry)
+            rates = {"bpp": encoded.bpp, "kbps": encoded.kbps}
             return {
                 "output": shown(job.output),
                 "model": encoded.model,
                 "quality": plain(encoded.quality),
-                "width": encoded.width,
-                "height": encoded.height,
+                **extent(encoded.geometry),
                 "bytes_in": len(source) if isinstance(source, bytes) else source.stat().st_size,
                 "bytes_out": len(encoded.data),
-                "bpp": round(encoded.bpp, 4),
+                **{name: round(rate, 4) for name, rate in rates.items() if rate is not None},
                 **extra,
             }
 
@@ -183,16 +210,34 @@ def encode(
         raise typer.Exit(batch.finish())
 
 
-def _model_name(model: str | None) -> str:
+def _model_name(model: str | None, source: paths.Input) -> str:
     from vqcodec import weights
 
     if model is not None:
         weights.locate(model)
-    return model or weights.DEFAULTS["image"]
+    return model or weights.DEFAULTS[_medium(source)]
 
 
-def _point(quality: float | None, bpp: float | None, psnr: float | None, target_size: int | None) -> Fields:
-    for name, value in (("bpp", bpp), ("psnr", psnr), ("target_size", target_size)):
-        if value is not None:
-            return {name: value}
-    return {"quality": plain(quality if quality is not None else 3)}
+def _medium(source: paths.Input) -> str:
+    """The kind of an input, by its suffix, or by its first bytes where that is not a known one."""
+    suffix = source.path.suffix.lower() if source.path is not None else ""
+    if suffix in paths.PICTURES or suffix in paths.SOUNDS:
+        return "audio" if suffix in paths.SOUNDS else "image"
+    from vqcodec import media
+
+    try:
+        return "audio" if media.sound_format(source.head(16)) else "image"
+    except OSError:  # told when the file's turn comes
+        return "image"
+
+
+def _point(
+    quality: float | None,
+    bitrate: float | None,
+    bpp: float | None,
+    psnr: float | None,
+    target_size: int | None,
+) -> Fields:
+    goals = {"bitrate": bitrate, "bpp": bpp, "psnr": psnr, "target_size": target_size}
+    given = {name: value for name, value in goals.items() if value is not None}
+    return given or {"quality": plain(quality if quality is not None else 3)}

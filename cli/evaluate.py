@@ -15,9 +15,10 @@ EXAMPLES = """\b
 Examples:
   vqcodec evaluate kodak/
   vqcodec evaluate kodak/ --against jpeg,webp,avif -o rates.csv
+  vqcodec evaluate talks/ --against opus,opus:12 --plot rates.png
   vqcodec evaluate photo.png -m vqvae-image -m runs/mine/best.safetensors
 """
-FILE_COLUMNS = {
+PICTURES = {
     "file": "file",
     "codec": "codec",
     "q": "q",
@@ -27,8 +28,9 @@ FILE_COLUMNS = {
     "ms_ssim": "MS-SSIM",
     "encode_seconds": "encode s",
     "decode_seconds": "decode s",
+    "estimate_bpp": "estimate",
 }
-MEAN_COLUMNS = {
+PICTURE_MEANS = {
     "codec": "mean of",
     "q": "q",
     "same_bytes_as": "at the bytes of",
@@ -39,11 +41,43 @@ MEAN_COLUMNS = {
     "ms_ssim": "MS-SSIM",
     "encode_mps": "encode MP/s",
     "decode_mps": "decode MP/s",
+    "estimate_bpp": "estimate",
 }
+LISTENERS = {"pesq_wb": "PESQ", "stoi": "STOI", "estoi": "ESTOI", "visqol": "ViSQOL"}
+SOUNDS = {
+    "file": "file",
+    "codec": "codec",
+    "q": "q",
+    "bytes": "bytes",
+    "kbps": "kbit/s",
+    "log_mel": "log-mel",
+    "si_sdr_db": "SI-SDR dB",
+    **LISTENERS,
+    "encode_seconds": "encode s",
+    "decode_seconds": "decode s",
+    "estimate_kbps": "estimate",
+}
+SOUND_MEANS = {
+    "codec": "mean of",
+    "q": "q",
+    "sounds": "sounds",
+    "bytes": "bytes",
+    "kbps": "kbit/s",
+    "log_mel": "log-mel",
+    "si_sdr_db": "SI-SDR dB",
+    **LISTENERS,
+    "encode_x": "encode x",
+    "decode_x": "decode x",
+    "estimate_kbps": "estimate",
+}
+OPTIONAL = {"same_bytes_as", *LISTENERS}
+"""Columns that are left out where no row has anything in them."""
 
 
 def evaluate(
-    files: Annotated[list[str], typer.Argument(metavar="FOLDER|FILES", help="Pictures, or folders of them.")],
+    files: Annotated[
+        list[str], typer.Argument(metavar="FOLDER|FILES", help="Pictures, sounds, or folders of them.")
+    ],
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,7 +89,12 @@ def evaluate(
         typer.Option("-q", "--quality", metavar="1..5", help="Operating points; repeatable.  [default: all]"),
     ] = None,
     against: Annotated[
-        str, typer.Option("--against", metavar="jpeg,webp,avif", help="Other codecs, at the same bytes.")
+        str,
+        typer.Option(
+            "--against",
+            metavar="jpeg,webp,avif,opus[:KBPS]",
+            help="Other codecs: of pictures at the same bytes; Opus at 6 kbit/s or as given.",
+        ),
     ] = "",
     effort: options.Effort = 1,
     output: Annotated[
@@ -86,10 +125,11 @@ def evaluate(
     color: options.ColorWhen = options.Color.auto,
     version: options.Version = False,
 ) -> None:
-    """Measure rate, PSNR, MS-SSIM and speed on real files.
+    """Measure rate, quality and speed on real files.
 
-    Rates are those of real bitstreams, decoded again. An estimate by the model's own probabilities is shown
-    beside them with -v.
+    Of pictures PSNR and MS-SSIM; of sounds, at 16 kHz, the log-mel distance and SI-SDR, and with the extra
+    'metrics' PESQ, STOI, ESTOI and ViSQOL. Rates are those of real bitstreams, decoded again; -v shows the
+    estimate by the model's own probabilities beside them.
     """
     with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
         for target, suffixes in ((output, (".csv", ".json")), (plot, (".png", ".svg", ".pdf"))):
@@ -136,11 +176,15 @@ def evaluate(
 
 
 def _files(arguments: list[str], recursive: bool, batch: Batch) -> list[Path]:
-    """The pictures to measure; a folder named as an argument is entered without -r, those inside are not."""
+    """The files to measure; a folder named as an argument is entered without -r, those inside are not."""
     if paths.STANDARD in arguments:
         raise UsageError("stdin cannot be measured", "name files or folders")
     found = paths.find(
-        arguments, recursive=True, suffixes=paths.PICTURES, what="images", silent={paths.BITSTREAM}
+        arguments,
+        recursive=True,
+        suffixes=paths.PICTURES | paths.SOUNDS,
+        what=paths.MEDIA,
+        silent={paths.BITSTREAM},
     )
     deep = [source for source in found.inputs if source.in_folder and source.below.parent != Path()]
     sources = [
@@ -151,11 +195,11 @@ def _files(arguments: list[str], recursive: bool, batch: Batch) -> list[Path]:
     for name, error in found.failed:
         batch.fail(name, error)
     if not recursive and deep:
-        batch.console.note(f"{len(deep)} images in inner folders left out; -r takes them too")
+        batch.console.note(f"{len(deep)} files in inner folders left out; -r takes them too")
     if not sources:
         if found.failed:
             raise typer.Exit(batch.finish(sizes=False))
-        raise UsageError(f"no images in {', '.join(arguments)}", "add -r")
+        raise UsageError(f"no {paths.MEDIA} in {', '.join(arguments)}", "add -r")
     return sources
 
 
@@ -177,15 +221,19 @@ def _check_output(target: str | None, suffixes: tuple[str, ...], force: bool) ->
 
 
 def _print(console: Console, rows: list[dict[str, Any]], means: list[dict[str, Any]]) -> None:
-    estimate = {"estimate_bpp": "estimate"} if console.verbose else {}
-    rows, means = ([{**row, "q": _point(row.get("q"))} for row in table] for table in (rows, means))
-    if rows:
-        console.table(rows, FILE_COLUMNS | estimate)
-        console.out("")
-    if means:
-        against = any(row.get("same_bytes_as") for row in means)
-        columns = {key: title for key, title in MEAN_COLUMNS.items() if against or key != "same_bytes_as"}
-        console.table(means, columns | estimate)
+    """Tables of the pictures and of the sounds, each followed by its means."""
+    pictures = ((rows, "bpp", PICTURES), (means, "bpp", PICTURE_MEANS))
+    sounds = ((rows, "kbps", SOUNDS), (means, "kbps", SOUND_MEANS))
+    first = True
+    for table, rate, titles in (*pictures, *sounds):
+        shown = [{**row, "q": _point(row.get("q"))} for row in table if row.get(rate) is not None]
+        hidden = {name for name in OPTIONAL if all(row.get(name) is None for row in shown)}
+        hidden |= set() if console.verbose else {"estimate_bpp", "estimate_kbps"}
+        if shown:
+            if not first:
+                console.out("")
+            console.table(shown, {name: title for name, title in titles.items() if name not in hidden})
+            first = False
 
 
 def _point(quality: float | None) -> str:

@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 from vqcodec import container
+from vqcodec.geometry import SOUND_RATE
 
 from . import options, paths
-from .batch import Batch, Fields
-from .console import Console, size_text
+from .batch import Batch, Fields, extent
+from .console import Console, clock_text, size_text
 
 EXAMPLES = """\b
 Examples:
-  vqcodec info photo.vqc
+  vqcodec info photo.vqc song.vqc
   vqcodec info --check *.vqc                   damage? exit code 1
   vqcodec info --json photo.vqc | jq .bpp
 """
@@ -34,7 +35,7 @@ def info(
     color: options.ColorWhen = options.Color.auto,
     version: options.Version = False,
 ) -> None:
-    """Show what .vqc files are: size, model, rate, metadata. Instant."""
+    """Show what .vqc files are: size or length, model, rate, metadata. Instant."""
     with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=False) as console:
         batch = Batch(console)
         found = paths.find(bitstreams, recursive=recursive, suffixes={paths.BITSTREAM}, what="bitstreams")
@@ -62,11 +63,17 @@ def info(
 
 
 def describe(header: container.Info) -> Fields:
-    """The fields of the JSON record of one header."""
+    """The fields of the JSON record of one header, those of its geometry among them."""
     fields: Fields = dataclasses.asdict(header)
+    geometry = fields.pop("geometry")
+    if "gains" in geometry:
+        geometry["gains"] = geometry["gains"].hex()
+    fields |= geometry | extent(header.geometry)
     fields["settings"] = header.settings.hex()
     fields["priors"] = {PRIORS.get(number, str(number)): count for number, count in header.priors.items()}
-    fields["bpp"] = round(header.bpp, 4)
+    fields |= {
+        name: round(rate, 4) for name in ("bpp", "kbps") if (rate := getattr(header, name)) is not None
+    }
     fields["shipped"] = is_shipped(header.model, header.fingerprint)
     return fields
 
@@ -85,27 +92,22 @@ def is_shipped(model: str, fingerprint: str) -> bool:
 def _print(console: Console, record: Fields) -> None:
     """Four lines, the first words in one column."""
     weights = record["fingerprint"][:6] + ("…, shipped" if record["shipped"] else "…")
-    colors = "RGB" if record["channels"] == 3 else "gray"
-    source = f"   from {record['source']}" if record["source"] else ""
     parts = [f"header {size_text(record['header_bytes'])}"]
     parts += [f"{name} {size_text(count)}" for name, count in record["box_bytes"].items()]
     parts.append(f"codes {size_text(record['code_bytes'])}")
+    what, rate, chunks = _sound(record) if record["kind"] == "audio" else _picture(record)
     priors = ", ".join(
         name if len(record["priors"]) == 1 else f"{name} ({count})"
         for name, count in record["priors"].items()
     )
-    region = container.REGION * record["stride"]
     lines = [
         (
             record["input"],
             f"bitstream {record['version']}   {record['model']} (weights {weights})",
         ),
-        ("picture", f"{record['width']} x {record['height']} {colors}{source}"),
-        (
-            "size",
-            f"{size_text(record['total_bytes'])} = {record['bpp']:.2f} bpp     {', '.join(parts)}",
-        ),
-        ("chunks", f"{record['chunks']} of at most {region} x {region} pixels     prior {priors}"),
+        what,
+        ("size", f"{size_text(record['total_bytes'])} = {rate}     {', '.join(parts)}"),
+        (chunks[0], f"{chunks[1]}     prior {priors or 'none'}"),
     ]
     if record["file_bytes"] != record["total_bytes"]:
         cut = "truncated" if record["file_bytes"] < record["total_bytes"] else "too long"
@@ -115,3 +117,38 @@ def _print(console: Console, record: Fields) -> None:
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         console.out(f"{name.ljust(width)}  {text}")
+
+
+Line = tuple[str, str]
+
+
+def _picture(record: Fields) -> tuple[Line, str, Line]:
+    """The line on the picture, its rate, the line on its chunks."""
+    colors = "RGB" if record["channels"] == 3 else "gray"
+    region = container.REGION * record["stride"]
+    return (
+        ("picture", f"{record['width']} x {record['height']} {colors}{_origin(record)}"),
+        f"{record['bpp']:.2f} bpp",
+        ("chunks", f"{record['chunks']} of at most {region} x {region} pixels"),
+    )
+
+
+def _sound(record: Fields) -> tuple[Line, str, Line]:
+    """The line on the sound, its rate, the line on its chunks."""
+    channels = {1: "mono", 2: "stereo"}.get(record["channels"], f"{record['channels']} channels")
+    silent = bytes.fromhex(record["gains"]).count(0)
+    if silent:
+        channels += ", silent" if silent == record["channels"] else f", {silent} of them silent"
+    text = f"{record['rate'] / 1000:g} kHz {channels} {clock_text(record['sound_seconds'])}{_origin(record)}"
+    if record["rate"] > SOUND_RATE:
+        text += f"   nothing above {SOUND_RATE / 2000:g} kHz is kept"
+    seconds = container.SEGMENT * record["stride"] / SOUND_RATE
+    return (
+        ("sound", text),
+        f"{record['kbps']:.2f} kbit/s",
+        ("segments", f"{record['chunks']} of at most {seconds:g} s"),
+    )
+
+
+def _origin(record: Fields) -> str:
+    return f"   from {record['source']}" if record["source"] else ""

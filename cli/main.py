@@ -31,9 +31,9 @@ UsageException: Any = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
 
 WELCOME = """\
-vqcodec {version}  neural image codec
+vqcodec {version}  neural image and audio codec
 
-  vqcodec encode photo.png               -> photo.vqc
+  vqcodec encode photo.png song.wav      -> photo.vqc, song.vqc
   vqcodec decode photo.vqc               -> photo.decoded.png
   vqcodec info photo.vqc
   vqcodec models
@@ -96,7 +96,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True, epilog="Try 'vqcodec COMMAND -h' for options and examples.")
 def root(context: typer.Context, version: options.Version = False) -> None:
-    """Neural image codec: pictures to .vqc and back, by models that can be trained on your own."""
+    """Neural codec: pictures and sounds to .vqc and back, by models that can be trained on your own."""
     if context.invoked_subcommand is None:
         from importlib.metadata import version as version_of
 

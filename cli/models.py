@@ -20,10 +20,15 @@ COLUMNS = {
     "quality": "q",
     "bpp": "bpp",
     "psnr_db": "PSNR dB",
+    "kbps": "kbit/s",
+    "log_mel": "log-mel",
     "parameters": "parameters",
     "size": "file",
     "fingerprint": "weights",
 }
+
+MEASURED = ("bpp", "psnr_db", "kbps", "log_mel")
+"""Columns that are left out where no model has the figure: each belongs to one medium."""
 
 
 def models(
@@ -56,20 +61,20 @@ def models(
             console.record(type="model", bytes=size, **card)
             rows.append(table_row(card, size))
         if rows:
-            console.table(rows, COLUMNS)
+            absent = {name for name in MEASURED if all(row[name] is None for row in rows)}
+            console.table(rows, {name: title for name, title in COLUMNS.items() if name not in absent})
         else:
             console.note("no models are shipped with this installation")
 
 
 def table_row(card: dict[str, Any], size: int | None) -> dict[str, Any]:
-    """The line of one model, with what was measured on its validation pictures."""
+    """The line of one model, with what was measured on its validation files."""
     measured = card.get("measured", {}).get("validation", {})
     quality = measured.get("quality")
     return {
         **card,
         "quality": None if quality is None else f"{quality:g}",
-        "bpp": measured.get("bpp"),
-        "psnr_db": measured.get("psnr_db"),
+        **{name: measured.get(name) for name in MEASURED},
         "size": None if size is None else size_text(size),
         "fingerprint": str(card.get("fingerprint", ""))[:8],
     }

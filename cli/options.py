@@ -17,11 +17,12 @@ class Color(StrEnum):
 
 
 class Strip(StrEnum):
-    """Metadata that can be left out of a picture."""
+    """Metadata that can be left out: of a picture exif, xmp and icc, of a sound its tags."""
 
     exif = "exif"
     xmp = "xmp"
     icc = "icc"
+    tags = "tags"
     all = "all"
 
 
@@ -34,8 +35,20 @@ class Format(StrEnum):
     tiff = "tiff"
     avif = "avif"
     bmp = "bmp"
+    wav = "wav"
+    flac = "flac"
+    ogg = "ogg"
+    opus = "opus"
+    mp3 = "mp3"
+    aiff = "aiff"
+
+    @property
+    def kind(self) -> str:
+        """Of what it is a format: "image" or "audio"."""
+        return "audio" if self in _SOUND_FORMATS else "image"
 
 
+_SOUND_FORMATS = {Format.wav, Format.flac, Format.ogg, Format.opus, Format.mp3, Format.aiff}
 DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -152,7 +165,7 @@ Force = Annotated[bool, typer.Option("-f", "--force", help="Replace existing out
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Pass over inputs whose output exists.")]
 StripWhat = Annotated[
     list[Strip] | None,
-    typer.Option("--strip", metavar="exif|xmp|icc|all", help="Metadata to leave out; repeatable."),
+    typer.Option("--strip", metavar="exif|xmp|icc|tags|all", help="Metadata to leave out; repeatable."),
 ]
 NoMtime = Annotated[bool, typer.Option("--no-mtime", help="Give outputs the present time, not the input's.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
@@ -163,7 +176,18 @@ MaxPixels = Annotated[
         "--max-pixels", parser=parse_pixels, metavar="N", help="Refuse larger pictures.  [default: 179M]"
     ),
 ]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(
+        "--max-seconds",
+        parser=parse_duration,
+        metavar="DURATION",
+        help="Refuse longer sounds; each channel counts.  [default: 12h]",
+    ),
+]
 Effort = Annotated[
     int,
-    typer.Option("--effort", min=0, max=3, metavar="0..3", help="Encoder-side search: better, slower."),
+    typer.Option(
+        "--effort", min=0, max=3, metavar="0..3", help="Search for better codes, of pictures; slower."
+    ),
 ]

@@ -1,12 +1,14 @@
 """Which files go in and which come out: output names, clashes, the overwrite rule, atomic writes, mtime."""
 
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,8 +20,11 @@ from .console import explain, is_terminal
 PICTURES = frozenset(
     (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif")
 )
+SOUNDS = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"))
+MEDIA = "images or sounds"
 BITSTREAM = ".vqc"
 STANDARD = "-"
+BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,26 @@ class Input:
     below: Path
     in_folder: bool = False
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is stdin or a pipe, which can be read but once, and not from its middle."""
+        return self.path is None or special(self.path)
+
     def read(self) -> bytes:
-        """All of its bytes."""
+        """All of its bytes, those of a stream as often as one likes."""
+        if self.path is None or self.is_stream:
+            return self._stream
+        return self.path.read_bytes()
+
+    def head(self, size: int) -> bytes:
+        """Its first bytes, at most so many."""
+        if self.path is None or self.is_stream:
+            return self._stream[:size]
+        with self.path.open("rb") as file:
+            return file.read(size)
+
+    @cached_property
+    def _stream(self) -> bytes:
         return sys.stdin.buffer.read() if self.path is None else self.path.read_bytes()
 
 
@@ -146,14 +169,14 @@ def nearest(path: Path) -> str:
 
 
 def plan(
-    inputs: Sequence[Input], output: str | None, rename: Callable[[Path], Path], arguments: int
+    inputs: Sequence[Input], output: str | None, suffix: Callable[[Input], str], arguments: int
 ) -> list[Job]:
     """Give each input its output.
 
     Args:
         inputs: what goes in.
         output: the -o option: a file, a folder (existing, or ending in a slash), "-" for stdout, or None.
-        rename: input name -> output name.
+        suffix: of the output that is named after an input; not asked where -o names it.
         arguments: how many inputs were asked for, failed ones included.
 
     Returns:
@@ -168,7 +191,7 @@ def plan(
         _check_file_output(inputs, output, arguments)
     jobs: dict[Job, None] = {}
     for source in inputs:
-        jobs[Job(source, _output(source, output, to_folder, rename))] = None
+        jobs[Job(source, _output(source, output, to_folder, suffix))] = None
     if any(job.output is None for job in jobs) and is_terminal(sys.stdout):
         raise UsageError("not writing binary to a terminal", "-o FILE")
     _check_clashes(list(jobs))
@@ -189,14 +212,14 @@ def _check_file_output(inputs: Sequence[Input], output: str, arguments: int) -> 
 
 
 def _output(
-    source: Input, output: str | None, to_folder: bool, rename: Callable[[Path], Path]
+    source: Input, output: str | None, to_folder: bool, suffix: Callable[[Input], str]
 ) -> Path | None:
     if output == STANDARD or (output is None and source.path is None):
         return None
     if output is None:
         assert source.path is not None
-        return rename(source.path)
-    return Path(output) / rename(source.below) if to_folder else Path(output)
+        return source.path.with_suffix(suffix(source))
+    return Path(output) / source.below.with_suffix(suffix(source)) if to_folder else Path(output)
 
 
 def _check_clashes(jobs: Sequence[Job]) -> None:
@@ -295,8 +318,11 @@ def check_free(target: Path, force: bool, hint: str = "-f or --skip-existing") -
         raise MediaError(f"{target} exists", hint)
 
 
-def write_stdout(data: bytes) -> None:
-    """Write bytes to stdout, whole."""
+def write_stdout(data: bytes | BinaryIO) -> None:
+    """Write bytes, or all that is left of a file, to stdout."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(data)
+    if isinstance(data, bytes):
+        sys.stdout.buffer.write(data)
+    else:
+        shutil.copyfileobj(data, sys.stdout.buffer, BLOCK)
     sys.stdout.buffer.flush()

@@ -8,12 +8,13 @@ import typer
 from vqcodec.errors import UsageError
 
 from . import options
-from .batch import use_threads
+from .batch import plain, use_threads
 from .console import Bar, Console, printable, size_text, time_text
 
 EXAMPLES = """\b
 Examples:
   vqcodec train photos/ -m vqvae-image --time-budget 20m
+  vqcodec train talks/ -m vqvae-audio --time-budget 1h
   vqcodec train photos/ more.tar -m vqvae-image -o runs/mine --set codes=1024
   vqcodec train photos/ -m vqvae-image --from vqvae-image --lr 1e-4
   vqcodec train --resume runs/mine
@@ -23,17 +24,20 @@ Examples:
 def train(
     data: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FOLDER|TAR", help="Pictures to learn from, folders or tar files."),
+        typer.Argument(metavar="FOLDER|TAR", help="Pictures or sounds to learn from, folders or tar files."),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", metavar="NAME", help="What to train; required unless --resume."),
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="NAME",
+            help="What to train: vqvae-image, vqvae-audio, ...; required unless --resume.",
+        ),
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option(
-            "--from", metavar="NAME|FILE", help="Start from these weights.  [default: the linear start]"
-        ),
+        typer.Option("--from", metavar="NAME|FILE", help="Start from these weights.  [default: new ones]"),
     ] = None,
     time_budget: Annotated[
         float | None,
@@ -52,12 +56,17 @@ def train(
         typer.Option("--resume", metavar="DIR", help="Continue that run exactly; needs no FOLDER."),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, metavar="N", help="Optimiser steps.")] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, metavar="N", help="Crops a step.")] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, metavar="N", help="Crops or segments a step.")
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option("--lr", metavar="X", help="Peak of the learning rate.")
     ] = None,
     crop: Annotated[
-        int | None, typer.Option("--crop", min=1, metavar="PX", help="Side of the crops.")
+        float | None,
+        typer.Option(
+            "--crop", metavar="PX|SECONDS", help="Side of the crops of pictures, length of those of sounds."
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, metavar="N", help="Of every random choice.")
@@ -98,7 +107,7 @@ def train(
     color: options.ColorWhen = options.Color.auto,
     version: options.Version = False,
 ) -> None:
-    """Train a codec on your own pictures.
+    """Train a codec on your own pictures or sounds.
 
     The run folder holds config.json, metrics.jsonl, checkpoints, samples, log.txt and best.safetensors, which
     is the best model so far. Ctrl-C finishes the step, saves, and says how to resume.
@@ -107,7 +116,9 @@ def train(
         _check(data, model, config, resume, start, output)
         for path in data or []:
             if not Path(path).exists():
-                raise UsageError(f"{path}: no such file or folder", "name folders, tar files or pictures")
+                raise UsageError(
+                    f"{path}: no such file or folder", "name folders, tar files, pictures or sounds"
+                )
         values = _pairs(overrides or [])
         from vqcodec import training
 
@@ -126,7 +137,7 @@ def train(
                     steps=steps,
                     batch=batch,
                     learning_rate=learning_rate,
-                    crop=crop,
+                    crop=None if crop is None else plain(crop),
                     seed=seed,
                     overrides=values,
                     config=config,
@@ -200,7 +211,7 @@ def line(event: dict[str, Any]) -> str:
 
 def short(event: dict[str, Any]) -> str:
     """What of a step fits beside the bar."""
-    wanted = ("loss", "psnr_db", "codes_used")
+    wanted = ("loss", "psnr_db", "log_mel", "codes_used")
     return line({"event": "step"} | {key: event[key] for key in ("step", *wanted) if key in event})
 
 
@@ -226,9 +237,11 @@ def _check(
             )
         return
     if model is None and config is None:
-        raise UsageError("no model named", "-m vqvae-image, or --resume DIR")
+        from vqcodec.models import MODELS
+
+        raise UsageError("no model named", f"-m {' | '.join(MODELS)}, or --resume DIR")
     if not data:
-        raise UsageError("nothing to train on", "name folders or tar files of pictures")
+        raise UsageError("nothing to train on", "name folders or tar files of pictures or sounds")
 
 
 def _pairs(settings: list[str]) -> dict[str, str]:

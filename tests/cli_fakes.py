@@ -35,6 +35,17 @@ CARD = {
 }
 
 
+SOUND_CARD = {
+    "name": "fake-audio",
+    "medium": "audio",
+    "method": "VQ-VAE",
+    "config": {"codes": 512},
+    "fingerprint": FINGERPRINT,
+    "parameters": 7654321,
+    "measured": {"validation": {"quality": 3.0, "kbps": 2.04, "log_mel": 0.41, "si_sdr_db": 1.5}},
+}
+
+
 def invoke(*arguments, input=None, env=None):
     """Run the program; an exception that is not an exit is a failure of the test."""
     return CliRunner().invoke(app, [str(a) for a in arguments], input=input, env=env, catch_exceptions=False)
@@ -57,12 +68,25 @@ def bitstream(seed=0, **changes):
     return container.pack(container.Bitstream(**(fields | changes)))
 
 
+def sound_bitstream(seed=0, **changes):
+    """A real bitstream of one raw chunk: a stereo sound of 2 seconds, whose right channel is silent."""
+    geometry = container.Timeline(88_200, 44_100, bytes((200, 0)))
+    fields = {
+        "model": "fake-audio",
+        "geometry": geometry,
+        "source": "WAV",
+        "boxes": {"tags": b'{"title":"T"}'},
+    }
+    return bitstream(seed, **(fields | changes))
+
+
 class Encoded:
-    model, quality, width, height, channels, codes = "fake-image", 3.0, 8, 4, 3, None
+    quality, codes = 3.0, None
 
     def __init__(self, data):
-        self.data = data
-        self.bpp = 8 * len(data) / 32
+        header = container.read_info(data)
+        self.data, self.model, self.geometry = data, header.model, header.geometry
+        self.bpp, self.kbps = header.bpp, header.kbps
 
 
 class Fakes:
@@ -71,6 +95,7 @@ class Fakes:
     def __init__(self):
         self.calls = []
         self.raises = {}
+        self.cards = [CARD]
 
     def note(self, name, **arguments):
         self.calls.append((name, arguments))
@@ -98,11 +123,15 @@ def install(monkeypatch):
         if options["target_size"] == 1:
             raise TargetError("smallest is 31 kB, target 1 B")
         progress(1, 1)
+        if media.sound_format(data):
+            if options["bpp"] is not None:
+                raise UsageError("bpp means nothing for sounds", "give target size, or quality")
+            return Encoded(sound_bitstream(data[0]))
         return Encoded(bitstream(data[0]))
 
     def verify(encoded):
         fakes.note("verify")
-        return 28.7
+        return 28.7 if encoded.bpp is not None else 1.5
 
     def decode(data, *, progress, **options):
         fakes.note("decode", data=data, **options)
@@ -110,13 +139,22 @@ def install(monkeypatch):
         if None in stream.chunks:
             warnings.warn("chunk 1 of 1 filled with grey", DamageWarning, stacklevel=2)
         progress(1, 1)
+        if isinstance(stream.geometry, container.Timeline):
+            tone = np.sin(np.arange(32_000) / 5, dtype=np.float32) / 2
+            signal = np.stack((tone, np.zeros_like(tone)))
+            return media.Audio(signal, 16_000, 44_100, 88_200, {"title": "T"}, "WAV").without(
+                options["strip"]
+            )
         return media.Image(np.full((4, 8, 3), 128, np.uint8))
+
+    def choose_device(device):
+        fakes.note("choose_device", device=device)
+        if device.startswith("cuda"):
+            raise UsageError("no CUDA device", "--device auto")
 
     def load(model=None, device="auto"):
         fakes.note("load", model=model, device=device)
         locate(model or "fake-image")
-        if device.startswith("cuda"):
-            raise UsageError("no CUDA device", "--device auto")
 
     def locate(model):
         if str(model) != "fake-image" and not Path(model).is_file():
@@ -132,18 +170,27 @@ def install(monkeypatch):
             if source.read_bytes().startswith(b"BAD"):
                 on_error(source, MediaError("truncated PNG", "copy the file again"))
                 continue
+            if media.sound_format(source.read_bytes()):
+                rows.append({"file": str(source), "codec": "fake-audio", "q": 3.0, "bytes": 500, "kbps": 2.0})
+                rows[-1] |= {"log_mel": 0.4, "si_sdr_db": 1.5, "pesq_wb": None, "stoi": 0.8}
+                rows[-1] |= {"estimate_kbps": 1.9}
+                continue
             rows.append({"file": str(source), "codec": "fake-image", "q": 3.0, "bytes": 100, "bpp": 0.5})
             rows[-1] |= {"psnr_db": float("inf"), "ms_ssim": None, "estimate_bpp": 0.49}
         progress(1, 1)
         return rows
 
     def summary(rows):
-        return [{"codec": "fake-image", "q": 3.0, "pictures": len(rows), "bpp": 0.5, "estimate_bpp": 0.49}]
+        means = [{"codec": "fake-image", "q": 3.0, "pictures": len(rows), "bpp": 0.5, "estimate_bpp": 0.49}]
+        if any("kbps" in row for row in rows):
+            means.append({"codec": "fake-audio", "q": 3.0, "sounds": 1, "kbps": 2.0, "decode_x": 30.0})
+        return means if any("bpp" in row for row in rows) else means[1:]
 
     def train(data=(), *, report, **options):
         fakes.note("train", data=data, **options)
         report({"event": "start", "folder": "runs/fake-image-1", "skipped": ["a.png"]})
-        report({"event": "step", "step": 100, "progress": 0.5, "loss": 0.01234567, "psnr_db": 27.1})
+        figure = {"log_mel": 0.41} if options["model"] == "vqvae-audio" else {"psnr_db": 27.1}
+        report({"event": "step", "step": 100, "progress": 0.5, "loss": 0.01234567, **figure})
         if "interrupt" in fakes.raises:
             raise KeyboardInterrupt
         if fakes.raises.get("nan"):
@@ -155,8 +202,9 @@ def install(monkeypatch):
         "weights": {
             "load": load,
             "locate": locate,
-            "DEFAULTS": {"image": "fake-image"},
-            "shipped": lambda: [CARD],
+            "choose_device": choose_device,
+            "DEFAULTS": {"image": "fake-image", "audio": "fake-audio"},
+            "shipped": lambda: [*fakes.cards],
             "folder": lambda: Path("nowhere"),
             "read_card": lambda path: CARD,
         },
@@ -182,9 +230,11 @@ __all__ = [
     "FINGERPRINT",
     "Encoded",
     "Fakes",
+    "SOUND_CARD",
     "ModelError",
     "bitstream",
     "install",
     "invoke",
     "records",
+    "sound_bitstream",
 ]

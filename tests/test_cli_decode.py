@@ -1,9 +1,11 @@
 import io
 import os
+import threading
 from pathlib import Path
 
 import pytest
-from cli_fakes import bitstream, install, invoke, records
+import soundfile
+from cli_fakes import bitstream, install, invoke, records, sound_bitstream
 from PIL import Image
 from vqcodec.errors import ModelError
 
@@ -62,6 +64,7 @@ def test_options_reach_the_api(fakes):
     Path("w.safetensors").write_bytes(b"weights")
     result = invoke(
         *("decode", "photo.vqc", "-m", "w.safetensors", "--salvage", "--max-pixels", "1000"),
+        *("--max-seconds", "1h30m", "--decoder", "wavenet"),
         *("--strip", "all", "--device", "cpu", "-j", "1", "--no-progress"),
     )
     assert result.exit_code == 0, result.stderr
@@ -70,8 +73,10 @@ def test_options_reach_the_api(fakes):
     assert call.pop("data") == bitstream()
     assert call == {
         "model": "w.safetensors",
+        "decoder": "wavenet",
         "salvage": True,
         "max_pixels": 1000,
+        "max_seconds": 5400.0,
         "strip": ("all",),
         "device": "cpu",
     }
@@ -154,3 +159,123 @@ def test_dry_run(fakes):
 def test_output_equal_to_input(fakes):
     result = invoke("decode", "photo.vqc", "-o", "photo.vqc", "-f", "--format", "png")
     assert (result.exit_code, "would overwrite its own input" in result.stderr) == (2, True)
+
+
+@pytest.fixture
+def song(fakes):
+    Path("song.vqc").write_bytes(sound_bitstream())
+    return fakes
+
+
+def test_the_header_names_the_output(song):
+    os.utime("song.vqc", (1_000_000_000, 1_000_000_000))
+    result = invoke("decode", "photo.vqc", "song.vqc")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(os.listdir()) == ["photo.decoded.png", "photo.vqc", "song.decoded.wav", "song.vqc"]
+    found = soundfile.info("song.decoded.wav")
+    assert (found.format, found.subtype, found.channels) == ("WAV", "PCM_16", 2)
+    assert (found.frames, found.samplerate) == (88_200, 44_100)
+    assert Path("song.decoded.wav").stat().st_mtime == 1_000_000_000
+    assert "max_seconds" not in song.named("decode")[0]
+
+
+def test_json_of_a_sound(song):
+    done, _ = records(invoke("decode", "song.vqc", "--json", "--strip", "tags"))
+    assert (done["output"], done["sound_seconds"], done["rate"]) == ("song.decoded.wav", 2.0, 44_100)
+    assert (done["channels"], done["bytes_out"]) == (2, Path("song.decoded.wav").stat().st_size)
+    assert "width" not in done
+    with soundfile.SoundFile("song.decoded.wav") as file:
+        assert file.title == ""
+    invoke("decode", "song.vqc", "-f")
+    with soundfile.SoundFile("song.decoded.wav") as file:
+        assert file.title == "T"
+    assert "song.vqc  0:02.0" in invoke("decode", "--test", "song.vqc").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "format"),
+    [
+        (["--format", "flac"], "song.decoded.flac", "FLAC"),
+        (["--format", "mp3"], "song.decoded.mp3", "MP3"),
+        (["--format", "aiff"], "song.decoded.aiff", "AIFF"),
+        (["-o", "x.aif"], "x.aif", "AIFF"),
+        (["-o", "x.oga"], "x.oga", "OGG"),
+        (["-o", "x", "--format", "ogg"], "x", "OGG"),
+        (["-o", "new/"], "new/song.decoded.wav", "WAV"),
+    ],
+)
+def test_sound_formats(song, arguments, name, format):
+    result = invoke("decode", "song.vqc", *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert soundfile.info(name).format == format
+
+
+def test_a_format_that_cannot_hold_the_sound(song):
+    result = invoke("decode", "song.vqc", "--format", "opus")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "vqcodec: song.vqc: Opus has no 44,100 samples a second\n  hint: --format "
+    )
+    assert song.calls == [], "nothing is decoded in vain"
+    assert sorted(os.listdir()) == ["photo.vqc", "song.vqc"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["photo.vqc", "--format", "mp3"], "photo.vqc: mp3 is for sounds, this is a picture", "--format png"),
+        (["song.vqc", "--format", "png"], "song.vqc: png is for pictures, this is a sound", "--format wav"),
+        (["song.vqc", "-o", "x.jpg"], "song.vqc: jpg is for pictures, this is a sound", "--format wav"),
+    ],
+)
+def test_a_format_of_the_other_medium(song, arguments, message, hint):
+    for extra in ([], ["--dry-run"]):
+        result = invoke("decode", *arguments, *extra)
+        assert (result.exit_code, result.stderr) == (1, f"vqcodec: {message}\n  hint: {hint}\n")
+    assert song.calls == []
+    assert sorted(os.listdir()) == ["photo.vqc", "song.vqc"]
+
+
+def test_a_format_that_fits_some(song):
+    result = invoke("decode", "photo.vqc", "song.vqc", "--format", "flac")
+    assert result.exit_code == 1
+    assert "photo.vqc: flac is for sounds" in result.stderr
+    assert Path("song.decoded.flac").exists()
+
+
+def test_sounds_from_stdin_to_stdout(song):
+    for arguments in (["-"], ["-", "-o", "-"]):
+        result = invoke("decode", *arguments, input=sound_bitstream())
+        samples, rate = soundfile.read(io.BytesIO(result.stdout_bytes))
+        assert (samples.shape, rate) == ((88_200, 2), 44_100)
+    result = invoke("decode", "song.vqc", "-o", "-", "--format", "flac")
+    assert result.stdout_bytes.startswith(b"fLaC")
+    assert soundfile.info(io.BytesIO(result.stdout_bytes)).frames == 88_200
+    result = invoke("decode", "-", "-o", "new/", input=sound_bitstream())
+    assert (result.exit_code, os.listdir("new")) == (0, ["stdin.decoded.wav"])
+
+
+def test_a_sound_into_a_pipe(song):
+    os.mkfifo("pipe.wav")
+    got = []
+    reader = threading.Thread(target=lambda: got.append(Path("pipe.wav").read_bytes()))
+    reader.start()
+    result = invoke("decode", "song.vqc", "-o", "pipe.wav")
+    reader.join(10)
+    assert result.exit_code == 0, result.stderr
+    assert soundfile.info(io.BytesIO(got[0])).frames == 88_200
+
+
+def test_what_cannot_be_read_fails_with_its_own_message(song):
+    Path("broken.vqc").write_bytes(sound_bitstream()[:20])
+    result = invoke("decode", "broken.vqc", "song.vqc")
+    assert result.exit_code == 1
+    assert "vqcodec: broken.vqc: truncated" in result.stderr
+    assert Path("song.decoded.wav").exists()
+    assert "broken.vqc -> broken.decoded.png" in invoke("decode", "broken.vqc", "--dry-run").stdout
+    assert "song.vqc -> s/song.decoded.wav" in invoke("decode", "song.vqc", "--dry-run", "-o", "s/").stdout
+
+
+def test_wrong_durations(song):
+    result = invoke("decode", "song.vqc", "--max-seconds", "20")
+    assert (result.exit_code, "'20' is not a duration; write 90s" in result.stderr) == (2, True)

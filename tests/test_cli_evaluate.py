@@ -30,7 +30,7 @@ def test_options_reach_the_api(fakes):
             "device": "cpu",
         }
     ]
-    assert "1 images in inner folders left out; -r takes them too" in result.stderr
+    assert "1 files in inner folders left out; -r takes them too" in result.stderr
 
 
 def test_recursion_and_defaults(fakes):
@@ -84,3 +84,33 @@ def test_nothing_to_measure(fakes):
     assert invoke("evaluate", "empty").exit_code == 2
     assert invoke("evaluate", "gone.png").exit_code == 1
     assert invoke("evaluate", "-", input=b"x").exit_code == 2
+
+
+@pytest.fixture
+def talks(fakes):
+    Path("talks").mkdir()
+    Path("talks/t.wav").write_bytes(b"RIFF    WAVE")
+    return fakes
+
+
+def test_sounds_have_a_table_of_their_own(talks):
+    result = invoke("evaluate", "talks", "--against", "opus,opus:12")
+    assert talks.named("evaluate")[0]["against"] == ("opus", "opus:12")
+    head, row, blank, mean_head, mean = result.stdout.splitlines()
+    assert head.split("  ")[0] == "file" and "kbit/s" in head and "log-mel" in head and "SI-SDR dB" in head
+    assert row.split()[:2] == ["talks/t.wav", "fake-audio"]
+    assert (blank, mean_head.split()[:2], mean.split()[0]) == ("", ["mean", "of"], "fake-audio")
+    assert "decode x" in mean_head
+    assert "STOI" in head, "it was measured"
+    assert "PESQ" not in head and "STOI" not in mean_head, "nobody measured it"
+    assert "estimate" not in result.stdout and "bpp" not in result.stdout
+    assert "estimate" in invoke("evaluate", "talks", "-v").stdout
+
+
+def test_pictures_and_sounds_are_kept_apart(talks):
+    result = invoke("evaluate", "talks", "kodak/a.png")
+    heads = [line for line in result.stdout.splitlines() if "codec" in line or line.startswith("mean of")]
+    assert ["PSNR dB" in line for line in heads] == [True, True, False, False]
+    assert ["log-mel" in line for line in heads] == [False, False, True, True]
+    found = records(invoke("evaluate", "talks", "kodak/a.png", "--json"))
+    assert [record["type"] for record in found] == ["row", "row", "mean", "mean", "summary"]

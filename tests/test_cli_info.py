@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from cli_fakes import CARD, bitstream, install, invoke, records
+from cli_fakes import CARD, SOUND_CARD, bitstream, install, invoke, records, sound_bitstream
+from vqcodec import container
 from vqcodec.cli import info
 
 
@@ -29,12 +30,69 @@ def test_json_has_every_field(photo):
     record, summary = records(invoke("info", "photo.vqc", "--json"))
     assert record["fingerprint"] == CARD["fingerprint"]
     assert (record["width"], record["height"], record["channels"], record["chunks"]) == (8, 4, 3, 1)
+    assert (record["kind"], record["stride"], "kbps" in record) == ("image", 4, False)
+    assert record["bpp"] == 8 * record["total_bytes"] / 32
     assert (
         record["header_bytes"] + sum(record["box_bytes"].values()) + record["code_bytes"]
         == record["total_bytes"]
     )
     assert record["priors"] == {"raw": 1}
     assert summary == {"type": "summary", "ok": 1, "failed": 0, "skipped": 0}
+
+
+def test_text_of_a_sound(photo):
+    Path("song.vqc").write_bytes(sound_bitstream())
+    result = invoke("info", "song.vqc")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == "song.vqc  bitstream 1   fake-audio (weights 3f9a1c…)"
+    assert lines[1] == (
+        "sound     44.1 kHz stereo, 1 of them silent 0:02.0   from WAV   nothing above 8 kHz is kept"
+    )
+    size = Path("song.vqc").stat().st_size
+    assert lines[2].startswith(f"size      {size} B = {8 * size / 2000:.2f} kbit/s     header ")
+    assert "tags 13 B, codes 3 B" in lines[2]
+    assert lines[3] == "segments  1 of at most 8 s     prior raw"
+    assert len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    ("geometry", "line"),
+    [
+        (container.Timeline(16_000, 16_000), "sound     16 kHz mono 0:01.0   from WAV"),
+        (container.Timeline(8_000 * 3723, 8_000), "sound     8 kHz mono 1:02:03.0   from WAV"),
+        (
+            container.Timeline(1, 22_050, b"\0\0\0"),
+            "sound     22.05 kHz 3 channels, silent 0:00.0   from WAV   ",
+        ),
+    ],
+)
+def test_lengths_and_channels(photo, geometry, line):
+    chunks = [container.Chunk(container.STATIC, b"x")] * geometry.chunk_count
+    Path("s.vqc").write_bytes(sound_bitstream(geometry=geometry, chunks=chunks))
+    lines = invoke("info", "s.vqc").stdout.splitlines()
+    assert lines[1].startswith(line)
+    assert ("8 kHz is kept" in lines[1]) == (geometry.rate > 16_000)
+    expected = f"{geometry.chunk_count} of at most 8 s     prior {'static' if chunks else 'none'}"
+    assert lines[3] == f"segments  {expected}"
+
+
+def test_json_of_a_sound(photo):
+    Path("song.vqc").write_bytes(sound_bitstream())
+    record, _ = records(invoke("info", "song.vqc", "--check", "--json"))
+    size = Path("song.vqc").stat().st_size
+    found = {key: record[key] for key in ("kind", "frames", "rate", "channels", "sound_seconds", "gains")}
+    assert found == {
+        "kind": "audio",
+        "frames": 88_200,
+        "rate": 44_100,
+        "channels": 2,
+        "sound_seconds": 2.0,
+        "gains": "c800",
+    }
+    assert (record["mid_side"], record["stride"]) == (False, 64)
+    assert record["kbps"] == round(8 * size / 2000, 4)
+    assert "bpp" not in record and "geometry" not in record
 
 
 def test_check_finds_damage(photo):
@@ -98,3 +156,13 @@ def test_models_table_and_card(photo):
     assert records(invoke("models", "--json"))[0]["name"] == "fake-image"
     assert records(invoke("models", "--model", "fake-image", "--json"))[0]["config"] == {"codes": 512}
     assert invoke("models", "-m", "other").exit_code == 2
+
+
+def test_models_of_both_media_have_their_own_figures(photo):
+    photo.cards = [SOUND_CARD, CARD]
+    head, sound, picture = invoke("models").stdout.splitlines()
+    assert head.split()[3:9] == ["q", "bpp", "PSNR", "dB", "kbit/s", "log-mel"]
+    assert sound.split()[4:8] == ["-", "-", "2.0400", "0.4100"]
+    assert picture.split()[4:8] == ["0.3800", "28.71", "-", "-"]
+    photo.cards = [SOUND_CARD]
+    assert "bpp" not in invoke("models").stdout

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from cli_fakes import bitstream, install, invoke
+from cli_fakes import bitstream, install, invoke, sound_bitstream
 from vqcodec import container
 from vqcodec.cli import options
 
@@ -21,6 +21,8 @@ def test_bare_call_shows_what_to_type():
     result = invoke()
     assert result.exit_code == 0
     assert result.stdout.startswith("vqcodec ")
+    assert "neural image and audio codec" in result.stdout
+    assert "vqcodec encode photo.png song.wav      -> photo.vqc, song.vqc" in result.stdout
     assert "vqcodec decode photo.vqc               -> photo.decoded.png" in result.stdout
     assert "Commands: " + "  ".join(COMMANDS) in result.stdout
 
@@ -67,13 +69,15 @@ def test_bad_calls_get_two_lines(arguments, message, hint):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["encode", "--help"], ["info", "photo.vqc"], ["--version"]]
+    "arguments",
+    [["--help"], ["encode", "--help"], ["info", "photo.vqc"], ["info", "song.vqc"], ["--version"]],
 )
 def test_no_network_or_array_library_is_imported(tmp_path, arguments):
     (tmp_path / "photo.vqc").write_bytes(bitstream())
+    (tmp_path / "song.vqc").write_bytes(sound_bitstream())
     code = (
         "import atexit, sys\n"
-        "heavy = {'torch', 'numpy', 'PIL', 'safetensors', 'rich'}\n"
+        "heavy = {'torch', 'numpy', 'PIL', 'safetensors', 'rich', 'soundfile', 'soxr'}\n"
         "atexit.register(lambda: print(sorted(heavy & set(sys.modules)), file=sys.stderr))\n"
         f"sys.argv = ['vqcodec', *{arguments!r}]\n"
         "from vqcodec.cli.main import run\nrun()\n"

@@ -23,7 +23,7 @@ from vqcodec.cli.encode import encode as encode_command
 from vqcodec.cli.evaluate import evaluate as evaluate_command
 from vqcodec.cli.info import info as info_command
 from vqcodec.cli.train import train as train_command
-from vqcodec.evaluation import COLUMNS
+from vqcodec.evaluation.pictures import COLUMNS
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +159,7 @@ def test_folders(small: str) -> None:
     result = invoke("encode", "in", "-r", "-o", "packed/", "-m", small)
     assert result.exit_code == 1
     assert "in/broken.png: truncated PNG" in result.stderr
-    assert "in/notes.txt: skipped, not an image" in result.stderr
+    assert "in/notes.txt: skipped, not an image or sound" in result.stderr
     assert "3 of 4 files, 1 failed" in result.stderr
     found = sorted(str(path.relative_to("packed")) for path in Path("packed").rglob("*.*"))
     assert found == ["a.vqc", "b.vqc", "deep/c.vqc"]
@@ -317,7 +317,7 @@ def test_train_dry_run(photos: Path) -> None:
 EVERYWHERE = {"no_progress", "jobs", "verbose", "quiet", "json", "color", "version"}
 FILES = {"output", "recursive", "force", "skip_existing", "no_mtime", "dry_run"}
 API_ONLY = {"progress", "report", "on_error"}
-SAME = {(None, ()), ("", ()), (None, media.MAX_PIXELS)}
+SAME = {(None, ()), ("", ()), (None, media.MAX_PIXELS), (None, media.MAX_SECONDS)}
 """Defaults that are written differently and mean the same: a command leaves None out of its call."""
 
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from cli_fakes import install, invoke, records
+from vqcodec.cli.train import short
 from vqcodec.errors import TrainingError
 
 
@@ -54,6 +55,22 @@ def test_it_says_how_it_goes_and_what_to_do_next(fakes):
     assert "use it: vqcodec encode -m runs/fake-image-1/best.st FILES" in result.stderr
 
 
+def test_segments_are_so_many_seconds_long(fakes):
+    result = invoke("train", "photos", "-m", "vqvae-audio", "--crop", "0.64")
+    assert fakes.named("train")[0]["crop"] == 0.64
+    assert "step 100  loss 0.01235  log mel 0.41\n" in result.stderr
+    # A whole number stays one: pictures are measured in pixels.
+    invoke("train", "photos", "-m", "vqvae-image", "--crop", "64")
+    assert repr(fakes.named("train")[1]["crop"]) == "64"
+    assert invoke("train", "photos", "-m", "vqvae-audio", "--crop", "long").exit_code == 2
+
+
+def test_what_fits_beside_the_bar():
+    event = {"event": "step", "step": 7, "loss": 0.5, "mel": 0.3, "codes_used": 12, "learning_rate": 0.1}
+    assert short(event | {"log_mel": 0.4}) == "step 7  loss 0.5  log mel 0.4  codes used 12"
+    assert short(event | {"psnr_db": 27.5}) == "step 7  loss 0.5  psnr 27.5  codes used 12"
+
+
 def test_json(fakes):
     found = records(invoke("train", "photos", "-m", "vqvae-image", "--json"))
     assert [record["type"] for record in found] == ["event", "event", "done"]
@@ -94,6 +111,7 @@ def test_stopped_training(fakes):
     ("arguments", "message"),
     [
         (["photos"], "no model named"),
+        (["photos"], "-m vqvae-image | vqvae-image-paper | vqvae-audio"),
         (["-m", "vqvae-image"], "nothing to train on"),
         (["gone", "-m", "vqvae-image"], "gone: no such file or folder"),
         (["photos", "-m", "vqvae-image", "--set", "codes"], "not KEY=VALUE"),

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PillowImage
-from vqcodec import competitors, evaluation, media, pipeline, weights
-from vqcodec.competitors import Ladder
+from vqcodec import evaluation, media, pipeline, weights
+from vqcodec.competitors import pictures as competitors
+from vqcodec.competitors.pictures import Ladder
 from vqcodec.datasets import to_samples
 from vqcodec.errors import MediaError, UsageError
-from vqcodec.evaluation import evaluate
+from vqcodec.evaluation import evaluate, pictures
 from vqcodec.metrics import psnr
 from vqcodec.models import build
 from vqcodec.models.vqvae.image import Config
@@ -104,7 +105,8 @@ def codec(monkeypatch):
         if model == "absent":
             raise UsageError("no model 'absent'")
         points = [{"quality": 1}, {"quality": 3}]
-        return SimpleNamespace(card={"name": "fake" if model != "other" else "other", "points": points})
+        name = "fake" if model != "other" else "other"
+        return SimpleNamespace(card={"name": name, "points": points}, medium="image")
 
     def encode_file(source, *, model=None, quality=None, effort=1, device="auto"):
         calls.append({"model": model, "quality": quality, "effort": effort, "device": device})
@@ -114,9 +116,9 @@ def codec(monkeypatch):
     def decode(data, *, model=None, device="auto"):
         return media.read_image(data)
 
-    monkeypatch.setattr(evaluation.weights, "load", load)
-    monkeypatch.setattr(evaluation.pipeline, "encode_file", encode_file)
-    monkeypatch.setattr(evaluation.pipeline, "decode", decode)
+    monkeypatch.setattr(weights, "load", load)
+    monkeypatch.setattr(pipeline, "encode_file", encode_file)
+    monkeypatch.setattr(pipeline, "decode", decode)
     return calls
 
 
@@ -134,7 +136,7 @@ def test_evaluate_measures_files_of_all_points_and_the_others_beside_them(folder
     seen = []
     rows = evaluate(folder, against=["jpeg", "webp"], effort=2, progress=lambda *step: seen.append(step))
     assert [row["codec"] for row in rows] == ["fake", "jpeg", "webp"] * 4
-    assert all(tuple(row) == evaluation.COLUMNS for row in rows)
+    assert all(tuple(row) == pictures.COLUMNS for row in rows)
     assert [call["quality"] for call in codec] == [1, 3, 1, 3]
     assert {call["effort"] for call in codec} == {2}
     assert seen == [(n, 12) for n in range(1, 13)]
@@ -208,14 +210,16 @@ def test_a_broken_picture_raises_or_is_handed_over(folder, codec):
 def test_what_cannot_be_evaluated_is_refused_before_any_work(folder, codec, tmp_path, monkeypatch):
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UsageError, match="no images in"):
+    with pytest.raises(UsageError, match="no images or sounds in"):
         evaluate(empty)
     with pytest.raises(UsageError, match="nothing to evaluate"):
         evaluate([])
     with pytest.raises(MediaError, match="no such file"):
         evaluate(tmp_path / "absent.png")
-    with pytest.raises(UsageError, match="jpeg, webp, avif"):
+    with pytest.raises(UsageError, match="jpeg, webp, avif, opus"):
         evaluate(folder, against=["gif"])
+    with pytest.raises(UsageError, match="opus is for sounds, and there are none"):
+        evaluate(folder, against=["opus"])
     with pytest.raises(UsageError, match="no model"):
         evaluate(folder, model="absent")
     monkeypatch.setattr(competitors.features, "check", lambda name: False)
@@ -226,7 +230,7 @@ def test_what_cannot_be_evaluated_is_refused_before_any_work(folder, codec, tmp_
 
 def test_summary_means_pictures_and_divides_totals():
     def row(codec="ours", same=None, **figures):
-        return dict.fromkeys(evaluation.COLUMNS) | {"codec": codec, "same_bytes_as": same} | figures
+        return dict.fromkeys(pictures.COLUMNS) | {"codec": codec, "same_bytes_as": same} | figures
 
     size = {"width": 1000, "height": 1000, "bytes": 10, "encode_seconds": 1.0, "decode_seconds": 0.5}
     tall = {"width": 1000, "height": 3000, "bytes": 20, "encode_seconds": 1.0, "decode_seconds": 3.5}
@@ -251,7 +255,7 @@ def test_rows_are_written_as_csv_and_json(folder, codec, tmp_path):
     evaluation.write_json(rows, tmp_path / "rows.json")
     with open(tmp_path / "rows.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert tuple(table[0]) == evaluation.COLUMNS
+    assert tuple(table[0]) == pictures.COLUMNS
     assert int(table[0]["bytes"]) == rows[0]["bytes"]
     assert float(table[0]["psnr_db"]) == math.inf
     assert table[0]["ms_ssim"] == ""

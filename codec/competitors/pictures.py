@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image as PillowImage
 from PIL import features
 
-from . import media
-from .errors import MediaError, UsageError
-from .metrics import ms_ssim, psnr
+from .. import media
+from ..errors import MediaError, UsageError
+from ..metrics import ms_ssim, psnr
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,10 @@ COMPETITORS: dict[str, Competitor] = {
 }
 
 
-def check(names: Sequence[str]) -> None:
-    """Raise UsageError for a name that is not in `COMPETITORS`, or that this build of Pillow cannot write."""
-    for name in names:
-        if name not in COMPETITORS:
-            raise UsageError(f"unknown codec '{name}'", "one of " + ", ".join(COMPETITORS))
-        if name in ("webp", "avif") and not features.check(name):
-            raise UsageError(f"this Pillow has no {name}", "pip install --upgrade pillow")
+def check(name: str) -> None:
+    """Raise UsageError for a key of `COMPETITORS` that this build of Pillow cannot write."""
+    if name in ("webp", "avif") and not features.check(name):
+        raise UsageError(f"this Pillow has no {name}", "pip install --upgrade pillow")
 
 
 @dataclass

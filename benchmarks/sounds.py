@@ -1,0 +1,180 @@
+"""The tables of sounds in the README: our codec on speech and music, and others beside it.
+
+python benchmarks/sounds.py TAR [--part speech/ --part music/] [--model M] [--wavenet N] [--json OUT]
+
+Opus is always there (libsndfile); Codec2, Speex and Opus at exact rates where
+`c2enc`, `c2dec`, `speexenc`, `speexdec`, `opusenc`, `opusdec` are installed.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from vqcodec import container, datasets, evaluation, media, pipeline, weights
+from vqcodec.evaluation import sounds
+from vqcodec.metrics import code_use
+
+COLUMNS = {
+    "codec": "codec",
+    "kbps": "kbit/s",
+    "pesq_wb": "PESQ-WB",
+    "stoi": "STOI",
+    "estoi": "ESTOI",
+    "visqol": "ViSQOL",
+    "log_mel": "log-mel",
+    "si_sdr_db": "SI-SDR, dB",
+    "encode_x": "encode, x real time",
+    "decode_x": "decode, x real time",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("sources", type=Path, nargs="+", help="folders, tar files, sounds")
+    parser.add_argument("--part", action="append", help="a table for the files whose name begins so")
+    parser.add_argument("--model", help="name or file; the default model if absent")
+    parser.add_argument(
+        "--wavenet", type=int, default=0, help="draw so many sounds of each part, evenly chosen"
+    )
+    parser.add_argument("--decoder", default="wavenet", help="name or file of the autoregressive decoder")
+    parser.add_argument("--against", nargs="*", default=["opus:6"], help="opus:KBPS")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="all rows, sound by sound")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    codec = weights.load(options.model or weights.DEFAULTS["audio"], "cpu")
+    entries = datasets.entries(options.sources)
+    everything = []
+    for part in options.part or [""]:
+        chosen = [entry for entry in entries if entry.path.startswith(part)]
+        rows, counts = measured(chosen, codec, options)
+        everything += rows
+        show(part, rows, counts, len(chosen))
+    if options.json:
+        options.json.write_text(json.dumps(everything, indent=1) + "\n")
+
+
+def measured(
+    entries: list[datasets.Entry], codec: Any, options: argparse.Namespace
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows of all codecs, and what is counted over the codes of ours."""
+    rows: list[dict[str, Any]] = []
+    counts = {"codes": np.zeros(codec.config.codes, np.int64), "payload": 0, "ideal": 0.0, "head": []}
+    every = max(len(entries) // options.wavenet, 1) if options.wavenet else 0
+    others = [*options.against, *(name for name in EXTERNAL if shutil.which(EXTERNAL[name][0][0]))]
+    for number, entry in enumerate(entries):
+        print(f"\r{number + 1}/{len(entries)} {entry.name[-60:]:60}", end="", file=sys.stderr, flush=True)
+        original = media.read_audio(entry.read(), codec.rate)
+        row, encoded, _ = evaluation.measure(original, model=options.model)
+        rows.append(row | {"file": entry.name})
+        info = container.read_info(encoded.data)
+        counts["codes"] += np.bincount(encoded.codes.ravel(), minlength=len(counts["codes"]))
+        counts["payload"] += 8 * info.code_bytes
+        counts["ideal"] += encoded.estimate_bits or math.nan
+        counts["head"].append(info.header_bytes)
+        if every and number % every == 0 and number // every < options.wavenet:
+            rows.append(drawn(original, encoded, options) | {"file": entry.name})
+        for name in others:
+            found = external(original, name) if name in EXTERNAL else sounds.compare(original, name)
+            rows.append(found | {"file": entry.name})
+    print("\r" + " " * 80 + "\r", end="", file=sys.stderr)
+    return rows, counts
+
+
+def drawn(original: media.Audio, encoded: pipeline.Encoded, options: argparse.Namespace) -> dict[str, Any]:
+    """The row of the autoregressive decoder for a bitstream of ours."""
+    started = time.perf_counter()
+    decoded = pipeline.decode(encoded.data, model=options.model, decoder=options.decoder, device="cpu")
+    seconds = time.perf_counter() - started
+    return sounds._row(original, decoded.signal, len(encoded.data)) | {
+        "codec": f"{encoded.model}, WaveNet decoder",
+        "encode_seconds": math.nan,
+        "decode_seconds": seconds,
+    }
+
+
+# Name -> commands of the encoder and the decoder ({0} is read, {1} written), kind of file, samples a second.
+EXTERNAL: dict[str, tuple[list[str], list[str], str, int]] = {
+    "codec2 3200": (["c2enc", "3200", "{0}", "{1}"], ["c2dec", "3200", "{0}", "{1}"], "raw", 8000),
+    "codec2 2400": (["c2enc", "2400", "{0}", "{1}"], ["c2dec", "2400", "{0}", "{1}"], "raw", 8000),
+    "speex 2.15": (
+        ["speexenc", "-n", "--bitrate", "2150", "{0}", "{1}"],
+        ["speexdec", "{0}", "{1}"],
+        "wav",
+        8000,
+    ),
+    "opusenc 6": (
+        ["opusenc", "--bitrate", "6", "{0}", "{1}"],
+        ["opusdec", "--rate", "16000", "{0}", "{1}"],
+        "wav",
+        16000,
+    ),
+}
+
+
+def external(original: media.Audio, name: str) -> dict[str, Any]:
+    """The row of a codec that is a program."""
+    encoder, decoder, kind, rate = EXTERNAL[name]
+    ours = original.signal_rate
+    with tempfile.TemporaryDirectory() as folder:
+        names = [str(Path(folder, file)) for file in (f"in.{kind}", "coded", f"out.{kind}")]
+        header = {"format": "RAW", "subtype": "PCM_16", "endian": "LITTLE"} if kind == "raw" else {}
+        soundfile.write(names[0], soxr.resample(original.signal[0], ours, rate), rate, **header)
+        times = [time.perf_counter()]
+        for command, (source, target) in ((encoder, names[:2]), (decoder, names[1:])):
+            words = [word.format(source, target) for word in command]
+            subprocess.run(words, check=True, capture_output=True)
+            times.append(time.perf_counter())
+        size = Path(names[1]).stat().st_size
+        reading = header | {"samplerate": rate, "channels": 1} if header else {}
+        decoded = soxr.resample(soundfile.read(names[2], dtype="float32", **reading)[0], rate, ours)
+    count = original.signal.shape[1]
+    signal = aligned(np.pad(decoded, (0, max(count - len(decoded), 0))), original.signal[0])
+    row = sounds._row(original, signal[None, :count], size)
+    return row | {"codec": name, "encode_seconds": times[1] - times[0], "decode_seconds": times[2] - times[1]}
+
+
+def aligned(sound: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """Without the delay of its codec, of up to 60 ms, by the peak of the correlation of envelopes."""
+    envelopes = [np.abs(x[: len(original)]).astype(np.float64) for x in (sound, original)]
+    spectra = [np.fft.rfft(e - e.mean(), 2 * len(original)) for e in envelopes]
+    correlation = np.fft.irfft(spectra[0] * spectra[1].conj())
+    delay = int(correlation[:960].argmax())
+    return np.pad(sound[delay:], (0, delay))
+
+
+def show(part: str, rows: list[dict[str, Any]], counts: dict[str, Any], files: int) -> None:
+    """Print a part's table."""
+    length = sum(row["seconds"] for row in rows if row["codec"] == rows[0]["codec"])
+    print(f"\n{part or 'all'}: {files} files, {length:.0f} seconds\n")
+    print("| " + " | ".join(COLUMNS.values()) + " |")
+    print("|---|" + "---:|" * (len(COLUMNS) - 1))
+    for row in evaluation.summary(rows):
+        cells = [f"{row['codec']} {row['q']:g}" if row["codec"] == "opus" else str(row["codec"])]
+        for key in list(COLUMNS)[1:]:
+            value = row.get(key)
+            missing = value is None or not math.isfinite(value)
+            cells.append("" if missing else f"{value:.1f}" if key.endswith("_x") else f"{value:.3f}")
+        drawn_only = f" ({row['sounds']} files)" if row["sounds"] < files else ""
+        print("| " + cells[0] + drawn_only + " | " + " | ".join(cells[1:]) + " |")
+    use = code_use(counts["codes"])
+    print(
+        f"\ncodes used {use.used} of {len(counts['codes'])}, perplexity {use.perplexity:.0f}, "
+        f"{counts['payload'] / use.total:.3f} bits per code, payload / ideal "
+        f"{counts['payload'] / counts['ideal']:.4f}, header and index {max(counts['head'])} bytes at most"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Rate and quality over real files: every figure comes from bytes that were written and decoded again.
+
+What is measured is the pixels, or the signal at the rate of the codec: metadata and alpha are left out on
+every side, and the clock of every codec runs from samples in memory to bytes in memory and back.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .. import competitors, media
+from ..errors import UsageError
+from ..pipeline import MEDIA
+from . import pictures, sounds
+from .disk import files, medium_of
+from .pictures import compare
+from .points import Row, Source, choose, many, point_text
+from .tables import COLUMNS, plot, summary, write_csv, write_json
+
+__all__ = [
+    "COLUMNS",
+    "compare",
+    "evaluate",
+    "files",
+    "measure",
+    "pictures",
+    "plot",
+    "sounds",
+    "summary",
+    "write_csv",
+    "write_json",
+]
+
+BY_MEDIUM: dict[str, ModuleType] = {"image": pictures, "audio": sounds}
+"""Medium -> the module that measures its files."""
+
+
+def evaluate(
+    sources: Source | Sequence[Source],
+    *,
+    model: Source | Sequence[Source] | None = None,
+    quality: float | Sequence[float] | None = None,
+    against: Sequence[str] = (),
+    effort: int = 1,
+    save_decoded: Source | None = None,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+    on_error: Callable[[Path, Exception], None] | None = None,
+) -> list[Row]:
+    """Encode pictures and sounds to real files, decode those, and measure; other codecs beside.
+
+    Args:
+        sources: files, or folders, of which all pictures and sounds directly inside are taken.
+        model: names or files of models; None: the default model of each medium.
+        quality: operating points; None: all points of each model.
+        against: codecs of Pillow: "jpeg" (4:2:0, optimised Huffman tables), "webp" (method 4), "avif" (speed
+            6, 4:2:0), at the bytes of ours (`competitors.pictures.Ladder.at` says what that is); "opus" of
+            libsndfile at 6 kilobits a second, or for example "opus:12" at 12.
+        effort: of our encoder of pictures, 0 to 3.
+        save_decoded: folder for our reconstructions, as STEM.MODEL.qN.png or .wav; files of these names are
+            replaced.
+        device: where networks run.
+        progress: called with (rows done, rows in all).
+        on_error: called with a file that cannot be measured, which is then passed over; None: raise.
+
+    Returns:
+        One dict per file, codec and point. Of pictures with the keys `pictures.COLUMNS`: PSNR in dB, MS-SSIM
+        None for pictures under 161 pixels, seconds of one run; q_low to bytes_high are the files that another
+        codec's row stands between, and `same_bytes_as` says beside which of ours. Of sounds with the keys
+        `sounds.COLUMNS`: log-mel distance in decades and SI-SDR in dB, as `sounds.figures` has them, all at
+        the rate of the codec; "seconds", "rate", "channels" are those of the sound itself.
+
+    Raises:
+        UsageError: nothing to measure in a folder, an unknown codec in `against`, an unknown model, a model
+            or codec for a medium of which there are no files.
+        MediaError: a file that is missing or cannot be read.
+    """
+    against = many(against)
+    competitors.check(against)
+    paths = files(sources)
+    stems = [path.stem for path in paths]
+    kinds = [medium_of(path) for path in paths]
+    for name in against:
+        if (kind := competitors.medium(name)) not in kinds:
+            raise UsageError(f"{name} is for {MEDIA[kind]}, and there are none", "leave it out")
+    chosen = choose(model, quality, device, dict.fromkeys(kinds))
+    others = {kind: [name for name in against if competitors.medium(name) == kind] for kind in chosen}
+    # How many rows are done after each file.
+    ends = [*itertools.accumulate(BY_MEDIUM[kind].count(chosen[kind], others[kind]) for kind in kinds)]
+    found: list[Row] = []
+    done = 0
+    for index, (path, kind) in enumerate(zip(paths, kinds, strict=True)):
+        try:
+            original = media.read(path)
+            for row, decoded in BY_MEDIUM[kind].rows(
+                original, chosen[kind], others[kind], effort=effort, device=device
+            ):
+                found.append(row | {"file": str(path)})
+                done += 1
+                if progress:
+                    progress(done, ends[-1])
+                if decoded is not None and save_decoded is not None:
+                    stem = path.stem if stems.count(path.stem) == 1 else f"{index:03d}-{path.name}"
+                    name = f"{stem}.{Path(row['codec']).stem}.{point_text(row)}{BY_MEDIUM[kind].SUFFIX}"
+                    Path(save_decoded).mkdir(parents=True, exist_ok=True)
+                    decoded.save(Path(save_decoded, name))
+        except Exception as error:
+            if on_error is None:
+                raise
+            on_error(path, error)
+        done = ends[index]
+    return found
+
+
+def measure(original: media.Image | media.Audio, **options: Any) -> tuple[Row, Any, Any]:
+    """One picture or sound at one point, see `pictures.measure` and `sounds.measure`."""
+    if isinstance(original, media.Image):
+        return pictures.measure(original, **options)
+    return sounds.measure(original, **options)
