@@ -1,4 +1,4 @@
-"""vqcodec: neural image codec whose bitstreams decode to the same codes on every machine.
+"""vqcodec: neural image and audio codec whose bitstreams decode to the same codes on every machine.
 
     data = vqcodec.encode("photo.png")
     image = vqcodec.decode(data)
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from .container import Info
     from .errors import VqcodecError, VqcodecWarning
     from .evaluation import evaluate
-    from .media import Image
+    from .media import Audio, Image
     from .pipeline import decode, encode, info
     from .training import train
     from .weights import shipped
 
 _HOMES = {
+    "Audio": ("media", "Audio"),
     "Image": ("media", "Image"),
     "Info": ("container", "Info"),
     "VqcodecError": ("errors", "VqcodecError"),
@@ -37,6 +38,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Audio",
     "Image",
     "Info",
     "VqcodecError",

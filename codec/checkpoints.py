@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,15 +39,16 @@ def save(
     folder: Path,
     model: nn.Module,
     average: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimisers: Mapping[str, torch.optim.Optimizer],
     clock: Clock,
     keep: int,
 ) -> None:
     """Write the checkpoint of this step, complete or not at all, and delete all but the last `keep`."""
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average/{k}": v for k, v in average.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
+    for name, optimiser in optimisers.items():
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"{name}/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomically(folder / f"step-{clock.step:09d}.safetensors") as file:
         file.write(pack(packed, {"clock": json.dumps(asdict(clock))}))
@@ -54,8 +56,13 @@ def save(
         old.unlink()
 
 
-def restore(path: Path, model: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer) -> Clock:
-    """Read a checkpoint back into the three objects.
+def restore(
+    path: Path,
+    model: nn.Module,
+    average: nn.Module,
+    optimisers: Mapping[str, torch.optim.Optimizer],
+) -> Clock:
+    """Read a checkpoint back into these objects.
 
     Raises:
         TrainingError: the file is damaged or belongs to other settings.
@@ -66,12 +73,13 @@ def restore(path: Path, model: nn.Module, average: nn.Module, optimiser: torch.o
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model.load_state_dict(_below(tensors, "model/"))
         average.load_state_dict(_below(tensors, "average/"))
-        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _below(tensors, "optimiser/").items():
-            index, _, key = name.partition("/")
-            state.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        for name, optimiser in optimisers.items():
+            parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+            state: dict[int, dict[str, Tensor]] = {}
+            for place, tensor in _below(tensors, f"{name}/").items():
+                index, _, key = place.partition("/")
+                state.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise TrainingError(
             f"{path}: checkpoint does not fit this run", "delete it to use the one before"

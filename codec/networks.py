@@ -1,4 +1,4 @@
-"""Building blocks of the networks, over one axis (sounds) or two (pictures); every model is put together from these."""
+"""Building blocks that every model is put together from, over one axis (sounds) or two (pictures)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: n
 class ResidualBlock(nn.Module):
     """x + 1x1(ReLU(3x3(ReLU(x)))), the residual block of van den Oord et al. 2017, section 4.1.
 
-    Shapes: [B, C, H, W], or with `axes=1` [B, C, T] -> the same. The spatial convolution reaches `dilation` to
-    each side.
+    Shapes: [B, C, H, W], or with `axes=1` [B, C, T] -> the same. The spatial convolution reaches `dilation`
+    to each side.
     """
 
     def __init__(self, channels: int, hidden: int, *, axes: int = 2, dilation: int = 1) -> None:
@@ -59,8 +59,8 @@ class ConvNeXtBlock(nn.Module):
 class InverseSTFT(nn.Module):
     """The last layer of a vocoder: magnitudes and phases per frame, and their inverse STFT (Siuzdak 2023).
 
-    Frame t is windowed (Hann) and laid around the middle of samples hop * t .. hop * (t + 1); what would stand
-    before the first sample or after the last is cut off. A frame reaches `reach` frames to each side.
+    Frame t is windowed (Hann) and laid around the middle of samples hop * t .. hop * (t + 1); what would
+    stand before the first sample or after the last is cut off. A frame reaches `reach` frames to each side.
 
     Shapes: [B, C, T] -> [B, 1, hop * T].
     """
@@ -74,7 +74,7 @@ class InverseSTFT(nn.Module):
         self.size, self.hop = size, hop
         self.norm = nn.LayerNorm(channels)
         self.project = nn.Linear(channels, size + 2)
-        # Windowed frames of a Hann analysis overlap to this constant, so that no division by an envelope is due.
+        # Hann windows, squared, overlap to this constant: no division by an envelope is due.
         window = torch.hann_window(size) / (0.375 * size / hop)
         self.register_buffer("window", window, persistent=False)
 
@@ -103,3 +103,40 @@ def start_at_zero(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
+
+
+class GatedStack(nn.Module):
+    """Causal dilated convolutions of kernel 2 with gates (van den Oord et al. 2016, "WaveNet", eq. 5).
+
+    Layer l of a stack of L sees the sample 2^l before its own: z = tanh(a) * sigmoid(b), where [a, b] is a
+    linear map of both and of the context; x + a linear map of z goes on, another one is added to the output.
+
+    Shapes: x [B, T, R] and context [B, T / hop, C] -> [B, T, S]. A sample depends on `reach` samples before.
+    """
+
+    def __init__(self, residual: int, skip: int, context: int, *, layers: int, stacks: int) -> None:
+        super().__init__()
+        self.residual, self.skip = residual, skip
+        self.dilations = [2**layer for layer in range(layers)] * stacks
+        self.dilated = nn.ModuleList(nn.Linear(2 * residual, 2 * residual) for _ in self.dilations)
+        self.context = nn.ModuleList(nn.Linear(context, 2 * residual, bias=False) for _ in self.dilations)
+        self.output = nn.ModuleList(nn.Linear(residual, residual + skip) for _ in self.dilations)
+
+    @property
+    def reach(self) -> int:
+        """Samples before its own that a sample depends on."""
+        return sum(self.dilations)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """All samples at once, as in training."""
+        batch, count, _ = x.shape
+        hop = count // context.shape[1]
+        total = x.new_zeros(batch, count, self.skip)
+        parts = zip(self.dilations, self.dilated, self.context, self.output, strict=True)
+        for dilation, dilated, condition, output in parts:
+            before = F.pad(x, (0, 0, dilation, 0))[:, :count]
+            mixed = dilated(torch.cat((before, x), 2)).view(batch, -1, hop, 2 * self.residual)
+            signal, gate = (mixed + condition(context)[:, :, None]).view(batch, count, -1).chunk(2, 2)
+            residual, skipped = output(signal.tanh() * gate.sigmoid()).split((self.residual, self.skip), 2)
+            x, total = x + residual, total + skipped
+        return total

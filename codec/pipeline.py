@@ -2,89 +2,48 @@
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
+import torch
 
-from . import chunks, container, loudness, media, metrics, search, sound_metrics, weights
-from .binary import deflate
+from . import chunks, container, media, search, weights
 from .container import Bitstream, Geometry, Timeline
 from .errors import (
     DamagedError,
-    DamageWarning,
     LimitError,
     MediaError,
-    MediaWarning,
     ModelError,
     TargetError,
     UsageError,
     VersionError,
 )
 from .geometry import Place
-from .models.vqvae import VQVAE, AudioVQVAE, ImageVQVAE
-from .transform import Progress, analyse, analyse_signal, synthesise, synthesise_signal
+from .models.vqvae import VQVAE
+from .streams import EFFORT, QUALITY, Encoded, encode_audio, encode_image, reconstruct, restored, verify
+from .transform import Progress
+
+__all__ = [
+    "EFFORT",
+    "QUALITY",
+    "Encoded",
+    "decode",
+    "encode",
+    "encode_audio",
+    "encode_file",
+    "encode_image",
+    "info",
+    "reconstruct",
+    "verify",
+]
 
 Source = Any
 """A path, bytes, a binary file, a PIL image, a uint8 array [H, W, C], a media.Image or a media.Audio."""
 
 MEDIA = {"image": "pictures", "audio": "sounds"}
 """Media in messages."""
-
-QUALITY = 3.0
-"""The operating point of models that have one."""
-
-HEAVY_METADATA = 1000
-"""Bytes of metadata that nobody need be told about, however small the picture."""
-
-EFFORT = 1
-"""The default effort of the search for codes."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A bitstream, and what it was made from.
-
-    Attributes:
-        data: the .vqc file.
-        codes: int32, the code indices of the whole picture [h, w], or of a sound [C, T].
-        original: the picture or sound that was encoded.
-        geometry: its size.
-        codec: the model.
-        quality: operating point, 1..5.
-    """
-
-    data: bytes
-    codes: np.ndarray
-    original: media.Image | media.Audio
-    geometry: Geometry | Timeline
-    codec: VQVAE
-    quality: float = QUALITY
-
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-        return str(self.codec.card["name"])
-
-    @property
-    def bpp(self) -> float | None:
-        """Bits of the whole file per pixel; None of a sound."""
-        return container.read_info(self.data).bpp
-
-    @property
-    def kbps(self) -> float | None:
-        """Kilobits of the whole file per second; None of a picture."""
-        return container.read_info(self.data).kbps
-
-    @property
-    def estimate_bits(self) -> float | None:
-        """Cross-entropy of the codes under the static tables, in bits; None without tables."""
-        return chunks.ideal_bits(self.codes, self.codec, self.geometry)
 
 
 def encode(
@@ -203,85 +162,11 @@ def encode_file(
     return encoded
 
 
-def encode_image(
-    image: media.Image, codec: ImageVQVAE, *, effort: int = EFFORT, progress: Progress | None = None
-) -> Encoded:
-    """Compress a decoded picture with a loaded model.
-
-    Args:
-        image: samples, and the metadata and alpha that go with them into the bitstream.
-        codec: the model; its card has the "name" and the "fingerprint" that the bitstream tells.
-        effort: 0..3, see `encode`.
-        progress: called with blocks done and blocks in all.
-
-    Raises:
-        LimitError: the picture, or its metadata, is larger than the format allows.
-    """
-    codes = analyse(image.samples, codec, effort=effort, progress=progress)
-    geometry = Geometry(image.width, image.height, image.channels, codec.stride)
-    boxes = {"icc": image.icc, "exif": image.exif, "xmp": image.xmp}
-    boxes["alpha"] = None if image.alpha is None else media.pack_alpha(image.alpha)
-    return _packed(codes, image, geometry, codec, boxes)
-
-
-def encode_audio(audio: media.Audio, codec: AudioVQVAE, *, progress: Progress | None = None) -> Encoded:
-    """Compress a decoded sound with a loaded model.
-
-    Channels are coded one by one, each brought to the loudness that the model knows; two that are much alike
-    as their mean and their difference; one that is silent not at all.
-
-    Args:
-        audio: samples at the codec's rate, and the tags that go with them into the bitstream.
-        codec: the model; its card has the "name" and the "fingerprint" that the bitstream tells.
-        progress: called with blocks done and blocks in all.
-
-    Raises:
-        LimitError: the sound, or its metadata, is larger than the format allows.
-    """
-    signal, shared = audio.signal, audio.channels == 2 and loudness.is_shared(audio.signal)
-    if shared:
-        signal = loudness.mixed(signal)
-    gains = bytes(loudness.gain_of(channel) for channel in signal)
-    geometry = Timeline(audio.frames, audio.rate, gains, shared, codec.stride)
-    codes = np.zeros(geometry.grid, np.int32)
-    audible = [number for number, gain in enumerate(gains) if gain]
-    for done, number in enumerate(audible):
-        inside = signal[number] * np.float32(1 / loudness.factor_of(gains[number]))
-        codes[number] = analyse_signal(inside, codec, progress=_part(progress, done, len(audible)))
-    tags = json.dumps(audio.tags, ensure_ascii=False, sort_keys=True).encode() if audio.tags else None
-    return _packed(codes, audio, geometry, codec, {"tags": tags})
-
-
-def _packed(
-    codes: np.ndarray,
-    original: media.Image | media.Audio,
-    geometry: Geometry | Timeline,
-    codec: VQVAE,
-    boxes: dict[str, bytes | None],
-) -> Encoded:
-    stream = Bitstream(
-        model=codec.card["name"],
-        fingerprint=bytes.fromhex(codec.card["fingerprint"]),
-        geometry=geometry,
-        source=original.source,
-        boxes={name: box for name, box in boxes.items() if box is not None},
-        chunks=chunks.write(codes, codec, geometry),
-    )
-    _tell_heavy_metadata(stream)
-    return Encoded(container.pack(stream), codes, original, geometry, codec)
-
-
-def _part(progress: Progress | None, number: int, count: int) -> Progress | None:
-    """Progress of one of several equal parts of a work."""
-    if progress is None:
-        return None
-    return lambda done, whole: progress(number * whole + done, count * whole)
-
-
 def decode(
     data: bytes | str | os.PathLike[str] | IO[bytes],
     *,
     model: str | os.PathLike[str] | None = None,
+    decoder: str | os.PathLike[str] | None = None,
     salvage: bool = False,
     max_pixels: int = media.MAX_PIXELS,
     max_seconds: float = media.MAX_SECONDS,
@@ -294,7 +179,9 @@ def decode(
     Args:
         data: the bytes, a path or a binary file.
         model: weights to decode with, where they are not shipped.
-        salvage: fill damaged regions with grey or silence, with a DamageWarning for each, instead of an error.
+        decoder: another decoder of the same codes: "wavenet", the autoregressive one of the shipped
+            `vqvae-audio`, or a file of its weights.
+        salvage: fill damaged regions with grey or silence, each with a DamageWarning, instead of an error.
         max_pixels: refuse larger pictures.
         max_seconds: refuse longer sounds; each channel counts.
         strip: metadata to leave out.
@@ -315,69 +202,10 @@ def decode(
     codec = _codec_for(stream, model, device)
     if stream.settings:
         raise VersionError(f"settings that {stream.model} does not have here", "upgrade")
+    second = codec if decoder is None else _other_decoder(stream, codec, decoder, device)
     lost: list[Place] = []
     codes = chunks.read(stream, codec, salvage=salvage, lost=lost)
-    return _restored(stream, codes, lost, codec, salvage, progress).without(strip)
-
-
-def _restored(
-    stream: Bitstream,
-    codes: np.ndarray,
-    lost: list[Place],
-    codec: VQVAE,
-    salvage: bool,
-    progress: Progress | None,
-) -> media.Image | media.Audio:
-    geometry = stream.geometry
-    if isinstance(geometry, Geometry):
-        pixels = synthesise(codes, codec, geometry, progress=progress)
-        alpha = _alpha(stream, salvage)
-        icc, exif, xmp = (stream.boxes.get(name) for name in ("icc", "exif", "xmp"))
-        return media.Image(pixels, alpha, icc, exif, xmp, stream.source)
-    signal = np.zeros((geometry.channels, geometry.samples), np.float32)
-    audible = [number for number, gain in enumerate(geometry.gains) if gain]
-    for done, number in enumerate(audible):
-        part = _part(progress, done, len(audible))
-        channel = synthesise_signal(codes[number], codec, geometry.samples, progress=part)
-        np.multiply(channel, np.float32(loudness.factor_of(geometry.gains[number])), out=signal[number])
-    for channel, codes_lost in lost:
-        start, stop = (edge * geometry.stride for edge in (codes_lost.start, codes_lost.stop))
-        signal[channel, start:stop] = 0
-    if geometry.mid_side:
-        signal = loudness.unmixed(signal)
-    return media.Audio(
-        signal, codec.rate, geometry.rate, geometry.frames, _tags(stream, salvage), stream.source
-    )
-
-
-def reconstruct(encoded: Encoded) -> media.Image | media.Audio:
-    """Decode what was just written, and compare every code.
-
-    Raises:
-        DamagedError: a code differs.
-    """
-    stream = container.parse(encoded.data)
-    codes = chunks.read(stream, encoded.codec)
-    if not np.array_equal(codes, encoded.codes):
-        raise DamagedError("the bitstream does not decode to the codes it was made from", "report this")
-    return _restored(stream, codes, [], encoded.codec, False, None)
-
-
-def verify(encoded: Encoded) -> float:
-    """Decode what was just written, compare every code, and measure the result.
-
-    Returns:
-        Of a picture the PSNR of the reconstruction in dB, of a sound the SI-SDR (the mean over its channels, at
-        the codec's rate); infinite when nothing differs.
-
-    Raises:
-        DamagedError: a code differs.
-    """
-    decoded, original = reconstruct(encoded), encoded.original
-    if isinstance(decoded, media.Image) and isinstance(original, media.Image):
-        return metrics.psnr(decoded.samples, original.samples)
-    pairs = zip(decoded.signal, original.signal, strict=True)
-    return float(np.mean([sound_metrics.si_sdr(ours, theirs) for ours, theirs in pairs]))
+    return restored(stream, codes, lost, second, salvage, progress).without(strip)
 
 
 def info(data: bytes | str | os.PathLike[str] | IO[bytes]) -> container.Info:
@@ -391,42 +219,6 @@ def info(data: bytes | str | os.PathLike[str] | IO[bytes]) -> container.Info:
         BitstreamError: no .vqc, newer or damaged.
     """
     return container.read_info(_bytes_of(data))
-
-
-def _tell_heavy_metadata(stream: Bitstream) -> None:
-    """Warn where metadata, not the picture, makes most of the file."""
-    sizes = {name: len(deflate(box)) for name, box in stream.boxes.items() if name != "alpha"}
-    coded = sum(len(chunk.payload) for chunk in stream.chunks if chunk is not None)
-    if (total := sum(sizes.values())) > max(coded, HEAVY_METADATA):
-        largest = max(sizes, key=lambda name: sizes[name])
-        message = f"metadata takes {total:,} bytes, the codes {coded:,}; --strip {largest} leaves it out"
-        warnings.warn(message, MediaWarning, stacklevel=4)
-
-
-def _alpha(stream: Bitstream, salvage: bool) -> np.ndarray | None:
-    box, geometry = stream.boxes.get("alpha"), stream.geometry
-    if box is None:
-        return None
-    try:
-        return media.unpack_alpha(box, geometry.width, geometry.height)
-    except DamagedError:
-        if not salvage:
-            raise
-        warnings.warn("damaged in box alpha", DamageWarning, stacklevel=3)
-        return None
-
-
-def _tags(stream: Bitstream, salvage: bool) -> dict[str, str]:
-    try:
-        tags = json.loads(stream.boxes.get("tags", b"{}"))
-        if not isinstance(tags, dict) or not all(isinstance(text, str) for text in tags.values()):
-            raise ValueError("not a text for each name")
-    except ValueError:
-        if not salvage:
-            raise DamagedError("damaged in box tags", "--salvage") from None
-        warnings.warn("damaged in box tags", DamageWarning, stacklevel=3)
-        return {}
-    return tags
 
 
 def _codec_for(stream: Bitstream, model: str | os.PathLike[str] | None, device: str) -> VQVAE:
@@ -448,6 +240,24 @@ def _codec_for(stream: Bitstream, model: str | os.PathLike[str] | None, device: 
             f"header claims stride {stream.geometry.stride}, {stream.model} has {codec.stride}"
         )
     return codec
+
+
+def _other_decoder(stream: Bitstream, codec: VQVAE, decoder: str | os.PathLike[str], device: str) -> VQVAE:
+    """Another model with the same codebook.
+
+    Raises:
+        UsageError: there is none of this name, or it decodes other codes.
+    """
+    named = f"{stream.model}-{decoder}"
+    shipped = (weights.folder() / f"{named}.safetensors").is_file()
+    if not shipped and not Path(decoder).is_file():
+        raise UsageError(f"{stream.model} has no decoder '{decoder}'", "leave out --decoder")
+    other = weights.load(named if shipped else decoder, device)
+    if other.medium != codec.medium or not torch.equal(other.quantizer.codebook, codec.quantizer.codebook):
+        raise UsageError(
+            f"{other.card['name']} does not decode the codes of {stream.model}", "another --decoder"
+        )
+    return other
 
 
 def _bytes_of(data: bytes | str | os.PathLike[str] | IO[bytes]) -> bytes:

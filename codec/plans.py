@@ -164,14 +164,20 @@ def new_plan(
         raise UsageError("no folder or tar file to train on", "vqcodec train FOLDER -m " + name)
     chain: list[str] = []
     model = _from_json(saved.get("model", {}), MODELS[name])
+    settable = {field.name for field in fields(model)}
     if start is not None:
         card = weights.read_card(weights.locate(start))
-        model = _from_json(card["config"], MODELS[name])
+        kept = card["config"]
+        if card["method"] != CLASSES[type(model)].method:
+            # How the other kind of model was trained says nothing about this one.
+            kept = {key: value for key, value in kept.items() if key not in TRAINING_ONLY}
+        model = _from_json(kept, MODELS[name])
+        settable = TRAINING_ONLY | (settable - set(kept))
         chain = list(card["training"]["chain"])
     medium = CLASSES[type(model)].medium
     settings = replace(_from_json(saved.get("settings", {}), SETTINGS[medium]), **given)
     for key, text in overrides.items():
-        if key in (TRAINING_ONLY if start is not None else {f.name for f in fields(model)}):
+        if key in settable:
             model = replace(model, **{key: _parse(type(model), key, text)})
         elif key in {f.name for f in fields(Settings)}:
             settings = replace(settings, **{key: _parse(Settings, key, text)})

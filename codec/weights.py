@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 DEFAULTS = {"image": "vqvae-image", "audio": "vqvae-audio"}
 """Medium -> the model that `encode` takes when none is named."""
 
+UNSAVED = ("quantizer.ema_", "critics.")
+"""Prefixes of the tensors that matter to the training alone."""
+
 MINIMUM_HALF = 1024
 """Tensors of at least this many elements are stored in half precision."""
 
@@ -120,7 +123,7 @@ def exported(model: VQVAE) -> dict[str, np.ndarray]:
     """The tensors of a model as they are stored: networks in half precision, the rest as it is."""
     tensors: dict[str, np.ndarray] = {}
     for name, tensor in model.state_dict().items():
-        if name.startswith("quantizer.ema_"):
+        if name.startswith(UNSAVED):
             continue
         half = name.startswith(model.networks) and tensor.numel() >= MINIMUM_HALF
         array = tensor.detach().cpu().contiguous().numpy()
@@ -168,7 +171,7 @@ def _load(path: Path, _modified: int, device: str) -> VQVAE:
         model = from_card(card)
         state = model.state_dict()
         for name in state:
-            if not name.startswith("quantizer.ema_"):
+            if not name.startswith(UNSAVED):
                 state[name] = torch.from_numpy(tensors[name].astype(np.float32))
         model.load_state_dict(state)
         if "prior.tables" in tensors:

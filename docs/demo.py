@@ -1,6 +1,6 @@
-"""The demonstration of `make demo`: one photograph through the codec, beside JPEG at the same bytes.
+"""The demonstration of `make demo`: a photograph and a sentence through the codecs, others beside them.
 
-python docs/demo.py [PHOTO] [FOLDER]
+python docs/demo.py [PHOTO] [SPEECH] [FOLDER]
 """
 
 from __future__ import annotations
@@ -10,16 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-from vqcodec import competitors, media, pipeline
+from vqcodec import competitors, finishing, media, pipeline, sound_metrics
+from vqcodec.competitors.pictures import COMPETITORS, Ladder
 from vqcodec.metrics import psnr
 
 
 def main() -> None:
-    """Encode, decode, print the table and write the side-by-side picture."""
-    photo = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "parrots.jpg"
-    folder = Path(sys.argv[2]) if len(sys.argv) > 2 else Path("demo")
+    """Encode, decode, print the tables and write what can be looked at and listened to."""
+    here = Path(__file__).parent
+    photo = Path(sys.argv[1]) if len(sys.argv) > 1 else here / "parrots.jpg"
+    speech = Path(sys.argv[2]) if len(sys.argv) > 2 else here / "speech.flac"
+    folder = Path(sys.argv[3]) if len(sys.argv) > 3 else Path("demo")
     folder.mkdir(parents=True, exist_ok=True)
+    show_picture(photo, folder)
+    show_sound(speech, folder)
 
+
+def show_picture(photo: Path, folder: Path) -> None:
+    """One photograph, beside JPEG, WebP and AVIF at the same bytes."""
     original = media.read_image(photo)
     encoded = pipeline.encode_file(photo)
     bitstream = folder / f"{photo.stem}.vqc"
@@ -29,8 +37,8 @@ def main() -> None:
 
     rows = [("raw RGB", original.samples.nbytes, None), (photo.name, photo.stat().st_size, None)]
     rows.append((encoded.model, len(encoded.data), psnr(original.samples, decoded.samples)))
-    for name in competitors.COMPETITORS:
-        other = competitors.Ladder(original, name).at(len(encoded.data))
+    for name in COMPETITORS:
+        other = Ladder(original, name).at(len(encoded.data))
         rows.append((f"{name} at the same bytes", other["bytes"], other["psnr_db"]))
 
     pixels = original.width * original.height
@@ -45,6 +53,38 @@ def main() -> None:
     PIL.Image.fromarray(pair).save(folder / "side-by-side.png")
     print(f"\n{bitstream}\n{folder}/{photo.stem}.decoded.png")
     print(f"{folder}/side-by-side.png   original left, reconstruction right")
+
+
+def show_sound(speech: Path, folder: Path) -> None:
+    """One sentence, beside Opus at the lowest rate it has."""
+    original = media.read_audio(speech)
+    encoded = pipeline.encode_file(speech)
+    bitstream = folder / f"{speech.stem}.vqc"
+    bitstream.write_bytes(encoded.data)
+    decoded = pipeline.decode(bitstream)
+    decoded.save(folder / f"{speech.stem}.decoded.wav")
+    opus = competitors.sounds.run(original, "opus:6")
+
+    rows = [("16 bits a sample", 2 * original.frames * original.channels, None)]
+    rows.append((speech.name, speech.stat().st_size, None))
+    rows.append((encoded.model, len(encoded.data), decoded.signal))
+    rows.append(("opus, its lowest rate", len(opus.data), opus.signal))
+    print(f"\n{speech.name}: {original.seconds:.1f} seconds at {original.rate / 1000:g} kHz\n")
+    print(f"{'':28}{'bytes':>10}{'ratio':>9}{'kbit/s':>8}{'log-mel distance':>18}")
+    for name, size, signal in rows:
+        figure = ""
+        if signal is not None:
+            distance = sound_metrics.log_mel_distance(signal[0], original.signal[0], original.signal_rate)
+            figure = f"{distance:.3f}"
+        ratio, rate = rows[0][1] / size, size / 125 / original.seconds
+        print(f"{name:28}{size:>10,.0f}{ratio:>8.1f}x{rate:>8.2f}{figure:>18}")
+
+    pairs = [(original.signal[0], decoded.signal[0])]
+    finishing.sounds.spectrograms(pairs, original.signal_rate, original.seconds).save(
+        folder / "spectrograms.png"
+    )
+    print(f"\n{bitstream}\n{folder}/{speech.stem}.decoded.wav")
+    print(f"{folder}/spectrograms.png   original above, reconstruction below\n")
 
 
 if __name__ == "__main__":

@@ -21,12 +21,10 @@ import torch
 from conftest import SMALL
 from safetensors import safe_open
 from safetensors.numpy import load_file
-from vqcodec import checkpoints, datasets, finishing, pipeline, training, weights
+from vqcodec import checkpoints, datasets, finishing, pipeline, trainer, training, weights
 from vqcodec.errors import TrainingError, UsageError
-from vqcodec.models import MODELS
+from vqcodec.models import MODELS, RANGES
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.models.vqvae.image import Config
-from vqcodec.models import RANGES
 from vqcodec.plans import CROPS, SETTINGS_RANGES, Settings
 
 QUICK = {**SMALL, "linear_start": "false", "codebook_start": "random"}
@@ -88,7 +86,7 @@ def test_twenty_steps_are_ten_and_resume_and_ten(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the linear start, restarts of codes, averages and Adam: every tensor, every figure."""
-    monkeypatch.setattr(training, "LOG_EVERY", 5)
+    monkeypatch.setattr(trainer, "LOG_EVERY", 5)
     # Counts that forget quickly, so that codes die and are moved within so few steps.
     options: dict[str, Any] = {"steps": 20, "batch": 4, "overrides": {**SMALL, "decay": "0.7"}}
     options["checkpoint_every"] = 5
@@ -124,7 +122,7 @@ def test_twenty_steps_are_ten_and_resume_and_ten(
 def test_interrupted_between_checkpoints(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "LOG_EVERY", 1)
+    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
     options: dict[str, Any] = {"steps": 6, "checkpoint_every": 100}
     whole = go([photos], tmp_path / "whole", **options)
     with pytest.raises(KeyboardInterrupt):
@@ -141,10 +139,10 @@ def test_interrupted_between_checkpoints(
 def test_means_after_a_resume_are_those_of_the_steps_summed(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "LOG_EVERY", 1)
+    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
     whole = go([photos], tmp_path / "whole", steps=8, checkpoint_every=3)
     losses = [event["loss"] for event in metrics(whole.folder, "step")]
-    monkeypatch.setattr(training, "LOG_EVERY", 4)
+    monkeypatch.setattr(trainer, "LOG_EVERY", 4)
     with pytest.raises(KeyboardInterrupt):
         go([photos], tmp_path / "parts", steps=8, checkpoint_every=3, report=interrupt_at("validation", 3))
     training.train(resume=tmp_path / "parts")
@@ -309,8 +307,8 @@ def rates(folder: Path) -> list[float]:
 def test_a_time_budget_ends_the_run_and_the_schedule_follows_it(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "LOG_EVERY", 1)
-    monkeypatch.setattr(training, "time", FakeTime())
+    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
+    monkeypatch.setattr(trainer, "time", FakeTime())
     options: dict[str, Any] = {
         "steps": 1_000_000,
         "time_budget": 10,
@@ -336,7 +334,7 @@ def test_a_time_budget_ends_the_run_and_the_schedule_follows_it(
 def test_the_schedule_follows_the_steps(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "LOG_EVERY", 1)
+    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
     run = go([photos], tmp_path / "run", steps=5, overrides={**QUICK, "warmup": "1"})
     wanted = [1e-3 * 0.5 * (1 + math.cos(math.pi * n / 5)) for n in range(5)]
     assert rates(run.folder) == pytest.approx(wanted)

@@ -1,4 +1,4 @@
-"""Folders and tar files -> the files in them, in a fixed order; which of them are held out; random streams."""
+"""Folders and tar files -> the files in them, in a fixed order; which are held out; random streams."""
 
 from __future__ import annotations
 

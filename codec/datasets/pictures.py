@@ -40,7 +40,7 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.arrays)
 
-    def batch(self, step: int, *, seed: int, size: int, crop: int) -> Tensor:
+    def batch(self, step: int, *, seed: int, size: int, crop: float) -> Tensor:
         """Random crops, flipped left to right in half of the cases.
 
         The result depends on the arguments alone, so that a resumed training sees the same data.
@@ -54,7 +54,7 @@ class Pictures:
         Returns:
             float32 [size, 3, crop, crop] in -1..1.
         """
-        rng = random_stream(seed, step)
+        rng, crop = random_stream(seed, step), int(crop)
         out = np.empty((size, crop, crop, 3), np.uint8)
         for n in range(size):
             picture = self.arrays[rng.integers(len(self.arrays))]

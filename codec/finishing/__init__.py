@@ -1,6 +1,6 @@
 """What a training shows on the way and adds at its end: validation, pictures, tables, measured rates.
 
-A medium's module has `validate`, `show`, `step_figures`, `complete` and `SHOWN`.
+The module of a kind of model has `validate`, `show`, `step_figures`, `complete` and `SHOWN`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,15 @@ import json
 from pathlib import Path
 from types import ModuleType
 
-from . import pictures, sounds
+from ..models.vqvae import VQVAE, WaveNetVQVAE
+from . import autoregressive, pictures, sounds
 
-BY_MEDIUM: dict[str, ModuleType] = {"image": pictures, "audio": sounds}
-"""Medium -> the module that finishes its models."""
+
+def of(model: VQVAE) -> ModuleType:
+    """The module that finishes a model."""
+    if isinstance(model, WaveNetVQVAE):
+        return autoregressive
+    return {"image": pictures, "audio": sounds}[model.medium]
 
 
 def plot_losses(folder: Path, shown: tuple[str, str]) -> None:

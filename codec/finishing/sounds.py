@@ -24,7 +24,7 @@ SHOWN = ("log_mel", "log-mel distance, decades")
 """The figure that the loss curve is drawn of, and its label."""
 
 SILENT_DB = -60.0
-"""What a sound that came out as something else entirely counts as; infinite, it would make the mean infinite."""
+"""What a sound that came out as another one counts as; infinite, it would make the mean infinite."""
 
 
 def step_figures(mean: Mapping[str, float]) -> dict[str, float]:
@@ -60,16 +60,33 @@ def validate(model: AudioVQVAE, sounds: Sequence[np.ndarray]) -> tuple[float, di
 @torch.inference_mode()
 def show(model: AudioVQVAE, sounds: Sequence[np.ndarray]) -> PIL.Image.Image:
     """Log-mel spectrograms: originals above their reconstructions, two seconds of each."""
-    columns, bands = 125, 80
-    picture = PIL.Image.new("L", ((columns + 2) * len(sounds), 2 * (bands + 2)))
-    for number, sound in enumerate(sounds):
-        piece = _beginning(sound, model)
-        for row, shown in enumerate((piece, _round_trip(model, piece)[1])):
+    pieces = [_beginning(sound, model)[: 2 * model.rate] for sound in sounds]
+    return spectrograms([(piece, _round_trip(model, piece)[1]) for piece in pieces], model.rate)
+
+
+def spectrograms(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], rate: int, seconds: float = 2
+) -> PIL.Image.Image:
+    """Log-mel spectrograms of pairs of sounds, float32 [N] each, the first of a pair above the second.
+
+    Low frequencies are at the bottom; black is a magnitude of 0.001, white one of 100.
+    """
+    columns, bands = int(seconds * rate / 256), 80
+    picture = PIL.Image.new("L", ((columns + 2) * len(pairs), 2 * (bands + 2)))
+    for number, pair in enumerate(pairs):
+        for row, shown in enumerate(pair):
             magnitude = spectra.stft(torch.from_numpy(shown)[None], 1024, 256).abs()
-            levels = spectra.log_mel(magnitude, 1024, bands, model.rate)[0, :, :columns]
+            levels = spectra.log_mel(magnitude, 1024, bands, rate)[0, :, :columns]
             pixels = ((levels.flip(0) + 3) / 5 * 255).clamp(0, 255).to(torch.uint8).numpy()
             picture.paste(PIL.Image.fromarray(pixels), (number * (columns + 2), row * (bands + 2)))
     return picture.resize((picture.width * 2, picture.height * 2))
+
+
+def fit_tables(model: AudioVQVAE, training: Sequence[np.ndarray], seed: int) -> None:
+    """Count static tables over the codes of these sounds and attach them to the model."""
+    coded = (analyse_signal(sound, model) for sound in training)
+    regions = (codes[at : at + SEGMENT] for codes in coded for at in range(0, len(codes), SEGMENT))
+    tables.attach(model, regions, seed)
 
 
 def complete(
@@ -87,9 +104,7 @@ def complete(
         "quality" (the operating point), "kbps", "log_mel", "si_sdr_db" (means over the sounds), "codes_used",
         "perplexity", "sounds".
     """
-    coded = (analyse_signal(sound, model) for sound in training)
-    regions = (codes[at : at + SEGMENT] for codes in coded for at in range(0, len(codes), SEGMENT))
-    tables.attach(model, regions, seed)
+    fit_tables(model, training, seed)
     rate = model.rate
     rates, figures = [], []
     histogram = np.zeros(model.config.codes, np.int64)

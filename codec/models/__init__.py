@@ -6,19 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ModelError
-from .vqvae import VQVAE, AudioVQVAE, ImageVQVAE, audio, image, method
+from .vqvae import VQVAE, AudioVQVAE, ImageVQVAE, WaveNetVQVAE, audio, image, method, wavenet
 
 MODELS: dict[str, image.Config | audio.Config] = {
     "vqvae-image": image.Config(),
     "vqvae-image-paper": image.PAPER,
     "vqvae-audio": audio.Config(),
+    "vqvae-audio-wavenet": wavenet.Config(),
+    "vqvae-audio-paper": wavenet.PAPER,
 }
 """Name -> settings: the one list of what can be trained."""
 
-CLASSES: dict[type, type[VQVAE]] = {image.Config: ImageVQVAE, audio.Config: AudioVQVAE}
+CLASSES: dict[type, type[VQVAE]] = {
+    image.Config: ImageVQVAE,
+    audio.Config: AudioVQVAE,
+    wavenet.Config: WaveNetVQVAE,
+}
 """Class of settings -> class of model."""
 
-RANGES = {module.Config: method.RANGES | module.RANGES for module in (image, audio)}
+RANGES = {module.Config: method.RANGES | module.RANGES for module in (image, audio, wavenet)}
 """Class of settings -> setting -> the smallest and the largest value that a training can work with."""
 
 TRAINING_ONLY = method.TRAINING_ONLY | audio.TRAINING_ONLY

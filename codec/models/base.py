@@ -15,8 +15,8 @@ class Codec(Protocol):
     """A latent-variable model that is put to work; its class is an `nn.Module` besides.
 
     Samples of pictures are float32 [B, 3, H, W] in -1..1, H and W multiples of `stride`, of sounds [B, 1, N];
-    latents float32 [B, D, h, w] or [B, D, T]; codes int64 [B, h, w] or [B, T] in 0..K-1, h = H / stride and so
-    on.
+    latents float32 [B, D, h, w] or [B, D, T]; codes int64 [B, h, w] or [B, T] in 0..K-1, h = H / stride and
+    so on.
 
     Attributes:
         medium: "image" or "audio".

@@ -1,8 +1,9 @@
-"""The VQ-VAE: `method` is what the paper says, `image` and `audio` are its networks."""
+"""The VQ-VAE: `method` is what the paper says; `image`, `audio` and `wavenet` are its networks."""
 
-from . import audio, image, method
+from . import audio, image, method, wavenet
 from .audio import AudioVQVAE
 from .image import ImageVQVAE
 from .method import VQVAE
+from .wavenet import WaveNetVQVAE
 
-__all__ = ["VQVAE", "AudioVQVAE", "ImageVQVAE", "audio", "image", "method"]
+__all__ = ["VQVAE", "AudioVQVAE", "ImageVQVAE", "WaveNetVQVAE", "audio", "image", "method", "wavenet"]

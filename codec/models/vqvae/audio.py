@@ -1,19 +1,20 @@
 """VQ-VAE for sounds (van den Oord, Vinyals, Kavukcuoglu 2017, section 4.2).
 
-A worked shape: x [1, 1, 16000], one second at 16 kHz -> z_e [1, 8, 250] -> codes [1, 250] of K = 512, which is
-2.25 kbit/s -> x [1, 1, 16000].
+A worked shape: x [1, 1, 16000], one second at 16 kHz -> z_e [1, 8, 250] -> codes [1, 250] of K = 512, which
+is 2.25 kbit/s -> x [1, 1, 16000].
 
-The encoder is the paper's: six convolutions of stride 2 and window 4. They alone see 12 ms, less than a period
-of a low voice, so residual units of growing dilation follow. Latents are brought to length one, so that codes
-are directions and the commitment has a scale of its own. The decoder is feed-forward, ConvNeXt blocks at the
-rate of the codes and an inverse STFT (Siuzdak 2023, "Vocos"): a likelihood in the spectral domain.
+The encoder is the paper's: six convolutions of stride 2 and window 4. They alone see 12 ms, less than a
+period of a low voice, so residual units of growing dilation follow. Latents are brought to length one, so
+that codes are directions and the commitment has a scale of its own. The decoder is feed-forward: ConvNeXt
+blocks at the rate of the codes and an inverse STFT (Siuzdak 2023, "Vocos"), with distances of spectra for its
+likelihood.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from ... import losses
 from ...networks import ConvNeXtBlock, InverseSTFT, ResidualBlock
 from . import method
+from .critic import Critics
 
 DOWNSAMPLINGS = 6
 """Convolutions of stride 2."""
@@ -43,6 +45,8 @@ class Config:
         normalise: whether latents are brought to length one.
         unquantised: steps that the networks learn without a codebook before k-means starts it.
         mel, convergence, complex: weights of the terms of `losses.spectral`.
+        adversarial, matching: weights of the terms of `critic.Critics`; without the first there are none.
+        frozen: whether encoder and codebook stay as they are, so that bitstreams keep their meaning.
     """
 
     encoder_width: int = 128
@@ -63,9 +67,12 @@ class Config:
     mel: float = 15.0
     convergence: float = 1.0
     complex: float = 3.0
+    adversarial: float = 0.0
+    matching: float = 2.0
+    frozen: bool = False
 
 
-TRAINING_ONLY = {"unquantised", "mel", "convergence", "complex"}
+TRAINING_ONLY = {"unquantised", "mel", "convergence", "complex", "adversarial", "matching", "frozen"}
 """Settings that do not change what the weights mean."""
 
 RANGES: dict[str, tuple[float, float]] = {
@@ -78,6 +85,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "mel": (0, 1e38),
     "convergence": (0, 1e38),
     "complex": (0, 1e38),
+    "adversarial": (0, 1e38),
+    "matching": (0, 1e38),
 }
 """Setting -> the smallest and the largest value that a training can work with."""
 
@@ -97,9 +106,21 @@ class AudioVQVAE(method.VQVAE):
     """Prefixes of the tensors that a decoder needs; the fingerprint is taken over them."""
 
     networks = ("encoder.", "decoder.")
+    config: Config
+    _judged: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config, _encoder(config), _decoder(config))
+        super().__init__(config, encoder(config), self.make_decoder(config))
+        self.critics = Critics() if config.adversarial else None
+        if config.frozen:
+            self.encoder.requires_grad_(False)
+            self.quantizer.requires_grad_(False)
+
+    @staticmethod
+    def make_decoder(config: Any) -> nn.Module:
+        """The network that `reconstruct` runs."""
+        hop = 2**DOWNSAMPLINGS
+        return nn.Sequential(*trunk(config), InverseSTFT(config.decoder_width, WINDOW_HOPS * hop, hop))
 
     @property
     def halo(self) -> int:
@@ -118,12 +139,21 @@ class AudioVQVAE(method.VQVAE):
         decoded: Tensor = self.decoder(quantized)
         return decoded
 
-    def distortion(self, reconstruction: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of `losses.spectral`, and its terms."""
+    def distortion(self, quantized: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of `losses.spectral` and, with critics, of what they say; and the terms."""
+        reconstruction = self.reconstruct(quantized).float()
         terms = losses.spectral(reconstruction, samples, self.rate)
-        config = self.config
-        total = config.mel * terms["mel"] + config.convergence * terms["convergence"]
-        return total + config.complex * terms["complex"], terms
+        if self.critics is not None:
+            terms |= self.critics.judge(reconstruction, samples)
+            self._judged = (reconstruction.detach(), samples)
+        total = sum(getattr(self.config, name) * term for name, term in terms.items())
+        return total, terms  # type: ignore[return-value]
+
+    def critics_loss(self) -> Tensor:
+        """What the critics minimise, for the batch of the last `loss`."""
+        if self.critics is None or self._judged is None:
+            raise RuntimeError("critics_loss() follows loss() of a model with critics")
+        return self.critics.loss(*self._judged)
 
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
         """Some steps without a codebook, then k-means of the encoder's outputs.
@@ -138,7 +168,7 @@ class AudioVQVAE(method.VQVAE):
         count = self.config.unquantised
         for number in range(count):
             samples = draw(number)
-            total, _ = self.distortion(self.reconstruct(self.latents(samples)), samples)
+            total, _ = self.distortion(self.latents(samples), samples)
             optimiser.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.parameters(), 1.0)
@@ -147,7 +177,8 @@ class AudioVQVAE(method.VQVAE):
             self.start_codebook(draw, range(count, count + 16), generator, 50_000)
 
 
-def _encoder(config: Config) -> nn.Sequential:
+def encoder(config: Config) -> nn.Sequential:
+    """[B, 1, N] -> [B, D, N / 64]."""
     width = config.encoder_width
     widths = [1, width // 4, width // 2, width * 3 // 4, width, width, width]
     layers: list[nn.Module] = []
@@ -158,10 +189,10 @@ def _encoder(config: Config) -> nn.Sequential:
     return nn.Sequential(*layers, nn.ReLU(), nn.Conv1d(width, config.code_dim, 1))
 
 
-def _decoder(config: Config) -> nn.Sequential:
+def trunk(config: Config) -> nn.Sequential:
+    """What decoders do at the rate of the codes: [B, D, T] -> [B, C, T]."""
     width = config.decoder_width
     return nn.Sequential(
         nn.Conv1d(config.code_dim, width, 7, padding=3),
         *(ConvNeXtBlock(width, config.decoder_hidden) for _ in range(config.decoder_blocks)),
-        InverseSTFT(width, WINDOW_HOPS * 2**DOWNSAMPLINGS, 2**DOWNSAMPLINGS),
     )

@@ -142,9 +142,9 @@ class ImageVQVAE(method.VQVAE):
         correction: Tensor = self.decoder(torch.cat((quantized, blocks), 1))
         return F.pixel_shuffle(blocks, self.stride) + correction
 
-    def distortion(self, reconstruction: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def distortion(self, quantized: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared error of pixels in -1..1: a Gaussian likelihood of fixed variance."""
-        error = losses.squared_error(reconstruction, samples)
+        error = losses.squared_error(self.reconstruct(quantized).float(), samples)
         return error, {"distortion": error}
 
     @torch.no_grad()

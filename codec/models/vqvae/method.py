@@ -88,6 +88,7 @@ class VQVAE(nn.Module):
         self.config = config
         self.encoder = encoder
         self.decoder = decoder
+        self.critics = None
         self.quantizer = VectorQuantizer(
             config.codes,
             config.code_dim,
@@ -98,6 +99,14 @@ class VQVAE(nn.Module):
         self.prior: StaticPrior | None = None
         self.card: dict[str, Any] = {}
         self._last: tuple[Tensor, Tensor] | None = None
+
+    critics: nn.Module | None
+    """Networks that judge reconstructions, of the training alone; they have an optimiser of their own."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether encoder and codebook stay as they are."""
+        return bool(getattr(self.config, "frozen", False))
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +121,7 @@ class VQVAE(nn.Module):
         """Mean of p(x | z) for any latents, quantized or not."""
         raise NotImplementedError
 
-    def distortion(self, reconstruction: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def distortion(self, quantized: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """-log p(x | z) up to scale and constant, as it is minimised, and its terms by name."""
         raise NotImplementedError
 
@@ -128,14 +137,22 @@ class VQVAE(nn.Module):
         """Terms of eq. 3 for a batch of samples.
 
         Returns:
-            "loss", their weighted sum; the terms of the distortion; "commitment" and, where the codebook is
-            learned by it, "codebook", per element of the latents.
+            "loss", their weighted sum; the terms of the distortion, which are all where encoder and codebook
+            are frozen; "commitment" and, where the codebook is learned by it, "codebook", per element of the
+            latents.
         """
+        if self.frozen:
+            with torch.no_grad():
+                codes = self.analyse(samples)
+                quantized = self.quantizer.decode(codes)
+            total, terms = self.distortion(quantized, samples)
+            self._last = (quantized, codes)
+            return {"loss": total, **terms}
         latents = self.latents(samples).float()
         codes = self.quantizer.encode(latents.detach())
         quantized = self.quantizer.decode(codes)
         straight_through = latents + (quantized - latents).detach()
-        total, terms = self.distortion(self.reconstruct(straight_through).float(), samples)
+        total, terms = self.distortion(straight_through, samples)
         terms["commitment"] = losses.commitment(latents, quantized)
         total = total + self.config.commitment * terms["commitment"]
         if self.config.codebook_update == "loss":
@@ -157,8 +174,22 @@ class VQVAE(nn.Module):
         if self._last is None:
             raise RuntimeError("update() follows loss()")
         latents, codes = self._last
+        if self.frozen:
+            return {"codes": codes, "restarted": 0}
         restart = self.config.restart_below > 0 and progress < self.config.restart_until
         return {"codes": codes, "restarted": self.quantizer.update(latents, codes, restart, generator)}
+
+    def begin_from(self, other: nn.Module, count: float) -> None:
+        """Start from the weights of a trained model of the same settings.
+
+        Args:
+            other: the model.
+            count: how often each code is taken to have been chosen a step, since weights hold no counts.
+        """
+        state = {name: t for name, t in other.state_dict().items() if not name.startswith("critics.")}
+        state |= {name: t for name, t in self.state_dict().items() if name.startswith("critics.")}
+        self.load_state_dict(state)
+        self.quantizer.set_codebook(self.quantizer.codebook.detach(), count)
 
     @torch.no_grad()
     def start_codebook(

@@ -1,0 +1,152 @@
+"""VQ-VAE for sounds with the paper's decoder, an autoregressive WaveNet.
+
+    p(x | z) = product over t of p(x_t | x_1 .. x_t-1, z)
+
+Each factor is a distribution over 256 mu-law levels (van den Oord et al. 2016, "WaveNet", section 2.2). It
+is given by a gated stack of dilated convolutions over the samples before, conditioned on a network over the
+codes that runs once per code. The likelihood is exact, so the distortion is its negative logarithm.
+
+`frozen` keeps the encoder and the codebook of the weights that the training starts from: the model is then a
+second decoder of the same bitstreams. `PAPER` trains all parts together, as the paper does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ... import spectra
+from ...errors import UsageError
+from ...networks import GatedStack
+from . import audio
+
+LEVELS = 256
+
+
+@dataclass(frozen=True)
+class Config(audio.Config):
+    """Settings of `audio.Config`, of which "decoder" ones describe the network over the codes, and more.
+
+    Attributes:
+        residual, skip, head: channels of the gated stack, of its output, of the layer behind it.
+        layers, stacks: dilations 1, 2, .. 2^(layers - 1), so many times over.
+        frozen: as in `audio.Config`, here the default.
+    """
+
+    residual: int = 32
+    skip: int = 64
+    head: int = 128
+    layers: int = 10
+    stacks: int = 2
+    frozen: bool = True
+
+
+PAPER = Config(
+    encoder_width=768,
+    encoder_blocks=0,
+    decoder_blocks=0,
+    code_dim=64,
+    codebook_update="loss",
+    codebook_start="random",
+    restart_below=0.0,
+    commitment=0.25,
+    normalise=False,
+    unquantised=0,
+    residual=64,
+    skip=128,
+    frozen=False,
+)
+"""The paper's own setting (section 4.2): six convolutions of stride 2, K = 512, a WaveNet decoder."""
+
+RANGES = audio.RANGES | {
+    "residual": (1, 1 << 14),
+    "skip": (1, 1 << 14),
+    "head": (1, 1 << 14),
+    "layers": (1, 16),
+    "stacks": (1, 100),
+}
+"""Setting -> the smallest and the largest value that a training can work with."""
+
+
+class WaveNet(nn.Module):
+    """The decoder: latents [B, D, T / hop] and samples -> logits of mu-law levels."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.trunk = audio.trunk(config)
+        self.embed = nn.Embedding(LEVELS, config.residual)
+        self.stack = GatedStack(
+            config.residual, config.skip, config.decoder_width, layers=config.layers, stacks=config.stacks
+        )
+        self.hidden = nn.Linear(config.skip, config.head)
+        self.logits = nn.Linear(config.head, LEVELS)
+
+    def context(self, quantized: Tensor) -> Tensor:
+        """What the stack is conditioned on: [B, D, T / hop] -> [B, T / hop, C]."""
+        context: Tensor = self.trunk(quantized).transpose(1, 2)
+        return context
+
+    def forward(self, quantized: Tensor, levels: Tensor) -> Tensor:
+        """Logits of every sample, given all before it: int64 [B, T] -> [B, T, 256]."""
+        before = F.pad(levels[:, :-1], (1, 0), value=LEVELS // 2)
+        skipped = self.stack(self.embed(before), self.context(quantized))
+        logits: Tensor = self.logits(torch.relu(self.hidden(torch.relu(skipped))))
+        return logits
+
+
+class WaveNetVQVAE(audio.AudioVQVAE):
+    """Encoder and quantizer of `AudioVQVAE`, with an autoregressive decoder."""
+
+    method = "VQ-VAE with WaveNet decoder"
+    config: Config
+
+    @staticmethod
+    def make_decoder(config: Config) -> nn.Module:
+        """The network that gives the likelihood."""
+        return WaveNet(config)
+
+    def reconstruct(self, quantized: Tensor) -> Tensor:
+        """Not defined: a sample depends on those drawn before it; see `generation.generate`."""
+        raise NotImplementedError("an autoregressive decoder has no mean; samples are drawn")
+
+    def distortion(self, quantized: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """-log p(x | z) in nats per sample, as "nll"."""
+        levels = to_levels(samples[:, 0])
+        nll = F.cross_entropy(self.decoder(quantized, levels).flatten(0, 1).float(), levels.flatten())
+        return nll, {"nll": nll}
+
+    def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """Nothing is set before the first step of a joint training but the codebook, if by k-means.
+
+        Raises:
+            UsageError: the encoder is to be kept, and there is none.
+        """
+        if self.frozen:
+            raise UsageError("this decoder keeps the encoder of a trained codec", "--from vqvae-audio")
+        if self.config.codebook_start == "kmeans":
+            self.start_codebook(draw, range(16), generator, 50_000)
+
+    def begin_from(self, other: nn.Module, count: float) -> None:
+        """Take all weights of such a model, or the encoder, the codebook and the trunk of an `AudioVQVAE`."""
+        if isinstance(other, WaveNetVQVAE):
+            super().begin_from(other, count)
+            return
+        self.encoder.load_state_dict(other.encoder.state_dict())
+        self.decoder.trunk.load_state_dict(other.decoder[:-1].state_dict())
+        self.quantizer.set_codebook(other.quantizer.codebook.detach(), count)
+
+
+def to_levels(samples: Tensor) -> Tensor:
+    """float32 in -1..1 -> int64 mu-law levels 0..255 (ITU-T G.711, mu = 255)."""
+    levels: Tensor = spectra.torchaudio().functional.mu_law_encoding(samples, LEVELS)
+    return levels.clamp(0, LEVELS - 1)
+
+
+def from_levels(levels: Tensor) -> Tensor:
+    """Undo `to_levels`."""
+    samples: Tensor = spectra.torchaudio().functional.mu_law_decoding(levels, LEVELS)
+    return samples

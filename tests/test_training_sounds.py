@@ -1,0 +1,151 @@
+"""Training of sound codecs: exact resume, critics, the second decoder, what a run folder holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+from vqcodec import finishing, generation, media, pipeline, training, weights
+from vqcodec.errors import TrainingError, UsageError
+
+TINY = {
+    "encoder_width": "8",
+    "encoder_blocks": "1",
+    "decoder_width": "8",
+    "decoder_hidden": "8",
+    "decoder_blocks": "1",
+    "codes": "16",
+    "unquantised": "2",
+}
+STACK = {"residual": "4", "skip": "4", "head": "8", "layers": "4", "stacks": "1"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Bit for bit holds for one number of threads; plots take most of the time of such short runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(finishing, "plot_losses", lambda folder, shown: None)
+    yield
+    torch.set_num_threads(threads)
+
+
+def go(data: Any, output: Path, model: str = "vqvae-audio", **options: Any) -> training.Run:
+    defaults: dict[str, Any] = {"steps": 4, "batch": 2, "crop": 0.2, "checkpoint_every": 2}
+    if "start" not in options:
+        defaults["overrides"] = TINY
+    return training.train(data, model=model, output=output, **(defaults | options))
+
+
+def same_tensors(first: Path, second: Path) -> bool:
+    a, b = load_file(first), load_file(second)
+    assert a.keys() == b.keys()
+    return all(a[name].numpy().tobytes() == b[name].numpy().tobytes() for name in a)
+
+
+def events(folder: Path, kind: str) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [event for event in found if event["event"] == kind]
+
+
+def test_a_run_ends_with_a_codec(talks: Path, tmp_path: Path) -> None:
+    run = go([talks], tmp_path / "mine")
+    assert run.card["name"] == "mine" and run.card["medium"] == "audio"
+    measured = run.card["measured"]["validation"]
+    assert {"kbps", "log_mel", "si_sdr_db", "codes_used", "perplexity", "sounds"} < set(measured)
+    files = {path.name for path in (tmp_path / "mine").iterdir()}
+    assert {"config.json", "metrics.jsonl", "checkpoints", "samples", "best.safetensors", "log.txt"} <= files
+    shown = media.read_image(tmp_path / "mine/samples/step-000000004.png")
+    assert shown.channels == 1 and len(np.unique(shown.samples)) > 10, "spectrograms"
+    source = next(talks.glob("*.wav"))
+    decoded = pipeline.decode(pipeline.encode(source, model=run.best), model=run.best)
+    assert isinstance(decoded, media.Audio)
+    assert decoded.samples.shape == soundfile.read(source, always_2d=True)[0].shape
+
+
+def test_resume_is_exact_with_critics_too(talks: Path, tmp_path: Path) -> None:
+    codec = go([talks], tmp_path / "codec")
+    options: dict[str, Any] = {"steps": 6, "start": codec.best}
+    options["overrides"] = {"frozen": "true", "adversarial": "1"}
+    whole = go([talks], tmp_path / "whole", **options)
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if (event["event"], event.get("step")) == ("validation", 2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        go([talks], tmp_path / "parts", report=interrupt, **options)
+    parts = training.train(resume=tmp_path / "parts")
+    last = "checkpoints/step-000000006.safetensors"
+    assert same_tensors(whole.folder / last, parts.folder / last)
+    assert any(name.startswith("critics/") for name in load_file(whole.folder / last))
+    assert same_tensors(whole.best, parts.best)
+    assert not any(name.startswith("critics.") for name in load_file(whole.best))
+    assert whole.card["parameters"] == codec.card["parameters"]
+    before, after = load_file(codec.best), load_file(whole.best)
+    assert torch.equal(before["quantizer.codebook"], after["quantizer.codebook"])
+    assert torch.equal(before["encoder.0.weight"], after["encoder.0.weight"])
+    assert not torch.equal(before["decoder.0.weight"], after["decoder.0.weight"])
+    assert len(whole.card["training"]["chain"]) == 2
+
+
+def test_the_second_decoder_of_a_codec(talks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "BATCH", 2)
+    codec = go([talks], tmp_path / "codec")
+    options: dict[str, Any] = {"model": "vqvae-audio-wavenet", "steps": 2, "overrides": STACK}
+    with pytest.raises(UsageError, match="keeps the encoder"):
+        go([talks], tmp_path / "alone", **options)
+    assert not (tmp_path / "alone").exists()
+    second = go([talks], tmp_path / "second", start=codec.best, **options)
+    assert second.card["method"] == "VQ-VAE with WaveNet decoder"
+    assert second.card["measured"]["validation"]["bits"] < 9
+    assert events(second.folder, "validation")[-1]["bits"] < 9
+    source = next(talks.glob("*.wav"))
+    data = pipeline.encode(source, model=codec.best)
+    first = pipeline.decode(data, model=codec.best)
+    drawn = pipeline.decode(data, model=codec.best, decoder=second.best)
+    again = pipeline.decode(data, model=codec.best, decoder=second.best)
+    assert isinstance(first, media.Audio) and isinstance(drawn, media.Audio)
+    assert isinstance(again, media.Audio)
+    assert drawn.signal.shape == first.signal.shape
+    assert np.array_equal(drawn.signal, again.signal)
+    assert not np.array_equal(drawn.signal, first.signal)
+    third = go([talks], tmp_path / "third", model="vqvae-audio-wavenet", steps=2, start=second.best)
+    assert third.card["config"] == second.card["config"], "it goes on as it was"
+    other = go([talks], tmp_path / "other", seed=1)
+    data = pipeline.encode(source, model=other.best)
+    with pytest.raises(UsageError, match="does not decode the codes"):
+        pipeline.decode(data, model=other.best, decoder=second.best)
+    with pytest.raises(UsageError, match="has no decoder 'parrot'"):
+        pipeline.decode(data, model=other.best, decoder="parrot")
+
+
+def test_the_paper_can_be_trained(talks: Path, tmp_path: Path) -> None:
+    overrides = {name: value for name, value in TINY.items() if name != "unquantised"} | STACK
+    run = go([talks], tmp_path / "paper", model="vqvae-audio-paper", steps=1, overrides=overrides)
+    assert run.card["config"]["frozen"] is False
+    assert weights.load(run.best).config.codebook_update == "loss"
+
+
+def test_crops_are_seconds(talks: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="crop is 128"):
+        go([talks], tmp_path / "run", crop=128)
+    with pytest.raises(UsageError, match="no setting 'linear_start'"):
+        go([talks], tmp_path / "run", overrides={"linear_start": "true"})
+
+
+def test_pictures_are_no_sounds(talks: Path, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no readable sounds"):
+        go([photos], tmp_path / "run")
+    with pytest.raises(TrainingError, match="no readable pictures"):
+        training.train([talks], model="vqvae-image", output=tmp_path / "run", steps=1)
+    assert not (tmp_path / "run").exists()

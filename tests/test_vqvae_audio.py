@@ -1,0 +1,311 @@
+"""The VQ-VAE for sounds: shapes, reach, losses, and the cures of its diseases."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from vqcodec import generation, losses, spectra
+from vqcodec.errors import UsageError
+from vqcodec.models import MODELS, build
+from vqcodec.models.vqvae import AudioVQVAE, WaveNetVQVAE, audio, wavenet
+from vqcodec.models.vqvae.critic import Critics
+from vqcodec.networks import ConvNeXtBlock, GatedStack, InverseSTFT, ResidualBlock
+
+TINY = audio.Config(
+    encoder_width=16,
+    encoder_blocks=2,
+    decoder_width=16,
+    decoder_hidden=24,
+    decoder_blocks=2,
+    codes=32,
+    decay=0.8,  # so that codes follow, and are found dead, within few steps
+    unquantised=3,
+)
+TINY_WAVENET = wavenet.Config(
+    **{k: v for k, v in vars(TINY).items() if k != "frozen"}, residual=8, skip=12, head=16, layers=5
+)
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.05
+
+
+def tones(number: int) -> torch.Tensor:
+    """Batches of chords, different for each number: [4, 1, 2560]."""
+    generator = torch.Generator().manual_seed(number)
+    pitch = 100 * 2 ** (5 * torch.rand(4, 3, 1, generator=generator))
+    time = torch.arange(2560) / 16_000
+    return 0.1 * torch.sin(2 * math.pi * pitch * time).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("name", ["vqvae-audio", "vqvae-audio-paper"])
+def test_worked_shape_of_the_paper(name: str) -> None:
+    model = build(MODELS[name])
+    second = torch.zeros(1, 1, 16_000)
+    codes = model.analyse(second)
+    assert codes.shape == (1, 250)
+    assert model.config.codes == 512
+    assert 250 * math.log2(model.config.codes) == 2250, "bits a second"
+    convolutions = [layer for layer in model.encoder if isinstance(layer, torch.nn.Conv1d)][:6]
+    assert [(c.kernel_size, c.stride) for c in convolutions] == [((4,), (2,))] * 6
+    if isinstance(model, AudioVQVAE) and not isinstance(model, WaveNetVQVAE):
+        assert model.synthesise(codes).shape == second.shape
+
+
+def test_latents_have_length_one() -> None:
+    latents = build(TINY).latents(noise(2, 1, 640))
+    assert torch.allclose(latents.norm(dim=1), torch.ones(2, 10), atol=1e-5)
+
+
+def reach(network, width: int, length: int = 101) -> int:
+    """How far from the middle a changed input changes the output."""
+    x = torch.randn(1, width, length)
+    changed = x.clone()
+    changed[:, :, length // 2] += 1
+    with torch.no_grad():
+        difference = (network(x) - network(changed)).abs().sum((0, 1)) > 0
+    return int((difference.nonzero().flatten() - length // 2).abs().max())
+
+
+def test_reach_of_the_blocks() -> None:
+    assert reach(ConvNeXtBlock(8, 12), 8) == 3
+    assert reach(ResidualBlock(8, 8, axes=1, dilation=4), 8) == 4
+
+
+def test_halo_is_enough_for_both_networks() -> None:
+    torch.manual_seed(1)
+    model = build(replace(TINY, encoder_blocks=4))
+    torch.nn.init.normal_(model.decoder[-1].project.weight, std=0.5)
+    stride, halo, codes = model.stride, model.halo, 200
+    samples, middle = noise(1, 1, codes * stride), slice(80, 120)
+    outer = slice(middle.start - halo, middle.stop + halo)
+    with torch.no_grad():
+        whole = model.latents(samples)[:, :, middle]
+        part = model.latents(samples[:, :, outer.start * stride : outer.stop * stride])
+        assert torch.allclose(whole, part[:, :, halo:-halo], atol=1e-5)
+        chosen = torch.randint(32, (1, codes))
+        whole = model.synthesise(chosen)[:, :, middle.start * stride : middle.stop * stride]
+        part = model.synthesise(chosen[:, outer])[:, :, halo * stride : -halo * stride]
+        assert torch.allclose(whole, part, atol=1e-5)
+
+
+def test_inverse_stft_inverts_a_windowed_stft() -> None:
+    """Given the spectra of Hann frames laid as the layer lays them, the samples come back."""
+    size, hop, count = 256, 64, 40
+    layer = InverseSTFT(size + 2, size, hop)
+    x = noise(count * hop)
+    padded = torch.nn.functional.pad(x, ((size - hop) // 2, size))
+    frames = torch.stack([padded[t * hop : t * hop + size] for t in range(count)])
+    spectrum = torch.fft.rfft(frames * torch.hann_window(size))
+    wanted = torch.cat((spectrum.abs().clamp(min=1e-6).log(), spectrum.angle()), 1)
+    layer.norm, layer.project = torch.nn.Identity(), torch.nn.Identity()
+    back = layer(wanted.t()[None])[0, 0]
+    inside = slice(size, -size)
+    assert torch.allclose(back[inside], x[inside], atol=1e-4)
+
+
+def test_terms_of_the_loss() -> None:
+    model = build(TINY)
+    samples = tones(0)
+    terms = model.loss(samples)
+    assert set(terms) == {"loss", "mel", "convergence", "complex", "commitment"}
+    weighted = 15 * terms["mel"] + terms["convergence"] + 3 * terms["complex"] + terms["commitment"]
+    assert torch.isclose(terms["loss"], weighted)
+    terms["loss"].backward()
+    assert model.encoder[0].weight.grad.abs().sum() > 0, "gradients pass the quantizer"
+
+
+def test_spectral_distances_of_known_changes() -> None:
+    x = tones(1)
+    same = losses.spectral(x, x, 16_000)
+    assert all(float(term) < 1e-3 for term in same.values()), same
+    louder = losses.spectral(2 * x, x, 16_000)
+    assert float(louder["mel"]) == pytest.approx(math.log10(2), rel=0.2), (
+        "a factor of 2, but for silent bands"
+    )
+    assert float(louder["convergence"]) == pytest.approx(1, rel=1e-3)
+    assert float(louder["complex"]) > 0.2
+    turned = losses.spectral(-x, x, 16_000)
+    assert float(turned["mel"]) < 1e-3, "magnitudes do not see the sign"
+    assert float(turned["complex"]) > 1, "phases do"
+
+
+def used_after_training(config: audio.Config, steps: int) -> tuple[int, float]:
+    """Codes that new sounds take, and their perplexity."""
+    torch.manual_seed(0)
+    model = build(config)
+    model.start(lambda n: tones(10_000 + n), torch.Generator().manual_seed(0))
+    optimiser = torch.optim.AdamW(model.encoder.parameters(), lr=1e-4)
+    optimiser.add_param_group({"params": list(model.decoder.parameters())})
+    if model.quantizer.codebook.requires_grad:
+        optimiser.add_param_group({"params": [model.quantizer.codebook]})
+    for step in range(steps):
+        optimiser.zero_grad()
+        model.loss(tones(step))["loss"].backward()
+        optimiser.step()
+        model.update(0.1, torch.Generator().manual_seed(step))
+    codes = torch.cat([model.analyse(tones(20_000 + n)).flatten() for n in range(8)])
+    share = torch.bincount(codes, minlength=config.codes) / len(codes)
+    used = share > 0
+    return int(used.sum()), float((-(share[used] * share[used].log()).sum()).exp())
+
+
+def test_low_use_of_the_codebook_and_its_cure() -> None:
+    """A codebook that starts at random, off the latents, is one code; k-means after some steps mends it."""
+    ill = replace(TINY, codebook_start="random", restart_below=0.0, codebook_update="loss")
+    used, perplexity = used_after_training(ill, 30)
+    cured, cured_perplexity = used_after_training(replace(TINY, unquantised=20), 30)
+    assert used <= 3 and cured >= 10
+    assert cured_perplexity > 3 * perplexity
+
+
+def test_frozen_codes_keep_their_meaning() -> None:
+    model = build(replace(TINY, frozen=True))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for step in range(3):
+        terms = model.loss(tones(step))
+        assert "commitment" not in terms
+        terms["loss"].backward()
+        optimiser.step()
+        model.update(0.1, torch.Generator().manual_seed(step))
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+
+
+def test_critics_learn_to_tell_and_the_decoder_hears_of_it() -> None:
+    torch.manual_seed(0)
+    critics = Critics()
+    real, unreal = tones(0), noise(4, 1, 2560)
+    optimiser = torch.optim.AdamW(critics.parameters(), lr=3e-3)
+    first = float(critics.loss(unreal, real).detach())
+    for _ in range(12):
+        optimiser.zero_grad()
+        critics.loss(unreal, real).backward()
+        optimiser.step()
+    assert float(critics.loss(unreal, real).detach()) < 0.5 * first
+    unreal.requires_grad_()
+    terms = critics.judge(unreal, real)
+    assert float(terms["matching"].detach()) > 0.5
+    assert float(critics.judge(real, real)["matching"].detach()) == 0
+    terms["adversarial"].backward()
+    assert unreal.grad is not None and unreal.grad.abs().sum() > 0
+
+
+def test_critics_are_of_the_training_alone() -> None:
+    model = build(replace(TINY, adversarial=1.0, frozen=True))
+    terms = model.loss(tones(0))
+    assert {"adversarial", "matching"} < set(terms)
+    assert model.critics_loss() > 0
+    plain = build(TINY)
+    model.begin_from(plain, 1.0)
+    assert torch.equal(model.decoder[0].weight, plain.decoder[0].weight)
+    plain.begin_from(model, 1.0)
+    with pytest.raises(RuntimeError, match="critics"):
+        plain.critics_loss()
+
+
+# the autoregressive decoder
+
+
+def test_mu_law_levels() -> None:
+    x = torch.tensor([-1.0, -0.5, 0.0, 0.001, 0.5, 1.0])
+    levels = wavenet.to_levels(x)
+    assert levels[0] == 0 and levels[2] == 128 and levels[-1] == 255
+    assert torch.all(levels.diff() > 0)
+    back = wavenet.from_levels(levels)
+    step = (1 + 255 * x.abs()) * math.log(256) / 255 / 127.5
+    assert torch.all((back - x).abs() <= step)
+
+
+def test_the_gated_stack_sees_the_past_alone() -> None:
+    torch.manual_seed(0)
+    stack = GatedStack(4, 6, 5, layers=3, stacks=2)
+    assert stack.reach == 14
+    x, context = torch.randn(1, 64, 4), torch.randn(1, 4, 5)
+    changed = x.clone()
+    changed[0, 30] += 1
+    with torch.no_grad():
+        difference = (stack(x, context) - stack(changed, context)).abs().sum((0, 2)) > 0
+    moved = difference.nonzero().flatten()
+    assert moved.min() == 30 and moved.max() == 30 + stack.reach
+
+
+def test_drawing_with_caches_equals_the_network() -> None:
+    """Every drawn level is the one that the whole network, all samples at once, gives this random number."""
+    torch.manual_seed(0)
+    model = build(TINY_WAVENET).eval()
+    rng = np.random.default_rng(0)
+    codes, numbers = rng.integers(0, 32, 12).astype(np.int32), rng.random((1, 12 * 64), dtype=np.float32)
+    with torch.inference_mode():
+        context = generation._context(codes, model)
+        cache = generation._Cache(generation._Weights.of(model), 1)
+        levels = cache.run(context[None], numbers, 64, 0.7)
+        quantized = model.quantizer.decode(torch.from_numpy(codes.astype(np.int64))[None])
+        logits = model.decoder(quantized, torch.from_numpy(levels)) / 0.7
+    rising = logits.softmax(2).cumsum(2)
+    again = (rising < torch.from_numpy(numbers)[..., None]).sum(2).numpy()
+    assert (again != levels).mean() < 0.005, "but for numbers that fall on the edge of a level"
+    assert len(np.unique(levels)) > 20
+
+
+def test_segments_do_not_depend_on_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "SEGMENT_CODES", 10)
+    monkeypatch.setattr(generation, "BATCH", 4)
+    model = build(TINY_WAVENET).eval()
+    codes = np.random.default_rng(0).integers(0, 32, 65).astype(np.int32)
+    # The trunk sees codes on both sides: a shorter sound must end where that no longer matters.
+    whole = generation.generate(codes, model, 65 * 64, seed=5)
+    again = generation.generate(codes, model, 65 * 64, seed=5)
+    shorter = generation.generate(codes[:60], model, 60 * 64 - 7, seed=5)
+    assert whole.shape == (65 * 64,) and shorter.shape == (60 * 64 - 7,)
+    assert np.array_equal(whole, again)
+    same = 30 * 64
+    assert np.array_equal(whole[:same], shorter[:same])
+    assert not np.array_equal(whole, generation.generate(codes, model, 65 * 64, seed=6))
+    assert np.abs(whole).max() <= 1
+
+
+def test_likelihood_of_a_constant_is_learned() -> None:
+    torch.manual_seed(0)
+    model = build(replace(TINY_WAVENET, frozen=True))
+    silence = torch.zeros(2, 1, 640)
+    assert model.loss(silence)["nll"].item() == pytest.approx(math.log(256), rel=0.2), "at first any level"
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(20):
+        optimiser.zero_grad()
+        model.loss(silence)["loss"].backward()
+        optimiser.step()
+    assert model.loss(silence)["nll"] < 0.2
+
+
+def test_a_second_decoder_starts_from_a_codec() -> None:
+    codec, second = build(TINY), build(TINY_WAVENET)
+    with pytest.raises(UsageError, match="keeps the encoder"):
+        second.start(tones, torch.Generator())
+    second.begin_from(codec, 1.0)
+    assert torch.equal(second.analyse(tones(3)), codec.analyse(tones(3)))
+    context = second.decoder.trunk(codec.quantizer.codebook.t()[None])
+    assert torch.equal(context, codec.decoder[:-1](codec.quantizer.codebook.t()[None]))
+    third = build(TINY_WAVENET)
+    third.begin_from(second, 1.0)
+    assert torch.equal(third.decoder.logits.weight, second.decoder.logits.weight)
+
+
+def test_the_paper_trains_all_parts_together() -> None:
+    config = replace(TINY_WAVENET, frozen=False, codebook_update="loss", normalise=False)
+    model = build(config)
+    terms = model.loss(tones(0))
+    assert set(terms) == {"loss", "nll", "commitment", "codebook"}
+    terms["loss"].backward()
+    for part in (model.encoder[0].weight, model.quantizer.codebook, model.decoder.logits.weight):
+        assert part.grad.abs().sum() > 0
+
+
+def test_mel_bands_are_none_of_them_empty() -> None:
+    for window, bands in losses.MEL_BANDS.items():
+        assert spectra.mel_bank(window, bands, 16_000).sum(1).min() > 0
