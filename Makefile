@@ -27,7 +27,7 @@ check: .venv/dev build/types
 	touch $@
 
 # The folders under their import name, for mypy and editors.
-build/types: Makefile
+build/types: Makefile codec
 	rm -rf $@
 	mkdir -p $@/vqcodec
 	ln -s $(CURDIR)/codec/* $(CURDIR)/cli $(CURDIR)/pretrained $@/vqcodec/

@@ -17,7 +17,7 @@ from .priors import base
 
 
 def write(codes: np.ndarray, codec: Codec, geometry: AnyGeometry) -> list[Chunk | None]:
-    """Each region of codes, int32 of the geometry's grid, by static tables or packed, whichever is smaller."""
+    """Each region of codes, int32 of the geometry's grid, by static tables or packed: the smaller wins."""
     parts, bits = _split(codes, geometry), _bits(codec)
     if codec.prior is None:
         return [Chunk(RAW, rangecoder.pack_raw(part, bits)) for part in parts]

@@ -76,7 +76,7 @@ class Bitstream:
 
     @property
     def kind(self) -> str:
-        """ "image" or "audio"."""
+        """Medium: "image" or "audio"."""
         return self.geometry.kind
 
 

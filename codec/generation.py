@@ -62,23 +62,23 @@ def generate(
     hop, length = codec.stride, SEGMENT_CODES * codec.stride
     warm = -(-codec.decoder.stack.reach // hop)
     ahead = -(-FADE // hop)
-    context = _context(codes, codec)
+    window, halo = warm + SEGMENT_CODES + ahead, codec.halo
     # Before the first code and behind the last one, the first and the last go on.
-    padded = np.pad(context, ((warm, ahead + SEGMENT_CODES), (0, 0)), mode="edge")
-    uniforms = np.random.Generator(np.random.Philox(key=[seed, 0])).random(
-        len(padded) * hop, dtype=np.float32
-    )
+    padded = np.pad(codes, (warm + halo, ahead + SEGMENT_CODES + halo), mode="edge")
     segments = -(-len(codes) // SEGMENT_CODES)
-    window = warm + SEGMENT_CODES + ahead
+    uniforms = np.random.Generator(np.random.Philox(key=[seed, 0])).random(
+        (segments * SEGMENT_CODES + window) * hop, dtype=np.float32
+    )
     cache = _Cache(_Weights.of(codec), BATCH)
     signal = np.zeros(segments * length + ahead * hop, np.float32)
     rise = np.linspace(0, 1, FADE + 2, dtype=np.float32)[1:-1]
     batches = range(0, segments, BATCH)
     for number, first in enumerate(batches):
         which = np.minimum(np.arange(first, first + BATCH), segments - 1)
-        places = which[:, None] * SEGMENT_CODES + np.arange(window)
-        numbers = uniforms[(which[:, None] * length) + np.arange(window * hop)]
-        levels = cache.run(padded[places], numbers, hop, temperature)
+        places = which[:, None] * SEGMENT_CODES + np.arange(window + 2 * halo)
+        numbers = uniforms[which[:, None] * length + np.arange(window * hop)]
+        context, guide = _conditions(padded[places], codec, halo)
+        levels = cache.run(context, guide, numbers, hop, temperature)
         drawn = from_levels(torch.from_numpy(levels[:, warm * hop :])).numpy()
         for segment, piece in zip(which[: segments - first], drawn, strict=False):
             start = segment * length
@@ -93,13 +93,26 @@ def generate(
     return signal[:count]
 
 
-def _context(codes: NDArray[np.int32], codec: WaveNetVQVAE) -> Floats:
-    """What every code adds to the gates of every layer: float32 [T, L * 2R]."""
-    quantized = codec.quantizer.decode(torch.from_numpy(codes.astype(np.int64))[None].to(codec.device))
-    context = codec.decoder.context(quantized)[0]
-    layers = [condition(context) for condition in codec.decoder.stack.context]
-    found: Floats = torch.cat(layers, 1).cpu().numpy()
-    return found
+def _conditions(codes: NDArray[np.int32], codec: WaveNetVQVAE, halo: int) -> tuple[Floats, Floats]:
+    """What every code adds to the gates of every layer, and every sample to the input of the stack.
+
+    Args:
+        codes: int32 [B, T + 2 halo].
+        codec: the model.
+        halo: codes at both ends that are for the network over the codes alone.
+
+    Returns:
+        float32 [B, T, L * 2R]; and [B, T * hop, R], or [B, T * hop, 0] of a model that has no guide.
+    """
+    inner, hop = slice(halo, codes.shape[1] - halo), codec.stride
+    quantized = codec.quantizer.decode(torch.from_numpy(codes.astype(np.int64)).to(codec.device))
+    features, guide = codec.decoder.conditions(quantized)
+    features = features[:, inner]
+    layers = [condition(features) for condition in codec.decoder.stack.context]
+    if guide is None:
+        guide = features.new_zeros(len(codes), codes.shape[1] * hop, 0)
+    guide = guide[:, inner.start * hop : inner.stop * hop]
+    return torch.cat(layers, 2).cpu().numpy(), guide.cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -147,11 +160,14 @@ class _Cache:
     def __init__(self, weights: _Weights, batch: int) -> None:
         self.weights, self.batch = weights, batch
 
-    def run(self, context: Floats, uniforms: Floats, hop: int, temperature: float) -> NDArray[np.int64]:
+    def run(
+        self, context: Floats, guide: Floats, uniforms: Floats, hop: int, temperature: float
+    ) -> NDArray[np.int64]:
         """Draw whole segments from silence on.
 
         Args:
             context: float32 [B, T, L * 2R].
+            guide: float32 [B, T * hop, R] or [B, T * hop, 0], added to the input.
             uniforms: float32 [B, T * hop] in 0..1.
             hop: samples per code.
             temperature: what logits are divided by.
@@ -161,7 +177,7 @@ class _Cache:
         """
         weights, size = self.weights, self.weights.residual
         batch, codes, _ = context.shape
-        count = len(weights.dilations)
+        count, guided = len(weights.dilations), guide.shape[2] > 0
         rings = [np.zeros((dilation, batch, size), np.float32) for dilation in weights.dilations]
         drawn = np.empty((codes * hop, batch), np.int64)
         pair = np.empty((batch, 2 * size), np.float32)
@@ -177,6 +193,8 @@ class _Cache:
             conditions = np.ascontiguousarray(added.transpose(1, 0, 2))
             for time in range(code * hop, (code + 1) * hop):
                 x = weights.embed[last]
+                if guided:
+                    x = x + guide[:, time]
                 total.fill(0)
                 for layer in range(count):
                     ring = rings[layer]

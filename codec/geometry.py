@@ -1,4 +1,4 @@
-"""What a bitstream is a picture or a sound of: its size, and the grid of codes and chunks that follows from it.
+"""The size of the picture or sound in a bitstream, and the grid of codes and chunks that follows from it.
 
 FORMAT.md describes the bytes. Standard library only, so that headers are read without waiting for anything.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from .binary import Cursor, varint
 from .errors import DamagedError, LimitError
@@ -30,7 +31,8 @@ MAX_CHUNKS = 2**18
 STRIDE_BITS = 0x07
 """Of the flags: log2 of the stride."""
 
-Place = tuple[slice | int, ...]
+Place = tuple[Any, ...]
+"""Index of a grid of codes: two slices of a picture's, a channel and a slice of a sound's."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Timeline:
 
     @property
     def places(self) -> Iterator[Place]:
-        """Where the codes of each chunk are in the grid, in the order of the chunks: channels side by side."""
+        """Where the codes of each chunk are in the grid, in the order of the chunks: time goes first."""
         channels, codes = self.grid
         return (
             (channel, slice(start, min(start + SEGMENT, codes)))

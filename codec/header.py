@@ -24,7 +24,7 @@ MAX_HEADER = 2**22
 
 BOXES = {"icc": 0x01, "alpha": 0x02, "exif": 0x81, "xmp": 0x82, "tags": 0x83}
 NAMES = {1: "vqvae-audio"}
-"""Models whose name is written as a number, since their files are small. A number is given once and for all."""
+"""Models whose name is written as a number, since their files are small. A number is given for good."""
 
 _NUMBERS = {name: number for number, name in NAMES.items()}
 _BOX_NAMES = {number: name for name, number in BOXES.items()}
@@ -44,6 +44,7 @@ _FOREIGN = {
     b"BM": "a BMP",
     b"fLaC": "a FLAC",
     b"OggS": "an Ogg",
+    b"FORM": "an AIFF",
     b"ID3": "an MP3",
     b"\0\0\0": "an AVIF, HEIC or MP4",
     b"%PDF": "a PDF",

@@ -137,7 +137,7 @@ def encode_file(
     else:
         original = media.read(source, max_pixels=max_pixels, keep_gps=keep_gps).without(strip)
     medium = "image" if isinstance(original, media.Image) else "audio"
-    codec = named or weights.load(weights.DEFAULTS[medium], device)
+    codec: Any = named or weights.load(weights.DEFAULTS[medium], device)
     name = codec.card["name"]
     if codec.medium != medium:
         raise UsageError(f"{name} is for {MEDIA[codec.medium]}, this is of {MEDIA[medium]}", "another -m")

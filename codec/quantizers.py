@@ -49,8 +49,8 @@ class VectorQuantizer(nn.Module):
     the same `decay`. A code that is chosen less than `restart_below` times the mean is dead; it is moved
     onto an encoder output, so that a poor start does not leave it unused for good.
 
-    Shapes: latents float32 [B, D, ...]; codes int64 [B, ...]; codebook float32 [K, D]; the dots are the axes of a
-    picture (H, W) or of a sound (T).
+    Shapes: latents float32 [B, D, ...]; codes int64 [B, ...]; codebook float32 [K, D]; the dots are the axes
+    of a picture (H, W) or of a sound (T).
     """
 
     ema_count: Tensor

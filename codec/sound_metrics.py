@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import warnings
@@ -50,7 +51,7 @@ def log_mel_distance(reconstruction: np.ndarray, original: np.ndarray, rate: int
 
 
 def si_sdr(reconstruction: np.ndarray, original: np.ndarray) -> float:
-    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019, "SDR - half-baked or well done?", eq. 2).
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019, "SDR - half-baked or well done?").
 
     Args:
         reconstruction: float32 [N].
@@ -117,15 +118,13 @@ def _measured(name: str, reconstruction: np.ndarray, original: np.ndarray) -> fl
                 from pystoi import stoi
 
                 return float(stoi(original, reconstruction, rate, extended=name == "estoi"))
-            return (
-                _visqol()
-                .measure_from_arrays(original.astype(np.float64), reconstruction.astype(np.float64), rate)
-                .moslqo
-            )
+            arrays = (samples.astype(np.float64) for samples in (original, reconstruction))
+            return float(_visqol().measure_from_arrays(*arrays, rate).moslqo)
         except Exception:  # each package has errors of its own for sounds without speech
             return math.nan
 
 
+@functools.cache
 def _visqol() -> Any:
     from visqol import VisqolApi
 

@@ -1,8 +1,8 @@
 """Short-time spectra and mel bands, and the one place where torchaudio is imported.
 
-The torchaudio wheels of the package index link CUDA; beside a CPU-only torch their compiled extension fails to
-load. What is used here is pure Python, so the extension is then registered as absent, a state that torchaudio
-itself provides for.
+The torchaudio wheels of the package index link CUDA; beside a CPU-only torch their compiled extension fails
+to load. What is used here is pure Python, so the extension is then registered as absent, a state that
+torchaudio itself provides for.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def log_mel(magnitude: Tensor, window: int, bands: int, rate: int) -> Tensor:
 def mel_bank(window: int, bands: int, rate: int) -> Tensor:
     """Triangles on the HTK mel scale from 0 to half the rate, float32 [bands, window / 2 + 1]."""
     functional = torchaudio().functional
-    bank: Tensor = functional.melscale_fbanks(window // 2 + 1, 0.0, rate / 2, bands, rate)
-    return bank.t().contiguous()
+    with torch.inference_mode(False):  # what is kept may be first asked for by a measurement, then by a loss
+        bank: Tensor = functional.melscale_fbanks(window // 2 + 1, 0.0, rate / 2, bands, rate)
+        return bank.t().contiguous()
 
 
 def torchaudio() -> Any:
@@ -65,4 +66,5 @@ def torchaudio() -> Any:
 
 @functools.lru_cache
 def _window(size: int, device: torch.device) -> Tensor:
-    return torch.hann_window(size, device=device)
+    with torch.inference_mode(False):
+        return torch.hann_window(size, device=device)

@@ -13,7 +13,7 @@ from .binary import deflate
 from .container import Bitstream, Geometry, Timeline
 from .errors import DamagedError, DamageWarning, MediaWarning
 from .generation import generate
-from .geometry import Place
+from .geometry import SOUND_RATE, Place
 from .models.vqvae import VQVAE, AudioVQVAE, ImageVQVAE, WaveNetVQVAE
 from .transform import Progress, analyse, analyse_signal, synthesise, synthesise_signal
 
@@ -92,8 +92,8 @@ def encode_image(
 def encode_audio(audio: media.Audio, codec: AudioVQVAE, *, progress: Progress | None = None) -> Encoded:
     """Compress a decoded sound with a loaded model.
 
-    Channels are coded one by one, each brought to the loudness that the model knows; two that are much alike
-    as their mean and their difference; one that is silent not at all.
+    Channels are coded one by one, each brought to the loudness that the model knows; two that are alike as
+    one; one that is silent not at all.
 
     Args:
         audio: samples at the codec's rate, and the tags that go with them into the bitstream.
@@ -105,7 +105,7 @@ def encode_audio(audio: media.Audio, codec: AudioVQVAE, *, progress: Progress | 
     """
     signal, shared = audio.signal, audio.channels == 2 and loudness.is_shared(audio.signal)
     if shared:
-        signal = loudness.mixed(signal)
+        signal = np.stack((signal.mean(0), np.zeros_like(signal[0])))
     gains = bytes(loudness.gain_of(channel) for channel in signal)
     geometry = Timeline(audio.frames, audio.rate, gains, shared, codec.stride)
     codes = np.zeros(geometry.grid, np.int32)
@@ -178,13 +178,12 @@ def restored(
         else:
             channel = synthesise_signal(codes[number], codec, geometry.samples, progress=part)
         np.multiply(channel, np.float32(loudness.factor_of(geometry.gains[number])), out=signal[number])
-    for channel, codes_lost in lost:
-        start, stop = (edge * geometry.stride for edge in (codes_lost.start, codes_lost.stop))
-        signal[channel, start:stop] = 0
+    for row, part_lost in lost:
+        signal[row, part_lost.start * geometry.stride : part_lost.stop * geometry.stride] = 0
     if geometry.mid_side:
         signal = loudness.unmixed(signal)
     return media.Audio(
-        signal, codec.rate, geometry.rate, geometry.frames, _tags(stream, salvage), stream.source
+        signal, SOUND_RATE, geometry.rate, geometry.frames, _tags(stream, salvage), stream.source
     )
 
 
@@ -212,7 +211,7 @@ def verify(encoded: Encoded) -> float:
         DamagedError: a code differs.
     """
     decoded, original = reconstruct(encoded), encoded.original
-    if isinstance(decoded, media.Image) and isinstance(original, media.Image):
+    if isinstance(decoded, media.Image) or isinstance(original, media.Image):
         return metrics.psnr(decoded.samples, original.samples)
     pairs = zip(decoded.signal, original.signal, strict=True)
     ratios = [sound_metrics.si_sdr(ours, theirs) for ours, theirs in pairs]
@@ -233,7 +232,7 @@ def _tell_heavy_metadata(stream: Bitstream) -> None:
 
 def _alpha(stream: Bitstream, salvage: bool) -> np.ndarray | None:
     box, geometry = stream.boxes.get("alpha"), stream.geometry
-    if box is None:
+    if box is None or isinstance(geometry, Timeline):
         return None
     try:
         return media.unpack_alpha(box, geometry.width, geometry.height)

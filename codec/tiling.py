@@ -1,6 +1,4 @@
-"""Large pictures and long sounds in blocks: a network sees a block with a halo, so no seam is left and memory is
-bounded.
-"""
+"""Large pictures and long sounds in blocks with a halo: no seam is left, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -83,7 +81,7 @@ def scaled(part: tuple[slice, ...], factor: int) -> tuple[slice, ...]:
 
 
 def spans(length: int, halo: int, longest: int) -> list[Span]:
-    """Cut an axis of so many codes into the fewest stretches not longer than `longest`, about equally long."""
+    """Cut an axis of so many codes into the fewest stretches of at most `longest`, about equally long."""
     count = -(-length // longest)
     ends = [length * n // count for n in range(count + 1)]
     return [Span(start, stop, halo, length) for start, stop in zip(ends, ends[1:], strict=False)]

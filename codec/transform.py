@@ -1,4 +1,4 @@
-"""Pictures and sounds <-> codes through the networks, block by block: memory is bounded and no seam is left."""
+"""Pictures and sounds <-> codes through the networks, block by block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from . import search, tiling
 from .container import SEGMENT, Geometry
 from .datasets import to_pixels, to_samples
-from .models.vqvae import AudioVQVAE, ImageVQVAE
+from .models.base import Codec
+from .models.vqvae import ImageVQVAE
 
 Progress = Callable[[int, int], None]
 """Called with blocks done and blocks in all."""
@@ -57,7 +58,7 @@ def analyse(
 @torch.inference_mode()
 def synthesise(
     codes: np.ndarray,
-    codec: ImageVQVAE,
+    codec: Codec,
     geometry: Geometry,
     *,
     area: int = tiling.AREA,
@@ -84,7 +85,7 @@ def synthesise(
 
 @torch.inference_mode()
 def analyse_signal(
-    signal: np.ndarray, codec: AudioVQVAE, *, longest: int = SEGMENT, progress: Progress | None = None
+    signal: np.ndarray, codec: Codec, *, longest: int = SEGMENT, progress: Progress | None = None
 ) -> np.ndarray:
     """Codes of one channel of a sound, block by block.
 
@@ -113,7 +114,7 @@ def analyse_signal(
 @torch.inference_mode()
 def synthesise_signal(
     codes: np.ndarray,
-    codec: AudioVQVAE,
+    codec: Codec,
     count: int,
     *,
     longest: int = SEGMENT,

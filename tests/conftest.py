@@ -1,4 +1,4 @@
-"""Pictures made by code, and a small trained model that the tests share."""
+"""Pictures and sounds made by code, and small trained models that the tests share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import soundfile
 from vqcodec import training
 
 
@@ -66,3 +67,54 @@ SMALL = {
 def small(small_run: training.Run) -> str:
     """The weights file of `small_run`."""
     return str(small_run.best)
+
+
+def sing(seconds: float, rate: int = 16_000, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """Something like a voice, float32 [N, C]: gliding harmonics in syllables, with a little noise."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    sound = np.empty((len(time), channels), np.float32)
+    for channel in range(channels):
+        pitch = rng.uniform(100, 220) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(0.5, 2) * time))
+        phase = 2 * np.pi * np.cumsum(pitch) / rate
+        voice = sum(np.sin(n * phase) / n for n in range(1, 9))
+        voice *= 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(2, 5) * time)
+        sound[:, channel] = 0.15 * voice + rng.normal(0, 0.002, len(time))
+    return sound
+
+
+@pytest.fixture(scope="session")
+def talks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 6 sounds, WAV, 1 second at 16 kHz each."""
+    folder = tmp_path_factory.mktemp("talks")
+    for number in range(6):
+        soundfile.write(folder / f"{number:02}.wav", sing(1, seed=number), 16_000, "PCM_16")
+    return folder
+
+
+SMALL_SOUND = {
+    "codes": "16",
+    "encoder_width": "8",
+    "encoder_blocks": "1",
+    "decoder_width": "8",
+    "decoder_hidden": "8",
+    "decoder_blocks": "1",
+    "unquantised": "2",
+}
+"""The same for sounds."""
+
+
+@pytest.fixture(scope="session")
+def small_sound(talks: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights file of a codec for sounds, of 16 codes, trained for 2 steps."""
+    run = training.train(
+        [talks],
+        model="vqvae-audio",
+        output=tmp_path_factory.mktemp("runs") / "small-sound",
+        steps=2,
+        batch=2,
+        crop=0.2,
+        device="cpu",
+        overrides=SMALL_SOUND,
+    )
+    return str(run.best)

@@ -1,4 +1,4 @@
-"""Write tests/golden/MODEL.vqc: a small picture by a shipped model, a promise to later releases.
+"""Write tests/golden/MODEL.vqc: a small picture or sound by a shipped model, a promise to later releases.
 
 python tests/make_golden.py MODEL
 
@@ -8,16 +8,20 @@ Run it once for a new model, or after a change that CHANGELOG.md lists under "Bi
 import sys
 from pathlib import Path
 
-from conftest import draw
+from conftest import draw, sing
 from vqcodec import media, pipeline, weights
 
 GOLDEN = Path(__file__).parent / "golden"
 SIZE = (150, 130)
+SECONDS = 8.5
 
 
 def golden_bytes(model: str) -> pipeline.Encoded:
-    """The golden picture, encoded with the nearest codes."""
-    return pipeline.encode_image(media.Image(draw(*SIZE, 7)), weights.load(model, "cpu"), effort=0)
+    """The golden picture, encoded with the nearest codes, or the golden sound, two chunks long."""
+    codec = weights.load(model, "cpu")
+    if codec.medium == "audio":
+        return pipeline.encode_audio(media.Audio.of(sing(SECONDS, seed=7), 16_000), codec)
+    return pipeline.encode_image(media.Image(draw(*SIZE, 7)), codec, effort=0)
 
 
 if __name__ == "__main__":

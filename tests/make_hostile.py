@@ -36,6 +36,25 @@ def build(
     return header + (header_crc or crc(header)) + body
 
 
+def build_sound(
+    *,
+    flags=0x06,
+    model=b"\x81",
+    frames=16_000,
+    rate=16_000,
+    channels=1,
+    gains=b"\xc0",
+    extra=b"",
+    chunks=None,
+    body=CODES,
+):
+    """A second of sound, or whatever it is said to be; bit 3 of the flags is mid/side."""
+    header = b"\x8fVQC" + bytes((1, 2, flags)) + model + bytes(range(8))
+    header += varint(frames) + varint(rate) + bytes((channels,)) + gains + extra
+    header += b"\x01\x40" + crc(CODES) if chunks is None else chunks
+    return header + crc(header) + body
+
+
 def varint(value):
     return bytes((value,)) if value < 128 else bytes((value & 127 | 128,)) + varint(value >> 7)
 
@@ -120,10 +139,52 @@ def hostile():
         "bomb-over-limit": (bomb(2**24 + 1), LimitError, "exif of 16,777,217 bytes"),
         "bomb-understated": (bomb(4000), DamagedError, "damaged in box exif"),
         "bomb-overstated": (bomb(100_001, 100_000), DamagedError, "damaged in box exif"),
+        "sound-of-no-length": (build_sound(frames=0), DamagedError, "1 channels of 0 samples"),
+        "sound-too-long": (build_sound(frames=2**32 + 1), LimitError, "of 4,294,967,297 samples"),
+        "sound-of-136-years": (build_sound(frames=2**32, rate=1), LimitError, "samples, 1 a second"),
+        "sound-rate-0": (build_sound(rate=0), DamagedError, "16,000 samples, 0 a second"),
+        "sound-rate-over-limit": (build_sound(rate=2**20 + 1), LimitError, "1,048,577 a second"),
+        "sound-no-channels": (build_sound(channels=0, gains=b""), DamagedError, "0 channels"),
+        "sound-mid-side-of-one": (build_sound(flags=0x0E), DamagedError, "1 channels"),
+        "sound-mid-side-of-three": (
+            build_sound(flags=0x0E, channels=3, gains=b"\0\0\0", chunks=b"", body=b""),
+            DamagedError,
+            "3 channels",
+        ),
+        "sound-gains-short": (build_sound(channels=255, chunks=b"", body=b""), DamagedError, "truncated"),
+        "sound-chunks-short": (build_sound(frames=16_000 * 3600), DamagedError, "truncated"),
+        "sound-many-chunks": (
+            build_sound(frames=2**32, channels=9, gains=b"\xc0" * 9),
+            LimitError,
+            "9 channels of 4,294,967,296",
+        ),
+        "sound-chunk-of-silence": (build_sound(gains=b"\0"), DamagedError, "damaged header"),
+        "sound-reserved-flag": (build_sound(flags=0x86), DamagedError, "reserved"),
+        "model-number-unknown": (build_sound(model=b"\x85"), VersionError, "model number 5"),
+        "model-number-0": (build_sound(model=b"\x80"), VersionError, "model number 0"),
+        "model-number-spelt": (build_sound(model=b"\x0bvqvae-audio"), DamagedError, "model name"),
+    }
+
+
+def hostile_to_decoders():
+    """The same of files that are sound as containers, and ask for more than a program should do."""
+    silence = {"channels": 255, "gains": bytes(255), "chunks": b"", "body": b""}
+    return {
+        "silence-of-255-channels": (
+            build_sound(frames=2**32, **silence),
+            LimitError,
+            "255 channels of 4,294,967,296 samples",
+        ),
+        "silence-of-136-years": (build_sound(frames=2**32, rate=1, **silence), LimitError, "1 a second"),
+        "hour-of-255-channels": (
+            build_sound(frames=8_000 * 3600, rate=8_000, **silence),
+            LimitError,
+            "28,800,000 samples",
+        ),
     }
 
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for name, (content, _, _) in hostile().items():
+    for name, (content, _, _) in (hostile() | hostile_to_decoders()).items():
         (FOLDER / f"{name}.vqc").write_bytes(content)

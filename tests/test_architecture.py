@@ -15,17 +15,25 @@ import vqcodec
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"codec": "", "cli": "cli", "pretrained": "pretrained"}
 
-LEAVES = {"errors", "media", "tiling", "rangecoder", "container", "header", "binary", "metrics", "files"}
-"""Anyone may import them; among themselves they import errors, and a container its own helpers."""
+LEAVES = {"errors", "media", "tiling", "rangecoder", "container", "header", "geometry", "binary", "metrics"}
+LEAVES |= {"files", "loudness", "spectra", "sound_metrics"}
+"""Anyone may import them; among themselves they import errors, and some of them their own helpers."""
 
-HELPERS = {"container": {"header", "binary"}, "header": {"binary"}}
+HELPERS = {
+    "container": {"header", "geometry", "binary"},
+    "header": {"geometry", "binary"},
+    "geometry": {"binary"},
+    "sound_metrics": {"spectra"},
+}
 
 LAYERS = [
     {"cli"},
     {"training", "evaluation"},
+    {"trainer"},
     {"plans", "checkpoints", "finishing", "competitors"},
     {"pipeline"},
-    {"transform", "chunks"},
+    {"streams"},
+    {"transform", "chunks", "generation"},
     {"search"},
     {"weights", "datasets"},
     {"models"},
@@ -118,15 +126,17 @@ def test_the_walk_sees_what_it_should() -> None:
     assert {
         ("pipeline", "container"),
         ("weights", "models"),  # inside a function
-        ("models.vqvae", "losses"),  # two dots
-        ("models.vqvae", "priors"),  # for type checkers
+        ("models.vqvae.method", "losses"),  # three dots
+        ("models.vqvae.method", "priors"),  # for type checkers
         ("models.base", "priors"),
-        ("finishing", "pipeline"),
+        ("finishing.pictures", "pipeline"),
+        ("geometry", "binary"),
         ("cli.encode", "pipeline"),
         ("media.reading", "errors"),
         ("priors.static", "rangecoder"),
     } <= seen
-    assert len(MODULES) > 35
+    assert len(MODULES) > 60
+    assert is_package("models.vqvae") and is_package("datasets") and not is_package("models.vqvae.method")
     assert "torch" in {head(target) for target in imported("x", ast.parse("def f():\n import torch.nn"))}
 
 
@@ -160,7 +170,11 @@ def test_leaves_import_errors_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["container", "header", "binary", "errors", "files", "rangecoder", "media", "cli"]
+    "part",
+    [
+        *("container", "header", "geometry", "binary", "errors", "files", "rangecoder", "media", "loudness"),
+        "cli",
+    ],
 )
 def test_no_torch_at_module_level(part: str) -> None:
     names = [name for name in MODULES if head(name) == part]
@@ -180,7 +194,7 @@ def test_no_torch_at_module_level(part: str) -> None:
 
 
 def test_the_container_needs_the_standard_library_alone() -> None:
-    for name in ("container", "header", "binary", "errors", "files"):
+    for name in ("container", "header", "geometry", "binary", "errors", "files"):
         foreign = {head(target) for target in imported(name, MODULES[name])} - {"vqcodec", "__future__"}
         assert foreign <= set(sys.stdlib_module_names), name
 
@@ -212,10 +226,24 @@ def test_nothing_is_ever_unpickled() -> None:
     assert not wrong
 
 
+def test_what_may_not_load_is_imported_in_one_place() -> None:
+    """torchaudio's wheels fail beside a torch for the CPU; libsndfile reads what was cut without a word."""
+    files = {"media", "competitors"}
+    for foreign, homes in (("torchaudio", {"spectra"}), ("soundfile", files), ("soxr", files)):
+        found = {
+            head(name)
+            for name, tree in MODULES.items()
+            if foreign in {head(target) for target in imported(name, tree)}
+            or any(isinstance(node, ast.Constant) and node.value == foreign for node in ast.walk(tree))
+        }
+        assert found == homes, foreign
+
+
 def test_only_some_modules_touch_the_disk() -> None:
     """Samples -> codes -> bytes are functions without files."""
     pure = {"tiling", "rangecoder", "container", "header", "binary", "models", "priors", "quantizers"}
-    pure |= {"losses", "networks", "metrics", "search", "errors"}
+    pure |= {"losses", "networks", "metrics", "search", "errors", "geometry", "loudness", "spectra"}
+    pure |= {"sound_metrics", "generation", "transform", "chunks", "streams"}
     for name, tree in MODULES.items():
         if head(name) in pure:
             assert not {head(target) for target in imported(name, tree)} & {"pathlib", "os", "tempfile"}, name

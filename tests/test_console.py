@@ -11,6 +11,7 @@ from vqcodec.cli.console import (
     DrawnBar,
     address,
     cell,
+    clock_text,
     explain,
     printable,
     size_text,
@@ -194,5 +195,12 @@ def test_texts():
         "123.46",
         "0.0012",
         "x",
+    ]
+    assert [clock_text(s) for s in (0, 1, 59.96, 187.2, 3723.44)] == [
+        "0:00.0",
+        "0:01.0",
+        "1:00.0",
+        "3:07.2",
+        "1:02:03.4",
     ]
     assert printable("a\x1b[1m\n\udcff é") == "a\\x1b[1m\\n\\udcff é"

@@ -8,9 +8,9 @@ import zlib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from make_hostile import FOLDER, build, hostile
+from make_hostile import FOLDER, build, build_sound, hostile, hostile_to_decoders
 from vqcodec import container
-from vqcodec.container import Bitstream, Chunk, Geometry
+from vqcodec.container import Bitstream, Chunk, Geometry, Timeline
 from vqcodec.errors import BitstreamError, DamagedError, DamageWarning, LimitError, VersionError
 
 FINGERPRINT = bytes(range(8))
@@ -30,6 +30,14 @@ FULL = Bitstream(
     source="JPEG",
     boxes={"xmp": b"<x>" * 50, "icc": bytes(range(40)), "exif": b"MM\0*", "alpha": b"alpha" * 30},
 )
+SOUND = Bitstream(
+    model="vqvae-audio",
+    fingerprint=FINGERPRINT,
+    geometry=Timeline(47_999 * 20, 47_999, b"\xb0\0", mid_side=True),
+    chunks=[Chunk(n % 2, bytes((n, 1, 2)) * (n + 1)) for n in range(3)],
+    source="FLAC",
+    boxes={"tags": b'{"title": "' + b"la" * 40 + b'"}'},
+)
 MODERATE = settings(derandomize=True, deadline=None, database=None)
 
 
@@ -45,6 +53,9 @@ def test_layout_is_the_one_described():
     """The hand-made file of make_hostile, which knows FORMAT.md only, is what pack writes."""
     stream = Bitstream("vqvae-image", FINGERPRINT, Geometry(128, 128, 3, 4), [Chunk(0, bytes(range(64)))])
     assert container.pack(stream) == build()
+    timeline = Timeline(16_000, 16_000)
+    stream = Bitstream("vqvae-audio", FINGERPRINT, timeline, [Chunk(1, bytes(range(64)))])
+    assert container.pack(stream) == build_sound()
 
 
 @pytest.mark.parametrize("source", ["", "PNG", "JPEG", "WEBP", "TIFF"])
@@ -103,6 +114,18 @@ def test_info():
     assert info.bpp == 8 * len(data) / (1025 * 600)
 
 
+def test_info_of_a_sound():
+    data = container.pack(SOUND)
+    info = container.read_info(data)
+    assert (info.kind, info.model, info.source) == ("audio", "vqvae-audio", "FLAC")
+    assert info.geometry == SOUND.geometry
+    assert (info.chunks, info.priors, info.code_bytes) == (3, {0: 2, 1: 1}, 18)
+    assert 0 < info.box_bytes["tags"] < 40, "what deflates well is deflated"
+    assert info.bpp is None and info.kbps == pytest.approx(8 * len(data) / 20 / 1000)
+    assert container.read_info(container.pack(FULL)).kbps is None
+    assert (SOUND.kind, FULL.kind) == ("audio", "image")
+
+
 def test_info_needs_the_header_alone():
     data = container.pack(FULL)
     info = container.read_info(data)
@@ -157,7 +180,11 @@ def test_optional_boxes_of_the_future_are_skipped():
     assert container.check(data.replace(b"new", b"old")) == ["damaged in box 0x90"]
 
 
-@pytest.mark.parametrize("data", [container.pack(SMALL), container.pack(FULL)], ids=["small", "full"])
+@pytest.mark.parametrize(
+    "data",
+    [container.pack(stream) for stream in (SMALL, FULL, SOUND)],
+    ids=["small", "full", "sound"],
+)
 def test_every_flipped_bit_is_detected(data):
     header_bytes = container.read_info(data).header_bytes
     for bit in range(8 * len(data)):
@@ -169,8 +196,9 @@ def test_every_flipped_bit_is_detected(data):
             assert len(container.check(bytes(broken))) == 1, "only the box or chunk that was hit is lost"
 
 
-def test_every_truncation_is_detected():
-    data = container.pack(FULL)
+@pytest.mark.parametrize("stream", [FULL, SOUND], ids=["picture", "sound"])
+def test_every_truncation_is_detected(stream):
+    data = container.pack(stream)
     for size in range(len(data)):
         with pytest.raises(BitstreamError):
             container.parse(data[:size])
@@ -188,7 +216,7 @@ def test_hostile_files(name):
 
 
 def test_hostile_folder_is_complete():
-    assert {path.stem for path in FOLDER.glob("*.vqc")} == set(hostile())
+    assert {path.stem for path in FOLDER.glob("*.vqc")} == set(hostile() | hostile_to_decoders())
 
 
 def test_hostile_files_take_little_memory():
@@ -243,7 +271,7 @@ def test_errors_carry_remedies():
     assert caught.value.hint == "--salvage"
 
 
-ORIGINALS = [SMALL, FULL]
+ORIGINALS = [SMALL, FULL, SOUND]
 FILES = [container.pack(stream) for stream in ORIGINALS]
 
 

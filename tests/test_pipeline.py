@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_hostile import FOLDER, hostile
 from PIL import ImageCms, ImageOps
-from vqcodec import chunks, container, header, media, pipeline, tiling, transform, weights
+from vqcodec import chunks, container, header, media, pipeline, streams, tiling, transform, weights
 from vqcodec.container import RAW, REGION, STATIC, Bitstream, Chunk, Geometry
 from vqcodec.errors import (
     BitstreamError,
@@ -245,7 +245,7 @@ def test_never_larger_than_packing(
         counts = codec.prior.tables.sum((0, 1), dtype=np.int64)
         rare = np.argsort(counts)[: 64 if what == "random" else 20]
         chosen = rng.choice(rare, grid).astype(np.int32)
-        monkeypatch.setattr(pipeline, "analyse", lambda *_, **__: chosen)
+        monkeypatch.setattr(streams, "analyse", lambda *_, **__: chosen)
     encoded = pipeline.encode_file(pixels, model=small)
     info = pipeline.info(encoded.data)
     assert len(encoded.data) <= info.header_bytes + raw_bytes(grid)
@@ -261,7 +261,7 @@ def test_each_chunk_by_what_is_smaller(
     codes = large.codes.copy()
     rare = np.argsort(codec.prior.tables.sum((0, 1), dtype=np.int64))[:20]
     codes[:128, :128] = np.random.default_rng(0).choice(rare, (128, 128))
-    monkeypatch.setattr(pipeline, "analyse", lambda *_, **__: codes)
+    monkeypatch.setattr(streams, "analyse", lambda *_, **__: codes)
     data = pipeline.encode(draw(600, 520), model=small)
     stream = container.parse(data)
     assert [chunk.prior for chunk in stream.chunks if chunk] == [RAW, STATIC, STATIC, STATIC]

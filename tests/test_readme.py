@@ -8,7 +8,8 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-from conftest import draw
+import soundfile
+from conftest import draw, sing
 from typer.testing import CliRunner
 from vqcodec.cli.main import app
 
@@ -18,9 +19,10 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with photo.png and photos/, as the README supposes."""
+    """A folder with photo.png, talk.wav and photos/, as the README supposes."""
     (tmp_path / "photos").mkdir()
     PIL.Image.fromarray(draw(120, 90)).save(tmp_path / "photo.png")
+    soundfile.write(tmp_path / "talk.wav", sing(1.5), 16_000)
     for number in range(4):
         PIL.Image.fromarray(draw(96, 64, number)).save(tmp_path / "photos" / f"{number}.png")
     monkeypatch.chdir(tmp_path)
@@ -38,7 +40,8 @@ def test_five_commands(folder: Path) -> None:
             words = [*words[:-2], "--steps", "2", "--batch", "1"]
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, (command, result.output)
-    for made in ("photo.vqc", "photo.decoded.png", "runs/vqvae-image-1/best.safetensors"):
+    sounds = ("talk.vqc", "talk.decoded.wav")
+    for made in ("photo.vqc", "photo.decoded.png", *sounds, "runs/vqvae-image-1/best.safetensors"):
         assert (folder / made).is_file()
 
 
@@ -48,6 +51,7 @@ def test_python_example(folder: Path) -> None:
     exec(example, scope)
     assert isinstance(scope["data"], bytes)
     assert scope["image"].samples.shape == (90, 120, 3)  # type: ignore[attr-defined]
+    assert scope["sound"].samples.shape == (24_000, 1)  # type: ignore[attr-defined]
 
 
 def test_its_files_exist() -> None:

@@ -77,6 +77,92 @@ def test_round_trip_and_wavefront_equals_raster_order(shapes, levels, class_coun
     assert cost_bits(prior, regions) == pytest.approx(expected)
 
 
+def reference_cost_of_sequence(prior, codes):
+    """The tables by the last code and the one before it."""
+    kinds = [prior.class_count, prior.class_count, *prior.classes[codes]]
+    return -sum(
+        math.log2((int(prior.tables[kinds[t + 1], kinds[t], code]) + 1) / TABLE_TOTAL)
+        for t, code in enumerate(codes)
+    )
+
+
+@MODERATE
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=6),
+    st.sampled_from([2, 3, 17, 512]),
+    st.integers(1, 5),
+    st.sampled_from([0.01, 1.0]),
+    st.integers(0, 2**32 - 1),
+)
+def test_sequences_of_unequal_length(lengths, levels, class_count, sharpness, seed):
+    rng = np.random.default_rng(seed)
+    prior = random_prior(rng, levels, class_count, sharpness)
+    regions = [rng.integers(0, levels, length, dtype=np.int32) for length in lengths]
+    payloads = compress(prior, regions)
+    found = decompress(prior, payloads, [(length,) for length in lengths])
+    for region, codes in zip(regions, found, strict=True):
+        assert codes.dtype == np.int32
+        assert np.array_equal(codes, region)
+    assert payloads == [compress(prior, [region])[0] for region in regions], "regions do not see each other"
+    expected = sum(reference_cost_of_sequence(prior, region) for region in regions)
+    assert cost_bits(prior, regions) == pytest.approx(expected)
+    # What is counted is what a walk through the codes asks for.
+    counted = counts(regions, prior.classes, class_count)
+    assert counted.sum() == sum(lengths)
+    frequencies = prior.tables.astype(np.int64) + 1
+    assert -(counted * np.log2(frequencies / TABLE_TOTAL)).sum() == pytest.approx(expected)
+
+
+def test_every_code_of_a_sequence_is_visited_once():
+    shapes = [(1,), (7,), (5,)]
+    visits = [np.zeros(shape, np.int32) for shape in shapes]
+    scan = random_prior(np.random.default_rng(2)).start([np.zeros(shape, np.int32) for shape in shapes])
+    assert scan.steps == 7
+    for step in range(scan.steps):
+        tables = list(scan.frequencies(step))
+        for count, (place,), table in zip(visits, scan.positions(step), tables, strict=True):
+            assert len(place) == len(table) == (step < len(count))
+            count[place] += 1
+    assert all((count == 1).all() for count in visits)
+
+
+def test_sequences_see_two_codes_back_and_no_further():
+    prior = random_prior(np.random.default_rng(3), levels=9, class_count=9, sharpness=1.0)
+    prior = StaticPrior(prior.tables, np.arange(9, dtype=np.uint8))
+    first = np.random.default_rng(4).integers(0, 9, 30, dtype=np.int32)
+    second = (first + 1) % 9
+    second[10:20] = first[10:20]
+
+    def bits(codes, at):
+        return cost_bits(prior, [codes[: at + 1]]) - cost_bits(prior, [codes[:at]])
+
+    for at in range(12, 20):
+        assert bits(first, at) == pytest.approx(bits(second, at))
+    assert bits(first, 11) != pytest.approx(bits(second, 11)), "the code before the last takes part"
+
+
+def test_sequences_and_pictures_share_the_tables():
+    """A sound's region is no picture's row: there the upper neighbour stays outside."""
+    prior = random_prior(np.random.default_rng(3), levels=9)
+    codes = np.random.default_rng(4).integers(0, 9, 50, dtype=np.int32)
+    assert compress(prior, [codes]) != compress(prior, [codes[None]])
+    assert compress(prior, []) == []
+    with pytest.raises(DamagedError):
+        decompress(prior, [b"", b""], [(3,)])
+    with pytest.raises(ValueError, match=r"0\.\.8"):
+        compress(prior, [codes + 9])
+
+
+def test_size_of_a_sequence_is_what_the_tables_cost(sample):
+    prior = random_prior(np.random.default_rng(3), class_count=32)
+    shapes = [(2000,), (2000,), (313,), (1,)]
+    regions = sample(prior, shapes)
+    for region, payload in zip(regions, compress(prior, regions), strict=True):
+        ideal = cost_bits(prior, [region]) / 8
+        assert ideal - 1 <= len(payload) <= 1.005 * ideal + 8
+    assert cost_bits(prior, regions[:1]) < 0.9 * 9 * 2000, "sharp tables save something"
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 128), (128, 1), (128, 127)])
 def test_extreme_shapes(shape):
     rng = np.random.default_rng(1)
@@ -121,14 +207,18 @@ def test_speed_of_a_six_megapixel_picture(sample):
 
 
 @MODERATE
-@given(st.lists(st.binary(max_size=40), min_size=1, max_size=3), st.integers(0, 2**32 - 1))
-def test_garbage_gives_codes_in_range_or_a_damaged_error(payloads, seed):
+@given(
+    st.lists(st.binary(max_size=40), min_size=1, max_size=3),
+    st.sampled_from([(9, 4), (36,)]),
+    st.integers(0, 2**32 - 1),
+)
+def test_garbage_gives_codes_in_range_or_a_damaged_error(payloads, shape, seed):
     prior = random_prior(np.random.default_rng(seed), levels=7)
     try:
-        found = decompress(prior, payloads, [(9, 4)] * len(payloads))
+        found = decompress(prior, payloads, [shape] * len(payloads))
     except DamagedError:
         return
-    assert all(codes.shape == (9, 4) and 0 <= codes.min() <= codes.max() < 7 for codes in found)
+    assert all(codes.shape == shape and 0 <= codes.min() <= codes.max() < 7 for codes in found)
 
 
 def test_flipped_payloads_never_do_worse(sample):
@@ -162,6 +252,17 @@ def test_counts():
     expected[0, 2, 1] += 1  # right of code 0
     expected[2, 0, 2] += 1  # below code 0
     expected[1, 1, 2] += 1  # left is code 2, above is code 1
+    expected[2, 2, 2] += 1  # the second region
+    assert np.array_equal(counted, expected)
+
+
+def test_counts_of_sequences():
+    classes = np.array([0, 1, 1], np.uint8)
+    counted = counts([np.array([0, 1, 2], np.int32), np.array([2], np.int32)], classes, 2)
+    expected = np.zeros((3, 3, 3), np.int64)
+    expected[2, 2, 0] += 1  # nothing before the first
+    expected[0, 2, 1] += 1  # after code 0, and nothing before that
+    expected[1, 0, 2] += 1  # after code 1, and code 0 before that
     expected[2, 2, 2] += 1  # the second region
     assert np.array_equal(counted, expected)
 

@@ -235,16 +235,18 @@ def test_the_gated_stack_sees_the_past_alone() -> None:
     assert moved.min() == 30 and moved.max() == 30 + stack.reach
 
 
-def test_drawing_with_caches_equals_the_network() -> None:
+@pytest.mark.parametrize("guided", [True, False])
+def test_drawing_with_caches_equals_the_network(guided: bool) -> None:
     """Every drawn level is the one that the whole network, all samples at once, gives this random number."""
     torch.manual_seed(0)
-    model = build(TINY_WAVENET).eval()
+    model = build(replace(TINY_WAVENET, guided=guided)).eval()
     rng = np.random.default_rng(0)
     codes, numbers = rng.integers(0, 32, 12).astype(np.int32), rng.random((1, 12 * 64), dtype=np.float32)
     with torch.inference_mode():
-        context = generation._context(codes, model)
+        context, guide = generation._conditions(codes[None], model, 0)
+        assert guide.any() is np.bool_(guided)
         cache = generation._Cache(generation._Weights.of(model), 1)
-        levels = cache.run(context[None], numbers, 64, 0.7)
+        levels = cache.run(context, guide, numbers, 64, 0.7)
         quantized = model.quantizer.decode(torch.from_numpy(codes.astype(np.int64))[None])
         logits = model.decoder(quantized, torch.from_numpy(levels)) / 0.7
     rising = logits.softmax(2).cumsum(2)
@@ -289,15 +291,16 @@ def test_a_second_decoder_starts_from_a_codec() -> None:
         second.start(tones, torch.Generator())
     second.begin_from(codec, 1.0)
     assert torch.equal(second.analyse(tones(3)), codec.analyse(tones(3)))
-    context = second.decoder.trunk(codec.quantizer.codebook.t()[None])
-    assert torch.equal(context, codec.decoder[:-1](codec.quantizer.codebook.t()[None]))
+    latents = codec.quantizer.codebook.t()[None]
+    features = second.decoder.trunk(latents)
+    assert torch.equal(second.decoder.waveform(features), codec.reconstruct(latents)), "its guide"
     third = build(TINY_WAVENET)
     third.begin_from(second, 1.0)
     assert torch.equal(third.decoder.logits.weight, second.decoder.logits.weight)
 
 
 def test_the_paper_trains_all_parts_together() -> None:
-    config = replace(TINY_WAVENET, frozen=False, codebook_update="loss", normalise=False)
+    config = replace(TINY_WAVENET, guided=False, frozen=False, codebook_update="loss", normalise=False)
     model = build(config)
     terms = model.loss(tones(0))
     assert set(terms) == {"loss", "nll", "commitment", "codebook"}

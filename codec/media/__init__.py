@@ -6,7 +6,9 @@ from typing import Any
 from .image import IMAGE_FORMATS, Image, pack_alpha, unpack_alpha, write_image
 from .opening import opened
 from .reading import MAX_PIXELS, read_image
-from .sound import AUDIO_FORMATS, Audio, read_audio, sound_format, write_audio
+from .sound import Audio, read_audio, write_audio
+from .sound_files import AUDIO_FORMATS, sound_format
+from .tags import pack_tags, unpack_tags
 
 MAX_SECONDS = 43_200.0
 """Longer sounds are not decoded unless the caller raises the limit; each channel counts. 12 hours: 2.8 GB."""
@@ -19,11 +21,13 @@ __all__ = [
     "Audio",
     "Image",
     "pack_alpha",
+    "pack_tags",
     "read",
     "read_audio",
     "read_image",
     "sound_format",
     "unpack_alpha",
+    "unpack_tags",
     "write_audio",
     "write_image",
 ]

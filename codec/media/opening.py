@@ -1,11 +1,14 @@
-"""Whatever can be read from, as a binary stream that stands at its beginning."""
+"""Whatever can be read from or written to, as a binary stream that stands at its beginning."""
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import MediaError
@@ -47,3 +50,105 @@ def opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[Binary
     finally:
         if stream is not source:
             stream.close()
+
+
+@contextmanager
+def created(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
+    """A seekable stream that stands at 0, whose content ends up in `target`.
+
+    What goes to a pipe waits in a temporary file until it is complete. A new file is removed if anything is
+    raised.
+
+    Raises:
+        OSError: from the disk or the stream, as it came.
+    """
+    if not isinstance(target, str | os.PathLike):
+        if target.seekable() and target.tell() == 0:
+            yield target
+            return
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            shutil.copyfileobj(file, target)
+        return
+    fresh = not os.path.lexists(target)
+    try:
+        with open(target, "wb") as file:
+            yield file
+    except BaseException:
+        if fresh:
+            Path(target).unlink(missing_ok=True)
+        raise
+
+
+class Guarded:
+    """A binary stream in the form that is safe to hand to a C library.
+
+    It has no name that a format could be guessed from. No exception leaves it, since none would arrive: the
+    first is kept, and the stream then behaves as if it had ended.
+
+    Attributes:
+        error: what went wrong.
+        ended: whether more was asked for than there is.
+    """
+
+    def __init__(self, stream: BinaryIO, patch: tuple[int, bytes] = (0, b"")) -> None:
+        """Wrap a stream.
+
+        Args:
+            stream: seekable.
+            patch: a position, and bytes that are read there in place of the stream's own.
+        """
+        self.error: BaseException | None = None
+        self.ended = False
+        self._stream = stream
+        self._patch = patch
+
+    def read(self, count: int) -> bytes:
+        """At most `count` bytes."""
+        try:
+            at = self._stream.tell()
+            data = b"" if self.error else self._stream.read(count)
+        except BaseException as error:
+            self.error = error
+            return b""
+        self.ended |= len(data) < count
+        start, patch = self._patch
+        if at < start + len(patch) and start < at + len(data):
+            patched = bytearray(data)
+            for place, byte in enumerate(patch, start - at):
+                if 0 <= place < len(data):
+                    patched[place] = byte
+            return bytes(patched)
+        return data
+
+    def write(self, data: bytes) -> int:
+        """As many bytes as could be written."""
+        try:
+            return 0 if self.error else self._stream.write(data)
+        except BaseException as error:
+            self.error = error
+            return 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a position; stay where it is none."""
+        try:
+            return self._stream.seek(offset, whence)
+        except ValueError:  # before the beginning: the library follows a number in a damaged file
+            return self.tell()
+        except BaseException as error:
+            self.error = self.error or error
+            return 0
+
+    def tell(self) -> int:
+        """The position."""
+        try:
+            return self._stream.tell()
+        except BaseException as error:
+            self.error = self.error or error
+            return 0
+
+    def check(self) -> None:
+        """Raise what went wrong."""
+        if self.error is not None:
+            raise self.error

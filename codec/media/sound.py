@@ -11,36 +11,44 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
 from ..errors import MediaError, MediaWarning, UsageError
-from .opening import opened
+from .opening import Guarded, created, opened
+from .sound_files import (
+    AUDIO_FORMATS,
+    SAMPLE_BYTES,
+    Stated,
+    check_fit,
+    fitting_tags,
+    ogg_ends,
+    sound_format,
+    stated_samples,
+)
+from .tags import clean
 
 BLOCK = 1 << 16
 """Frames that are read, resampled or written at once."""
 
+FLAC_BLOCK = 1 << 12
+"""Frames of a FLAC that are read at once: where it ends too early, all that was asked for is lost."""
+
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 MAX_CHANNELS = 255
 
-AUDIO_FORMATS = {
-    ".wav": ("WAV", "PCM_16"),
-    ".flac": ("FLAC", "PCM_16"),
-    ".ogg": ("OGG", "VORBIS"),
-    ".opus": ("OGG", "OPUS"),
-    ".mp3": ("MP3", "MPEG_LAYER_III"),
-    ".aiff": ("AIFF", "PCM_16"),
-    ".aif": ("AIFF", "PCM_16"),
-}
-"""Suffix of an output -> libsndfile's names of its format and of the coding of samples."""
+BELIEVED, AT_ONCE = 512, 1 << 28
+"""Samples for each byte of a file, and in all, that memory is asked for on the word of its header."""
 
-_OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
+_UNSTATED = 1 << 60
+"""What libsndfile gives for the frames of a file that does not state them is larger still."""
+
+_LARGEST_WAV = 0xFFFFF000
+_AGAIN = "copy the file again"
 _UNKNOWN = "not an image or sound this build reads"
-_STREAMED = {0, 0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFF - 36, 0x7FFFFFFF - 36, 0x7FFFF000}
-"""Sizes that programs write into a WAV which goes through a pipe, before they know its length."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +62,9 @@ class Audio:
         frames: samples in each channel at that rate.
         tags: "title", "artist", "album", "date", "comment" and so on, as libsndfile names them.
         source: format of the file it came from ("WAV", "FLAC", ...); empty for arrays.
+
+    Raises:
+        MediaError: the signal has another type or shape, or there is none.
     """
 
     signal: np.ndarray
@@ -62,6 +73,16 @@ class Audio:
     frames: int
     tags: dict[str, str] = field(default_factory=dict)
     source: str = ""
+
+    def __post_init__(self) -> None:
+        shape = self.signal.shape
+        if self.signal.dtype != np.float32 or len(shape) != 2 or not 1 <= shape[0] <= MAX_CHANNELS:
+            raise MediaError(f"signal is {self.signal.dtype} {list(shape)}", "give float32 [C, N]")
+        if self.frames < 1 or self.rate < 1 or shape[1] != _length(self.frames, self.rate, self.signal_rate):
+            raise MediaError(
+                f"{shape[1]} samples at {self.signal_rate} Hz are not {self.frames} at {self.rate} Hz",
+                "Audio.of(samples, rate)",
+            )
 
     @property
     def channels(self) -> int:
@@ -91,12 +112,19 @@ class Audio:
             MediaError: another type, no samples, samples that are not numbers, another rate.
         """
         array = samples[:, None] if samples.ndim == 1 else samples
-        if array.dtype == np.int16:
-            array = array.astype(np.float32) / 32768
-        if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+        if array.ndim != 2 or not (array.dtype == np.int16 or np.issubdtype(array.dtype, np.floating)):
             raise MediaError(f"array is {samples.dtype} {list(samples.shape)}", "give float32 [N] or [N, C]")
+        if rate != int(rate):
+            raise MediaError(f"{rate} samples a second", "a whole number")
+        rate = int(rate)
         _check(rate, array.shape[1], len(array))
-        blocks = (array[at : at + BLOCK].astype(np.float32) for at in range(0, len(array), BLOCK))
+        scale = np.float32(1 / 32768 if array.dtype == np.int16 else 1)
+
+        def block(at: int) -> np.ndarray:
+            with np.errstate(over="ignore"):  # numbers beyond float32 are refused as infinite
+                return array[at : at + BLOCK].astype(np.float32) * scale
+
+        blocks = (block(at) for at in range(0, len(array), BLOCK))
         signal, frames = _to_signal(blocks, array.shape[1], rate, signal_rate, len(array))
         return cls(signal, signal_rate, rate, frames)
 
@@ -123,9 +151,15 @@ class Audio:
         write_audio(self, path, format)
 
     def _blocks(self) -> Iterator[np.ndarray]:
-        """Float32 [n, C] at the sound's own rate, `frames` in all."""
+        """Float32 [n, C] at the sound's own rate, `frames` in all; what is missing at the end is silence."""
         pieces = (self.signal[:, at : at + BLOCK].T for at in range(0, self.signal.shape[1], BLOCK))
-        yield from _resampled(pieces, self.channels, self.signal_rate, self.rate, self.frames)
+        left = self.frames
+        for block in _resampled(pieces, self.channels, self.signal_rate, self.rate):
+            yield block[:left]
+            left -= len(block[:left])
+        while left:
+            yield np.zeros((min(left, BLOCK), self.channels), np.float32)
+            left -= min(left, BLOCK)
 
 
 def read_audio(
@@ -140,42 +174,66 @@ def read_audio(
 
     Raises:
         MediaError: absent, unreadable, truncated, empty, or samples that are not numbers.
-
-    Warns:
-        MediaWarning: there was something to hear above half the rate that is wanted.
+        UsageError: a word in `strip` that names no metadata.
     """
     with opened(source) as stream:
-        missing = _missing_bytes(stream)
+        known = sound_format(stream.read(16))
+        if not known:
+            raise MediaError(_UNKNOWN)
+        if known == "OGG" and not ogg_ends(stream):
+            raise MediaError("truncated: the last page is missing", _AGAIN)
+        stated = stated_samples(stream)
+        if stated.changing:
+            raise MediaError("an MP3 of changing bitrate that does not state its length", "convert it to WAV")
+        size = stream.seek(0, os.SEEK_END)
         stream.seek(0)
+        guarded = Guarded(stream, stated.patch)
         try:
-            with soundfile.SoundFile(stream) as file:
-                audio = _read(file, rate, missing)
+            try:
+                with _Sequential(guarded) as file:
+                    audio = _read(file, rate, stated, size, guarded)
+            finally:
+                guarded.check()
         except soundfile.LibsndfileError as error:
-            known = _kind(stream)
             raise MediaError(
-                f"damaged {known}, or of a kind this build cannot read" if known else _UNKNOWN,
-                "copy the file again, or convert it to WAV" if known else "",
+                f"damaged {known}, or of a kind this build cannot read", f"{_AGAIN}, or convert it to WAV"
             ) from error
+        except OSError as error:
+            raise MediaError(f"cannot be read: {error.strerror or error}") from error
     return audio.without(strip)
 
 
-def _read(file: soundfile.SoundFile, rate: int, missing: int) -> Audio:
-    _check(file.samplerate, file.channels, file.frames)
-    expected = file.frames
-    blocks = _file_blocks(file)
-    signal, frames = _to_signal(blocks, file.channels, file.samplerate, rate, expected)
-    if missing:
-        width = max(file.channels * _BYTES.get(file.subtype, 2), 1)
-        expected = frames + missing // width
-    if frames < expected or missing:
-        raise MediaError(f"truncated: {frames} of {expected} frames", "copy the file again")
-    tags = {name: text for name, text in file.copy_metadata().items() if text}
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # libsndfile comes without types
+    """A file that is read from its beginning to its end.
+
+    The base class seeks after every block, which fails at the end of a FLAC that does not state its length.
+    """
+
+    def seekable(self) -> bool:
+        """Not here."""
+        return False
+
+
+def _read(file: soundfile.SoundFile, rate: int, stated: Stated, size: int, guarded: Guarded) -> Audio:
+    own, channels, expected = file.samplerate, file.channels, file.frames
+    _check(own, channels)
+    reserved = min(expected, min(size * BELIEVED, AT_ONCE) // channels + BLOCK)
+    signal, frames = _to_signal(_file_blocks(file, guarded), channels, own, rate, reserved)
+    if stated.guessed:
+        expected = frames
+    if stated.there < stated.size:
+        width = channels * SAMPLE_BYTES.get(file.subtype, 0)
+        if not width:
+            raise MediaError(f"truncated: {stated.there} of {stated.size} bytes of samples", _AGAIN)
+        expected = stated.size // width
+    if frames < expected < _UNSTATED:
+        raise MediaError(f"truncated: {frames} of {expected} frames", _AGAIN)
+    _check(own, channels, frames)
+    tags = {name: clean(text) for name, text in file.copy_metadata().items()}
     if "software" in tags:  # libsndfile adds its own name every time it writes
         tags["software"] = tags["software"].split(" (libsndfile")[0]
-    return Audio(signal, rate, file.samplerate, frames, tags, _source(file))
-
-
-_BYTES = {"PCM_S8": 1, "PCM_U8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8, "ULAW": 1}
+    tags = {name: text for name, text in tags.items() if text}
+    return Audio(signal, rate, own, frames, tags, _source(file))
 
 
 def _source(file: soundfile.SoundFile) -> str:
@@ -183,7 +241,7 @@ def _source(file: soundfile.SoundFile) -> str:
     return "OPUS" if file.subtype == "OPUS" else names.get(file.format, file.format)
 
 
-def _check(rate: int, channels: int, frames: int) -> None:
+def _check(rate: int, channels: int, frames: int = 1) -> None:
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise MediaError(f"{rate:,} samples a second", f"resample it to {LOWEST_RATE:,} to {HIGHEST_RATE:,}")
     if not 1 <= channels <= MAX_CHANNELS:
@@ -192,15 +250,29 @@ def _check(rate: int, channels: int, frames: int) -> None:
         raise MediaError("no samples")
 
 
-def _file_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-        yield block
+def _file_blocks(file: soundfile.SoundFile, guarded: Guarded) -> Iterator[np.ndarray]:
+    count = FLAC_BLOCK if file.format == "FLAC" else BLOCK
+    try:
+        while len(block := file.read(count, dtype="float32", always_2d=True)):
+            yield block
+    except soundfile.LibsndfileError:
+        # Where the file ended within a block, the count of frames tells better what is wrong.
+        if not guarded.ended or file.frames >= _UNSTATED:
+            raise
 
 
 def _to_signal(
-    blocks: Iterable[np.ndarray], channels: int, rate: int, signal_rate: int, expected: int
+    blocks: Iterable[np.ndarray], channels: int, rate: int, signal_rate: int, reserved: int
 ) -> tuple[np.ndarray, int]:
-    """Blocks [n, C] -> (float32 [C, N] at `signal_rate`, how many frames there were)."""
+    """Blocks [n, C] -> (float32 [C, N] at `signal_rate`, how many frames there were).
+
+    Args:
+        blocks: at `rate`.
+        channels: C.
+        rate: samples a second.
+        signal_rate: likewise.
+        reserved: frames that memory is asked for at once.
+    """
     frames = 0
 
     def counted() -> Iterator[np.ndarray]:
@@ -212,36 +284,32 @@ def _to_signal(
             frames += len(block)
             yield block
 
-    signal = np.zeros((channels, -(-expected * signal_rate // rate)), np.float32)
+    # The resampler rounds the length its own way.
+    spare = 1 << 10
+    signal = np.zeros((channels, _length(reserved, rate, signal_rate) + spare), np.float32)
     at = 0
-    for piece in _resampled(counted(), channels, rate, signal_rate, signal.shape[1]):
+    for piece in _resampled(counted(), channels, rate, signal_rate):
+        if at + len(piece) > signal.shape[1] - spare // 2:
+            signal = np.pad(signal, ((0, 0), (0, signal.shape[1] + len(piece))))
         signal[:, at : at + len(piece)] = piece.T
         at += len(piece)
-    return signal[:, : -(-frames * signal_rate // rate)], frames
+    return signal[:, : _length(frames, rate, signal_rate)], frames
 
 
-def _resampled(
-    blocks: Iterable[np.ndarray], channels: int, rate: int, wanted: int, count: int
-) -> Iterator[np.ndarray]:
-    """Blocks [n, C] at another rate, `count` frames in all: what is missing at the end is silence."""
-    left = count
+def _length(frames: int, rate: int, wanted: int) -> int:
+    """Samples at the rate wanted that cover so many frames."""
+    return -(-frames * wanted // rate)
 
-    def cut(block: np.ndarray) -> np.ndarray:
-        nonlocal left
-        block = block[:left]
-        left -= len(block)
-        return block
 
+def _resampled(blocks: Iterable[np.ndarray], channels: int, rate: int, wanted: int) -> Iterator[np.ndarray]:
+    """Blocks [n, C] at another rate."""
     if rate == wanted:
-        for block in blocks:
-            yield cut(block)
-    else:
-        stream = soxr.ResampleStream(rate, wanted, channels, dtype="float32")
-        for block in blocks:
-            yield cut(stream.resample_chunk(np.ascontiguousarray(block)))
-        yield cut(stream.resample_chunk(np.zeros((0, channels), np.float32), last=True))
-    while left:
-        yield cut(np.zeros((min(left, BLOCK), channels), np.float32))
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(rate, wanted, channels, dtype="float32")
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block))
+    yield stream.resample_chunk(np.zeros((0, channels), np.float32), last=True)
 
 
 def write_audio(audio: Audio, target: str | os.PathLike[str] | BinaryIO, format: str | None = None) -> None:
@@ -249,98 +317,53 @@ def write_audio(audio: Audio, target: str | os.PathLike[str] | BinaryIO, format:
 
     Args:
         audio: what to write.
-        target: path or binary file.
+        target: path, or binary stream, which is left open and need not be seekable.
         format: "wav", "flac", "ogg", "opus", "mp3" or "aiff"; None: by the suffix of a path.
 
     Raises:
         MediaError: a format that is not written here, or cannot hold this sound.
+        OSError: from the disk or the stream, as it came.
 
     Warns:
-        MediaWarning: samples were beyond full scale and have been clipped.
+        MediaWarning: samples were beyond full scale and have been clipped; tags that the format cannot hold
+            are left out.
     """
-    suffix = f".{format}" if format else Path(str(target)).suffix.lower()
+    path = Path(target) if isinstance(target, str | os.PathLike) else Path()
+    suffix = "." + format.lower().removeprefix(".") if format else path.suffix.lower()
     if suffix not in AUDIO_FORMATS:
-        raise MediaError(
-            f"no sound format has the suffix {suffix or '(none)'}", "wav, flac, ogg, opus or mp3"
-        )
+        names = "wav, flac, ogg, opus, mp3 or aiff"
+        raise MediaError(f"no sound format has the suffix {suffix or '(none)'}", names)
     kind, subtype = AUDIO_FORMATS[suffix]
-    rate = audio.rate
     if not soundfile.check_format(kind, subtype):
         raise MediaError(f"this build of libsndfile writes no {kind} {subtype}", "--format wav")
-    if subtype == "OPUS" and rate not in _OPUS_RATES:
-        raise MediaError(f"Opus has no {rate:,} samples a second", "--format wav or flac")
-    if subtype == "MPEG_LAYER_III" and (audio.channels > 2 or rate > 48_000):
-        raise MediaError(f"MP3 cannot hold {audio.channels} channels at {rate:,} Hz", "--format wav or flac")
-    if kind == "FLAC" and audio.channels > 8:
-        raise MediaError(f"FLAC cannot hold {audio.channels} channels", "--format wav")
-    clipped = 0
-    handle: Any = os.fspath(target) if isinstance(target, str | os.PathLike) else target
+    check_fit(kind, subtype, audio.channels, audio.rate)
     # WAV sizes are 32 bits; what is longer becomes RF64, which reads as WAV.
-    if kind == "WAV" and audio.frames * audio.channels * 2 > 0xFFFFF000:
+    if kind == "WAV" and audio.frames * audio.channels * 2 > _LARGEST_WAV:
         kind = "RF64"
-    try:
-        with soundfile.SoundFile(
-            handle, "w", samplerate=rate, channels=audio.channels, format=kind, subtype=subtype
-        ) as file:
-            for name, text in audio.tags.items():
-                if name in _TAGS and not (name == "software" and kind in ("MP3", "OGG")):
-                    setattr(file, name, text)
-            for block in audio._blocks():
-                limited = np.clip(block, -1, 1)
-                clipped += int(np.count_nonzero(limited != block))
-                file.write(limited)
-    except soundfile.LibsndfileError as error:
-        raise MediaError(f"cannot be written as {kind}: {error.error_string}", "--format wav") from error
+    tags, lost = fitting_tags(kind, {name: clean(text) for name, text in audio.tags.items()})
+    with created(target) as stream:
+        clipped = _write(audio, stream, kind, subtype, tags)
+    if lost:
+        warnings.warn(f"{kind} cannot hold {', '.join(lost)}: left out", MediaWarning, stacklevel=2)
     if clipped:
         warnings.warn(f"{clipped:,} samples beyond full scale were clipped", MediaWarning, stacklevel=2)
 
 
-_TAGS = frozenset(
-    (
-        "title",
-        "copyright",
-        "software",
-        "artist",
-        "comment",
-        "date",
-        "album",
-        "license",
-        "tracknumber",
-        "genre",
-    )
-)
-
-
-def _kind(stream: BinaryIO) -> str:
-    """The format that the first bytes announce; empty if none of ours."""
-    stream.seek(0)
-    return sound_format(stream.read(16))
-
-
-def sound_format(head: bytes) -> str:
-    """Name of the sound format that a file of these first 16 bytes has; empty if none that is read here."""
-    if head[:4] in (b"RIFF", b"RF64", b"RIFX") and head[8:12] == b"WAVE":
-        return "WAV"
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return "AIFF"
-    if head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2):
-        return "MP3"
-    starts = {b"fLaC": "FLAC", b"OggS": "OGG", b".snd": "AU", b"caff": "CAF", b"riff": "W64"}
-    return starts.get(head[:4], "")
-
-
-def _missing_bytes(stream: BinaryIO) -> int:
-    """Bytes that a WAV or AIFF says it has and has not: libsndfile reads what is there without a word."""
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(0)
-    head = stream.read(12)
-    order = {b"RIFF": "little", b"FORM": "big"}.get(head[:4])
-    if order is None or sound_format(head) not in ("WAV", "AIFF"):
-        return 0
-    at = 12
-    while len(chunk := stream.read(8) if stream.seek(at) == at else b"") == 8:
-        length = int.from_bytes(chunk[4:], order)  # type: ignore[arg-type]
-        if chunk[:4] in (b"data", b"SSND"):
-            return 0 if length in _STREAMED else max(at + 8 + length - size, 0)
-        at += 8 + length + length % 2
-    return 0
+def _write(audio: Audio, stream: BinaryIO, kind: str, subtype: str, tags: dict[str, str]) -> int:
+    """The number of samples that were clipped."""
+    clipped = 0
+    guarded = Guarded(stream)
+    try:
+        with soundfile.SoundFile(guarded, "w", audio.rate, audio.channels, subtype, format=kind) as file:
+            for name, text in tags.items():
+                setattr(file, name, text)
+            for block in audio._blocks():
+                limited = np.clip(block, -1, 1)
+                clipped += int(np.count_nonzero(limited != block))
+                file.write(limited)
+                guarded.check()
+    except (soundfile.LibsndfileError, AssertionError) as error:
+        guarded.check()
+        raise MediaError(f"cannot be written as {kind}: {error}", "--format wav") from error
+    guarded.check()
+    return clipped

@@ -17,7 +17,7 @@ MODELS: dict[str, image.Config | audio.Config] = {
 }
 """Name -> settings: the one list of what can be trained."""
 
-CLASSES: dict[type, type[VQVAE]] = {
+CLASSES: dict[type, Any] = {
     image.Config: ImageVQVAE,
     audio.Config: AudioVQVAE,
     wavenet.Config: WaveNetVQVAE,
@@ -33,7 +33,8 @@ TRAINING_ONLY = method.TRAINING_ONLY | audio.TRAINING_ONLY
 
 def build(config: Any) -> VQVAE:
     """A model with fresh weights for these settings."""
-    return CLASSES[type(config)](config)
+    model: VQVAE = CLASSES[type(config)](config)
+    return model
 
 
 def from_card(card: Mapping[str, Any]) -> VQVAE:
@@ -45,5 +46,5 @@ def from_card(card: Mapping[str, Any]) -> VQVAE:
     """
     for settings, model in CLASSES.items():
         if (model.medium, model.method) == (card["medium"], card["method"]):
-            return model(settings(**card["config"]))
+            return build(settings(**card["config"]))
     raise ModelError(f"{card['name']} is a {card['method']} for {card['medium']}, unknown here", "upgrade")

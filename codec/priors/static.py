@@ -30,8 +30,8 @@ class StaticPrior:
     """p(code | class of the left code, class of the upper code), or of the last one and the one before it.
 
     Attributes:
-        tables: uint16 [C+1, C+1, K], frequencies less one by left (last) class, upper (last but one) class, code; every table's
-            frequencies sum to TABLE_TOTAL.
+        tables: uint16 [C+1, C+1, K], frequencies less one by left (last) class, upper (last but one) class,
+            code; every table's frequencies sum to TABLE_TOTAL.
         classes: uint8 [K], each in 0..C-1.
 
     Raises:

@@ -119,8 +119,7 @@ class AudioVQVAE(method.VQVAE):
     @staticmethod
     def make_decoder(config: Any) -> nn.Module:
         """The network that `reconstruct` runs."""
-        hop = 2**DOWNSAMPLINGS
-        return nn.Sequential(*trunk(config), InverseSTFT(config.decoder_width, WINDOW_HOPS * hop, hop))
+        return nn.Sequential(*trunk(config), waveform_head(config))
 
     @property
     def halo(self) -> int:
@@ -196,3 +195,9 @@ def trunk(config: Config) -> nn.Sequential:
         nn.Conv1d(config.code_dim, width, 7, padding=3),
         *(ConvNeXtBlock(width, config.decoder_hidden) for _ in range(config.decoder_blocks)),
     )
+
+
+def waveform_head(config: Config) -> InverseSTFT:
+    """[B, C, T] -> [B, 1, 64 T]."""
+    hop = 2**DOWNSAMPLINGS
+    return InverseSTFT(config.decoder_width, WINDOW_HOPS * hop, hop)

@@ -121,7 +121,8 @@ class ImageVQVAE(method.VQVAE):
     @property
     def halo(self) -> int:
         """Codes around a block that its samples, or its codes, can depend on."""
-        return max(self.config.encoder_blocks, self.config.decoder_blocks) + 3
+        deeper: int = max(self.config.encoder_blocks, self.config.decoder_blocks)
+        return deeper + 3
 
     def latents(self, samples: Tensor) -> Tensor:
         """z_e(x): [B, 3, H, W] -> [B, D, H / 4, W / 4]."""

@@ -83,6 +83,14 @@ class VQVAE(nn.Module):
     networks: tuple[str, ...]
     """Prefixes of the tensors that are stored in half precision."""
 
+    rate: int
+    """Samples a second, of sounds."""
+
+    encoder: Any
+    decoder: Any
+    critics: Any
+    """Networks; critics judge reconstructions, in the training alone, and have an optimiser of their own."""
+
     def __init__(self, config: Any, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.config = config
@@ -100,9 +108,6 @@ class VQVAE(nn.Module):
         self.card: dict[str, Any] = {}
         self._last: tuple[Tensor, Tensor] | None = None
 
-    critics: nn.Module | None
-    """Networks that judge reconstructions, of the training alone; they have an optimiser of their own."""
-
     @property
     def frozen(self) -> bool:
         """Whether encoder and codebook stay as they are."""
@@ -112,6 +117,15 @@ class VQVAE(nn.Module):
     def device(self) -> torch.device:
         """Where the networks run."""
         return self.quantizer.codebook.device
+
+    @property
+    def halo(self) -> int:
+        """Codes around a block that its samples, or its codes, can depend on."""
+        raise NotImplementedError
+
+    def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """Set weights before the first step; `draw(n)` gives the n-th batch of samples."""
+        raise NotImplementedError
 
     def latents(self, samples: Tensor) -> Tensor:
         """z_e(x), before it is quantized."""

@@ -6,12 +6,16 @@ Each factor is a distribution over 256 mu-law levels (van den Oord et al. 2016, 
 is given by a gated stack of dilated convolutions over the samples before, conditioned on a network over the
 codes that runs once per code. The likelihood is exact, so the distortion is its negative logarithm.
 
+`guided` lets the stack see what the feed-forward decoder makes of the codes, before and behind each sample:
+that is a function of z too, and spares the stack most of what takes it long to learn.
+
 `frozen` keeps the encoder and the codebook of the weights that the training starts from: the model is then a
 second decoder of the same bitstreams. `PAPER` trains all parts together, as the paper does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,6 +29,8 @@ from ...networks import GatedStack
 from . import audio
 
 LEVELS = 256
+GUIDE_REACH = 16
+"""Samples of the guide that a sample sees to each side."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Config(audio.Config):
     Attributes:
         residual, skip, head: channels of the gated stack, of its output, of the layer behind it.
         layers, stacks: dilations 1, 2, .. 2^(layers - 1), so many times over.
+        guided: whether the feed-forward decoder of the start guides the stack; it is not trained further.
         frozen: as in `audio.Config`, here the default.
     """
 
@@ -42,6 +49,7 @@ class Config(audio.Config):
     head: int = 128
     layers: int = 10
     stacks: int = 2
+    guided: bool = True
     frozen: bool = True
 
 
@@ -58,6 +66,7 @@ PAPER = Config(
     unquantised=0,
     residual=64,
     skip=128,
+    guided=False,
     frozen=False,
 )
 """The paper's own setting (section 4.2): six convolutions of stride 2, K = 512, a WaveNet decoder."""
@@ -84,16 +93,35 @@ class WaveNet(nn.Module):
         )
         self.hidden = nn.Linear(config.skip, config.head)
         self.logits = nn.Linear(config.head, LEVELS)
+        self.waveform = self.guide = None
+        if config.guided:
+            self.waveform = audio.waveform_head(config)
+            self.guide = nn.Conv1d(1, config.residual, 2 * GUIDE_REACH + 1, padding=GUIDE_REACH, bias=False)
+            self.trunk.requires_grad_(False)
+            self.waveform.requires_grad_(False)
 
-    def context(self, quantized: Tensor) -> Tensor:
-        """What the stack is conditioned on: [B, D, T / hop] -> [B, T / hop, C]."""
-        context: Tensor = self.trunk(quantized).transpose(1, 2)
-        return context
+    def conditions(self, quantized: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the stack is conditioned on.
+
+        Args:
+            quantized: [B, D, T / hop].
+
+        Returns:
+            Features of the codes, [B, T / hop, C]; and what the guide adds to the stack's input, [B, T, R].
+        """
+        features = self.trunk(quantized)
+        if self.guide is None or self.waveform is None:
+            return features.transpose(1, 2), None
+        waveform = self.waveform(features).clamp(-1, 1)
+        companded = waveform.sign() * torch.log1p(255 * waveform.abs()) / math.log(256)
+        return features.transpose(1, 2), self.guide(companded).transpose(1, 2)
 
     def forward(self, quantized: Tensor, levels: Tensor) -> Tensor:
         """Logits of every sample, given all before it: int64 [B, T] -> [B, T, 256]."""
         before = F.pad(levels[:, :-1], (1, 0), value=LEVELS // 2)
-        skipped = self.stack(self.embed(before), self.context(quantized))
+        features, guide = self.conditions(quantized)
+        x = self.embed(before)
+        skipped = self.stack(x if guide is None else x + guide, features)
         logits: Tensor = self.logits(torch.relu(self.hidden(torch.relu(skipped))))
         return logits
 
@@ -131,12 +159,14 @@ class WaveNetVQVAE(audio.AudioVQVAE):
             self.start_codebook(draw, range(16), generator, 50_000)
 
     def begin_from(self, other: nn.Module, count: float) -> None:
-        """Take all weights of such a model, or the encoder, the codebook and the trunk of an `AudioVQVAE`."""
+        """Take all weights of such a model, or the encoder, codebook and decoder of an `AudioVQVAE`."""
         if isinstance(other, WaveNetVQVAE):
             super().begin_from(other, count)
             return
         self.encoder.load_state_dict(other.encoder.state_dict())
         self.decoder.trunk.load_state_dict(other.decoder[:-1].state_dict())
+        if self.decoder.waveform is not None:
+            self.decoder.waveform.load_state_dict(other.decoder[-1].state_dict())
         self.quantizer.set_codebook(other.quantizer.codebook.detach(), count)
 
 

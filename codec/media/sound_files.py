@@ -1,0 +1,210 @@
+"""What libsndfile leaves to others: naming files, noticing that they were cut, telling what fits in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+from ..errors import MediaError
+
+AUDIO_FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".aiff": ("AIFF", "PCM_16"),
+    ".aif": ("AIFF", "PCM_16"),
+}
+"""Suffix of an output -> libsndfile's names of its format and of the coding of samples."""
+
+SAMPLE_BYTES = dict(PCM_S8=1, PCM_U8=1, PCM_16=2, PCM_24=3, PCM_32=4, FLOAT=4, DOUBLE=8, ULAW=1, ALAW=1)
+"""Codings whose samples all take as many bytes."""
+
+_RATES = {
+    "OPUS": {8_000, 12_000, 16_000, 24_000, 48_000},
+    "MPEG_LAYER_III": {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000},
+}
+_MOST_CHANNELS = {"FLAC": 8, "MP3": 2}
+
+_EVERYWHERE = frozenset(("title", "artist", "comment", "copyright", "software"))
+_TAGS = _EVERYWHERE | {"album", "date", "genre", "license", "tracknumber"}
+_HELD = {
+    "WAV": _TAGS - {"license"},
+    "RF64": _TAGS - {"license"},
+    "AIFF": _EVERYWHERE,
+    "MP3": _TAGS - {"copyright", "license", "software"},
+}
+# With longer ones libsndfile drops all tags of a WAV, and writes an AIFF that it cannot read.
+_LONGEST_TAG = {"WAV": 2045, "RF64": 2045, "AIFF": 8189}
+
+
+class _Layout(NamedTuple):
+    """How a family of formats arranges its chunks."""
+
+    start: int
+    name: int
+    size: int
+    order: Any
+    samples: bytes
+    header_counts: bool = False
+    multiple: int = 2
+    before_samples: int = 0
+
+
+_LAYOUTS = {
+    b"RIFF": _Layout(12, 4, 4, "little", b"data"),
+    b"RIFX": _Layout(12, 4, 4, "big", b"data"),
+    b"RF64": _Layout(12, 4, 4, "little", b"data"),
+    b"FORM": _Layout(12, 4, 4, "big", b"SSND", before_samples=8),
+    b"caff": _Layout(8, 4, 8, "big", b"data", multiple=1, before_samples=4),
+    b"riff": _Layout(40, 16, 8, "little", b"data", header_counts=True, multiple=8),
+}
+_MP3_KBPS = (
+    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+)
+_LARGEST_PAGE = 27 + 255 + 255 * 255
+
+
+class Stated(NamedTuple):
+    """What the header of a file says about its samples.
+
+    Attributes:
+        size: bytes they take; 0 where it does not say.
+        there: bytes of them that the file has.
+        patch: where a size of 0 stands that the writer never corrected, and what should be there.
+        guessed: whether the number of frames, of an MP3, can only be guessed from its first and its size.
+        changing: whether that guess is wrong.
+    """
+
+    size: int = 0
+    there: int = 0
+    patch: tuple[int, bytes] = (0, b"")
+    guessed: bool = False
+    changing: bool = False
+
+
+def sound_format(head: bytes) -> str:
+    """Name of the sound format that a file of these first 16 bytes has; empty if none that is read here."""
+    if head[:4] in (b"RIFF", b"RF64", b"RIFX") and head[8:12] == b"WAVE":
+        return "WAV"
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "AIFF"
+    if head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2):
+        return "MP3"
+    starts = {b"fLaC": "FLAC", b"OggS": "OGG", b".snd": "AU", b"caff": "CAF", b"riff": "W64"}
+    return starts.get(head[:4], "")
+
+
+def stated_samples(stream: BinaryIO) -> Stated:
+    """Compare what the header of a file says with what there is, and see whether it says anything.
+
+    libsndfile reads what is there of uncompressed samples without a word. Programs that write into a pipe
+    cannot know the size beforehand; what they put in its place is no statement.
+    """
+    end = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    head = stream.read(16)
+    if sound_format(head) == "AU":
+        start, size = (int.from_bytes(head[at : at + 4], "big") for at in (4, 8))
+        return Stated() if _is_streamed(size, 4) else Stated(size, min(size, max(end - start, 0)))
+    if sound_format(head) == "MP3":
+        return _mp3(stream, head)
+    layout = _LAYOUTS.get(head[:4])
+    if layout is None or not sound_format(head):
+        return Stated()
+    at, long_size = layout.start, 0
+    width = layout.name + layout.size
+    while at + width <= end:
+        stream.seek(at)
+        chunk = stream.read(width)
+        name, size = chunk[: layout.name], int.from_bytes(chunk[layout.name :], layout.order)
+        size -= width if layout.header_counts else 0
+        if name == b"ds64":
+            long_size = int.from_bytes(stream.read(16)[8:], "little")
+        elif name[:4] == layout.samples:
+            return _samples(head, layout, at + width, long_size or size, end)
+        at += width + max(size + -size % layout.multiple, 0)
+    return Stated()
+
+
+def _samples(head: bytes, layout: _Layout, at: int, size: int, end: int) -> Stated:
+    """Of a chunk of samples with this content."""
+    whole = int.from_bytes(head[4:8], layout.order) + 8
+    if size == 0 and layout.samples == b"data" and layout.size == 4 and at < end != whole:
+        return Stated(patch=(at - 4, min(end - at, 0xFFFFFFFF).to_bytes(4, layout.order)))
+    if _is_streamed(size, layout.size):
+        return Stated()
+    at, size = at + layout.before_samples, max(size - layout.before_samples, 0)
+    return Stated(size, min(size, max(end - at, 0)))
+
+
+def _mp3(stream: BinaryIO, head: bytes) -> Stated:
+    """Whether the first frame counts the others; if none does, whether their bitrate changes."""
+    at = 0
+    if head[:3] == b"ID3":  # a tag, its size in seven bits a byte
+        at = 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    stream.seek(at)
+    first = stream.read(64)
+    if b"Xing" in first or b"Info" in first:
+        return Stated()
+    bitrates = set()
+    while stream.seek(at) == at and len(frame := stream.read(4)) == 4:
+        number, version = frame[2] >> 4, frame[1] >> 3 & 3
+        rate = frame[2] >> 2 & 3
+        if frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2 or version == 1 or number in (0, 15) or rate == 3:
+            break
+        bitrates.add(number)
+        # ISO 11172-3, 2.4.3.1; half as many samples in a frame at the lower rates of 13818-3.
+        kbps = _MP3_KBPS[version == 3][number - 1]
+        hertz = (44_100, 48_000, 32_000)[rate] >> (3 - version if version else 2)
+        at += (144_000 if version == 3 else 72_000) * kbps // hertz + (frame[2] >> 1 & 1)
+    return Stated(guessed=True, changing=len(bitrates) > 1)
+
+
+def _is_streamed(size: int, width: int) -> bool:
+    """Nothing, or (almost) the largest number that a signed or unsigned field holds."""
+    if width > 4:
+        return size <= 0 or size >> 63 == 1
+    return size == 0 or 0x7FFFF000 <= size <= 0x80000000 or size >= 0xFFFFF000
+
+
+def ogg_ends(stream: BinaryIO) -> bool:
+    """Whether the last page of an Ogg file is there, and says that it is the last."""
+    end = stream.seek(0, os.SEEK_END)
+    stream.seek(max(end - 2 * _LARGEST_PAGE, 0))
+    tail = stream.read()
+    at = len(tail)
+    while (at := tail.rfind(b"OggS", 0, at)) >= 0:
+        page = tail[at : at + 27 + 255]
+        # The capture pattern may occur inside of a page; what follows then makes no header.
+        if len(page) < 27 or page[4] != 0 or page[5] > 7:
+            continue
+        length = 27 + page[26] + sum(page[27 : 27 + page[26]])
+        return bool(page[5] & 4) and at + length <= len(tail)
+    return False
+
+
+def check_fit(kind: str, subtype: str, channels: int, rate: int) -> None:
+    """Refuse a sound that a format cannot hold.
+
+    Raises:
+        MediaError: too many channels, or another rate.
+    """
+    if channels > _MOST_CHANNELS.get(kind, 255):
+        raise MediaError(f"{kind} cannot hold {channels} channels", "--format wav")
+    # Above 16 bits FLAC writes tens of hertz.
+    coarse = kind == "FLAC" and rate > 0xFFFF and rate % 10
+    if coarse or rate not in _RATES.get(subtype, {rate}):
+        name = "Opus" if subtype == "OPUS" else kind
+        raise MediaError(f"{name} has no {rate:,} samples a second", "--format wav")
+
+
+def fitting_tags(kind: str, tags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What a format can hold of some tags, and the names of the others."""
+    held, longest = _HELD.get(kind, _TAGS), _LONGEST_TAG.get(kind, 1 << 24)
+    fitting = {n: text for n, text in tags.items() if n in held and 0 < len(text.encode()) <= longest}
+    # Which program wrote the file that was encoded is no loss.
+    return fitting, [n for n, text in tags.items() if text and n not in fitting and n != "software"]

@@ -1,0 +1,51 @@
+"""Texts about a sound <-> the bytes of a metadata box."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping
+
+from ..errors import DamagedError, LimitError
+
+MAX_TAGS = 2**20
+"""Bytes of the box. Title and artist take a hundred; a parser needs twenty times what it is given."""
+
+
+def clean(text: str) -> str:
+    """A text without what may steer a terminal or cannot be written: line ends and tabs are kept."""
+    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs")).strip()
+
+
+def pack_tags(tags: Mapping[str, str]) -> bytes | None:
+    """Write tags, cleaned; None where nothing is left.
+
+    Raises:
+        LimitError: more than MAX_TAGS bytes.
+    """
+    texts = {clean(name): clean(text) for name, text in tags.items() if clean(name) and clean(text)}
+    box = json.dumps(texts, ensure_ascii=False, sort_keys=True).encode()
+    if len(box) > MAX_TAGS:
+        raise LimitError(f"tags of {len(box):,} bytes, limit {MAX_TAGS:,}", "encode it with --strip tags")
+    return box if texts else None
+
+
+def unpack_tags(box: bytes) -> dict[str, str]:
+    """Undo `pack_tags`.
+
+    Raises:
+        DamagedError: not a JSON object of clean texts, in UTF-8, of at most MAX_TAGS bytes.
+    """
+    try:
+        if len(box) > MAX_TAGS:
+            raise ValueError(f"{len(box):,} bytes")
+        # Decoded here: json.loads would take UTF-16 as well.
+        tags = json.loads(box.decode())
+        if not isinstance(tags, dict):
+            raise ValueError("not an object")
+        for text in (*tags, *tags.values()):
+            if not isinstance(text, str) or not text or clean(text) != text:
+                raise ValueError("not a clean text")
+    except (ValueError, RecursionError) as error:
+        raise DamagedError("damaged in box tags", "--salvage") from error
+    return tags

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from make_hostile import build_sound
+from vqcodec import container, geometry, header
+from vqcodec.binary import Cursor
+from vqcodec.container import Bitstream, Chunk
+from vqcodec.errors import DamagedError, LimitError, VersionError
+from vqcodec.geometry import SEGMENT, SOUND_RATE, Geometry, Timeline
+
+MODERATE = settings(derandomize=True, deadline=None, database=None)
+FINGERPRINT = bytes(range(8))
+
+GAINS = st.lists(st.sampled_from([0, 1, 192, 255]), min_size=1, max_size=6).map(bytes)
+RATES = st.integers(1, 2**20) | st.sampled_from([1, 8_000, 16_000, 44_100, 47_999, 48_000, 192_000, 2**20])
+
+
+def covers_once(size: geometry.AnyGeometry, grid: np.ndarray) -> None:
+    for place in size.places:
+        assert grid[place].size > 0
+        grid[place] += 1
+
+
+@MODERATE
+@given(st.integers(1, 20_000), st.integers(1, 20_000), st.sampled_from([1, 4, 128]))
+def test_regions_cover_a_picture_once(width: int, height: int, stride: int) -> None:
+    size = Geometry(width, height, stride=stride * (8 if stride == 1 else 1))
+    grid = np.zeros(size.grid, np.int8)
+    covers_once(size, grid)
+    assert (grid == 1).all()
+    assert len(list(size.places)) == size.chunk_count
+    assert size.grid == (math.ceil(height / size.stride), math.ceil(width / size.stride))
+
+
+@MODERATE
+@given(st.integers(1, 60 * 16_000), st.integers(2_000, 192_000), GAINS, st.sampled_from([16, 64]))
+def test_segments_cover_a_sound_once(frames: int, rate: int, gains: bytes, stride: int) -> None:
+    size = Timeline(frames, rate, gains, stride=stride)
+    grid = np.zeros(size.grid, np.int8)
+    covers_once(size, grid)
+    assert [bool(row.all()) for row in grid] == [gain > 0 for gain in gains], "silent channels have no chunks"
+    assert grid.max() <= 1
+    places = list(size.places)
+    assert len(places) == size.chunk_count
+    # Time goes first, so that a player needs no second half of a file for the first half of a sound.
+    order = [(codes.start, channel) for channel, codes in places]  # type: ignore[union-attr]
+    assert order == sorted(order)
+    for _, codes in places:
+        length = codes.stop - codes.start  # type: ignore[union-attr]
+        assert length == SEGMENT or codes.stop == size.grid[1]  # type: ignore[union-attr]
+
+
+@MODERATE
+@given(st.integers(1, 2**32), RATES)
+def test_samples_cover_the_frames(frames: int, rate: int) -> None:
+    size = Timeline(frames, rate)
+    samples, (channels, codes) = size.samples, size.grid
+    assert (samples - 1) * rate < frames * SOUND_RATE <= samples * rate
+    assert channels == 1
+    assert (codes - 1) * size.stride < samples <= codes * size.stride
+    assert size.seconds == frames / rate
+
+
+@pytest.mark.parametrize(
+    ("frames", "rate", "samples", "codes", "chunks"),
+    [
+        (1, 16_000, 1, 1, 1),
+        (64, 16_000, 64, 1, 1),
+        (65, 16_000, 65, 2, 1),
+        (1, 192_000, 1, 1, 1),
+        (1, 8_000, 2, 1, 1),
+        (47_999, 47_999, 16_000, 250, 1),
+        (48_000, 47_999, 16_001, 251, 1),
+        (8 * 16_000, 16_000, 128_000, 2000, 1),
+        (8 * 16_000 + 1, 16_000, 128_001, 2001, 2),
+    ],
+)
+def test_worked_examples(frames: int, rate: int, samples: int, codes: int, chunks: int) -> None:
+    size = Timeline(frames, rate)
+    assert (size.samples, size.grid, size.chunk_count) == (samples, (1, codes), chunks)
+
+
+@MODERATE
+@given(
+    st.integers(1, 2**25),
+    st.integers(1_000, 2**20),
+    GAINS,
+    st.booleans(),
+    st.integers(0, 7).map(lambda shift: 1 << shift),
+)
+def test_fields_are_read_as_written(
+    frames: int, rate: int, gains: bytes, mid_side: bool, stride: int
+) -> None:
+    size = Timeline(frames, rate, gains, mid_side and len(gains) == 2, stride)
+    cursor = Cursor(size.write())
+    assert Timeline.read(cursor, stride, size.flag) == size
+    assert cursor.at == len(cursor.data)
+    if size.chunk_count < 5000:
+        stream = Bitstream("m", FINGERPRINT, size, [Chunk(1, b"abc")] * size.chunk_count)
+        assert container.parse(container.pack(stream)) == stream
+
+
+@pytest.mark.parametrize(
+    ("size", "error"),
+    [
+        (Timeline(0, 16_000), DamagedError),
+        (Timeline(1, 0), DamagedError),
+        (Timeline(1, 16_000, b""), DamagedError),
+        (Timeline(1, 16_000, b"\1", True), DamagedError),
+        (Timeline(1, 16_000, b"\1\1\1", True), DamagedError),
+        (Timeline(2**32 + 1, 192_000, b"\0"), LimitError),
+        (Timeline(1, 2**20 + 1), LimitError),
+        (Timeline(2**32, 8_000), None),
+        (Timeline(2**32, 8_000, b"\1" * 16), LimitError),
+        (Timeline(2**32, 8_000, b"\0" * 255), None),
+        (Timeline(2**32, 2**20), None),
+        (Timeline(1, 1, b"\1\0", True), None),
+        (Geometry(0, 1), DamagedError),
+        (Geometry(2**24, 1, stride=128), None),
+        (Geometry(2**24 + 1, 1), LimitError),
+    ],
+)
+def test_limits(size: geometry.AnyGeometry, error: type[Exception] | None) -> None:
+    if error is None:
+        size.check()
+        return
+    with pytest.raises(error) as caught:
+        size.check()
+    assert str(caught.value).startswith(f"header claims {size.claim}")
+
+
+def test_what_cannot_be_written() -> None:
+    for size in (
+        Timeline(1, 16_000, b""),
+        Timeline(1, 16_000, bytes(256)),
+        Timeline(1, 16_000, b"\1", True),
+        Geometry(1, 1, 2),
+    ):
+        with pytest.raises(ValueError, match="channels"):
+            size.write()
+
+
+# the header
+
+
+def small_sound(**change: object) -> Bitstream:
+    """Six seconds of speech, at 2.18 kbit/s."""
+    fields: dict[str, object] = {
+        "model": "vqvae-audio",
+        "fingerprint": FINGERPRINT,
+        "geometry": Timeline(6 * 16_000, 16_000),
+        "chunks": [Chunk(container.STATIC, bytes(1636))],
+        "source": "FLAC",
+    }
+    return Bitstream(**(fields | change))  # type: ignore[arg-type]
+
+
+def test_overhead_of_a_small_sound() -> None:
+    data = container.pack(small_sound())
+    assert len(data) - 1636 == container.read_info(data).header_bytes <= 40
+    longest = container.pack(small_sound(geometry=Timeline(6 * 192_000, 192_000)))
+    assert len(longest) - 1636 <= 40
+
+
+def test_numbered_names() -> None:
+    """A number is given once and for all: this list only grows."""
+    assert header.NAMES == {1: "vqvae-audio"}
+    data = container.pack(small_sound())
+    assert data[7] == 0x81 and b"vqvae" not in data
+    assert container.parse(data) == small_sound()
+    assert container.read_info(data).model == "vqvae-audio"
+    other = container.pack(small_sound(model="vqvae-audio2"))
+    assert other[7:20] == b"\x0cvqvae-audio2"
+    assert container.parse(other).model == "vqvae-audio2"
+    # Any kind of file may use them.
+    picture = Bitstream("vqvae-audio", FINGERPRINT, Geometry(8, 8), [Chunk(0, b"1234")])
+    assert container.parse(container.pack(picture)) == picture
+
+
+@pytest.mark.parametrize("number", [0, 2, 5, 127])
+def test_numbers_of_later_programs(number: int) -> None:
+    with pytest.raises(VersionError, match=f"model number {number}, unknown") as caught:
+        container.parse(build_sound(model=bytes((0x80 | number,))))
+    assert caught.value.hint == "upgrade"
+
+
+def test_a_numbered_name_has_one_form() -> None:
+    with pytest.raises(DamagedError, match="model name"):
+        container.parse(build_sound(model=b"\x0bvqvae-audio"))
+    assert container.parse(build_sound(model=b"\x01m")).model == "m"
+    with pytest.raises(DamagedError, match="model name"):
+        container.parse(build_sound(model=b"\x41" + b"m" * 65))
+
+
+def test_the_box_of_tags_is_optional_to_others() -> None:
+    assert header.BOXES["tags"] == 0x83, "a reader that does not know it may pass over it"
+    stream = small_sound(boxes={"tags": b'{"title": "x"}', "exif": b"MM\0*"})
+    data = container.pack(stream)
+    assert container.parse(data) == stream
+    assert container.read_info(data).box_bytes == {"exif": 4, "tags": 14}

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vqcodec import loudness
+from vqcodec.loudness import INSIDE_DB, NEUTRAL, WINDOW, factor_of, gain_of, is_shared, unmixed
+
+MODERATE = settings(derandomize=True, deadline=None, database=None)
+
+
+def noise(rms: float, count: int = 5 * WINDOW, seed: int = 0) -> np.ndarray:
+    """White noise of exactly this RMS, float32 [count]."""
+    samples = np.random.default_rng(seed).normal(0, 1, count)
+    return (samples * rms / np.sqrt(np.square(samples).mean())).astype(np.float32)
+
+
+@MODERATE
+@given(st.floats(-95, 30), st.integers(0, 9))
+def test_a_channel_comes_to_the_inside_loudness(level_db: float, seed: int) -> None:
+    """To half a step of half a decibel; windows of noise differ by a little more."""
+    channel = noise(10 ** (level_db / 20), WINDOW, seed)
+    gain = gain_of(channel)
+    assert 1 <= gain <= 255
+    inside = channel / factor_of(gain)
+    if gain < 255:
+        assert 20 * np.log10(np.sqrt(np.square(inside).mean())) == pytest.approx(INSIDE_DB, abs=0.2501)
+
+
+def test_gain_is_a_half_decibel_scale() -> None:
+    assert factor_of(NEUTRAL) == 1
+    assert factor_of(NEUTRAL + 40) == pytest.approx(10)
+    assert factor_of(NEUTRAL - 40) == pytest.approx(0.1)
+    assert factor_of(NEUTRAL + 1) == pytest.approx(10 ** (0.5 / 20))
+    assert factor_of(0) == 0
+    assert gain_of(noise(10 ** (INSIDE_DB / 20))) == NEUTRAL
+    for step in range(-100, 60):
+        assert gain_of(noise(10 ** ((INSIDE_DB + step / 2) / 20))) == NEUTRAL + step
+
+
+def test_silence() -> None:
+    assert gain_of(np.zeros(100_000, np.float32)) == 0
+    assert gain_of(np.zeros(1, np.float32)) == 0
+    assert gain_of(noise(0.9e-5)) == 0
+    assert gain_of(noise(1.2e-5)) > 0
+    # One bit of 16 in dithered silence is a sound still.
+    assert gain_of(np.tile(np.float32([0, 1 / 32768]), 50_000)) > 0
+    assert gain_of(np.full(1000, 1e-30, np.float32)) == 0
+
+
+def test_very_loud_and_constant_channels() -> None:
+    assert gain_of(np.full(10_000, 1, np.float32)) == NEUTRAL - round(2 * INSIDE_DB)
+    assert gain_of(np.full(10_000, 1e4, np.float32)) == 255
+    assert gain_of(np.full(10_000, 1e30, np.float32)) == 255, "no overflow"
+    assert gain_of(np.full(1, 1, np.float32)) == NEUTRAL - round(2 * INSIDE_DB)
+
+
+def test_pauses_do_not_count() -> None:
+    speech = noise(0.05)
+    alone = gain_of(speech)
+    for pause in (np.zeros(40 * WINDOW, np.float32), noise(0.0005, 40 * WINDOW)):
+        assert abs(gain_of(np.concatenate((pause, speech))) - alone) <= 1
+    assert gain_of(np.concatenate((noise(0.025), speech))) < alone, "softer speech is no pause"
+
+
+def test_a_click_in_silence() -> None:
+    channel = np.zeros(100_000, np.float32)
+    channel[50_000] = 1
+    gain = gain_of(channel)
+    assert gain > 0
+    window = 100_000 / np.ceil(100_000 / WINDOW)
+    assert 10 * np.log10(1 / window) - INSIDE_DB == pytest.approx((gain - NEUTRAL) / 2, abs=0.3)
+
+
+@pytest.mark.parametrize("extra", [1, 2, 100, WINDOW - 1])
+def test_the_last_samples_count_no_more_than_others(extra: int) -> None:
+    """A peak in a last window of one sample would make everything else a pause."""
+    channel = noise(0.01, 10 * WINDOW + extra)
+    channel[-1] = 0.9
+    assert abs(gain_of(channel) - gain_of(noise(0.01))) <= 10
+    assert gain_of(channel) < gain_of(noise(0.1))
+
+
+def test_softer_and_louder_is_the_same_inside() -> None:
+    channel = noise(0.1)
+    assert gain_of(channel) - gain_of(channel * np.float32(0.1)) == 40
+    assert gain_of(-channel) == gain_of(channel)
+
+
+def test_which_channels_are_one() -> None:
+    left, other = noise(0.1), noise(0.1, seed=1)
+    assert is_shared(np.stack((left, left)))
+    assert is_shared(np.stack((left, left + other * np.float32(0.01))))
+    assert not is_shared(np.stack((left, left + other * np.float32(0.1))))
+    assert not is_shared(np.stack((left, other)))
+    assert not is_shared(np.stack((left, -left)))
+    assert not is_shared(np.stack((left, np.zeros_like(left))))
+    assert not is_shared(np.zeros((2, 1000), np.float32))
+    for share, shared in ((0.98, True), (1.02, False)):
+        side = left * np.float32((loudness.SHARED * share) ** 0.5)
+        assert is_shared(np.stack((left + side, left - side))) is shared
+
+
+def test_mean_and_half_the_difference_are_left_and_right_again() -> None:
+    signal = np.stack((noise(0.3), noise(0.2, seed=1)))
+    middle, side = signal.mean(0), (signal[0] - signal[1]) / 2
+    again = unmixed(np.stack((middle, side)))
+    assert again.dtype == np.float32
+    assert np.abs(again - signal).max() < 1e-7
+    one = unmixed(np.stack((middle, 0 * middle)))
+    assert np.array_equal(one, np.stack((middle, middle)))
