@@ -1,6 +1,7 @@
 """The tables of sounds in the README: our codec on speech and music, and others beside it.
 
-python benchmarks/sounds.py TAR [--part speech/ --part music/] [--model M] [--wavenet N] [--json OUT]
+python benchmarks/sounds.py TAR [--part speech/ --part music/] [--model M] [--json OUT]
+python benchmarks/sounds.py TAR --drawn 10
 
 Opus is always there (libsndfile); Codec2, Speex and Opus at exact rates where
 `c2enc`, `c2dec`, `speexenc`, `speexdec`, `opusenc`, `opusdec` are installed.
@@ -34,8 +35,6 @@ COLUMNS = {
     "visqol": "ViSQOL",
     "log_mel": "log-mel",
     "si_sdr_db": "SI-SDR, dB",
-    "encode_x": "encode, x real time",
-    "decode_x": "decode, x real time",
 }
 
 
@@ -44,9 +43,7 @@ def main() -> None:
     parser.add_argument("sources", type=Path, nargs="+", help="folders, tar files, sounds")
     parser.add_argument("--part", action="append", help="a table for the files whose name begins so")
     parser.add_argument("--model", help="name or file; the default model if absent")
-    parser.add_argument(
-        "--wavenet", type=int, default=0, help="draw so many sounds of each part, evenly chosen"
-    )
+    parser.add_argument("--drawn", type=int, help="both our decoders, on so many sounds of each part alone")
     parser.add_argument("--decoder", default="wavenet", help="name or file of the autoregressive decoder")
     parser.add_argument("--against", nargs="*", default=["opus:6"], help="opus:KBPS")
     parser.add_argument("--threads", type=int, default=1)
@@ -58,6 +55,8 @@ def main() -> None:
     everything = []
     for part in options.part or [""]:
         chosen = [entry for entry in entries if entry.path.startswith(part)]
+        if options.drawn:
+            chosen = chosen[:: max(len(chosen) // options.drawn, 1)][: options.drawn]
         rows, counts = measured(chosen, codec, options)
         everything += rows
         show(part, rows, counts, len(chosen))
@@ -71,8 +70,8 @@ def measured(
     """Rows of all codecs, and what is counted over the codes of ours."""
     rows: list[dict[str, Any]] = []
     counts = {"codes": np.zeros(codec.config.codes, np.int64), "payload": 0, "ideal": 0.0, "head": []}
-    every = max(len(entries) // options.wavenet, 1) if options.wavenet else 0
-    others = [*options.against, *(name for name in EXTERNAL if shutil.which(EXTERNAL[name][0][0]))]
+    programs = [name for name in EXTERNAL if shutil.which(EXTERNAL[name][0][0])]
+    others = [] if options.drawn else [*options.against, *programs]
     for number, entry in enumerate(entries):
         print(f"\r{number + 1}/{len(entries)} {entry.name[-60:]:60}", end="", file=sys.stderr, flush=True)
         original = media.read_audio(entry.read(), codec.rate)
@@ -83,7 +82,7 @@ def measured(
         counts["payload"] += 8 * info.code_bytes
         counts["ideal"] += encoded.estimate_bits or math.nan
         counts["head"].append(info.header_bytes)
-        if every and number % every == 0 and number // every < options.wavenet:
+        if options.drawn:
             rows.append(drawn(original, encoded, options) | {"file": entry.name})
         for name in others:
             found = external(original, name) if name in EXTERNAL else sounds.compare(original, name)
@@ -165,9 +164,8 @@ def show(part: str, rows: list[dict[str, Any]], counts: dict[str, Any], files: i
         for key in list(COLUMNS)[1:]:
             value = row.get(key)
             missing = value is None or not math.isfinite(value)
-            cells.append("" if missing else f"{value:.1f}" if key.endswith("_x") else f"{value:.3f}")
-        drawn_only = f" ({row['sounds']} files)" if row["sounds"] < files else ""
-        print("| " + cells[0] + drawn_only + " | " + " | ".join(cells[1:]) + " |")
+            cells.append("" if missing else f"{value:.3f}")
+        print("| " + " | ".join(cells) + " |")
     use = code_use(counts["codes"])
     print(
         f"\ncodes used {use.used} of {len(counts['codes'])}, perplexity {use.perplexity:.0f}, "

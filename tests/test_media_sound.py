@@ -86,7 +86,7 @@ EXACT = [
 @pytest.mark.parametrize("channels", [1, 2, 6])
 @pytest.mark.parametrize(("format", "subtype"), EXACT)
 def test_every_depth_is_read_exactly(format: str, subtype: str, channels: int) -> None:
-    """Long enough for three blocks, and even: libsndfile adds to odd AIFFs of 8 bits. Nothing is resampled."""
+    """Long enough for three blocks, and even: libsndfile adds to odd AIFFs of 8 bits."""
     frames = 2 * sound.BLOCK + 778 if channels == 1 else 5001
     content = written(tones(frames, channels), 16_000, format, subtype)
     expected, _ = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
@@ -726,6 +726,7 @@ def test_the_box_of_tags() -> None:
     assert pack_tags({"b": "\x07ü", "a": "1"}) == '{"a": "1", "b": "ü"}'.encode()
     assert clean(" a\r\nb\tc\x7f\x9b ") == "a\nb\tc"
     assert unpack_tags(b"{}") == {}
+    assert unpack_tags(b' { "a" : " b\\tc\\n" } ') == {"a": " b\tc\n"}, "others may write it with less care"
     with pytest.raises(LimitError, match="--strip tags"):
         pack_tags({"comment": "x" * MAX_TAGS})
 

@@ -14,7 +14,11 @@ MAX_TAGS = 2**20
 
 def clean(text: str) -> str:
     """A text without what may steer a terminal or cannot be written: line ends and tabs are kept."""
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs")).strip()
+    return "".join(filter(_is_plain, text)).strip()
+
+
+def _is_plain(character: str) -> bool:
+    return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs")
 
 
 def pack_tags(tags: Mapping[str, str]) -> bytes | None:
@@ -34,7 +38,7 @@ def unpack_tags(box: bytes) -> dict[str, str]:
     """Undo `pack_tags`.
 
     Raises:
-        DamagedError: not a JSON object of clean texts, in UTF-8, of at most MAX_TAGS bytes.
+        DamagedError: not a JSON object of plain texts, in UTF-8, of at most MAX_TAGS bytes.
     """
     try:
         if len(box) > MAX_TAGS:
@@ -44,8 +48,8 @@ def unpack_tags(box: bytes) -> dict[str, str]:
         if not isinstance(tags, dict):
             raise ValueError("not an object")
         for text in (*tags, *tags.values()):
-            if not isinstance(text, str) or not text or clean(text) != text:
-                raise ValueError("not a clean text")
+            if not isinstance(text, str) or not text or not all(map(_is_plain, text)):
+                raise ValueError("not a plain text")
     except (ValueError, RecursionError) as error:
         raise DamagedError("damaged in box tags", "--salvage") from error
     return tags
