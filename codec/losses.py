@@ -65,7 +65,8 @@ def spectral(reconstruction: Tensor, target: Tensor, rate: int) -> dict[str, Ten
             error = torch.linalg.vector_norm(ours - magnitude, dim=(1, 2))
             scale = torch.linalg.vector_norm(magnitude, dim=(1, 2)).clamp(min=1e-2)
             convergence.append((error / scale).mean())
-        mel.append(F.l1_loss(*(spectra.log_mel(m, window, bands, rate) for m in (ours, magnitude))))
+        decades = [spectra.log_mel(m, window, bands, rate) for m in (ours, magnitude)]
+        mel.append(F.l1_loss(decades[0], decades[1]))
     return {
         "mel": torch.stack(mel).mean(),
         "convergence": torch.stack(convergence).mean(),

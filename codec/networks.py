@@ -53,7 +53,8 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Add the block's correction to x."""
         hidden = F.gelu(self.expand(self.norm(self.depthwise(x).transpose(1, 2))))
-        return x + (self.scale * self.contract(hidden)).transpose(1, 2)
+        correction: Tensor = (self.scale * self.contract(hidden)).transpose(1, 2)
+        return x + correction
 
 
 class InverseSTFT(nn.Module):

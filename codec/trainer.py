@@ -221,11 +221,13 @@ class Trainer:
 
     def _start_batch(self, number: int) -> Tensor:
         settings = self.settings
-        return self.data.batch(datasets.START + number, seed=settings.seed, size=16, crop=settings.crop)
+        number += datasets.START
+        batch: Tensor = self.data.batch(number, seed=settings.seed, size=16, crop=settings.crop)
+        return batch
 
     def _load_data(self) -> tuple[Any, Any]:
         settings, medium = self.settings, self.model.medium
-        extra = {"rate": self.model.rate} if medium == "audio" else {}
+        extra: dict[str, Any] = {"rate": self.model.rate} if medium == "audio" else {}
         files = datasets.entries([Path(p) for p in self.plan.data])
         share = held_out_share(settings.validation)
         if share is None:

@@ -90,7 +90,7 @@ def complete(
     for picture in held_out:
         image = media.Image(samples=picture)
         encoded = pipeline.encode_image(image, model)
-        rates.append(encoded.bpp)
+        rates.append(encoded.bpp or 0.0)
         figures.append(min(pipeline.verify(encoded), LOSSLESS_DB))
         histogram += np.bincount(encoded.codes.ravel(), minlength=len(histogram))
     use = code_use(histogram)

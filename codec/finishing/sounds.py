@@ -110,8 +110,10 @@ def complete(
     histogram = np.zeros(model.config.codes, np.int64)
     for sound in held_out:
         encoded = pipeline.encode_audio(media.Audio(sound[None], rate, rate, len(sound)), model)
-        decoded = pipeline.reconstruct(encoded).signal[0]
-        rates.append(encoded.kbps)
+        restored = pipeline.reconstruct(encoded)
+        assert isinstance(restored, media.Audio)
+        decoded = restored.signal[0]
+        rates.append(encoded.kbps or 0.0)
         figures.append((log_mel_distance(decoded, sound, rate), max(si_sdr(decoded, sound), SILENT_DB)))
         histogram += np.bincount(encoded.codes.ravel(), minlength=len(histogram))
     use = code_use(histogram)

@@ -124,7 +124,7 @@ class AudioVQVAE(method.VQVAE):
     @property
     def halo(self) -> int:
         """Codes around a block that its samples, or its codes, can depend on."""
-        encoder = 2**self.config.encoder_blocks + 1
+        encoder = int(2**self.config.encoder_blocks) + 1
         decoder = 3 * (self.config.decoder_blocks + 1) + WINDOW_HOPS // 2
         return max(encoder, decoder)
 
@@ -146,13 +146,14 @@ class AudioVQVAE(method.VQVAE):
             terms |= self.critics.judge(reconstruction, samples)
             self._judged = (reconstruction.detach(), samples)
         total = sum(getattr(self.config, name) * term for name, term in terms.items())
-        return total, terms  # type: ignore[return-value]
+        return torch.as_tensor(total), terms
 
     def critics_loss(self) -> Tensor:
         """What the critics minimise, for the batch of the last `loss`."""
         if self.critics is None or self._judged is None:
             raise RuntimeError("critics_loss() follows loss() of a model with critics")
-        return self.critics.loss(*self._judged)
+        loss: Tensor = self.critics.loss(*self._judged)
+        return loss
 
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
         """Some steps without a codebook, then k-means of the encoder's outputs.

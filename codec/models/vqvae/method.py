@@ -193,7 +193,11 @@ class VQVAE(nn.Module):
         restart = self.config.restart_below > 0 and progress < self.config.restart_until
         return {"codes": codes, "restarted": self.quantizer.update(latents, codes, restart, generator)}
 
-    def begin_from(self, other: nn.Module, count: float) -> None:
+    def critics_loss(self) -> Tensor:
+        """What the critics minimise, for the batch of the last `loss`."""
+        raise RuntimeError("critics_loss() follows loss() of a model with critics")
+
+    def begin_from(self, other: Any, count: float) -> None:
         """Start from the weights of a trained model of the same settings.
 
         Args:

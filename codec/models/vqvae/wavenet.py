@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -158,7 +159,7 @@ class WaveNetVQVAE(audio.AudioVQVAE):
         if self.config.codebook_start == "kmeans":
             self.start_codebook(draw, range(16), generator, 50_000)
 
-    def begin_from(self, other: nn.Module, count: float) -> None:
+    def begin_from(self, other: Any, count: float) -> None:
         """Take all weights of such a model, or the encoder, codebook and decoder of an `AudioVQVAE`."""
         if isinstance(other, WaveNetVQVAE):
             super().begin_from(other, count)
