@@ -140,25 +140,28 @@ def encode_file(
     codec: Any = named or weights.load(weights.DEFAULTS[medium], device)
     name = codec.card["name"]
     if codec.medium != medium:
-        raise UsageError(f"{name} is for {MEDIA[codec.medium]}, this is of {MEDIA[medium]}", "another -m")
+        raise UsageError(f"{name} is for {MEDIA[codec.medium]}, not for {MEDIA[medium]}", "another -m")
     if quality is not None and quality != QUALITY:
         raise UsageError(f"{name} has no quality {quality:g}", f"its operating points: {QUALITY:g}")
     foreign = {"bitrate"} if medium == "image" else {"bpp", "psnr"}
     if wrong := sorted(goal for goal in foreign if goals[goal] is not None):
-        raise UsageError(f"{wrong[0]} means nothing for {MEDIA[medium]}", "give target size, or quality")
+        fitting = "target size, bpp or psnr" if medium == "image" else "target size or bitrate"
+        raise UsageError(f"{wrong[0]} means nothing for {MEDIA[medium]}", f"give {fitting}")
     encoded: Encoded
     if isinstance(original, media.Image):
         encoded = encode_image(original, codec, effort=effort, progress=progress)
     else:
         encoded = encode_audio(original, codec, progress=progress)
     if bitrate is not None and encoded.kbps is not None and encoded.kbps > bitrate:
-        raise TargetError(f"smallest is {encoded.kbps:.2f} kbit/s, target {bitrate:g}")
+        raise TargetError(f"smallest is {encoded.kbps:.2f} kbit/s, target {bitrate:g}", "a larger target")
     if bpp is not None and encoded.bpp is not None and encoded.bpp > bpp:
-        raise TargetError(f"smallest is {encoded.bpp:.3f} bpp, target {bpp:g}")
+        raise TargetError(f"smallest is {encoded.bpp:.3f} bpp, target {bpp:g}", "a larger target")
     if target_size is not None and len(encoded.data) > target_size:
-        raise TargetError(f"smallest is {len(encoded.data):,} bytes, target {target_size:,}")
+        raise TargetError(
+            f"smallest is {len(encoded.data):,} bytes, target {target_size:,}", "a larger target"
+        )
     if psnr is not None and (reached := verify(encoded)) < psnr:
-        raise TargetError(f"best is {reached:.2f} dB, target {psnr:g}")
+        raise TargetError(f"best is {reached:.2f} dB, target {psnr:g}", "a smaller target")
     return encoded
 
 
@@ -199,6 +202,8 @@ def decode(
         raise LimitError(f"header claims {geometry.claim}", "--max-pixels")
     if isinstance(geometry, Timeline) and geometry.seconds * geometry.channels > max_seconds:
         raise LimitError(f"header claims {geometry.claim}", "--max-seconds")
+    if isinstance(geometry, Timeline) and not media.LOWEST_RATE <= geometry.rate <= media.HIGHEST_RATE:
+        raise LimitError(f"header claims {geometry.claim}", "no encoder writes that rate")
     codec = _codec_for(stream, model, device)
     if stream.settings:
         raise VersionError(f"settings that {stream.model} does not have here", "upgrade")
@@ -251,7 +256,7 @@ def _other_decoder(stream: Bitstream, codec: VQVAE, decoder: str | os.PathLike[s
     named = f"{stream.model}-{decoder}"
     shipped = (weights.folder() / f"{named}.safetensors").is_file()
     if not shipped and not Path(decoder).is_file():
-        raise UsageError(f"{stream.model} has no decoder '{decoder}'", "leave out --decoder")
+        raise UsageError(f"{stream.model} has no decoder '{decoder}'", "wavenet, or a .safetensors file")
     other = weights.load(named if shipped else decoder, device)
     if other.medium != codec.medium or not torch.equal(other.quantizer.codebook, codec.quantizer.codebook):
         raise UsageError(

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 from . import checkpoints, weights
 from .errors import UsageError
 from .files import atomically
-from .models import CLASSES, MODELS, RANGES, TRAINING_ONLY
+from .models import CLASSES, MODELS, RANGES, TRAINING_ONLY, WHAT_IS_TRAINED
 from .models.vqvae import image
 
 _MANY, _TINY = 1 << 31, 1e-12
@@ -48,7 +48,8 @@ class Settings:
 
     Attributes:
         steps: optimiser steps, where no time budget is given.
-        time_budget: seconds over which the schedule is laid, or None.
+        time_budget: seconds over which the schedule is laid, or None; what precedes the first step is not
+            counted.
         batch: crops a step.
         crop: their side in pixels, or their length in seconds.
         learning_rate: peak of the cosine schedule.
@@ -217,7 +218,7 @@ def claimed(plan: Plan, *, named: bool) -> Plan:
 def resumed_plan(folder: Path, given: dict[str, Any], overrides: dict[str, str]) -> Plan:
     """The plan of a run folder that is continued; what changes is added to the chain of commands.
 
-    Limits can be changed, and settings in TRAINING_ONLY.
+    Limits can be changed, and settings in TRAINING_ONLY but those in WHAT_IS_TRAINED.
 
     Raises:
         UsageError: no run folder, or an option that would make it another training.
@@ -228,7 +229,7 @@ def resumed_plan(folder: Path, given: dict[str, Any], overrides: dict[str, str])
         given = {**given, "validation": str(Path(given["validation"]).resolve())}
     changed = {k: v for k, v in given.items() if saved["settings"].get(k) != v}
     fixed = set(changed) - {"time_budget", "steps", "checkpoint_every", "keep_checkpoints"}
-    fixed |= set(overrides) - TRAINING_ONLY
+    fixed |= set(overrides) - (TRAINING_ONLY - WHAT_IS_TRAINED)
     if fixed:
         raise UsageError(f"--resume cannot change {', '.join(sorted(fixed))}", "start a new run with --from")
     if "steps" in changed and "time_budget" not in changed:

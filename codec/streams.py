@@ -103,6 +103,8 @@ def encode_audio(audio: media.Audio, codec: AudioVQVAE, *, progress: Progress | 
     Raises:
         LimitError: the sound, or its metadata, is larger than the format allows.
     """
+    if audio.channels > 2:
+        warnings.warn(f"{audio.channels} channels, coded one by one", MediaWarning, stacklevel=3)
     signal, shared = audio.signal, audio.channels == 2 and loudness.is_shared(audio.signal)
     if shared:
         signal = np.stack((signal.mean(0), np.zeros_like(signal[0])))
@@ -111,8 +113,8 @@ def encode_audio(audio: media.Audio, codec: AudioVQVAE, *, progress: Progress | 
     codes = np.zeros(geometry.grid, np.int32)
     audible = [number for number, gain in enumerate(gains) if gain]
     for done, number in enumerate(audible):
-        inside = signal[number] * np.float32(1 / loudness.factor_of(gains[number]))
-        codes[number] = analyse_signal(inside, codec, progress=_part(progress, done, len(audible)))
+        scale, part = 1 / loudness.factor_of(gains[number]), _part(progress, done, len(audible))
+        codes[number] = analyse_signal(signal[number], codec, scale=scale, progress=part)
     return _packed(codes, audio, geometry, codec, {"tags": media.pack_tags(audio.tags)})
 
 

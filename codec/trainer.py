@@ -2,7 +2,8 @@
 
 Every random choice of step n is a function of the seed and n alone (`batch` of the data set, the generator
 given to `update`), so a checkpoint needs no generator state, and a resumed run repeats the uninterrupted one
-bit for bit on the same machine and thread count.
+bit for bit on the same machine and thread count. Two things follow the clock instead: the schedule of a time
+budget, and where an interruption falls, which is one more place to look for the best weights.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Trainer:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if fresh:
             if plan.start is None:
+                tell({"event": "preparing"})
                 self.model.start(self._start_batch, self._generator(0))
             else:
                 codes = math.prod(side // self.model.stride for side in self._start_batch(0).shape[2:])

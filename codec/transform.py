@@ -85,13 +85,19 @@ def synthesise(
 
 @torch.inference_mode()
 def analyse_signal(
-    signal: np.ndarray, codec: Codec, *, longest: int = SEGMENT, progress: Progress | None = None
+    signal: np.ndarray,
+    codec: Codec,
+    *,
+    scale: float = 1.0,
+    longest: int = SEGMENT,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Codes of one channel of a sound, block by block.
 
     Args:
-        signal: float32 [N], at the codec's rate and loudness.
+        signal: float32 [N], at the codec's rate.
         codec: the model.
+        scale: what brings the signal to the codec's loudness.
         longest: codes in a block at most.
         progress: called with blocks done and blocks in all.
 
@@ -102,7 +108,7 @@ def analyse_signal(
     codes = np.empty(-(-len(signal) // stride), np.int32)
     cut = tiling.spans(len(codes), codec.halo, longest)
     for number, span in enumerate(cut):
-        window = signal[tiling.scaled((span.outer,), stride)]
+        window = signal[tiling.scaled((span.outer,), stride)] * np.float32(scale)
         window = np.pad(window, (0, -len(window) % stride))
         found = codec.analyse(torch.from_numpy(window)[None, None].to(codec.device))
         codes[span.inner] = found[0].cpu().numpy()[span.within]

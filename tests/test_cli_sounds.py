@@ -112,7 +112,7 @@ def test_options(small_sound: str, small: str) -> None:
         (["-m", small_sound, "--bitrate", "0.1"], 1, "smallest is "),
         (["-m", small_sound, "--bpp", "1"], 2, "bpp means nothing for sounds"),
         (["-m", small_sound, "--psnr", "30"], 2, "psnr means nothing for sounds"),
-        (["-m", small], 2, "small is for pictures, this is of sounds"),
+        (["-m", small], 2, "small is for pictures, not for sounds"),
     ):
         result = invoke("encode", "song.wav", "-f", *options)
         assert (result.exit_code, message in result.stderr) == (code, True), result.stderr
@@ -179,7 +179,7 @@ def test_both_media_in_one_call(small: str, small_sound: str) -> None:
     Path("in/notes.txt").write_text("notes")
     result = invoke("encode", "in", "-r", "-o", "packed/", "-m", small_sound)
     assert result.exit_code == 1
-    assert "in/photo.png: small-sound is for sounds, this is of pictures\n  hint: another -m" in result.stderr
+    assert "in/photo.png: small-sound is for sounds, not for pictures\n  hint: another -m" in result.stderr
     assert "in/notes.txt: skipped, not an image or sound" in result.stderr
     done("encode", "in/photo.png", "-m", small, "-o", "packed/")
     result = invoke("decode", "packed", "-r", "-o", "out/", "-m", small_sound)

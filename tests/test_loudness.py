@@ -110,3 +110,18 @@ def test_mean_and_half_the_difference_are_left_and_right_again() -> None:
     assert np.abs(again - signal).max() < 1e-7
     one = unmixed(np.stack((middle, 0 * middle)))
     assert np.array_equal(one, np.stack((middle, middle)))
+
+
+def test_a_click_is_not_the_loudness_of_a_talk() -> None:
+    talk = noise(0.001, 40 * WINDOW)
+    clicked = talk.copy()
+    clicked[100:103] = 0.9
+    assert abs(gain_of(clicked) - gain_of(talk)) <= 1
+
+
+def test_a_guest_in_one_channel_is_not_lost() -> None:
+    long = noise(0.05, 200 * WINDOW)
+    stereo = np.stack((long, long))
+    assert is_shared(stereo)
+    stereo[0, -2 * WINDOW :] += np.resize(noise(0.003, seed=1), 2 * WINDOW)
+    assert not is_shared(stereo), "24 dB softer, for a moment"

@@ -257,7 +257,7 @@ def test_arrays() -> None:
         (np.zeros(5), 7_999, "7,999 samples a second"),
         (np.zeros(5), 192_001, "192,001 samples a second"),
         (np.zeros(5), 0, "0 samples a second"),
-        (np.zeros(5), 44_100.5, "44100.5 samples a second"),
+        (np.zeros(5), 44_100.5, "rate is 44100.5"),
     ],
 )
 def test_arrays_that_are_no_sound(samples: np.ndarray, rate: Any, message: str) -> None:

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from conftest import draw, sing
 from PIL import Image
-from vqcodec import datasets
+from vqcodec import datasets, loudness
 from vqcodec.datasets import Entry, Sounds
 from vqcodec.errors import TrainingError
 
@@ -129,7 +129,7 @@ def test_files_that_are_no_sounds_are_skipped_and_listed(tmp_path: Path) -> None
     assert sounds.names == [str(folder / "a.wav"), *[str(folder / "b.flac")] * 2, "i.tar:ok.wav"]
     assert [len(array) for array in sounds.arrays] == [8000, 4000, 4000, 3200]
     assert all(array.dtype == np.float32 and array.base is None for array in sounds.arrays)
-    assert np.array_equal(sounds.arrays[0], sing(0.5)[:, 0])
+    assert np.array_equal(sounds.arrays[0], inside(sing(0.5)[:, 0]))
     told = dict(line.removeprefix(f"{folder}/").split(": ", 1) for line in sounds.skipped)
     assert set(told) == {"c.wav", "d.txt", "e.wav", "f.wav", "g.png", "h.wav", "i.tar", "i.tar:bad.wav"}
     assert told["c.wav"].startswith("truncated: ")
@@ -169,13 +169,32 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
         datasets.load([Entry(None, str(tmp_path / "gone.wav"))], "audio")
 
 
+def inside(channel: np.ndarray) -> np.ndarray:
+    """As loud as encoders have it inside."""
+    return channel * np.float32(1 / loudness.factor_of(loudness.gain_of(channel)))
+
+
+def test_training_sees_the_loudness_that_is_coded(tmp_path: Path) -> None:
+    """A folder and a copy of it 30 dB softer give the same batches; what is silent teaches nothing."""
+    for folder, level in (("loud", 1.0), ("soft", 10**-1.5)):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            content = wav(sing(0.6, seed=number) * level, subtype="FLOAT")
+            (tmp_path / folder / f"{number}.wav").write_bytes(content)
+        (tmp_path / folder / "silence.wav").write_bytes(wav(np.zeros((8000, 1), np.float32)))
+    loud, soft = (datasets.load(datasets.entries([tmp_path / name]), "audio") for name in ("loud", "soft"))
+    assert len(loud) == len(soft) == 3
+    first, second = (sounds.batch(5, seed=0, size=8, crop=0.3) for sounds in (loud, soft))
+    assert torch.allclose(first, second, rtol=1e-4, atol=1e-6)
+
+
 def test_long_sounds_are_kept_from_their_beginning(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.wav").write_bytes(wav(sing(3)))
     files = datasets.entries([tmp_path])
     sounds = datasets.load(files, "audio", memory=2 * 4 * 20_000)
     assert [len(array) for array in sounds.arrays] == [20_000, 20_000]
-    assert np.array_equal(sounds.arrays[0], sing(3)[:20_000, 0])
+    assert np.array_equal(sounds.arrays[0], inside(sing(3)[:, 0])[:20_000])
     # A second of each is little enough.
     assert [len(array) for array in datasets.load(files, "audio", memory=1).arrays] == [16_000] * 2
 

@@ -540,7 +540,8 @@ def test_a_first_try_writes_nothing(photos: Path, tmp_path: Path, monkeypatch: p
     events: list[dict[str, Any]] = []
     run = go([photos], None, dry_run=True, report=events.append)
     assert list(tmp_path.iterdir()) == []
-    (event,) = events
+    preparing, event = events
+    assert preparing == {"event": "preparing"}
     assert event["event"] == "dry-run"
     assert event["seconds_per_step"] > 0
     assert event["peak_bytes"] > 50e6

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import media
 from ..errors import MediaError, MediaWarning, TrainingError
+from ..loudness import factor_of, gain_of
 from .files import MEMORY, Entry, random_stream
 
 LOUDER_DB = 6.0
@@ -23,7 +24,7 @@ class Sounds:
     """Decoded sounds, held in memory, one channel each.
 
     Attributes:
-        arrays: float32 [N] each, at `rate`.
+        arrays: float32 [N] each, at `rate` and the loudness that encoders bring channels to; no silent ones.
         names: of the file that each came from.
         skipped: "name: why" of every file that could not be read.
         rate: samples a second.
@@ -75,7 +76,7 @@ def load(
     skipped: list[str] | None = None,
     rate: int = 16_000,
 ) -> Sounds:
-    """Decode the sounds among the files, every channel a sound of its own.
+    """Decode the sounds among the files, every channel a sound of its own, as loud as codecs have it inside.
 
     Args:
         files: what to read; files that are no sounds, and broken ones, are listed in `skipped`.
@@ -94,8 +95,10 @@ def load(
     skipped = [] if skipped is None else skipped
     allowance = max(memory // max(len(files), 1) // 4, rate)
     for name, signal in _decoded(files, rate, skipped):
-        sounds += [channel[: allowance // len(signal)].copy() for channel in signal]
-        names += [name] * len(signal)
+        for channel in signal[:, : allowance // len(signal)]:
+            if gain := gain_of(channel):
+                sounds.append(channel * np.float32(1 / factor_of(gain)))
+                names.append(name)
     if not sounds:
         why = f": {skipped[0]}" if skipped else ""
         raise TrainingError(

@@ -6,7 +6,7 @@ from typing import Any
 from .image import IMAGE_FORMATS, Image, pack_alpha, unpack_alpha, write_image
 from .opening import opened
 from .reading import MAX_PIXELS, read_image
-from .sound import Audio, read_audio, write_audio
+from .sound import HIGHEST_RATE, LOWEST_RATE, Audio, read_audio, write_audio
 from .sound_files import AUDIO_FORMATS, sound_format
 from .tags import pack_tags, unpack_tags
 
@@ -15,7 +15,9 @@ MAX_SECONDS = 43_200.0
 
 __all__ = [
     "AUDIO_FORMATS",
+    "HIGHEST_RATE",
     "IMAGE_FORMATS",
+    "LOWEST_RATE",
     "MAX_PIXELS",
     "MAX_SECONDS",
     "Audio",

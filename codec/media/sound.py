@@ -111,12 +111,12 @@ class Audio:
         Raises:
             MediaError: another type, no samples, samples that are not numbers, another rate.
         """
+        samples = np.asarray(samples)
+        if not isinstance(rate, int | np.integer):
+            raise MediaError(f"rate is {rate!r}", "give a whole number of samples a second")
         array = samples[:, None] if samples.ndim == 1 else samples
         if array.ndim != 2 or not (array.dtype == np.int16 or np.issubdtype(array.dtype, np.floating)):
             raise MediaError(f"array is {samples.dtype} {list(samples.shape)}", "give float32 [N] or [N, C]")
-        if rate != int(rate):
-            raise MediaError(f"{rate} samples a second", "a whole number")
-        rate = int(rate)
         _check(rate, array.shape[1], len(array))
         scale = np.float32(1 / 32768 if array.dtype == np.int16 else 1)
 

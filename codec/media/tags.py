@@ -17,7 +17,13 @@ def clean(text: str) -> str:
     return "".join(filter(_is_plain, text)).strip()
 
 
+TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that make a terminal write the other way round."""
+
+
 def _is_plain(character: str) -> bool:
+    if character in TURNING:
+        return False
     return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs")
 
 

@@ -30,6 +30,9 @@ RANGES = {module.Config: method.RANGES | module.RANGES for module in (image, aud
 TRAINING_ONLY = method.TRAINING_ONLY | audio.TRAINING_ONLY
 """Settings that do not change what the weights mean."""
 
+WHAT_IS_TRAINED = audio.WHAT_IS_TRAINED
+"""Those of them that say which networks have an optimiser, so that a run cannot change them on its way."""
+
 
 def build(config: Any) -> VQVAE:
     """A model with fresh weights for these settings."""

@@ -75,6 +75,9 @@ class Config:
 TRAINING_ONLY = {"unquantised", "mel", "convergence", "complex", "adversarial", "matching", "frozen"}
 """Settings that do not change what the weights mean."""
 
+WHAT_IS_TRAINED = {"unquantised", "adversarial", "frozen"}
+"""Those of them that say which networks are trained, and how they start."""
+
 RANGES: dict[str, tuple[float, float]] = {
     "encoder_width": (4, 1 << 14),
     "encoder_blocks": (0, 12),
