@@ -103,15 +103,6 @@ def blocks(height: int, width: int, halo: int, area: int = AREA) -> list[Block]:
     return [Block(row, column) for row in rows for column in columns]
 
 
-def regions(height: int, width: int, side: int) -> list[tuple[slice, slice]]:
-    """Squares of `side` codes that cover a grid, smaller at its end, in raster order."""
-    return [
-        (slice(top, min(top + side, height)), slice(left, min(left + side, width)))
-        for top in range(0, height, side)
-        for left in range(0, width, side)
-    ]
-
-
 def extend(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Repeat the last row and column of [H, W, C] until it is at least as high and wide as this."""
     below, right = max(height - pixels.shape[0], 0), max(width - pixels.shape[1], 0)

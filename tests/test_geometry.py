@@ -11,7 +11,7 @@ from vqcodec import container, geometry, header
 from vqcodec.binary import Cursor
 from vqcodec.container import Bitstream, Chunk
 from vqcodec.errors import DamagedError, LimitError, VersionError
-from vqcodec.geometry import SEGMENT, SOUND_RATE, Geometry, Timeline
+from vqcodec.geometry import REGION, SEGMENT, SOUND_RATE, Geometry, Timeline
 
 MODERATE = settings(derandomize=True, deadline=None, database=None)
 FINGERPRINT = bytes(range(8))
@@ -203,3 +203,15 @@ def test_the_box_of_tags_is_optional_to_others() -> None:
     data = container.pack(stream)
     assert container.parse(data) == stream
     assert container.read_info(data).box_bytes == {"exif": 4, "tags": 14}
+
+
+@given(st.integers(1, 400), st.integers(1, 400))
+@settings(max_examples=30, deadline=None)
+def test_regions_of_a_picture_cover_the_grid_once(height: int, width: int) -> None:
+    size = Geometry(width, height, stride=1)
+    seen = np.zeros((height, width), np.uint8)
+    places = list(size.places)
+    for place in places:
+        seen[place] += 1
+        assert max(seen[place].shape) <= REGION
+    assert (seen == 1).all() and len(places) == size.chunk_count

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_hostile import FOLDER, hostile
 from PIL import ImageCms, ImageOps
-from vqcodec import chunks, container, header, media, pipeline, streams, tiling, transform, weights
-from vqcodec.container import RAW, REGION, STATIC, Bitstream, Chunk, Geometry
+from vqcodec import chunks, container, header, media, pipeline, streams, transform, weights
+from vqcodec.container import RAW, STATIC, Bitstream, Chunk, Geometry
 from vqcodec.errors import (
     BitstreamError,
     DamagedError,
@@ -228,7 +228,7 @@ def test_payload_is_what_the_tables_promise(large: pipeline.Encoded, codec: VQVA
     assert large.estimate_bits == pytest.approx(
         sum(
             base.cost_bits(codec.prior, [np.ascontiguousarray(large.codes[place])])
-            for place in tiling.regions(*large.codes.shape, REGION)
+            for place in large.geometry.places
         )
     )
 
@@ -513,7 +513,7 @@ def test_salvage_restores_every_other_region(
         stream = container.parse(bytes(damaged), salvage=True)
     codes = chunks.read(stream, codec)
     intact = np.ones(codes.shape, bool)
-    place = tiling.regions(*codes.shape, REGION)[broken]
+    place = list(Geometry(codes.shape[1], codes.shape[0], stride=1).places)[broken]
     intact[place] = False
     assert np.array_equal(codes[intact], large.codes[intact])
     assert len(np.unique(codes[place])) == 1

@@ -18,16 +18,6 @@ def test_blocks_cover_the_grid_once_inside_their_halo(height: int, width: int, h
     assert (seen == 1).all()
 
 
-@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 128))
-@settings(max_examples=50, deadline=None)
-def test_regions_cover_the_grid_once(height: int, width: int, side: int) -> None:
-    seen = np.zeros((height, width), np.uint8)
-    for place in tiling.regions(height, width, side):
-        seen[place] += 1
-        assert max(seen[place].shape) <= side
-    assert (seen == 1).all()
-
-
 def test_padding_repeats_the_edge() -> None:
     pixels = np.arange(5 * 3 * 1, dtype=np.uint8).reshape(5, 3, 1)
     padded = tiling.pad_to_multiple(pixels, 4)
