@@ -31,7 +31,7 @@ FADE = 80
 """Samples over which a segment fades into the next: 5 ms."""
 
 TEMPERATURE = 1.0
-"""Logits are divided by this. Under 1, improbable samples are rarer, but so is all noise that belongs there: on
+"""Logits are divided by this. Under 1, improbable samples are rarer, but so is noise that belongs there: on
 validation sounds the log-mel distance was 0.49 at 1, 0.52 at 0.8 and 0.88 at 0.6.
 """
 
