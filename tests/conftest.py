@@ -8,7 +8,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import soundfile
+import torch
 from vqcodec import training
+
+torch.set_num_threads(1)
+"""Such small networks gain nothing by more, and wait for minutes where another program has the other core."""
 
 
 def draw(width: int, height: int, seed: int = 0) -> np.ndarray:
