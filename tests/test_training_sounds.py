@@ -149,3 +149,13 @@ def test_pictures_are_no_sounds(talks: Path, photos: Path, tmp_path: Path) -> No
     with pytest.raises(TrainingError, match="no readable pictures"):
         training.train([talks], model="vqvae-image", output=tmp_path / "run", steps=1)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_trains_the_same_networks(talks: Path, tmp_path: Path) -> None:
+    """Other networks would need other optimisers than the checkpoint has; the checkpoint is not at fault."""
+    run = go([talks], tmp_path / "run", steps=1)
+    for setting in ({"frozen": "true"}, {"adversarial": "1"}):
+        with pytest.raises(UsageError, match=f"cannot change {next(iter(setting))}") as caught:
+            training.train(resume=run.folder, steps=2, overrides=setting)
+        assert "--from" in caught.value.hint
+    training.train(resume=run.folder, steps=2, overrides={"mel": "10"})
