@@ -18,6 +18,7 @@ Examples:
   vqcodec evaluate talks/ --against opus,opus:12 --plot rates.png
   vqcodec evaluate photo.png -m vqvae-image -m runs/mine/best.safetensors
 """
+CODES = {"bits_per_code": "bits/code", "saving": "saving", "gap": "gap"}
 PICTURES = {
     "file": "file",
     "codec": "codec",
@@ -28,6 +29,7 @@ PICTURES = {
     "ms_ssim": "MS-SSIM",
     "encode_seconds": "encode s",
     "decode_seconds": "decode s",
+    **CODES,
     "estimate_bpp": "estimate",
 }
 PICTURE_MEANS = {
@@ -41,6 +43,7 @@ PICTURE_MEANS = {
     "ms_ssim": "MS-SSIM",
     "encode_mps": "encode MP/s",
     "decode_mps": "decode MP/s",
+    **CODES,
     "estimate_bpp": "estimate",
 }
 LISTENERS = {"pesq_wb": "PESQ", "stoi": "STOI", "estoi": "ESTOI", "visqol": "ViSQOL"}
@@ -55,6 +58,7 @@ SOUNDS = {
     **LISTENERS,
     "encode_seconds": "encode s",
     "decode_seconds": "decode s",
+    **CODES,
     "estimate_kbps": "estimate",
 }
 SOUND_MEANS = {
@@ -68,9 +72,10 @@ SOUND_MEANS = {
     **LISTENERS,
     "encode_x": "encode x",
     "decode_x": "decode x",
+    **CODES,
     "estimate_kbps": "estimate",
 }
-OPTIONAL = {"same_bytes_as", *LISTENERS}
+OPTIONAL = {"same_bytes_as", *LISTENERS, *CODES}
 """Columns that are left out where no row has anything in them."""
 
 

@@ -18,7 +18,7 @@ Examples:
   vqcodec info --check *.vqc                   damage? exit code 1
   vqcodec info --json photo.vqc | jq .bpp
 """
-PRIORS = {container.RAW: "raw", container.STATIC: "static"}
+PRIORS = {container.RAW: "raw", container.STATIC: "static", container.LEARNED: "learned"}
 
 
 def info(
@@ -70,7 +70,8 @@ def describe(header: container.Info) -> Fields:
         geometry["gains"] = geometry["gains"].hex()
     fields |= geometry | extent(header.geometry)
     fields["settings"] = header.settings.hex()
-    fields["priors"] = {PRIORS.get(number, str(number)): count for number, count in header.priors.items()}
+    for name in ("priors", "bits_per_code"):
+        fields[name] = {PRIORS.get(key, str(key)): value for key, value in fields[name].items()}
     fields |= {
         name: round(rate, 4) for name in ("bpp", "kbps") if (rate := getattr(header, name)) is not None
     }
@@ -96,8 +97,9 @@ def _print(console: Console, record: Fields) -> None:
     parts += [f"{name} {size_text(count)}" for name, count in record["box_bytes"].items()]
     parts.append(f"codes {size_text(record['code_bytes'])}")
     what, rate, chunks = _sound(record) if record["kind"] == "audio" else _picture(record)
+    several = len(record["priors"]) > 1
     priors = ", ".join(
-        name if len(record["priors"]) == 1 else f"{name} ({count})"
+        f"{name}{f' ({count})' if several else ''} {record['bits_per_code'][name]:.2f} bits per code"
         for name, count in record["priors"].items()
     )
     lines = [

@@ -23,6 +23,8 @@ from .info import EXAMPLES as INFO_EXAMPLES
 from .info import info
 from .models import EXAMPLES as MODELS_EXAMPLES
 from .models import models
+from .sample import EXAMPLES as SAMPLE_EXAMPLES
+from .sample import sample
 from .train import EXAMPLES as TRAIN_EXAMPLES
 from .train import train
 
@@ -38,9 +40,10 @@ vqcodec {version}  neural image and audio codec
   vqcodec info photo.vqc
   vqcodec models
   vqcodec evaluate kodak/
+  vqcodec sample -m vqvae-image -o samples.png
   vqcodec train photos/ -m vqvae-image
 
-Commands: encode  decode  info  models  evaluate  train
+Commands: encode  decode  info  models  evaluate  sample  train
 Try 'vqcodec COMMAND -h'."""
 
 
@@ -108,6 +111,7 @@ app.command(epilog=DECODE_EXAMPLES)(decode)
 app.command(epilog=INFO_EXAMPLES)(info)
 app.command(epilog=MODELS_EXAMPLES)(models)
 app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
+app.command(epilog=SAMPLE_EXAMPLES)(sample)
 app.command(epilog=TRAIN_EXAMPLES)(train)
 
 

@@ -69,7 +69,9 @@ def models(
 
 def table_row(card: dict[str, Any], size: int | None) -> dict[str, Any]:
     """The line of one model, with what was measured on its validation files."""
-    measured = card.get("measured", {}).get("validation", {})
+    # What a learned prior was measured with is what the files take now.
+    both = (part.get("measured", {}).get("validation", {}) for part in (card, card.get("learned", {})))
+    measured = {name: figure for part in both for name, figure in part.items()}
     quality = measured.get("quality")
     return {
         **card,

@@ -1,6 +1,7 @@
 """`vqcodec train`: a codec of one's own."""
 
 import shlex
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +18,17 @@ Examples:
   vqcodec train talks/ -m vqvae-audio --time-budget 1h
   vqcodec train photos/ more.tar -m vqvae-image -o runs/mine --set codes=1024
   vqcodec train photos/ -m vqvae-image --from vqvae-image --lr 1e-4
+  vqcodec train photos/ --stage prior --from runs/mine/best.safetensors
   vqcodec train --resume runs/mine
 """
+
+
+class Stage(StrEnum):
+    """What is trained."""
+
+    all = "all"
+    codec = "codec"
+    prior = "prior"
 
 
 def train(
@@ -39,6 +49,14 @@ def train(
         str | None,
         typer.Option("--from", metavar="NAME|FILE", help="Start from these weights.  [default: new ones]"),
     ] = None,
+    stage: Annotated[
+        Stage,
+        typer.Option(
+            "--stage",
+            metavar="all|codec|prior",
+            help="The networks, the learned prior of the codec in --from, or one after the other.",
+        ),
+    ] = Stage.all,
     time_budget: Annotated[
         float | None,
         typer.Option(
@@ -113,7 +131,7 @@ def train(
     is the best model so far. Ctrl-C finishes the step, saves, and says how to resume.
     """
     with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
-        _check(data, model, config, resume, start, output)
+        _check(data, model, config, resume, start, output, stage)
         for path in data or []:
             if not Path(path).exists():
                 raise UsageError(
@@ -130,6 +148,7 @@ def train(
                 run = training.train(
                     data or [],
                     model=model,
+                    stage=stage.value,
                     start=start,
                     time_budget=time_budget,
                     output=output,
@@ -175,7 +194,8 @@ class Reporter:
         self.console.record(type="event", **event)
         kind = event.get("event")
         if kind == "start":
-            self.folder, self.started = str(event.get("folder", self.folder)), True
+            # The second stage has a folder in that of the run, which is the one to resume.
+            self.folder, self.started = self.folder or str(event["folder"]), True
         if self.console.json:
             return
         if kind == "step" and self.console.progress:
@@ -211,7 +231,7 @@ def line(event: dict[str, Any]) -> str:
 
 def short(event: dict[str, Any]) -> str:
     """What of a step fits beside the bar."""
-    wanted = ("loss", "psnr_db", "log_mel", "codes_used")
+    wanted = ("loss", "bits", "psnr_db", "log_mel", "codes_used")
     return line({"event": "step"} | {key: event[key] for key in ("step", *wanted) if key in event})
 
 
@@ -222,6 +242,7 @@ def _check(
     resume: str | None,
     start: str | None,
     output: str | None,
+    stage: Stage,
 ) -> None:
     """Refuse what contradicts itself.
 
@@ -229,14 +250,20 @@ def _check(
         UsageError: it does.
     """
     if resume is not None:
-        given = {"FOLDER": data, "-m": model, "--config": config, "--from": start, "-o": output}
+        given: dict[str, object] = {"FOLDER": data, "-m": model, "--config": config, "--from": start}
+        given |= {"-o": output, "--stage": stage is not Stage.all}
         wrong = [name for name, value in given.items() if value]
         if wrong:
             raise UsageError(
                 f"--resume continues a run as it was, without {', '.join(wrong)}", "leave it out"
             )
         return
-    if model is None and config is None:
+    if stage is Stage.prior:
+        if start is None or model is not None or config is not None:
+            raise UsageError(
+                "a prior belongs to a codec", "--stage prior --from NAME, without -m and --config"
+            )
+    elif model is None and config is None:
         from vqcodec.models import MODELS
 
         raise UsageError("no model named", f"-m {' | '.join(MODELS)}, or --resume DIR")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .evaluation import evaluate
     from .media import Audio, Image
     from .pipeline import decode, encode, info
+    from .sampling import sample
     from .training import train
     from .weights import shipped
 
@@ -33,6 +34,7 @@ _HOMES = {
     "encode": ("pipeline", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "info": ("pipeline", "info"),
+    "sample": ("sampling", "sample"),
     "shipped": ("weights", "shipped"),
     "train": ("training", "train"),
 }
@@ -47,6 +49,7 @@ __all__ = [
     "encode",
     "evaluate",
     "info",
+    "sample",
     "shipped",
     "train",
 ]

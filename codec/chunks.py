@@ -4,29 +4,50 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from . import rangecoder
-from .container import RAW, STATIC, Bitstream, Chunk
+from .container import LEARNED, RAW, STATIC, Bitstream, Chunk
 from .errors import DamagedError, DamageWarning, ModelError
 from .geometry import AnyGeometry, Place
 from .models.base import Codec
 from .priors import base
 
 
-def write(codes: np.ndarray, codec: Codec, geometry: AnyGeometry) -> list[Chunk | None]:
-    """Each region of codes, int32 of the geometry's grid, by static tables or packed: the smaller wins."""
-    parts, bits = _split(codes, geometry), _bits(codec)
-    if codec.prior is None:
-        return [Chunk(RAW, rangecoder.pack_raw(part, bits)) for part in parts]
-    return [
-        Chunk(STATIC, payload)
-        if 8 * len(payload) < bits * part.size
-        else Chunk(RAW, rangecoder.pack_raw(part, bits))
-        for part, payload in zip(parts, base.compress(codec.prior, parts), strict=True)
-    ]
+@dataclass(frozen=True)
+class Written:
+    """The chunks of some codes.
+
+    Attributes:
+        chunks: one for each place of the geometry.
+        bits: that they ought to take by the priors that they are coded by.
+    """
+
+    chunks: list[Chunk | None]
+    bits: float
+
+
+def write(codes: np.ndarray, codec: Codec, geometry: AnyGeometry, *, fast: bool = False) -> Written:
+    """Each region of codes by the learned prior, by static tables, or packed: the smallest wins.
+
+    Args:
+        codes: int32 of the geometry's grid.
+        codec: the model whose priors code them.
+        geometry: of the picture or sound.
+        fast: do without the learned prior.
+    """
+    parts, width = _split(codes, geometry), _bits(codec)
+    ways = [[(Chunk(RAW, rangecoder.pack_raw(part, width)), float(width * part.size)) for part in parts]]
+    for key, prior in _priors(codec).items():
+        if key != LEARNED or not fast:
+            mark, coded = _mark(key, codec), base.coded(prior, parts)
+            ways.append([(Chunk(key, mark + one.payload), one.bits) for one in coded])
+    # Of equals the first, which is the quickest to decode.
+    chosen = [min(choices, key=lambda way: len(way[0].payload)) for choices in zip(*ways, strict=True)]
+    return Written([chunk for chunk, _ in chosen], sum(bits for _, bits in chosen))
 
 
 def read(
@@ -47,7 +68,7 @@ def read(
     places = list(stream.geometry.places)
     codes = np.zeros(stream.geometry.grid, np.int32)
     lost = [] if lost is None else lost
-    priors = {} if codec.prior is None else {STATIC: codec.prior}
+    priors = _priors(codec)
     by_prior: dict[int, list[int]] = {}
     for number, chunk in enumerate(stream.chunks):
         if chunk is None:
@@ -56,9 +77,16 @@ def read(
         if chunk.prior != RAW and chunk.prior not in priors:
             message = f"chunk {number + 1} is coded by a prior that {stream.model} does not have"
             raise ModelError(message, "upgrade")
+        mark = _mark(chunk.prior, codec)
+        if not chunk.payload.startswith(mark):
+            needs = chunk.payload[: len(mark)].hex()
+            raise ModelError(
+                f"chunk {number + 1} needs the prior {needs} of {stream.model}, not {mark.hex()}", "-m FILE"
+            )
         by_prior.setdefault(chunk.prior, []).append(number)
     for key, numbers in sorted(by_prior.items()):
-        payloads = [chunk.payload for n in numbers if (chunk := stream.chunks[n]) is not None]
+        skip = len(_mark(key, codec))
+        payloads = [chunk.payload[skip:] for n in numbers if (chunk := stream.chunks[n]) is not None]
         shapes = [codes[places[n]].shape for n in numbers]
         found = _regions(priors.get(key), payloads, shapes, codec)
         for number, region in zip(numbers, found, strict=True):
@@ -75,9 +103,15 @@ def read(
     return codes
 
 
-def ideal_bits(codes: np.ndarray, codec: Codec, geometry: AnyGeometry) -> float | None:
-    """Bits that the chunks of these codes ought to take by the model's prior; None without one."""
-    return None if codec.prior is None else base.cost_bits(codec.prior, _split(codes, geometry))
+def _priors(codec: Codec) -> dict[int, base.Prior]:
+    """Number in a chunk -> prior of the model."""
+    both = {STATIC: codec.prior, LEARNED: codec.learned}
+    return {key: prior for key, prior in both.items() if prior is not None}
+
+
+def _mark(key: int, codec: Codec) -> bytes:
+    """What a payload begins with: a learned prior's fingerprint, since a model may be given a new one."""
+    return codec.learned.mark if key == LEARNED and codec.learned is not None else b""
 
 
 def _split(codes: np.ndarray, geometry: AnyGeometry) -> list[np.ndarray]:
@@ -88,23 +122,18 @@ def _split(codes: np.ndarray, geometry: AnyGeometry) -> list[np.ndarray]:
 def _regions(
     prior: base.Prior | None, payloads: list[bytes], shapes: list[tuple[int, ...]], codec: Codec
 ) -> list[np.ndarray | None]:
-    """Decode payloads, without prior packed ones, at once if all are sound; None for each that is not."""
+    """Decode payloads, without prior packed ones; None for each that no encoder writes."""
+    if prior is not None:
+        return [*base.salvaged(prior, payloads, shapes)]
+    return [_unpacked(data, shape, codec) for data, shape in zip(payloads, shapes, strict=True)]
+
+
+def _unpacked(payload: bytes, shape: tuple[int, ...], codec: Codec) -> np.ndarray | None:
     try:
-        if prior is None:
-            return [_unpacked(data, shape, codec) for data, shape in zip(payloads, shapes, strict=True)]
-        return [*base.decompress(prior, payloads, shapes)]
+        codes = rangecoder.unpack_raw(payload, math.prod(shape), _bits(codec))
     except DamagedError:
-        if len(payloads) == 1:
-            return [None]
-        pairs = zip(payloads, shapes, strict=True)
-        return [_regions(prior, [data], [shape], codec)[0] for data, shape in pairs]
-
-
-def _unpacked(payload: bytes, shape: tuple[int, ...], codec: Codec) -> np.ndarray:
-    codes = rangecoder.unpack_raw(payload, math.prod(shape), _bits(codec))
-    if codes.max() >= codec.config.codes:
-        raise DamagedError(f"a code beyond the {codec.config.codes} there are")
-    return codes.reshape(shape)
+        return None
+    return codes.reshape(shape) if codes.max() < codec.config.codes else None
 
 
 def _bits(codec: Codec) -> int:

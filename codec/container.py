@@ -6,6 +6,7 @@ library, so that `info` answers at once.
 
 from __future__ import annotations
 
+import math
 import warnings
 import zlib
 from collections import Counter
@@ -18,6 +19,7 @@ from .geometry import REGION, SEGMENT, AnyGeometry, Geometry, Timeline
 from .header import BOXES, MAGIC, MAX_HEADER, VERSION, BoxEntry, ChunkEntry, Header, read_header, write_header
 
 __all__ = [
+    "LEARNED",
     "MAGIC",
     "RAW",
     "REGION",
@@ -35,8 +37,8 @@ __all__ = [
     "read_info",
 ]
 
-RAW, STATIC = 0, 1
-"""Priors a chunk may name: plain packed codes, static tables in context."""
+RAW, STATIC, LEARNED = 0, 1, 2
+"""Priors a chunk may name: plain packed codes, static tables in context, a network."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Chunk:
     """The codes of one region.
 
     Attributes:
-        prior: 0 to 255, what the payload is coded by: RAW, STATIC; others are reserved.
+        prior: 0 to 255, what the payload is coded by: RAW, STATIC, LEARNED; others are reserved.
         payload: the coded bytes.
     """
 
@@ -92,6 +94,7 @@ class Info:
         box_bytes: name -> bytes in the file; a box of unknown type has its number for a name.
         code_bytes: bytes of all chunks.
         priors: number of the prior -> how many chunks it codes.
+        bits_per_code: number of the prior -> bits that its chunks take per code.
         total_bytes: the size of the file as the header has it.
         file_bytes: the size of the file as it is; smaller where it was cut.
     """
@@ -108,6 +111,7 @@ class Info:
     code_bytes: int
     chunks: int
     priors: dict[int, int]
+    bits_per_code: dict[int, float]
     total_bytes: int
     file_bytes: int
 
@@ -223,9 +227,19 @@ def read_info(source: bytes | BinaryIO) -> Info:
         code_bytes=sum(chunk.size for chunk in header.chunks),
         chunks=len(header.chunks),
         priors=dict(Counter(chunk.prior for chunk in header.chunks)),
+        bits_per_code=_bits_per_code(header),
         total_bytes=size + header.body_bytes,
         file_bytes=file_bytes,
     )
+
+
+def _bits_per_code(header: Header) -> dict[int, float]:
+    size: Counter[int] = Counter()
+    codes: Counter[int] = Counter()
+    for chunk, place in zip(header.chunks, header.geometry.places, strict=True):
+        size[chunk.prior] += chunk.size
+        codes[chunk.prior] += math.prod(part.stop - part.start for part in place if isinstance(part, slice))
+    return {prior: 8 * size[prior] / count for prior, count in codes.items()}
 
 
 def _read_body(

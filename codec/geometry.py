@@ -158,12 +158,12 @@ class Timeline:
     @property
     def places(self) -> Iterator[Place]:
         """Where the codes of each chunk are in the grid, in the order of the chunks: time goes first."""
-        channels, codes = self.grid
+        codes = self.grid[1]
+        audible = [channel for channel, gain in enumerate(self.gains) if gain]
         return (
             (channel, slice(start, min(start + SEGMENT, codes)))
-            for start in range(0, codes, SEGMENT)
-            for channel in range(channels)
-            if self.gains[channel]
+            for start in range(0, codes if audible else 0, SEGMENT)
+            for channel in audible
         )
 
     @property

@@ -123,7 +123,6 @@ def encode_file(
     progress: Progress | None = None,
 ) -> Encoded:
     """As `encode`, and with the bytes also the codes and what they were made from."""
-    del fast  # static tables are all there is so far
     goals = {"quality": quality, "bitrate": bitrate, "bpp": bpp, "psnr": psnr, "target size": target_size}
     if sum(goal is not None for goal in goals.values()) > 1:
         raise UsageError("quality, bitrate, bpp, psnr and target size exclude each other", "give one of them")
@@ -149,9 +148,9 @@ def encode_file(
         raise UsageError(f"{wrong[0]} means nothing for {MEDIA[medium]}", f"give {fitting}")
     encoded: Encoded
     if isinstance(original, media.Image):
-        encoded = encode_image(original, codec, effort=effort, progress=progress)
+        encoded = encode_image(original, codec, effort=effort, fast=fast, progress=progress)
     else:
-        encoded = encode_audio(original, codec, progress=progress)
+        encoded = encode_audio(original, codec, fast=fast, progress=progress)
     if bitrate is not None and encoded.kbps is not None and encoded.kbps > bitrate:
         raise TargetError(f"smallest is {encoded.kbps:.2f} kbit/s, target {bitrate:g}", "a larger target")
     if bpp is not None and encoded.bpp is not None and encoded.bpp > bpp:
@@ -205,12 +204,18 @@ def decode(
     if isinstance(geometry, Timeline) and not media.LOWEST_RATE <= geometry.rate <= media.HIGHEST_RATE:
         raise LimitError(f"header claims {geometry.claim}", "no encoder writes that rate")
     codec = _codec_for(stream, model, device)
-    if stream.settings:
-        raise VersionError(f"settings that {stream.model} does not have here", "upgrade")
     second = codec if decoder is None else _other_decoder(stream, codec, decoder, device)
     lost: list[Place] = []
     codes = chunks.read(stream, codec, salvage=salvage, lost=lost)
     return restored(stream, codes, lost, second, salvage, progress).without(strip)
+
+
+def open_stream(
+    data: bytes | str | os.PathLike[str], *, model: str | os.PathLike[str] | VQVAE | None, device: str
+) -> tuple[Bitstream, VQVAE]:
+    """A bitstream and the model that decodes it, as `decode` finds them, or a model in memory."""
+    stream = container.parse(_bytes_of(data))
+    return stream, _codec_for(stream, model, device)
 
 
 def info(data: bytes | str | os.PathLike[str] | IO[bytes]) -> container.Info:
@@ -226,7 +231,7 @@ def info(data: bytes | str | os.PathLike[str] | IO[bytes]) -> container.Info:
     return container.read_info(_bytes_of(data))
 
 
-def _codec_for(stream: Bitstream, model: str | os.PathLike[str] | None, device: str) -> VQVAE:
+def _codec_for(stream: Bitstream, model: str | os.PathLike[str] | VQVAE | None, device: str) -> VQVAE:
     """The model whose fingerprint the bitstream names.
 
     Raises:
@@ -235,7 +240,9 @@ def _codec_for(stream: Bitstream, model: str | os.PathLike[str] | None, device: 
     needs = f"needs model {stream.model} ({stream.fingerprint.hex()})"
     if model is None and not (weights.folder() / f"{stream.model}.safetensors").is_file():
         raise ModelError(needs, "-m FILE")
-    codec = weights.load(stream.model if model is None else model, device)
+    codec = model if isinstance(model, VQVAE) else weights.load(model or stream.model, device)
+    if stream.settings:
+        raise VersionError(f"settings that {stream.model} does not have here", "upgrade")
     if codec.card["fingerprint"] != stream.fingerprint.hex():
         raise ModelError(f"{needs}, not {codec.card['name']} ({codec.card['fingerprint']})", "-m FILE")
     if codec.medium != stream.kind:

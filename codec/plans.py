@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shlex
@@ -9,78 +10,31 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
+
+import torch
 
 from . import checkpoints, weights
 from .errors import UsageError
 from .files import atomically
-from .models import CLASSES, MODELS, RANGES, TRAINING_ONLY, WHAT_IS_TRAINED
-from .models.vqvae import image
+from .models import CLASSES, GROWABLE, MODELS, PRIORS, TRAINING_ONLY, WHAT_IS_TRAINED, PriorFit, build
+from .settings import (
+    PRIOR_SETTINGS,
+    SETTINGS,
+    Settings,
+    check,
+    from_json,
+    held_out_share,
+    medium_of,
+    overridden,
+    parse,
+)
 
-_MANY, _TINY = 1 << 31, 1e-12
-SETTINGS_RANGES: dict[str, tuple[float, float]] = {
-    "steps": (1, _MANY),
-    "time_budget": (_TINY, _MANY),
-    "batch": (1, _MANY),
-    "learning_rate": (_TINY, 1e38),
-    "warmup": (0, _MANY),
-    "seed": (0, _MANY - 1),
-    "average": (0, 1 - 1e-9),
-    "beta1": (0, 1 - 1e-9),
-    "beta2": (0, 1 - 1e-9),
-    "clip": (_TINY, 1e38),
-    "checkpoint_every": (1, _MANY),
-    "keep_checkpoints": (1, _MANY),
-}
-"""Setting -> the smallest and the largest value that a training can work with."""
-
-CROPS: dict[str, tuple[float, float]] = {"image": (4, 1 << 14), "audio": (0.1, 60)}
-"""Medium -> the smallest and the largest crop."""
-
+CODEC_SHARE = 2 / 3
+"""Of a time budget for a codec and its prior, the codec's part."""
 
 RUNS = Path("runs")
 """Where run folders go that the user does not name."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a model is trained.
-
-    Attributes:
-        steps: optimiser steps, where no time budget is given.
-        time_budget: seconds over which the schedule is laid, or None; what precedes the first step is not
-            counted.
-        batch: crops a step.
-        crop: their side in pixels, or their length in seconds.
-        learning_rate: peak of the cosine schedule.
-        warmup: steps over which it rises.
-        seed: of every random choice.
-        average: decay of the averaged weights, which are the ones kept.
-        beta1, beta2: decay of AdamW's moments.
-        clip: largest norm of the gradient.
-        validation: held-out share of the files, or a folder or tar file.
-        checkpoint_every: steps between validations, each followed by a checkpoint.
-        keep_checkpoints: how many stay on the disk.
-    """
-
-    steps: int = 20_000
-    time_budget: float | None = None
-    batch: int = 16
-    crop: float = 128
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    seed: int = 0
-    average: float = 0.999
-    beta1: float = 0.9
-    beta2: float = 0.999
-    clip: float = 1.0
-    validation: str = "0.05"
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 3
-
-
-SETTINGS = {"image": Settings(), "audio": Settings(crop=0.64, beta1=0.8, beta2=0.99)}
-"""Medium -> how its models are trained unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +50,7 @@ class Plan:
         settings: of the training.
         chain: commands that lead to these weights, those of the weights to begin with first.
         note: a line for the model card.
+        stage: "codec"; "prior", the learned prior of the codec in `start`; or "all", one and then the other.
     """
 
     name: str
@@ -106,6 +61,26 @@ class Plan:
     settings: Settings
     chain: list[str]
     note: str
+    stage: str = "codec"
+
+    def build(self) -> Any:
+        """What is trained, with fresh weights.
+
+        Raises:
+            UsageError: the weights of the codec whose prior it is are gone.
+        """
+        codec = None
+        if self.stage == "prior":
+            assert self.start is not None
+            codec = copy.deepcopy(weights.load(self.start, "cpu"))
+        torch.manual_seed(self.settings.seed)  # here: loading weights takes random numbers, but only once
+        return build(self.model) if codec is None else PriorFit(self.model, codec)
+
+    @property
+    def seconds(self) -> float | None:
+        """The time of this stage, or None: its steps are counted."""
+        budget = self.settings.time_budget
+        return budget * CODEC_SHARE if budget is not None and followed(self.stage, self.model) else budget
 
     @property
     def weights_name(self) -> str:
@@ -149,8 +124,9 @@ def new_plan(
     given: dict[str, Any],
     overrides: dict[str, str],
     note: str,
+    stage: str = "codec",
 ) -> Plan:
-    """The plan of a fresh run, from what `training.train` was given.
+    """The plan of a fresh run of a codec, from what `training.train` was given.
 
     Raises:
         UsageError: an unknown model or setting, no data, or a run folder that is not empty.
@@ -164,7 +140,7 @@ def new_plan(
     if not data:
         raise UsageError("no folder or tar file to train on", "vqcodec train FOLDER -m " + name)
     chain: list[str] = []
-    model = _from_json(saved.get("model", {}), MODELS[name])
+    model = from_json(saved.get("model", {}), MODELS[name])
     settable = {field.name for field in fields(model)}
     if start is not None:
         card = weights.read_card(weights.locate(start))
@@ -172,30 +148,77 @@ def new_plan(
         if card["method"] != CLASSES[type(model)].method:
             # How the other kind of model was trained says nothing about this one.
             kept = {key: value for key, value in kept.items() if key not in TRAINING_ONLY}
-        model = _from_json(kept, MODELS[name])
-        settable = TRAINING_ONLY | (settable - set(kept))
+        model = from_json(kept, MODELS[name])
+        growable = GROWABLE[type(model)]
+        settable = TRAINING_ONLY | growable | (settable - set(kept))
         chain = list(card["training"]["chain"])
-    medium = CLASSES[type(model)].medium
-    settings = replace(_from_json(saved.get("settings", {}), SETTINGS[medium]), **given)
-    for key, text in overrides.items():
-        if key in settable:
-            model = replace(model, **{key: _parse(type(model), key, text)})
-        elif key in {f.name for f in fields(Settings)}:
-            settings = replace(settings, **{key: _parse(Settings, key, text)})
-        else:
-            raise UsageError(
-                f"no setting '{key}'" + (" that --from leaves open" if start else ""), "see config.json"
-            )
-    _check(model, settings)
+    settings = replace(from_json(saved.get("settings", {}), SETTINGS[medium_of(model)]), **given)
+    model, settings = overridden(
+        model, settings, overrides, settable, " that --from leaves open" if start else ""
+    )
+    if start is not None:
+        for key in growable & overrides.keys():
+            if getattr(model, key) < kept[key]:
+                raise UsageError(f"{key} is {overrides[key]}, --from has {kept[key]}", "give as much or more")
+    command = _command(data, name, start, config, given, overrides, note, stage)
+    return _fresh(name, data, start, output, model, settings, [*chain, command], note, stage)
+
+
+def followed(stage: str, model: Any) -> bool:
+    """Whether a codec's training goes on to its prior: not where the codes are those of another codec."""
+    return stage == "all" and not getattr(model, "frozen", False)
+
+
+def prior_plan(
+    data: Sequence[str | Path],
+    start: str | Path,
+    output: str | Path | None,
+    given: dict[str, Any],
+    overrides: dict[str, str],
+    note: str,
+) -> Plan:
+    """The plan of a fresh run for the learned prior of the codec in `start`.
+
+    Raises:
+        UsageError: an unknown codec or setting, no data, or a run folder that is not empty.
+    """
+    if not data:
+        raise UsageError(
+            "no folder or tar file to train on", "vqcodec train FOLDER --stage prior --from NAME"
+        )
+    card = weights.read_card(weights.locate(start))
+    medium, before = card["medium"], card.get("learned", {})
+    if medium not in PRIORS:
+        raise UsageError(f"no priors for {medium}", f"for {', '.join(PRIORS)}")
+    model = from_json(before.get("config", {}), PRIORS[medium])
+    settings = replace(PRIOR_SETTINGS[medium], **given)
+    model, settings = overridden(model, settings, overrides, {f.name for f in fields(model)}, " of priors")
+    command = _command(data, None, start, None, given, overrides, note, "prior")
+    chain = [*before.get("training", {}).get("chain", []), command]
+    return _fresh(card["name"], data, start, output, model, settings, chain, note, "prior")
+
+
+def _fresh(
+    name: str,
+    data: Sequence[str | Path],
+    start: str | Path | None,
+    output: str | Path | None,
+    model: Any,
+    settings: Settings,
+    chain: list[str],
+    note: str,
+    stage: str,
+) -> Plan:
+    """The plan of these settings, once they are found to make sense."""
+    check(model, settings)
     if held_out_share(settings.validation) is None:
         settings = replace(settings, validation=str(Path(settings.validation).resolve()))
     folder = Path(output) if output is not None else _free_folder(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists", f"--resume {folder} continues it; -o names another")
-    chain.append(_command(data, name, start, config, given, overrides, note))
     paths = [str(Path(p).resolve()) for p in data]
     origin = None if start is None else str(weights.locate(start).resolve())
-    return Plan(name, folder, paths, origin, model, settings, chain, note)
+    return Plan(name, folder, paths, origin, model, settings, chain, note, stage)
 
 
 def claimed(plan: Plan, *, named: bool) -> Plan:
@@ -229,29 +252,32 @@ def resumed_plan(folder: Path, given: dict[str, Any], overrides: dict[str, str])
         given = {**given, "validation": str(Path(given["validation"]).resolve())}
     changed = {k: v for k, v in given.items() if saved["settings"].get(k) != v}
     fixed = set(changed) - {"time_budget", "steps", "checkpoint_every", "keep_checkpoints"}
-    fixed |= set(overrides) - (TRAINING_ONLY - WHAT_IS_TRAINED)
+    fixed |= set(overrides) - ((TRAINING_ONLY - WHAT_IS_TRAINED) & set(saved["model"]))
     if fixed:
         raise UsageError(f"--resume cannot change {', '.join(sorted(fixed))}", "start a new run with --from")
     if "steps" in changed and "time_budget" not in changed:
         changed["time_budget"] = None
-    default = MODELS[saved["name"]]
-    settings = replace(_from_json(saved["settings"], SETTINGS[CLASSES[type(default)].medium]), **changed)
-    model = _from_json(saved["model"], default)
-    model = replace(model, **{key: _parse(type(model), key, text) for key, text in overrides.items()})
-    _check(model, settings)
+    default = _default(saved)
+    settings = replace(from_json(saved["settings"], Settings()), **changed)
+    model = from_json(saved["model"], default)
+    model = replace(model, **{key: parse(type(model), key, text) for key, text in overrides.items()})
+    check(model, settings)
     chain = list(saved["chain"])
     if changed or overrides:
         words = _words({k: v for k, v in changed.items() if v is not None}, overrides)
         chain.append(" ".join(["vqcodec train --resume $RUN", *words]) + f"  # from step {step}")
-    return Plan(saved["name"], folder, saved["data"], saved["start"], model, settings, chain, saved["note"])
+    kept = {key: saved[key] for key in ("name", "data", "start", "note", "stage")}
+    return Plan(folder=folder, model=model, settings=settings, chain=chain, **kept)
 
 
-def held_out_share(validation: str) -> float | None:
-    """The share of the files that `Settings.validation` states; None where it names a folder or tar file."""
-    try:
-        return float(validation)
-    except ValueError:
-        return None
+def _default(saved: Mapping[str, Any]) -> Any:
+    """The settings of the kind that a config.json describes."""
+    if saved["stage"] != "prior":
+        return MODELS[saved["name"]]
+    for prior in PRIORS.values():
+        if {f.name for f in fields(prior)} == set(saved["model"]):
+            return prior
+    raise UsageError("config.json describes no prior", "made by another version?")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -266,70 +292,22 @@ def _read_config(path: Path) -> dict[str, Any]:
     return saved
 
 
-def _from_json(values: Mapping[str, Any], default: Any) -> Any:
-    unknown = set(values) - {f.name for f in fields(default)}
-    if unknown:
-        raise UsageError(f"unknown settings {', '.join(sorted(unknown))}", "made by another version?")
-    return replace(default, **values)
-
-
-def _parse(kind: type, key: str, text: str) -> Any:
-    """The value of a setting from its text, by the field's type."""
-    hint = get_type_hints(kind)[key]
-    choices = getattr(hint, "__args__", ())
-    if str in map(type, choices):
-        if text not in choices:
-            raise UsageError(f"{key} is '{text}'", f"one of {', '.join(choices)}")
-        return text
-    try:
-        if hint is bool:
-            return {"true": True, "false": False}[text.lower()]
-        if hint is str:
-            return text
-        return int(text) if hint is int else float(text)
-    except (ValueError, KeyError):
-        expected = "true or false" if hint is bool else "a whole number" if hint is int else "a number"
-        raise UsageError(f"{key} is '{text}'", f"give {expected}") from None
-
-
-def _check(model: Any, settings: Settings) -> None:
-    """Refuse what would fail hours later, or without a word about its cause.
-
-    Raises:
-        UsageError: a setting out of its range.
-    """
-    medium = CLASSES[type(model)].medium
-    ranges = RANGES[type(model)] | SETTINGS_RANGES | {"crop": CROPS[medium]}
-    for name, value in {**asdict(model), **asdict(settings)}.items():
-        if name in ranges and value is not None:
-            low, high = ranges[name]
-            if not low <= value <= high:
-                raise UsageError(f"{name} is {value}", f"give {low:g} to {high:g}")
-    if isinstance(model, image.Config):
-        stride = CLASSES[type(model)].stride
-        if model.linear_start and model.code_dim > 3 * stride**2:
-            raise UsageError(
-                f"code_dim is {model.code_dim}",
-                f"give 1 to {3 * stride**2}, the principal components of a block",
-            )
-        if settings.crop % stride:
-            raise UsageError(f"crop is {settings.crop:g}", f"give a multiple of {stride}")
-    share = held_out_share(settings.validation)
-    if share is not None and not 0 < share < 1:
-        raise UsageError(f"--validation {settings.validation}", "a folder, or a share between 0 and 1")
-
-
 def _command(
     data: Sequence[str | Path],
-    name: str,
+    name: str | None,
     start: str | Path | None,
     config: str | Path | None,
     given: Mapping[str, Any],
     overrides: Mapping[str, str],
     note: str,
+    stage: str,
 ) -> str:
     """The command that repeats this run, with $DATA for the folders of the user."""
-    words = ["vqcodec", "train", *(_below_data(p) for p in data), "-m", name]
+    words = ["vqcodec", "train", *(_below_data(p) for p in data)]
+    if name is not None:
+        words += ["-m", name]
+    if stage != "all":
+        words += ["--stage", stage]
     if start is not None:
         words += ["--from", shlex.quote(Path(start).name)]
     if config is not None:

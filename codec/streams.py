@@ -37,6 +37,7 @@ class Encoded:
         original: the picture or sound that was encoded.
         geometry: its size.
         codec: the model.
+        estimate_bits: what the chunks ought to take: the cross-entropy of the codes under their priors.
         quality: operating point, 1..5.
     """
 
@@ -45,6 +46,7 @@ class Encoded:
     original: media.Image | media.Audio
     geometry: Geometry | Timeline
     codec: VQVAE
+    estimate_bits: float
     quality: float = QUALITY
 
     @property
@@ -63,13 +65,23 @@ class Encoded:
         return container.read_info(self.data).kbps
 
     @property
-    def estimate_bits(self) -> float | None:
-        """Cross-entropy of the codes under the static tables, in bits; None without tables."""
-        return chunks.ideal_bits(self.codes, self.codec, self.geometry)
+    def count(self) -> int:
+        """Codes that were coded: all of a picture's, those of a sound's channels that are not silent."""
+        return sum(self.codes[place].size for place in self.geometry.places)
+
+    @property
+    def bits_per_code(self) -> float | None:
+        """Bits of all chunks per code; None where there are no codes."""
+        return 8 * container.read_info(self.data).code_bytes / self.count if self.count else None
 
 
 def encode_image(
-    image: media.Image, codec: ImageVQVAE, *, effort: int = EFFORT, progress: Progress | None = None
+    image: media.Image,
+    codec: ImageVQVAE,
+    *,
+    effort: int = EFFORT,
+    fast: bool = False,
+    progress: Progress | None = None,
 ) -> Encoded:
     """Compress a decoded picture with a loaded model.
 
@@ -77,6 +89,7 @@ def encode_image(
         image: samples, and the metadata and alpha that go with them into the bitstream.
         codec: the model; its card has the "name" and the "fingerprint" that the bitstream tells.
         effort: 0..3, see `encode`.
+        fast: do without the learned prior.
         progress: called with blocks done and blocks in all.
 
     Raises:
@@ -86,10 +99,12 @@ def encode_image(
     geometry = Geometry(image.width, image.height, image.channels, codec.stride)
     boxes = {"icc": image.icc, "exif": image.exif, "xmp": image.xmp}
     boxes["alpha"] = None if image.alpha is None else media.pack_alpha(image.alpha)
-    return _packed(codes, image, geometry, codec, boxes)
+    return _packed(codes, image, geometry, codec, boxes, fast)
 
 
-def encode_audio(audio: media.Audio, codec: AudioVQVAE, *, progress: Progress | None = None) -> Encoded:
+def encode_audio(
+    audio: media.Audio, codec: AudioVQVAE, *, fast: bool = False, progress: Progress | None = None
+) -> Encoded:
     """Compress a decoded sound with a loaded model.
 
     Channels are coded one by one, each brought to the loudness that the model knows; two that are alike as
@@ -98,6 +113,7 @@ def encode_audio(audio: media.Audio, codec: AudioVQVAE, *, progress: Progress | 
     Args:
         audio: samples at the codec's rate, and the tags that go with them into the bitstream.
         codec: the model; its card has the "name" and the "fingerprint" that the bitstream tells.
+        fast: do without the learned prior.
         progress: called with blocks done and blocks in all.
 
     Raises:
@@ -115,7 +131,7 @@ def encode_audio(audio: media.Audio, codec: AudioVQVAE, *, progress: Progress | 
     for done, number in enumerate(audible):
         scale, part = 1 / loudness.factor_of(gains[number]), _part(progress, done, len(audible))
         codes[number] = analyse_signal(signal[number], codec, scale=scale, progress=part)
-    return _packed(codes, audio, geometry, codec, {"tags": media.pack_tags(audio.tags)})
+    return _packed(codes, audio, geometry, codec, {"tags": media.pack_tags(audio.tags)}, fast)
 
 
 def _packed(
@@ -124,17 +140,19 @@ def _packed(
     geometry: Geometry | Timeline,
     codec: VQVAE,
     boxes: dict[str, bytes | None],
+    fast: bool,
 ) -> Encoded:
+    written = chunks.write(codes, codec, geometry, fast=fast)
     stream = Bitstream(
         model=codec.card["name"],
         fingerprint=bytes.fromhex(codec.card["fingerprint"]),
         geometry=geometry,
         source=original.source,
         boxes={name: box for name, box in boxes.items() if box is not None},
-        chunks=chunks.write(codes, codec, geometry),
+        chunks=written.chunks,
     )
     _tell_heavy_metadata(stream)
-    return Encoded(container.pack(stream), codes, original, geometry, codec)
+    return Encoded(container.pack(stream), codes, original, geometry, codec, written.bits)
 
 
 def _part(progress: Progress | None, number: int, count: int) -> Progress | None:

@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ from .checkpoints import Clock
 from .errors import TrainingError
 from .files import atomically
 from .metrics import code_use
-from .models import build
-from .plans import Plan, held_out_share
+from .plans import Plan
+from .settings import held_out_share
 
 Report = Callable[[dict[str, Any]], None]
 LOG_EVERY = 100
@@ -58,19 +58,24 @@ class Trainer:
     def __init__(self, plan: Plan, device: str, tell: Report, *, fresh: bool = True) -> None:
         self.plan, self.settings, self.device, self.tell = plan, plan.settings, device, tell
         self.clock = Clock()
-        torch.manual_seed(self.settings.seed)
-        self.model = build(plan.model)
+        self.model = plan.build()
         self.finishing = finishing.of(self.model)
         self.data, self.held_out = self._load_data()
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)
+        start = None
+        # A resumed run does without its start, if that is gone.
+        if plan.start is not None and plan.stage != "prior" and (fresh or Path(plan.start).is_file()):
+            start = weights.load(plan.start, "cpu")
         if fresh:
-            if plan.start is None:
+            if start is None:
                 tell({"event": "preparing"})
                 self.model.start(self._start_batch, self._generator(0))
-            else:
+            elif start is not None:
                 codes = math.prod(side // self.model.stride for side in self._start_batch(0).shape[2:])
-                share = self.settings.batch * codes / plan.model.codes
-                self.model.begin_from(weights.load(plan.start, "cpu"), share)
+                share = self.settings.batch * codes / self.model.codes
+                self.model.begin_from(start, share)
+        if start is not None:
+            self.model.carry(start)
         self.model.to(device)
         self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -79,7 +84,7 @@ class Trainer:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad and id(p) not in apart]
         self.optimiser = self._optimiser_of(self.parameters)
         self.critics_optimiser = self._optimiser_of(critics) if critics else None
-        self._histogram = torch.zeros(plan.model.codes, dtype=torch.int64)
+        self._histogram = torch.zeros(self.model.codes, dtype=torch.int64)
         self._sums: dict[str, float] = {}
         self._summed = 0
         self._stop = False
@@ -161,7 +166,7 @@ class Trainer:
         try:
             with torch.autocast("cuda", torch.bfloat16, enabled=self.device.startswith("cuda")):
                 terms = self.model.loss(samples)
-            terms["loss"].backward()  # type: ignore[no-untyped-call]
+            terms["loss"].backward()
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TrainingError(
                 f"out of memory at batches of {settings.batch}", "--batch or --crop"
@@ -210,8 +215,8 @@ class Trainer:
         )
 
     def _progress(self) -> float:
-        if self.settings.time_budget is not None:
-            return self.clock.elapsed_seconds / self.settings.time_budget
+        if self.plan.seconds is not None:
+            return self.clock.elapsed_seconds / self.plan.seconds
         return self.clock.step / self.settings.steps
 
     def _schedule(self, progress: float) -> float:
@@ -269,7 +274,7 @@ class Trainer:
         if best:
             self.clock.best_score = score
             self.clock.best_step = self.clock.step
-            weights.save(self.average, self._card({}), self.plan.folder / "best.safetensors")
+            weights.save(self.average.finished(), self._card({}), self.plan.folder / "best.safetensors")
 
     def _checkpoint(self) -> None:
         folder = self.plan.folder / "checkpoints"
@@ -285,29 +290,22 @@ class Trainer:
         with atomically(best.with_suffix(".json")) as file:
             file.write((json.dumps(card, indent=2) + "\n").encode())
         finishing.plot_losses(self.plan.folder, self.finishing.SHOWN)
-        self._say(event="end", best=str(best), **measured)
+        self._say(event="end", stage=self.plan.stage, best=str(best), **measured)
         return Run(self.plan.folder, best, card)
 
     def _card(self, measured: Mapping[str, Any]) -> dict[str, Any]:
-        model, plan = self.model, self.plan
-        return {
-            "name": plan.weights_name,
-            "medium": model.medium,
-            "method": model.method,
-            "config": asdict(model.config),
-            "parameters": sum(p.numel() for n, p in model.named_parameters() if not n.startswith("critics.")),
-            "measured": {"validation": dict(measured)},
-            "training": {
-                "chain": plan.chain,
-                "data": self._described,
-                "steps": self.clock.step,
-                "best_step": self.clock.best_step,
-                "hours": round(self.clock.elapsed_seconds / 3600, 2),
-                "seed": self.settings.seed,
-                "device": self.device.partition(":")[0],
-                "note": plan.note,
-            },
+        plan = self.plan
+        training = {
+            "chain": plan.chain,
+            "data": self._described,
+            "steps": self.clock.step,
+            "best_step": self.clock.best_step,
+            "hours": round(self.clock.elapsed_seconds / 3600, 2),
+            "seed": self.settings.seed,
+            "device": self.device.partition(":")[0],
+            "note": plan.note,
         }
+        return {"name": plan.weights_name, **self.model.describe(training, dict(measured))}
 
     @cached_property
     def _described(self) -> list[dict[str, str | int]]:

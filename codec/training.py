@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from . import weights
 from .errors import UsageError
-from .plans import claimed, new_plan, resumed_plan
+from .files import atomically
+from .plans import CODEC_SHARE, Plan, claimed, followed, new_plan, prior_plan, resumed_plan
+from .settings import SETTINGS
 from .trainer import Report, Run, Trainer
 
 __all__ = ["Run", "train"]
+
+STAGES = ("all", "codec", "prior")
+"""What can be trained: the networks, the learned prior of their codes, one after the other."""
+
+PRIOR = "prior"
+"""Folder of the second stage's run in that of the first."""
 
 
 def train(
     data: str | Path | Sequence[str | Path] = (),
     *,
     model: str | None = None,
+    stage: str = "all",
     start: str | Path | None = None,
     output: str | Path | None = None,
     resume: str | Path | None = None,
@@ -40,12 +52,14 @@ def train(
 
     Args:
         data: folders, tar files, single files; one or several.
-        model: a name of `models.MODELS`; required unless `resume`.
+        model: a name of `models.MODELS`; required unless `resume`, or `stage` is "prior".
+        stage: "codec", the networks; "prior", the learned prior of the codec in `start`; "all", one and then
+            the other, which has a third of the time and settings of its own.
         start: weights to begin with (shipped name or file) instead of the linear start.
         output: run folder, new or empty; default runs/MODEL-N.
         resume: a run folder to continue exactly; its config.json gives everything but what is changed here.
-        time_budget: seconds over which the schedule is laid.
-        steps: of the optimiser, where there is no time budget.
+        time_budget: seconds over which the schedule is laid, of both stages together.
+        steps: of the optimiser, where there is no time budget, in each stage.
         batch: crops a step.
         learning_rate: peak of the cosine schedule.
         crop: side of a crop in pixels, or its length in seconds.
@@ -67,6 +81,8 @@ def train(
     """
     tell = report or (lambda _event: None)
     data = [data] if isinstance(data, str | Path) else data
+    if stage not in STAGES:
+        raise UsageError(f"no stage '{stage}'", " | ".join(STAGES))
     given = {
         "time_budget": time_budget,
         "steps": steps,
@@ -79,25 +95,86 @@ def train(
         "keep_checkpoints": keep_checkpoints,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    if resume is not None:
-        if data or model or start or output or config or note:
-            raise UsageError(
-                "a run is resumed as it was", "leave out data, model, start, output, config, note"
-            )
-        plan = resumed_plan(Path(resume), given, dict(overrides or {}))
-    else:
-        plan = new_plan(data, model, start, output, config, given, dict(overrides or {}), note)
     ours = weights.choose_device(device)
-    if dry_run:
-        return Trainer(plan, ours, tell, fresh=resume is None).try_one_step()
     if resume is not None:
-        trainer = Trainer(plan, ours, tell, fresh=False)
-        trainer.restore()
-        return trainer.run()
-    plan = claimed(plan, named=output is not None)
+        if data or model or start or output or config or note or stage != "all":
+            raise UsageError(
+                "a run is resumed as it was", "leave out data, model, stage, start, output, config, note"
+            )
+        return _resumed(Path(resume), given, dict(overrides or {}), ours, tell, dry_run=dry_run)
+    named = output is not None
+    if stage == "prior":
+        if start is None or model or config:
+            raise UsageError(
+                "a prior belongs to a codec", "--stage prior --from NAME, without -m and --config"
+            )
+        plan = prior_plan(data, start, output, given, dict(overrides or {}), note)
+    else:
+        plan = new_plan(data, model, start, output, config, given, dict(overrides or {}), note, stage)
+    if dry_run:
+        return Trainer(plan, ours, tell).try_one_step()
+    run = _begun(plan, ours, tell, named=named)
+    return _with_prior(plan, run, ours, tell)
+
+
+def _begun(plan: Plan, device: str, tell: Report, *, named: bool) -> Run:
+    """A run from its first step to its end."""
+    plan = claimed(plan, named=named)
     try:
-        trainer = Trainer(plan, ours, tell)
+        trainer = Trainer(plan, device, tell)
     except BaseException:
         plan.release()
         raise
     return trainer.run()
+
+
+def _resumed(
+    folder: Path,
+    given: dict[str, Any],
+    overrides: dict[str, str],
+    device: str,
+    tell: Report,
+    *,
+    dry_run: bool,
+) -> Run:
+    """A run from its newest checkpoint to its end, in whichever stage it was interrupted."""
+    if folder.name == PRIOR and (folder.parent / "config.json").is_file():
+        folder = folder.parent
+    inner = folder / PRIOR
+    if inner.is_dir() and not any((inner / "checkpoints").glob("*")):
+        shutil.rmtree(inner)  # it never came to a checkpoint: begin that stage again
+    plan = resumed_plan(inner if inner.is_dir() else folder, given, overrides)
+    trainer = Trainer(plan, device, tell, fresh=False)
+    if dry_run:
+        return trainer.try_one_step()
+    trainer.restore()
+    run = trainer.run()
+    return _adopted(folder, run) if plan.folder == inner else _with_prior(plan, run, device, tell)
+
+
+def _with_prior(plan: Plan, run: Run, device: str, tell: Report) -> Run:
+    """Go on to the learned prior, where the plan says so."""
+    if not followed(plan.stage, plan.model):
+        return run
+    settings = plan.settings
+    kept: dict[str, Any] = {
+        name: getattr(settings, name)
+        for name in ("seed", "validation", "checkpoint_every", "keep_checkpoints")
+    }
+    if settings.time_budget is not None:
+        kept["time_budget"] = settings.time_budget * (1 - CODEC_SHARE)
+    elif settings.steps != SETTINGS[run.card["medium"]].steps:
+        kept["steps"] = settings.steps
+    prior = prior_plan(plan.data, run.best, plan.folder / PRIOR, kept, {}, plan.note)
+    earlier = [] if plan.start is None else weights.read_card(plan.start)["training"]["chain"]
+    prior = replace(prior, chain=plan.chain[len(earlier) :])  # these commands train both
+    return _adopted(plan.folder, _begun(prior, device, tell, named=True))
+
+
+def _adopted(folder: Path, run: Run) -> Run:
+    """Put the codec with its prior in the place of the codec without."""
+    best = folder / run.best.name
+    for suffix in (".safetensors", ".json"):
+        with atomically(best.with_suffix(suffix)) as file:
+            file.write(run.best.with_suffix(suffix).read_bytes())
+    return Run(folder, best, run.card)

@@ -113,6 +113,8 @@ def save(model: VQVAE, card: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """
     tensors = exported(model)
     card = {**card, "fingerprint": fingerprint(tensors, model.decoding, card["config"])}
+    if model.learned is not None:
+        card["learned"] = {**card["learned"], "fingerprint": model.learned.fingerprint.hex()}
     data = pack(tensors, {"card": json.dumps(card)})
     with atomically(path) as file:
         file.write(data)
@@ -128,8 +130,9 @@ def exported(model: VQVAE) -> dict[str, np.ndarray]:
         half = name.startswith(model.networks) and tensor.numel() >= MINIMUM_HALF
         array = tensor.detach().cpu().contiguous().numpy()
         tensors[name] = array.astype(np.float16) if half else array
-    if model.prior is not None:
-        tensors.update(model.prior.to_tensors())
+    for prior in (model.prior, model.learned):
+        if prior is not None:
+            tensors.update(prior.to_tensors())
     return tensors
 
 
@@ -150,7 +153,13 @@ def _open(path: Path) -> tuple[dict[str, Any], Any]:
     try:
         file = safe_open(path, framework="numpy")
         card = json.loads((file.metadata() or {})["card"])  # type: ignore[no-untyped-call]
-        card["name"], card["config"], card["fingerprint"]
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", card["name"]):
+            raise ValueError("a name that is none")
+        told = card.get("learned", {})
+        if not isinstance(told, dict) or not isinstance(told.get("config", {}), dict):
+            raise ValueError("a prior that is none")
+        card["medium"], card["config"]
+        card["fingerprint"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path}: not a safetensors file of vqcodec", "only such files are loaded, never pickles"
@@ -162,7 +171,7 @@ def _open(path: Path) -> tuple[dict[str, Any], Any]:
 def _load(path: Path, _modified: int, device: str) -> VQVAE:
     import torch
 
-    from .models import from_card
+    from .models import from_card, learned_prior
     from .priors.static import StaticPrior
 
     card, file = _open(path)
@@ -178,6 +187,15 @@ def _load(path: Path, _modified: int, device: str) -> VQVAE:
             model.prior = StaticPrior.from_tensors(tensors)
             if model.prior.levels != model.config.codes:
                 raise ValueError(f"tables for {model.prior.levels} codes")
+        if "learned" in card:
+            told = card["learned"]
+            model.learned = learned_prior(card["medium"], told["method"], tensors)
+            if model.learned.fingerprint.hex() != told["fingerprint"]:
+                raise ValueError("another prior")
+            if model.learned.levels != model.config.codes:
+                raise ValueError(f"a prior for {model.learned.levels} codes")
+    except ModelError as error:
+        raise ModelError(f"{path}: {error.message}", error.hint or "copy the file again") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: weights do not fit their card", "copy the file again") from error
     if fingerprint(tensors, model.decoding, card["config"]) != card["fingerprint"]:

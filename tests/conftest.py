@@ -46,6 +46,7 @@ def small_run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> trainin
     return training.train(
         [photos],
         model="vqvae-image",
+        stage="codec",
         output=tmp_path_factory.mktemp("runs") / "small",
         steps=30,
         batch=4,
@@ -114,6 +115,7 @@ def small_sound(talks: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     run = training.train(
         [talks],
         model="vqvae-audio",
+        stage="codec",
         output=tmp_path_factory.mktemp("runs") / "small-sound",
         steps=2,
         batch=2,
@@ -122,3 +124,42 @@ def small_sound(talks: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
         overrides=SMALL_SOUND,
     )
     return str(run.best)
+
+
+TINY = {"embedding": "4", "width": "8", "hidden": "4", "blocks": "1"}
+"""Settings of a prior that trains in seconds."""
+
+TINY_SOUND = {"width": "8", "skip": "8", "layers": "2", "stacks": "1"}
+"""The same for sounds."""
+
+
+@pytest.fixture(scope="session")
+def with_prior(photos: Path, small: str, tmp_path_factory: pytest.TempPathFactory) -> training.Run:
+    """The small codec, whose prior was trained for 40 steps."""
+    return training.train(
+        photos,
+        stage="prior",
+        start=small,
+        output=tmp_path_factory.mktemp("runs") / "small",
+        steps=40,
+        batch=4,
+        crop=64,
+        checkpoint_every=20,
+        learning_rate=1e-2,
+        overrides=TINY,
+    )
+
+
+@pytest.fixture(scope="session")
+def sound_prior(talks: Path, small_sound: str, tmp_path_factory: pytest.TempPathFactory) -> training.Run:
+    """The same for sounds, 3 steps."""
+    return training.train(
+        talks,
+        stage="prior",
+        start=small_sound,
+        output=tmp_path_factory.mktemp("runs") / "small-sound",
+        steps=3,
+        batch=2,
+        crop=0.4,
+        overrides=TINY_SOUND,
+    )

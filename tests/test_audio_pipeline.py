@@ -403,7 +403,7 @@ def test_a_model_without_tables(codec: AudioVQVAE, tmp_path: Path) -> None:
     path = tmp_path / "bare.safetensors"
     weights.save(bare, codec.card, path)
     encoded = pipeline.encode_file(Audio.of(sing(0.3), 16_000), model=path)
-    assert encoded.estimate_bits is None
+    assert 0 <= 8 * raw_bytes(encoded.geometry) - encoded.estimate_bits < 8
     info = pipeline.info(encoded.data)
     assert info.priors == {RAW: 1} and info.code_bytes == raw_bytes(encoded.geometry)
     assert decode(encoded.data, str(path)).frames == 4800

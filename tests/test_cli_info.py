@@ -22,7 +22,7 @@ def test_text(photo):
     size = Path("photo.vqc").stat().st_size
     assert lines[2].startswith(f"size       {size} B = {8 * size / 32:.2f} bpp     header ")
     assert "icc 7 B, codes 3 B" in lines[2]
-    assert lines[3] == "chunks     1 of at most 512 x 512 pixels     prior raw"
+    assert lines[3] == "chunks     1 of at most 512 x 512 pixels     prior raw 12.00 bits per code"
     assert len(lines) == 4
 
 
@@ -52,7 +52,7 @@ def test_text_of_a_sound(photo):
     size = Path("song.vqc").stat().st_size
     assert lines[2].startswith(f"size      {size} B = {8 * size / 2000:.2f} kbit/s     header ")
     assert "tags 13 B, codes 3 B" in lines[2]
-    assert lines[3] == "segments  1 of at most 8 s     prior raw"
+    assert lines[3] == "segments  1 of at most 8 s     prior raw 0.05 bits per code"
     assert len(lines) == 4
 
 
@@ -73,8 +73,9 @@ def test_lengths_and_channels(photo, geometry, line):
     lines = invoke("info", "s.vqc").stdout.splitlines()
     assert lines[1].startswith(line)
     assert ("8 kHz is kept" in lines[1]) == (geometry.rate > 16_000)
-    expected = f"{geometry.chunk_count} of at most 8 s     prior {'static' if chunks else 'none'}"
-    assert lines[3] == f"segments  {expected}"
+    bits = 8 * len(chunks) / geometry.grid[1]
+    prior = f"static {bits:.2f} bits per code" if chunks else "none"
+    assert lines[3] == f"segments  {geometry.chunk_count} of at most 8 s     prior {prior}"
 
 
 def test_json_of_a_sound(photo):
@@ -156,6 +157,11 @@ def test_models_table_and_card(photo):
     assert records(invoke("models", "--json"))[0]["name"] == "fake-image"
     assert records(invoke("models", "--model", "fake-image", "--json"))[0]["config"] == {"codes": 512}
     assert invoke("models", "-m", "other").exit_code == 2
+
+
+def test_rates_are_those_with_the_learned_prior(photo):
+    photo.cards = [CARD | {"learned": {"measured": {"validation": {"bpp": 0.29, "bits": 4.6}}}}]
+    assert invoke("models").stdout.splitlines()[1].split()[4:6] == ["0.2900", "28.71"]
 
 
 def test_models_of_both_media_have_their_own_figures(photo):

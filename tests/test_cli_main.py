@@ -9,7 +9,7 @@ from cli_fakes import bitstream, install, invoke, sound_bitstream
 from vqcodec import container
 from vqcodec.cli import options
 
-COMMANDS = ["encode", "decode", "info", "models", "evaluate", "train"]
+COMMANDS = ["encode", "decode", "info", "models", "evaluate", "sample", "train"]
 
 
 def run(*arguments, **settings):

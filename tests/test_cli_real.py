@@ -262,6 +262,7 @@ def settings_of(overrides: dict[str, str]) -> list[str]:
 def test_train_then_encode_then_resume(photos: Path) -> None:
     result = done(
         *("train", photos, "-m", "vqvae-image", "-o", "runs/mine", "--steps", 6, "--batch", 2),
+        *("--stage", "codec"),
         *("--crop", 32, "--checkpoint-every", 3, "--lr", "1e-3", "--seed", 1, "--note", "tests"),
         *("--device", "cpu", "--jobs", 1, *settings_of(SMALL)),
     )
@@ -317,7 +318,7 @@ def test_train_dry_run(photos: Path) -> None:
 EVERYWHERE = {"no_progress", "jobs", "verbose", "quiet", "json", "color", "version"}
 FILES = {"output", "recursive", "force", "skip_existing", "no_mtime", "dry_run"}
 API_ONLY = {"progress", "report", "on_error"}
-SAME = {(None, ()), ("", ()), (None, media.MAX_PIXELS), (None, media.MAX_SECONDS)}
+SAME = {("all", "all"), (None, ()), ("", ()), (None, media.MAX_PIXELS), (None, media.MAX_SECONDS)}
 """Defaults that are written differently and mean the same: a command leaves None out of its call."""
 
 
@@ -364,6 +365,7 @@ def test_python_as_the_guide_has_it(small: str, photos: Path) -> None:
     run = vqcodec.train(
         str(photos),
         model="vqvae-image",
+        stage="codec",
         steps=1,
         batch=1,
         crop=16,

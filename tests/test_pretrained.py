@@ -15,7 +15,7 @@ from vqcodec.metrics import psnr
 from vqcodec.sound_metrics import log_mel_distance, si_sdr
 
 SHIPPED = [card["name"] for card in weights.shipped()]
-GOLDEN_CODES = {"vqvae-image": 1795966421, "vqvae-audio": 477751614}
+GOLDEN_CODES = {"vqvae-image": 1795966421, "vqvae-audio": 1490331684}
 """CRC32 of the codes, little endian int32, that each golden file holds."""
 
 MODELS = list(GOLDEN_CODES)
@@ -56,7 +56,7 @@ def test_golden_file_is_written_again(name: str) -> None:
     held = chunks.read(container.parse(golden), encoded.codec)
     assert (encoded.codes != held).mean() < 0.01
     rewritten = container.parse(golden)
-    written = chunks.write(held, encoded.codec, encoded.geometry)
+    written = chunks.write(held, encoded.codec, encoded.geometry).chunks
     assert [(c.prior, c.payload) for c in written] == [(c.prior, c.payload) for c in rewritten.chunks]
 
 

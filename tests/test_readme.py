@@ -29,10 +29,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_five_commands(folder: Path) -> None:
-    block = README.split("## Five commands")[1].split("##")[0]
+def test_six_commands(folder: Path) -> None:
+    block = README.split("## Six commands")[1].split("##")[0]
     commands = [line.split("#")[0].strip() for line in re.findall(r"^    (vqcodec .*)$", block, re.M)]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         words = shlex.split(command)[1:]
         if words[0] == "train":
@@ -41,7 +41,8 @@ def test_five_commands(folder: Path) -> None:
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, (command, result.output)
     sounds = ("talk.vqc", "talk.decoded.wav")
-    for made in ("photo.vqc", "photo.decoded.png", *sounds, "runs/vqvae-image-1/best.safetensors"):
+    trained = "runs/vqvae-image-1/best.safetensors"
+    for made in ("photo.vqc", "photo.decoded.png", *sounds, "samples.png", trained):
         assert (folder / made).is_file()
 
 

@@ -25,7 +25,7 @@ from vqcodec import checkpoints, datasets, finishing, pipeline, trainer, trainin
 from vqcodec.errors import TrainingError, UsageError
 from vqcodec.models import MODELS, RANGES
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.plans import CROPS, SETTINGS_RANGES, Settings
+from vqcodec.settings import CROPS, SETTINGS_RANGES, Settings
 
 QUICK = {**SMALL, "linear_start": "false", "codebook_start": "random"}
 """No PCA and no k-means before the first step: for tests that do not look at the result."""
@@ -43,7 +43,8 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def go(data: Any, output: Any, **options: Any) -> training.Run:
     defaults: dict[str, Any] = {"steps": 4, "batch": 2, "crop": 32, "overrides": QUICK, "checkpoint_every": 2}
-    return training.train(data, model="vqvae-image", output=output, **(defaults | options))
+    defaults["stage"] = "codec"
+    return training.train(data, output=output, **({"model": "vqvae-image"} | defaults | options))
 
 
 def metrics(folder: Path, *kinds: str) -> list[dict[str, Any]]:
@@ -427,7 +428,7 @@ def test_the_card(small_run: training.Run, photos: Path) -> None:
     assert weights.read_card(small_run.best) == card
     command = card["training"]["chain"]
     assert command == [
-        f"vqcodec train $DATA/{photos.name} -m vqvae-image --steps 30 --batch 4 --crop 64 "
+        f"vqcodec train $DATA/{photos.name} -m vqvae-image --stage codec --steps 30 --batch 4 --crop 64 "
         "--checkpoint-every 15 " + " ".join(f"--set {key}={value}" for key, value in SMALL.items())
     ]
     assert card["training"]["data"] == [{"name": photos.name, "files": 12}]
@@ -489,7 +490,7 @@ def test_tars_are_recorded_with_their_hash(photos: Path, tmp_path: Path) -> None
     ]
     assert (recorded["seed"], recorded["steps"], recorded["note"]) == (5, 2, "mine, CC0")
     (command,) = recorded["chain"]
-    assert command.startswith('vqcodec train "$DATA/my pictures.tar" -m vqvae-image --steps 2 ')
+    assert command.startswith('vqcodec train "$DATA/my pictures.tar" -m vqvae-image --stage codec --steps 2 ')
     assert " --validation $DATA/held.tar " in command
     assert command.endswith(" --note 'mine, CC0'")
     assert str(tmp_path) not in json.dumps(run.card), "no path of this machine"
@@ -501,7 +502,7 @@ def test_from_given_weights(small_run: training.Run, photos: Path, tmp_path: Pat
     assert run.card["config"] == small_run.card["config"]
     parent, child = small_run.card["training"]["chain"], run.card["training"]["chain"]
     assert child[:-1] == parent
-    assert " -m vqvae-image --from best.safetensors " in child[-1]
+    assert " -m vqvae-image --stage codec --from best.safetensors " in child[-1]
     _, held_out = datasets.load_split(datasets.entries([photos]), 0.05, 0)
     _, wanted = finishing.pictures.validate(weights.load(small_run.best), held_out.arrays)
     first = metrics(run.folder, "validation")[0]
@@ -526,7 +527,12 @@ def test_from_given_weights_goes_on_from_them(small_run: training.Run, photos: P
 def test_settings_of_an_earlier_run(small_run: training.Run, photos: Path, tmp_path: Path) -> None:
     config = small_run.folder / "config.json"
     run = training.train(
-        photos, config=config, output=tmp_path / "run", steps=1, overrides={"codes": "32", "warmup": "7"}
+        photos,
+        stage="codec",
+        config=config,
+        output=tmp_path / "run",
+        steps=1,
+        overrides={"codes": "32", "warmup": "7"},
     )
     saved = json.loads((run.folder / "config.json").read_text())
     earlier = json.loads(config.read_text())
@@ -689,14 +695,17 @@ def test_two_runs_never_share_a_folder(photos: Path, tmp_path: Path, monkeypatch
 
     def meanwhile(*arguments: Any) -> Any:
         monkeypatch.setattr(datasets, "load_split", load)
-        options = {"model": "vqvae-image", "steps": 1, "batch": 1, "crop": 16, "overrides": SMALL}
+        options = {"model": "vqvae-image", "stage": "codec", "steps": 1, "batch": 1, "crop": 16}
+        options["overrides"] = SMALL
         inner.append(training.train([photos], **options))
         with pytest.raises(UsageError, match="vqvae-image-1 exists"):
             training.train([photos], output="runs/vqvae-image-1", **options)
         return load(*arguments)
 
     monkeypatch.setattr(datasets, "load_split", meanwhile)
-    outer = training.train([photos], model="vqvae-image", steps=1, batch=1, crop=16, overrides=SMALL)
+    outer = training.train(
+        [photos], model="vqvae-image", stage="codec", steps=1, batch=1, crop=16, overrides=SMALL
+    )
     assert {outer.folder.name, inner[0].folder.name} == {"vqvae-image-1", "vqvae-image-2"}
 
 
@@ -711,6 +720,6 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in MODELS if "image" in name])
 def test_every_named_setting_can_be_trained(name: str, photos: Path, tmp_path: Path) -> None:
-    run = training.train([photos], model=name, output=tmp_path / "run", steps=1, batch=1, crop=16)
+    run = go([photos], tmp_path / "run", model=name, steps=1, batch=1, crop=16, overrides={})
     image = pipeline.decode(pipeline.encode(photos / "00.png", model=run.best), model=run.best)
     assert (image.width, image.height) == (96, 80)

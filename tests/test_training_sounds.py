@@ -40,7 +40,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def go(data: Any, output: Path, model: str = "vqvae-audio", **options: Any) -> training.Run:
-    defaults: dict[str, Any] = {"steps": 4, "batch": 2, "crop": 0.2, "checkpoint_every": 2}
+    defaults: dict[str, Any] = {"steps": 4, "batch": 2, "crop": 0.2, "checkpoint_every": 2, "stage": "codec"}
     if "start" not in options:
         defaults["overrides"] = TINY
     return training.train(data, model=model, output=output, **(defaults | options))
@@ -159,3 +159,13 @@ def test_a_resumed_run_trains_the_same_networks(talks: Path, tmp_path: Path) -> 
             training.train(resume=run.folder, steps=2, overrides=setting)
         assert "--from" in caught.value.hint
     training.train(resume=run.folder, steps=2, overrides={"mel": "10"})
+
+
+def test_a_codec_grows(talks: Path, tmp_path: Path) -> None:
+    """What --from has can become larger, not smaller; its card tells both commands."""
+    small = go([talks], tmp_path / "small", steps=1)
+    grown = go([talks], tmp_path / "grown", steps=1, start=small.best, overrides={"decoder_width": "12"})
+    assert grown.card["config"] == small.card["config"] | {"decoder_width": 12}
+    assert len(grown.card["training"]["chain"]) == 2
+    with pytest.raises(UsageError, match="decoder_width is 4, --from has 8"):
+        go([talks], tmp_path / "no", start=small.best, overrides={"decoder_width": "4"})

@@ -9,7 +9,7 @@ from .. import media, pipeline
 from ..competitors.pictures import Ladder
 from ..metrics import ms_ssim, psnr
 from .disk import through_file
-from .points import Point, Row, Source, mean, point_text
+from .points import CODE_FIGURES, Point, Row, Source, code_figures, mean, point_text
 
 COLUMNS = (
     "file",
@@ -21,6 +21,7 @@ COLUMNS = (
     "ms_ssim",
     "encode_seconds",
     "decode_seconds",
+    *CODE_FIGURES,
     "estimate_bpp",
     "width",
     "height",
@@ -42,6 +43,7 @@ MEANS = (
     "bpp",
     "psnr_db",
     "ms_ssim",
+    *CODE_FIGURES,
     "estimate_bpp",
     "encode_mps",
     "decode_mps",
@@ -97,7 +99,6 @@ def measure(
     decode_seconds = time.perf_counter() - started
     assert isinstance(decoded, media.Image)
     pixels = original.width * original.height
-    estimate = getattr(encoded, "estimate_bits", None)
     row = dict.fromkeys(COLUMNS) | {
         "codec": encoded.model,
         "q": encoded.quality,
@@ -107,7 +108,8 @@ def measure(
         "ms_ssim": ms_ssim(original.samples, decoded.samples),
         "encode_seconds": encode_seconds,
         "decode_seconds": decode_seconds,
-        "estimate_bpp": None if estimate is None else estimate / pixels,
+        **code_figures(encoded),
+        "estimate_bpp": encoded.estimate_bits / pixels,
         "width": original.width,
         "height": original.height,
     }
@@ -144,7 +146,10 @@ def mean_row(group: Sequence[Row]) -> Row:
         "same_bytes_as": same,
         "pictures": len(group),
         "bytes": sum(row["bytes"] for row in group),
-        **{name: mean(row[name] for row in group) for name in ("bpp", "psnr_db", "ms_ssim", "estimate_bpp")},
+        **{
+            name: mean(row[name] for row in group)
+            for name in ("bpp", "psnr_db", "ms_ssim", *CODE_FIGURES, "estimate_bpp")
+        },
         "encode_mps": megapixels / max(sum(row["encode_seconds"] for row in group), 1e-9),
         "decode_mps": megapixels / max(sum(row["decode_seconds"] for row in group), 1e-9),
         "unmatched": sum(row["matched"] is False for row in group),

@@ -62,6 +62,25 @@ def point_text(row: Row) -> str:
     return "q-" if row["q"] is None else f"q{row['q']:g}"
 
 
+CODE_FIGURES = ("bits_per_code", "saving", "gap")
+"""Keys of `code_figures`."""
+
+
+def code_figures(encoded: Any) -> Row:
+    """What the entropy coding of a bitstream reached.
+
+    Returns:
+        "bits_per_code" of all chunks; "saving", the share of the bits of packed codes that it spared; "gap",
+        by how much the chunks are larger than the cross-entropy of their codes, as a share. None without
+        codes.
+    """
+    bits, estimate = getattr(encoded, "bits_per_code", None), encoded.estimate_bits
+    if bits is None or not estimate:
+        return dict.fromkeys(CODE_FIGURES)
+    raw = max(1, (encoded.codec.codes - 1).bit_length())
+    return {"bits_per_code": bits, "saving": 1 - bits / raw, "gap": bits * encoded.count / estimate - 1}
+
+
 def mean(values: Iterable[float | None]) -> float | None:
     """The mean of the figures that there are."""
     there = [value for value in values if value is not None]

@@ -13,7 +13,7 @@ import numpy as np
 from .. import competitors, media, pipeline, sound_metrics
 from ..sound_metrics import PERCEPTUAL
 from .disk import through_file
-from .points import Point, Row, Source, mean
+from .points import CODE_FIGURES, Point, Row, Source, code_figures, mean
 
 COLUMNS = (
     "file",
@@ -26,6 +26,7 @@ COLUMNS = (
     *PERCEPTUAL,
     "encode_seconds",
     "decode_seconds",
+    *CODE_FIGURES,
     "estimate_kbps",
     "seconds",
     "rate",
@@ -33,7 +34,7 @@ COLUMNS = (
 )
 """Keys of a row."""
 
-FIGURES = ("kbps", "log_mel", "si_sdr_db", *PERCEPTUAL, "estimate_kbps")
+FIGURES = ("kbps", "log_mel", "si_sdr_db", *PERCEPTUAL, *CODE_FIGURES, "estimate_kbps")
 """Those that have a mean."""
 
 MEANS = ("codec", "q", "sounds", "bytes", "seconds", *FIGURES, "encode_x", "decode_x")
@@ -88,13 +89,13 @@ def measure(
     decoded = pipeline.decode(data, model=model, max_seconds=math.inf, device=device)
     decode_seconds = time.perf_counter() - started
     assert isinstance(decoded, media.Audio)
-    estimate = getattr(encoded, "estimate_bits", None)
     row = _row(original, decoded.signal, len(data)) | {
         "codec": encoded.model,
         "q": encoded.quality,
         "encode_seconds": encode_seconds,
         "decode_seconds": decode_seconds,
-        "estimate_kbps": None if estimate is None else estimate / 1000 / original.seconds,
+        **code_figures(encoded),
+        "estimate_kbps": encoded.estimate_bits / 1000 / original.seconds,
     }
     return row, encoded, decoded
 

@@ -9,12 +9,15 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+from ..models import PriorFit
 from ..models.vqvae import VQVAE, WaveNetVQVAE
-from . import autoregressive, pictures, sounds
+from . import autoregressive, pictures, priors, sounds
 
 
-def of(model: VQVAE) -> ModuleType:
+def of(model: VQVAE | PriorFit) -> ModuleType:
     """The module that finishes a model."""
+    if isinstance(model, PriorFit):
+        return priors
     if isinstance(model, WaveNetVQVAE):
         return autoregressive
     return {"image": pictures, "audio": sounds}[model.medium]

@@ -45,7 +45,7 @@ def validate(model: ImageVQVAE, pictures: Sequence[np.ndarray]) -> tuple[float, 
     levels = model.config.codes
     histogram, figures = torch.zeros(levels, dtype=torch.int64), []
     for picture in pictures:
-        window = _central(picture, model.stride)
+        window = central(picture, model.stride)
         codes = model.analyse(to_samples(window[None]).to(model.device))
         decoded = to_pixels(model.synthesise(codes))[0]
         figures.append(min(psnr(window, decoded), LOSSLESS_DB))
@@ -104,7 +104,7 @@ def complete(
     }
 
 
-def _central(picture: np.ndarray, stride: int) -> np.ndarray:
+def central(picture: np.ndarray, stride: int) -> np.ndarray:
     """The central window, its sides cut to multiples of the stride (or extended, where shorter)."""
     height, width = picture.shape[:2]
     top, left = max(height - VALIDATION_SIDE, 0) // 2, max(width - VALIDATION_SIDE, 0) // 2

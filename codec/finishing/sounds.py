@@ -47,7 +47,7 @@ def validate(model: AudioVQVAE, sounds: Sequence[np.ndarray]) -> tuple[float, di
     levels, rate = model.config.codes, model.rate
     histogram, figures = np.zeros(levels, np.int64), []
     for sound in sounds:
-        piece = _beginning(sound, model)
+        piece = beginning(sound, model.rate, model.stride)
         codes, decoded = _round_trip(model, piece)
         figures.append((log_mel_distance(decoded, piece, rate), max(si_sdr(decoded, piece), SILENT_DB)))
         histogram += np.bincount(codes, minlength=levels)
@@ -60,7 +60,7 @@ def validate(model: AudioVQVAE, sounds: Sequence[np.ndarray]) -> tuple[float, di
 @torch.inference_mode()
 def show(model: AudioVQVAE, sounds: Sequence[np.ndarray]) -> PIL.Image.Image:
     """Log-mel spectrograms: originals above their reconstructions, two seconds of each."""
-    pieces = [_beginning(sound, model)[: 2 * model.rate] for sound in sounds]
+    pieces = [beginning(sound, model.rate, model.stride)[: 2 * model.rate] for sound in sounds]
     return spectrograms([(piece, _round_trip(model, piece)[1]) for piece in pieces], model.rate)
 
 
@@ -129,10 +129,10 @@ def complete(
     }
 
 
-def _beginning(sound: np.ndarray, model: AudioVQVAE) -> np.ndarray:
+def beginning(sound: np.ndarray, rate: int, stride: int) -> np.ndarray:
     """The first seconds, followed by silence up to a multiple of the stride."""
-    piece = sound[: VALIDATION_SECONDS * model.rate]
-    return np.pad(piece, (0, -len(piece) % model.stride))
+    piece = sound[: VALIDATION_SECONDS * rate]
+    return np.pad(piece, (0, -len(piece) % stride))
 
 
 def _round_trip(model: AudioVQVAE, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..priors.base import Prior
+from ..priors.learned import LearnedPrior
 
 
 class Codec(Protocol):
@@ -41,7 +42,11 @@ class Codec(Protocol):
 
     @property
     def prior(self) -> Prior | None:
-        """p(codes) that bitstreams are coded by, once it is fitted."""
+        """p(codes) by static tables, once they are fitted."""
+
+    @property
+    def learned(self) -> LearnedPrior | None:
+        """p(codes) by a network, once it is trained."""
 
     @property
     def device(self) -> torch.device:

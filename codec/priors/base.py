@@ -7,6 +7,7 @@ earlier steps. Both directions walk through the same steps and see the same code
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -55,12 +56,25 @@ class Prior(Protocol):
         """
 
 
-def compress(prior: Prior, regions: Sequence[Codes]) -> list[bytes]:
+@dataclass(frozen=True)
+class Coded:
+    """A region in bytes.
+
+    Attributes:
+        payload: of the range coder.
+        bits: that it ought to take: the sum of -log2 of the probabilities of its codes.
+    """
+
+    payload: bytes
+    bits: float
+
+
+def coded(prior: Prior, regions: Sequence[Codes]) -> list[Coded]:
     """Code regions, each into bytes of its own.
 
     Args:
         prior: gives the frequencies.
-        regions: int32 each, [h, w] of a picture, values in 0..K-1.
+        regions: int32 each, [h, w] of a picture or [T] of a sound, values in 0..K-1.
 
     Raises:
         ValueError: a code out of range.
@@ -72,22 +86,24 @@ def compress(prior: Prior, regions: Sequence[Codes]) -> list[bytes]:
     known = [np.zeros(region.shape, np.int32) for region in regions]
     scan = prior.start(known)
     encoders = [Encoder() for _ in regions]
+    bits = np.zeros(len(regions))
     for step in range(scan.steps):
         work = zip(encoders, regions, known, scan.positions(step), scan.frequencies(step), strict=True)
-        for encoder, region, copy, where, frequencies in work:
+        for number, (encoder, region, copy, where, frequencies) in enumerate(work):
             symbols = region[where]
             encoder.encode(symbols, frequencies)
+            bits[number] -= np.log2(frequencies[np.arange(len(symbols)), symbols] / TOTAL).sum()
             copy[where] = symbols
-    return [encoder.finish() for encoder in encoders]
+    return [Coded(encoder.finish(), float(cost)) for encoder, cost in zip(encoders, bits, strict=True)]
+
+
+def compress(prior: Prior, regions: Sequence[Codes]) -> list[bytes]:
+    """The payloads of `coded`."""
+    return [region.payload for region in coded(prior, regions)]
 
 
 def decompress(prior: Prior, payloads: Sequence[bytes], shapes: Sequence[tuple[int, ...]]) -> list[Codes]:
-    """Undo `compress`.
-
-    Args:
-        prior: the one that `compress` had.
-        payloads: bytes of each region.
-        shapes: of each region.
+    """Undo `compress`; arguments as in `salvaged`.
 
     Returns:
         int32 per region, values in 0..K-1 whatever the payload.
@@ -97,31 +113,86 @@ def decompress(prior: Prior, payloads: Sequence[bytes], shapes: Sequence[tuple[i
     """
     if len(payloads) != len(shapes):
         raise DamagedError(f"{len(payloads)} chunks for {len(shapes)} regions")
+    found = salvaged(prior, payloads, shapes)
+    codes = [region for region in found if region is not None]
+    if len(codes) < len(found):
+        raise DamagedError("codes that no encoder writes")
+    return codes
+
+
+def salvaged(
+    prior: Prior, payloads: Sequence[bytes], shapes: Sequence[tuple[int, ...]]
+) -> list[Codes | None]:
+    """Undo `compress` where that can be done, all in one walk.
+
+    Args:
+        prior: the one that `compress` had.
+        payloads: bytes of each region.
+        shapes: of each region.
+
+    Returns:
+        int32 per region, values in 0..K-1; None for a region whose bytes no encoder writes.
+    """
     codes = [np.zeros(shape, np.int32) for shape in shapes]
     scan = prior.start(codes)
-    decoders = [Decoder(payload) for payload in payloads]
+    decoders = [_decoder(payload) for payload in payloads]
     for step in range(scan.steps):
-        work = zip(decoders, codes, scan.positions(step), scan.frequencies(step), strict=True)
-        for decoder, region, where, frequencies in work:
-            region[where] = decoder.decode(frequencies)
-    for decoder in decoders:
-        decoder.finish()
+        work = zip(codes, scan.positions(step), scan.frequencies(step), strict=True)
+        for number, (region, where, frequencies) in enumerate(work):
+            decoder = decoders[number]
+            if decoder is None:
+                continue
+            try:
+                region[where] = decoder.decode(frequencies)
+            except DamagedError:
+                decoders[number] = None
+    return [region if _ended(decoder) else None for region, decoder in zip(codes, decoders, strict=True)]
+
+
+def _decoder(payload: bytes) -> Decoder | None:
+    try:
+        return Decoder(payload)
+    except DamagedError:
+        return None
+
+
+def _ended(decoder: Decoder | None) -> bool:
+    try:
+        if decoder is not None:
+            decoder.finish()
+    except DamagedError:
+        return False
+    return decoder is not None
+
+
+def draw(prior: Prior, known: Sequence[Codes], kept: int, seeds: Sequence[tuple[int, int]]) -> list[Codes]:
+    """Draw codes from a prior, region by region side by side.
+
+    The least frequency of 1 that every code has for the coder's sake is left out: what a prior excludes is
+    not drawn.
+
+    Args:
+        prior: gives the frequencies.
+        known: int32 per region, [h, w] or [T]; their shapes, and the codes that are kept.
+        kept: rows of a picture's region, or codes of a sound's, that stay as they are, from the first on.
+        seeds: two numbers below 2**64 per region: the same give the same codes on every machine.
+    """
+    codes = [np.where(np.arange(len(r)).reshape(-1, *[1] * (r.ndim - 1)) < kept, r, 0) for r in known]
+    scan = prior.start(codes)
+    # Raw numbers of a counter-based generator: what numpy makes of them may change, they do not.
+    sources = [np.random.Philox(key=np.array(seed, np.uint64)) for seed in seeds]
+    for step in range(scan.steps):
+        work = zip(sources, codes, scan.positions(step), scan.frequencies(step), strict=True)
+        for source, region, where, frequencies in work:
+            if not len(frequencies):
+                continue
+            rising = np.cumsum(frequencies.astype(np.int64) - 1, axis=1)
+            uniform = (source.random_raw(len(frequencies)) >> np.uint64(40)).astype(np.int64)
+            chosen = (rising <= (uniform * rising[:, -1] >> 24)[:, None]).sum(1)
+            region[where] = np.where(where[0] < kept, region[where], chosen)
     return codes
 
 
 def cost_bits(prior: Prior, regions: Sequence[Codes]) -> float:
-    """Bits that regions ought to take: the sum of -log2 of the probabilities of their codes.
-
-    Args:
-        prior: gives the frequencies.
-        regions: int32 each, values in 0..K-1.
-    """
-    scan = prior.start(regions)
-    bits = 0.0
-    for step in range(scan.steps):
-        for region, where, frequencies in zip(
-            regions, scan.positions(step), scan.frequencies(step), strict=True
-        ):
-            chosen = np.take_along_axis(frequencies, region[where][:, None], axis=1)
-            bits -= float(np.log2(chosen / TOTAL).sum())
-    return bits
+    """Bits that regions ought to take, all together."""
+    return sum(region.bits for region in coded(prior, regions))

@@ -78,6 +78,9 @@ TRAINING_ONLY = {"unquantised", "mel", "convergence", "complex", "adversarial", 
 WHAT_IS_TRAINED = {"unquantised", "adversarial", "frozen"}
 """Those of them that say which networks are trained, and how they start."""
 
+GROWABLE = {"encoder_blocks", "decoder_width", "decoder_hidden", "decoder_blocks"}
+"""Settings that may be larger than those of the weights that a training starts from."""
+
 RANGES: dict[str, tuple[float, float]] = {
     "encoder_width": (4, 1 << 14),
     "encoder_blocks": (0, 12),

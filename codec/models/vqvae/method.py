@@ -10,15 +10,18 @@ coded by is fitted afterwards (`priors`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ... import losses
+from ...growth import grow
 from ...quantizers import VectorQuantizer, as_vectors, kmeans
 
 if TYPE_CHECKING:
+    from ...priors.learned import LearnedPrior
     from ...priors.static import StaticPrior
 
 
@@ -105,6 +108,7 @@ class VQVAE(nn.Module):
             restart_below=config.restart_below,
         )
         self.prior: StaticPrior | None = None
+        self.learned: LearnedPrior | None = None
         self.card: dict[str, Any] = {}
         self._last: tuple[Tensor, Tensor] | None = None
 
@@ -112,6 +116,11 @@ class VQVAE(nn.Module):
     def frozen(self) -> bool:
         """Whether encoder and codebook stay as they are."""
         return bool(getattr(self.config, "frozen", False))
+
+    @property
+    def codes(self) -> int:
+        """K."""
+        return int(self.config.codes)
 
     @property
     def device(self) -> torch.device:
@@ -193,21 +202,52 @@ class VQVAE(nn.Module):
         restart = self.config.restart_below > 0 and progress < self.config.restart_until
         return {"codes": codes, "restarted": self.quantizer.update(latents, codes, restart, generator)}
 
+    def finished(self) -> VQVAE:
+        """The model that is saved: itself."""
+        return self
+
+    def describe(self, training: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+        """What its card says, but for its name."""
+        parameters = [p.numel() for n, p in self.named_parameters() if not n.startswith("critics.")]
+        carried = {} if self.learned is None else {"learned": self.card["learned"]}
+        return {
+            "medium": self.medium,
+            "method": self.method,
+            "config": asdict(self.config),
+            "parameters": sum(parameters),
+            "measured": {"validation": measured},
+            "training": training,
+            **carried,
+        }
+
     def critics_loss(self) -> Tensor:
         """What the critics minimise, for the batch of the last `loss`."""
         raise RuntimeError("critics_loss() follows loss() of a model with critics")
 
     def begin_from(self, other: Any, count: float) -> None:
-        """Start from the weights of a trained model of the same settings.
+        """Start from the weights of a trained model of the same settings, or of a smaller one.
 
         Args:
             other: the model.
             count: how often each code is taken to have been chosen a step, since weights hold no counts.
         """
-        state = {name: t for name, t in other.state_dict().items() if not name.startswith("critics.")}
-        state |= {name: t for name, t in self.state_dict().items() if name.startswith("critics.")}
-        self.load_state_dict(state)
+        generator = torch.Generator().manual_seed(0)
+        for part in ("encoder", "decoder", "quantizer"):
+            grow(getattr(self, part), getattr(other, part), generator)
+        for name, tensor in self.named_buffers(recurse=False):
+            tensor.copy_(other.get_buffer(name))
         self.quantizer.set_codebook(self.quantizer.codebook.detach(), count)
+
+    def carry(self, other: Any) -> None:
+        """Keep the learned prior of the weights that a training starts from, until it has a newer one.
+
+        What it measured holds for those codes alone: it stays where encoder and codebook do.
+        """
+        if type(other) is type(self) and other.learned is not None:
+            told = dict(other.card["learned"])
+            if not self.frozen:
+                told.pop("measured", None)
+            self.learned, self.card = other.learned, {"learned": told}
 
     @torch.no_grad()
     def start_codebook(

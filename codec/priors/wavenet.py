@@ -1,0 +1,217 @@
+"""WaveNet over the codes of sounds (van den Oord et al. 2016; 2017, section 3.3), in integers.
+
+    p(codes) = product over t of p(code_t | code_1 .. code_t-1)
+
+A stack of causal convolutions of kernel 2 and growing dilation, each gated by tanh and sigmoid; what all of
+them say is added up and becomes the logits. Coding keeps, for each layer, as many steps as its dilation, so a
+code costs one pass through the layers, for all segments of a sound at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from . import exact
+from .base import Codes, Frequencies, Positions
+from .learned import LearnedPrior, Network
+
+GATE = 6
+"""Bits behind the point of what tanh and sigmoid take."""
+
+GATE_MAX = 511
+"""Largest absolute value of that, as an integer: 511 / 64."""
+
+GATED = 7
+"""Bits behind the point of the product of the two."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a WaveNet prior.
+
+    Attributes:
+        width: channels of the stack.
+        skip: channels of its output.
+        layers, stacks: dilations 1, 2, .. 2^(layers - 1), so many times over.
+    """
+
+    width: int = 128
+    skip: int = 128
+    layers: int = 7
+    stacks: int = 2
+
+
+class WaveNet(Network):
+    """The network in training: codes int64 [B, T] -> logits [B, K, T] in nats."""
+
+    def __init__(self, config: Config, codebook: Tensor) -> None:
+        """Start from a codebook, [K, D]; one more row of the embedding stands for "before the first code"."""
+        super().__init__(codebook, len(codebook) + 1, config.width, config.skip)
+        self.skip = config.skip
+        self.dilations = [2**layer for layer in range(config.layers)] * config.stacks
+        width, skip, fine, coarse = config.width, config.skip, exact.STREAM, exact.ACTIVATION
+        self.dilated = nn.ModuleList(exact.Linear(2 * width, 2 * width, coarse, GATE) for _ in self.dilations)
+        self.output = nn.ModuleList(
+            exact.Linear(width, width + skip, GATED, fine, 0.5) for _ in self.dilations
+        )
+        self.hidden = exact.Linear(skip, skip, coarse, fine, 1.4)
+
+    def layers(self) -> dict[str, Any]:
+        """All layers but the last, by the names that they have in coding."""
+        layers: dict[str, Any] = {}
+        for number, (dilated, output) in enumerate(zip(self.dilated, self.output, strict=True)):
+            layers |= {f"{number}.dilated": dilated, f"{number}.output": output}
+        return layers | {"hidden": self.hidden}
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Logits of all codes of all regions, given those before."""
+        count = codes.shape[1]
+        before = F.pad(codes[:, :-1], (1, 0), value=len(self.codebook))
+        x, total = F.embedding(before, self.table()), torch.zeros(())
+        parts = zip(self.dilations, self.dilated, self.output, strict=True)
+        for dilation, dilated, output in parts:
+            now = exact.activated(x, -exact.INPUT)
+            past = F.pad(now, (0, 0, dilation, 0))[:, :count]
+            signal, gate = dilated(torch.cat((past, now), 2)).chunk(2, 2)
+            residual, skipped = output(_gated(signal, gate)).split((x.shape[2], self.skip), 2)
+            x = exact.limited(x + residual)
+            total = exact.limited(total.to(skipped) + skipped)
+        hidden = exact.activated(self.hidden(exact.activated(total)))
+        weight, bias = self.logits.quantized(self.head())
+        logits = exact.rounded(F.linear(hidden, weight, bias), self.logits.after)
+        return logits.transpose(1, 2)
+
+    def take(self, prior: LearnedPrior) -> None:
+        """As in `Network.take`."""
+        if not isinstance(prior, WaveNetPrior) or prior.dilations != self.dilations:
+            raise ValueError("other dilations")
+        super().take(prior)
+
+    def export(self) -> WaveNetPrior:
+        """The network in integers.
+
+        Raises:
+            ModelError: a layer is beyond what is exact.
+        """
+        return WaveNetPrior(self.arrays() | {"dilations": np.array(self.dilations, np.int32)})
+
+
+class WaveNetPrior(LearnedPrior):
+    """The network in coding; "dilations" int32 is one more of its arrays."""
+
+    @property
+    def dilations(self) -> list[int]:
+        """Of each layer."""
+        return [int(dilation) for dilation in self.arrays["dilations"]]
+
+    def check(self) -> None:
+        """As in `LearnedPrior.check`."""
+        embedding, dilations = self.arrays["embedding"], self.arrays.get("dilations")
+        count = sum(name.endswith(".dilated") for name in self.layers)
+        if dilations is None or dilations.dtype != np.int32 or dilations.shape != (count,) or not count:
+            raise ModelError(f"a prior without the dilations of its {count} layers")
+        if not ((dilations > 0) & (dilations <= 2**16)).all():
+            raise ModelError("dilations of a prior must be 1 to 65536")
+        if len(embedding) != self.levels + 1:
+            raise ModelError(f"a prior that knows {len(embedding) - 1} of {self.levels} codes")
+        width = embedding.shape[1]
+        skip = self.fits("0.output", width) - width
+        if skip < 1:
+            raise ModelError("a prior whose layers say nothing")
+        for number in range(len(dilations)):
+            self.fits(f"{number}.dilated", 2 * width, 2 * width)
+            self.fits(f"{number}.output", width, width + skip)
+        self.fits("logits", self.fits("hidden", skip))
+
+    def start(self, codes: Sequence[Codes]) -> _Sequences:
+        """Begin a walk through all regions at once, as in `Prior.start`."""
+        return _Sequences(self, codes)
+
+
+class _Sequences:
+    """Step t codes the t-th code of every region that is so long."""
+
+    def __init__(self, prior: WaveNetPrior, codes: Sequence[Codes]) -> None:
+        self.prior, self.codes = prior, codes
+        self.lengths = np.array([len(region) for region in codes], np.intp)
+        self.steps = max((len(region) for region in codes), default=0)
+        width = prior.embedding.shape[1]
+        # What lies further back than the first code is zero: no ring need be longer than the walk.
+        sizes = [min(dilation, max(self.steps, 1)) for dilation in prior.dilations]
+        self.rings = [torch.zeros(size, len(codes), width, dtype=prior.carrier) for size in sizes]
+        self.last = torch.full((len(codes),), prior.levels)
+        parts = (
+            [prior.layers[f"{n}.{part}"] for n in range(len(self.rings))] for part in ("dilated", "output")
+        )
+        self.layers = list(zip(self.rings, *parts, strict=True))
+
+    def positions(self, step: int) -> list[Positions]:
+        here, nowhere = (np.array([step]),), (np.empty(0, np.intp),)
+        return [here if step < length else nowhere for length in self.lengths]
+
+    def frequencies(self, step: int) -> Iterator[Frequencies]:
+        going = step < self.lengths
+        if step:
+            self.last = torch.tensor([int(r[min(step, len(r)) - 1]) if len(r) else 0 for r in self.codes])
+        with exact.arithmetic():
+            logits = self._logits(step)[torch.from_numpy(going)]
+        return self.prior.frequencies(logits, going.astype(int).tolist())
+
+    def _logits(self, step: int) -> Tensor:
+        prior, layers = self.prior, self.prior.layers
+        x = prior.embedding[self.last] * 2 ** (exact.STREAM - exact.ACTIVATION)
+        width = x.shape[1]
+        # What goes on to the next layer, and what all layers add to the output: both are sums with one limit.
+        sums = torch.cat((x, x.new_zeros(len(x), layers["hidden"].weight.shape[1])), 1)
+        for ring, dilated, output in self.layers:
+            now = exact.activation(sums[:, :width], -exact.INPUT)
+            slot = step % len(ring)
+            mixed = dilated(torch.cat((ring[slot], now), 1))
+            ring[slot] = now
+            sums = exact.added(sums, output(_gates(mixed)))
+        hidden = layers["hidden"](exact.activation(sums[:, width:]))
+        return layers["logits"](exact.activation(hidden))
+
+
+def _gates(mixed: Tensor) -> Tensor:
+    """Integers of GATE bits, [N, 2 C] -> floor((127 tanh a * 127 sigmoid b + 64) / 128), [N, C]."""
+    count, both = mixed.shape
+    index = mixed.clamp_(-GATE_MAX, GATE_MAX).int().view(count, 2, both // 2)
+    index += _OFFSETS
+    signal, gate = _tables(mixed.dtype).index_select(0, index.view(-1)).view(index.shape).unbind(1)
+    return (signal * gate).add_(64).mul_(1 / 128).floor_()
+
+
+_OFFSETS = torch.tensor([GATE_MAX, 3 * GATE_MAX + 1], dtype=torch.int32)[:, None]
+"""Where tanh(0) and sigmoid(0) stand in the table of both."""
+
+
+@cache
+def _tables(carrier: torch.dtype) -> Tensor:
+    """round(127 tanh(i / 64)), then round(127 sigmoid(i / 64)), i = -511 .. 511, by decimal arithmetic."""
+    context = Context(prec=40)
+    numbers = [Decimal(i) / 2**GATE for i in range(-GATE_MAX, GATE_MAX + 1)]
+    tanhs = [1 - 2 / (1 + context.exp(2 * number)) for number in numbers]
+    sigmoids = [1 / (1 + context.exp(-number)) for number in numbers]
+    return torch.tensor([float((127 * v).to_integral_value()) for v in tanhs + sigmoids], dtype=carrier)
+
+
+def _gated(signal: Tensor, gate: Tensor) -> Tensor:
+    """The same in training, on real numbers; the gradient is that of tanh and sigmoid."""
+    limit = GATE_MAX / 2**GATE
+    smooth = signal.clamp(-limit, limit).tanh() * gate.clamp(-limit, limit).sigmoid()
+    with torch.no_grad():
+        width = signal.shape[-1]
+        mixed = torch.cat((signal, gate), -1).view(-1, 2 * width).mul_(2**GATE)
+        hard = _gates(mixed.cpu()).view(signal.shape).to(signal.device).mul_(2.0**-GATED)
+    return smooth + (hard - smooth).detach()

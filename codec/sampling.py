@@ -1,0 +1,161 @@
+"""New pictures and sounds from the prior that compresses them: ancestral sampling.
+
+    codes ~ p(codes), one step of the prior's walk after the other;  x = mean of p(x | codes)
+
+Frequencies and random numbers are integers, so a seed gives the same codes on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import chunks, media, weights
+from .container import Bitstream, Geometry, Timeline
+from .errors import UsageError
+from .geometry import SOUND_RATE
+from .models.vqvae import VQVAE
+from .pipeline import open_stream
+from .priors import base
+from .streams import restored
+
+GREATEST = 1 << 22
+"""Codes in a picture or sound that is drawn, at most."""
+
+
+def sample(
+    model: str | os.PathLike[str] | VQVAE | None = None,
+    *,
+    count: int = 1,
+    size: tuple[int, int] | None = None,
+    seconds: float | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+    continued: bytes | str | os.PathLike[str] | None = None,
+    fraction: float = 0.5,
+    device: str = "auto",
+) -> list[Any]:
+    """Draw pictures or sounds, or the rest of one whose beginning is given.
+
+    Args:
+        model: a shipped model's name, a .safetensors file, or a loaded model; None for the default for
+            pictures, or for the model of the file that is continued.
+        count: how many are drawn.
+        size: of pictures, width and height in pixels; by default 128 x 128.
+        seconds: length of sounds; by default 4.
+        temperature: logits are divided by it, to the nearest 64th of its inverse: below 1 the likely becomes
+            likelier.
+        top_k: draw among the so many likeliest codes; those as likely as the last of them are in, too.
+        seed: of all random choices, below 2**64.
+        continued: a bitstream, or its path, whose beginning is kept: the upper part of a picture, the first
+            seconds of a sound.
+        fraction: how much of it is kept, 0..1.
+        device: for the networks.
+
+    Returns:
+        `media.Image` or `media.Audio` each.
+
+    Raises:
+        UsageError: options that mean nothing for the medium, or a model without a learned prior.
+        BitstreamError: the bitstream cannot be read.
+    """
+    if continued is not None and (size is not None or seconds is not None):
+        raise UsageError("the file that is continued has a size already", "leave out size and seconds")
+    if not 0 <= fraction <= 1:
+        raise UsageError(f"a fraction of {fraction:g}", "0 to 1")
+    if count < 1 or not 1 / 16 <= temperature <= 16 or (top_k is not None and top_k < 1):
+        raise UsageError(
+            "count and top-k are 1 or more, temperature 1/16 to 16", "for example temperature 0.9"
+        )
+    if not 0 <= seed < 2**64:
+        raise UsageError(f"a seed of {seed}", "0 to 2**64 - 1")
+    if continued is None:
+        codec = model if isinstance(model, VQVAE) else weights.load(model, device)
+        stream = _empty(codec, size, seconds)
+        known = np.zeros(stream.geometry.grid, np.int32)
+        kept = 0
+    else:
+        stream, codec = open_stream(continued, model=model, device=device)
+        _check_size(stream.geometry)
+        known = chunks.read(stream, codec)
+        kept = round(fraction * known.shape[-codec.axes])
+    if codec.learned is None:
+        raise UsageError(
+            f"{codec.card['name']} has no learned prior", "vqcodec train --stage prior --from NAME"
+        )
+    prior = codec.learned.reshaped(temperature, top_k)
+    rows = _rows(known, stream.geometry)
+    drawn = []
+    for number in range(count):
+        codes = known.copy()
+        seeds = [(seed, number * len(rows) + row) for row in range(len(rows))]
+        found = base.draw(prior, [known[row] for row in rows], kept, seeds)
+        for row, values in zip(rows, found, strict=True):
+            codes[row] = values
+        drawn.append(restored(stream, codes, [], codec, False, None))
+    return drawn
+
+
+def sheet(pictures: Sequence[media.Image], gap: int = 2) -> media.Image:
+    """Pictures of one size, side by side in about as many rows as columns; one alone as it is."""
+    if len(pictures) == 1:
+        return pictures[0]
+    columns = math.ceil(math.sqrt(len(pictures)))
+    height, width, channels = pictures[0].samples.shape
+    rows = -(-len(pictures) // columns)
+    size = (rows * (height + gap) - gap, columns * (width + gap) - gap, channels)
+    whole = np.full(size, 255, np.uint8)
+    for number, picture in enumerate(pictures):
+        top, left = number // columns * (height + gap), number % columns * (width + gap)
+        whole[top : top + height, left : left + width] = picture.samples
+    return media.Image(whole)
+
+
+def medley(sounds: Sequence[media.Audio], gap: float = 0.5) -> media.Audio:
+    """Sounds of one rate, one after the other, so many seconds of silence between; one alone as it is."""
+    first = sounds[0]
+    if len(sounds) == 1:
+        return first
+    silence = np.zeros((first.channels, round(gap * SOUND_RATE)), np.float32)
+    parts = [part for sound in sounds for part in (sound.signal, silence)][:-1]
+    signal = np.concatenate(parts, axis=1)
+    return media.Audio(signal, SOUND_RATE, SOUND_RATE, signal.shape[1])
+
+
+def _check_size(geometry: Geometry | Timeline) -> None:
+    if (codes := math.prod(geometry.grid)) > GREATEST:
+        raise UsageError(f"{codes:,} codes, limit {GREATEST:,}", "something smaller")
+
+
+def _rows(codes: np.ndarray, geometry: Geometry | Timeline) -> list[Any]:
+    """What of a grid of codes is drawn as one: all of a picture's, each audible channel of a sound's."""
+    if isinstance(geometry, Geometry):
+        return [slice(None)]
+    return [channel for channel in range(len(codes)) if geometry.gains[channel]]
+
+
+def _empty(codec: VQVAE, size: tuple[int, int] | None, seconds: float | None) -> Bitstream:
+    """The bitstream of a picture or sound of this size, without its codes."""
+    geometry: Geometry | Timeline
+    if codec.medium == "image":
+        if seconds is not None:
+            raise UsageError("seconds mean nothing for pictures", "give a size")
+        width, height = size or (128, 128)
+        if width < 1 or height < 1:
+            raise UsageError(f"a size of {width} x {height}", "for example 128x128")
+        geometry = Geometry(width, height, 3, codec.stride)
+    else:
+        if size is not None:
+            raise UsageError("a size means nothing for sounds", "give seconds")
+        length = 4.0 if seconds is None else seconds
+        if not 0 < length <= media.MAX_SECONDS:
+            raise UsageError(f"{length:g} seconds", "for example 4")
+        geometry = Timeline(max(1, round(length * SOUND_RATE)), SOUND_RATE, b"\xc0", False, codec.stride)
+    _check_size(geometry)
+    geometry.check()
+    return Bitstream("sample", bytes(8), geometry, [None] * geometry.chunk_count)
