@@ -57,7 +57,7 @@ def main() -> None:
             rows.append(row)
             counts[effort] += np.bincount(encoded.codes.ravel(), minlength=size)
             payload[effort] += 8 * container.read_info(encoded.data).code_bytes
-            ideal[effort] += encoded.estimate_bits or math.nan
+            ideal[effort] += encoded.estimate_bits
             if effort == options.effort[0]:
                 rows += [evaluation.compare(Ladder(original, name), row) for name in options.against]
     print(file=sys.stderr)

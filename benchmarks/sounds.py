@@ -80,7 +80,7 @@ def measured(
         info = container.read_info(encoded.data)
         counts["codes"] += np.bincount(encoded.codes.ravel(), minlength=len(counts["codes"]))
         counts["payload"] += 8 * info.code_bytes
-        counts["ideal"] += encoded.estimate_bits or math.nan
+        counts["ideal"] += encoded.estimate_bits
         counts["head"].append(info.header_bytes)
         if options.drawn:
             rows.append(drawn(original, encoded, options) | {"file": entry.name})

@@ -1,0 +1,179 @@
+"""Whether codes depend on the machine, and what the learned prior costs in time.
+
+python benchmarks/priors.py --exact FOLDER_OR_TAR ... [--model M]
+python benchmarks/priors.py --speed KODAK_FOLDER [--peer]
+"""
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
+
+import numpy as np
+import torch
+from speed import photo
+from vqcodec import container, datasets, media, pipeline
+from vqcodec.container import LEARNED
+from vqcodec.errors import MediaError
+from vqcodec.priors import base
+
+
+class Placeholder(Loader, MetaPathFinder):
+    """Stands in for packages that compressai imports for its data sets, made for another torch."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:  # noqa: D102
+        absent = name.partition(".")[0] in {"torchvision", "torch_geometric"}
+        return ModuleSpec(name, self, is_package=True) if absent else None
+
+    def create_module(self, spec: ModuleSpec) -> Any:  # noqa: D102
+        return MagicMock(__path__=[])
+
+    def exec_module(self, module: object) -> None:  # noqa: D102
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("sources", type=Path, nargs="+", help="folders, tar files, pictures, sounds")
+    parser.add_argument("--exact", action="store_true", help="decode every file in every way")
+    parser.add_argument("--speed", action="store_true", help="a picture of 6 megapixels on two threads")
+    parser.add_argument("--peer", action="store_true", help="compressai's mbt2018, random weights, beside")
+    parser.add_argument("--part", default="", help="only files whose name begins so")
+    parser.add_argument("--model", help="name or file; the default model if absent")
+    parser.add_argument("--runs", type=int, default=3, help="the median of these is printed")
+    options = parser.parse_args()
+    if options.exact:
+        exact(options)
+    if options.speed:
+        speed(options)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def exact(options: argparse.Namespace) -> None:
+    entries = [e for e in datasets.entries(options.sources) if e.path.startswith(options.part)]
+    wrong: Counter[str] = Counter()
+    files = codes = 0
+    for entry in entries:
+        try:
+            original = media.read(entry.read())
+        except MediaError:
+            continue
+        encoded = pipeline.encode_file(original, model=options.model)
+        files, codes = files + 1, codes + encoded.count
+        wrong.update(differences(encoded))
+    print(f"{files} files, {codes:,} codes, {platform.machine()}, torch {torch.__version__}.\n")
+    print("| read by | differing codes |\n|---|---:|")
+    for name, count in wrong.items():
+        print(f"| {name} | {count} |")
+
+
+def differences(encoded: pipeline.Encoded) -> dict[str, int]:
+    """Way of reading a file's chunks of the learned prior -> codes that come out otherwise."""
+    prior, stream = encoded.codec.learned, container.parse(encoded.data)
+    assert prior is not None
+    coded = [
+        (np.ascontiguousarray(encoded.codes[place]), chunk.payload[len(prior.mark) :])
+        for place, chunk in zip(stream.geometry.places, stream.chunks, strict=True)
+        if chunk is not None and chunk.prior == LEARNED
+    ]
+    regions, payloads = [region for region, _ in coded], [payload for _, payload in coded]
+    shapes = [region.shape for region in regions]
+    found = {}
+    for name, carrier in (("float32", torch.float32), ("float64", torch.float64)):
+        carried = prior.carried_by(carrier)
+        for count in (1, 2):
+            with threads(count):
+                read = base.decompress(carried, payloads, shapes)
+                found[f"{name}, {count} threads"] = _differing(read, regions)
+        alone = [base.decompress(carried, [p], [s])[0] for p, s in zip(payloads, shapes, strict=True)]
+        found[f"{name}, chunk by chunk"] = _differing(alone, regions)
+    written = base.compress(prior.carried_by(torch.float64), regions)
+    again = [np.frombuffer(data, np.uint8) for data in written]
+    found["float64 writing (bytes)"] = _differing(again, [np.frombuffer(data, np.uint8) for data in payloads])
+    return found
+
+
+def _differing(found: list[np.ndarray], expected: list[np.ndarray]) -> int:
+    pairs = zip(found, expected, strict=True)
+    return sum(int((a != b).sum()) if a.shape == b.shape else max(a.size, b.size) for a, b in pairs)
+
+
+def speed(options: argparse.Namespace) -> None:
+    torch.set_num_threads(2)
+    picture = photo(options.sources[0], 3000, 2000).convert("RGB")
+    original = media.read_image(np.asarray(picture))
+    megapixels = original.width * original.height / 1e6
+    learned, fast = (
+        pipeline.encode_file(original.samples, model=options.model, fast=f).data for f in (False, True)
+    )
+    work: dict[str, Callable[[], object]] = {
+        "encode": lambda: pipeline.encode_file(original.samples, model=options.model),
+        "encode --fast": lambda: pipeline.encode_file(original.samples, model=options.model, fast=True),
+        "decode": lambda: pipeline.decode(learned, model=options.model),
+        "decode of --fast": lambda: pipeline.decode(fast, model=options.model),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(options.runs):
+        for name, call in work.items():
+            started = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - started)
+    rates = {name: megapixels / statistics.median(times) for name, times in seconds.items()}
+    if options.peer:
+        rates |= peer(original.samples)
+    print(f"{original.width} x {original.height} ({megapixels:.1f} MP), 2 threads,", end=" ")
+    print(f"median of {options.runs} runs, {platform.machine()}, torch {torch.__version__}.")
+    bpp = [8e-6 * len(data) / megapixels for data in (learned, fast)]
+    print(f"{bpp[0]:.4f} bpp, with --fast {bpp[1]:.4f}.\n")
+    print("| | MP/s |\n|---|---:|")
+    for name, rate in rates.items():
+        print(f"| {name} | {rate:.3f} |")
+    if options.peer:
+        for way in ("encode", "decode"):
+            print(f"\n{way}: {rates[way] / rates[f'mbt2018 {way}']:.1f} times as fast as mbt2018.", end="")
+        print()
+
+
+def peer(samples: np.ndarray) -> dict[str, float]:
+    """Minnen 2018 as compressai has it (N = M = 192), with random weights, one run."""
+    sys.meta_path.append(Placeholder())
+    from compressai.models import JointAutoregressiveHierarchicalPriors
+
+    torch.manual_seed(0)
+    model = JointAutoregressiveHierarchicalPriors(192, 192).eval()
+    model.update()
+    height, width = (side // 64 * 64 for side in samples.shape[:2])
+    x = torch.from_numpy(samples[:height, :width]).permute(2, 0, 1)[None].float() / 255
+    megapixels = height * width / 1e6
+    with torch.inference_mode():
+        started = time.perf_counter()
+        coded = model.compress(x)
+        middle = time.perf_counter()
+        model.decompress(coded["strings"], coded["shape"])
+        ended = time.perf_counter()
+    return {
+        "mbt2018 encode": megapixels / (middle - started),
+        "mbt2018 decode": megapixels / (ended - middle),
+    }
+
+
+if __name__ == "__main__":
+    main()
