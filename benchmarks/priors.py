@@ -6,7 +6,6 @@ python benchmarks/priors.py --speed KODAK_FOLDER [--peer]
 
 import argparse
 import platform
-import statistics
 import sys
 import time
 from collections import Counter
@@ -20,7 +19,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import torch
-from speed import photo
+from speed import photo, rates
 from vqcodec import container, datasets, media, pipeline
 from vqcodec.container import LEARNED
 from vqcodec.errors import MediaError
@@ -130,25 +129,19 @@ def speed(options: argparse.Namespace) -> None:
         "decode": lambda: pipeline.decode(learned, model=options.model),
         "decode of --fast": lambda: pipeline.decode(fast, model=options.model),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(options.runs):
-        for name, call in work.items():
-            started = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - started)
-    rates = {name: megapixels / statistics.median(times) for name, times in seconds.items()}
+    found = rates(work, options.runs, megapixels)
     if options.peer:
-        rates |= peer(original.samples)
+        found |= peer(original.samples)
     print(f"{original.width} x {original.height} ({megapixels:.1f} MP), 2 threads,", end=" ")
     print(f"median of {options.runs} runs, {platform.machine()}, torch {torch.__version__}.")
     bpp = [8e-6 * len(data) / megapixels for data in (learned, fast)]
     print(f"{bpp[0]:.4f} bpp, with --fast {bpp[1]:.4f}.\n")
     print("| | MP/s |\n|---|---:|")
-    for name, rate in rates.items():
+    for name, rate in found.items():
         print(f"| {name} | {rate:.3f} |")
     if options.peer:
         for way in ("encode", "decode"):
-            print(f"\n{way}: {rates[way] / rates[f'mbt2018 {way}']:.1f} times as fast as mbt2018.", end="")
+            print(f"\n{way}: {found[way] / found[f'mbt2018 {way}']:.1f} times as fast as mbt2018.", end="")
         print()
 
 

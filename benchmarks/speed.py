@@ -70,14 +70,7 @@ def speed(options: argparse.Namespace) -> None:
         "decode": lambda: pipeline.decode(data, model=options.model),
         "avif decode": lambda: Image.open(io.BytesIO(packed.getvalue())).load(),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    # Taken in turns, so that a slow minute of the machine is a slow minute for all.
-    for _ in range(options.runs):
-        for name, call in work.items():
-            started = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - started)
-    rate = {name: megapixels / statistics.median(times) for name, times in seconds.items()}
+    rate = rates(work, options.runs, megapixels)
     print(f"{original.width} x {original.height} ({megapixels:.1f} MP), {options.threads} threads,", end=" ")
     print(f"median of {options.runs} runs, {platform.machine()}, torch {torch.__version__}.")
     print(f"AVIF: speed 6, 4:2:0, quality {bracket['q_low']}, {len(packed.getvalue()):,} bytes", end=" ")
@@ -86,6 +79,18 @@ def speed(options: argparse.Namespace) -> None:
     for name in ("encode", "decode"):
         other = rate[f"avif {name}"]
         print(f"| {name} | {rate[name]:.2f} | {other:.2f} | {rate[name] / other:.2f} |")
+
+
+def rates(work: dict[str, Callable[[], object]], runs: int, amount: float) -> dict[str, float]:
+    """How much of `amount` each does a second, by the median of its runs."""
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    # Taken in turns, so that a slow minute of the machine is a slow minute for all.
+    for _ in range(runs):
+        for name, call in work.items():
+            started = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: amount / statistics.median(times) for name, times in seconds.items()}
 
 
 def memory(source: Path, megapixels: float, model: str | None, effort: int, threads: int) -> None:

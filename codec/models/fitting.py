@@ -83,7 +83,7 @@ class PriorFit(nn.Module):
             generator: not needed.
         """
         del generator
-        if isinstance(self.codec.learned, learned.LearnedPrior):
+        if self.codec.learned is not None:
             try:
                 self.network.take(self.codec.learned)
             except ValueError:

@@ -213,11 +213,6 @@ def activated(x: Tensor, lowest: int = 0) -> Tensor:
     return result
 
 
-def clamped(x: Tensor) -> Tensor:
-    """The limits of activations in training, for what is rounded already."""
-    return x.clamp(0, INPUT / 2**ACTIVATION)
-
-
 def limited(x: Tensor) -> Tensor:
     """The limits of `added` in training, on real numbers."""
     limit = STREAM_MAX / 2**STREAM

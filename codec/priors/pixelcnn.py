@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -178,7 +179,9 @@ class _Wavefront:
         return layers["logits"](exact.activation(x))
 
 
+@lru_cache(maxsize=4096)
 def _places(shape: tuple[int, ...], step: int) -> Positions:
+    """Rows and columns of a step; regions of one shape, and the next step, share them."""
     height, width = shape
     rows = np.arange(max(0, (step - width + 2) // 2), min(height, step // 2 + 1), dtype=np.intp)
     return rows, step - 2 * rows
