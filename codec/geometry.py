@@ -12,8 +12,8 @@ from typing import Any
 from .binary import Cursor, varint
 from .errors import DamagedError, LimitError
 
-REGION = 128
-"""A chunk of a picture covers at most REGION x REGION codes."""
+REGION = 512
+"""A chunk of a picture covers at most REGION x REGION pixels."""
 
 SEGMENT = 2000
 """A chunk of a sound covers at most so many codes of one channel: 8 seconds at 250 a second."""
@@ -59,19 +59,24 @@ class Geometry:
         return -(-self.height // self.stride), -(-self.width // self.stride)
 
     @property
+    def region(self) -> int:
+        """Rows and columns of codes that a chunk covers at most."""
+        return REGION // self.stride
+
+    @property
     def chunk_count(self) -> int:
         """Number of regions, and so of chunks."""
         rows, columns = self.grid
-        return -(-rows // REGION) * -(-columns // REGION)
+        return -(-rows // self.region) * -(-columns // self.region)
 
     @property
     def places(self) -> Iterator[Place]:
         """Where the codes of each chunk are in the grid, in the order of the chunks."""
-        rows, columns = self.grid
+        (rows, columns), region = self.grid, self.region
         return (
-            (slice(top, min(top + REGION, rows)), slice(left, min(left + REGION, columns)))
-            for top in range(0, rows, REGION)
-            for left in range(0, columns, REGION)
+            (slice(top, min(top + region, rows)), slice(left, min(left + region, columns)))
+            for top in range(0, rows, region)
+            for left in range(0, columns, region)
         )
 
     @property

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import torch
 
-from . import chunks, container, media, search, weights
+from . import chunks, container, dial, goals, media, search, weights
 from .container import Bitstream, Geometry, Timeline
 from .errors import (
     DamagedError,
@@ -21,8 +21,22 @@ from .errors import (
     VersionError,
 )
 from .geometry import Place
+from .models.points import BEST, WORST, Point
+from .models.scalar import ScalarCodec
 from .models.vqvae import VQVAE
-from .streams import EFFORT, QUALITY, Encoded, encode_audio, encode_image, reconstruct, restored, verify
+from .streams import (
+    EFFORT,
+    QUALITY,
+    Encoded,
+    encode_at,
+    encode_audio,
+    encode_image,
+    glanced,
+    reconstruct,
+    restored,
+    restored_at,
+    verify,
+)
 from .transform import Progress
 
 __all__ = [
@@ -31,6 +45,7 @@ __all__ = [
     "Encoded",
     "decode",
     "encode",
+    "encode_at",
     "encode_audio",
     "encode_file",
     "encode_image",
@@ -123,10 +138,10 @@ def encode_file(
     progress: Progress | None = None,
 ) -> Encoded:
     """As `encode`, and with the bytes also the codes and what they were made from."""
-    goals = {"quality": quality, "bitrate": bitrate, "bpp": bpp, "psnr": psnr, "target size": target_size}
-    if sum(goal is not None for goal in goals.values()) > 1:
+    wishes = {"quality": quality, "bitrate": bitrate, "bpp": bpp, "psnr": psnr, "target size": target_size}
+    if sum(wish is not None for wish in wishes.values()) > 1:
         raise UsageError("quality, bitrate, bpp, psnr and target size exclude each other", "give one of them")
-    if any(goal is not None and not goal > 0 for goal in goals.values()):
+    if any(wish is not None and not wish > 0 for wish in wishes.values()):
         raise UsageError("goals are numbers above zero", "for example bpp 0.4, psnr 30, target size 40000")
     if effort not in search.ROUNDS:
         raise UsageError(f"no effort {effort}", "0 to 3")
@@ -140,13 +155,21 @@ def encode_file(
     name = codec.card["name"]
     if codec.medium != medium:
         raise UsageError(f"{name} is for {MEDIA[codec.medium]}, not for {MEDIA[medium]}", "another -m")
-    if quality is not None and quality != QUALITY:
+    dialled = isinstance(codec, ScalarCodec)
+    if quality is not None and dialled and not WORST <= quality <= BEST:
+        raise UsageError(f"no quality {quality:g}", f"{WORST:g} to {BEST:g}, with decimals")
+    if quality is not None and not dialled and quality != QUALITY:
         raise UsageError(f"{name} has no quality {quality:g}", f"its operating points: {QUALITY:g}")
     foreign = {"bitrate"} if medium == "image" else {"bpp", "psnr"}
-    if wrong := sorted(goal for goal in foreign if goals[goal] is not None):
+    if wrong := sorted(wish for wish in foreign if wishes[wish] is not None):
         fitting = "target size, bpp or psnr" if medium == "image" else "target size or bitrate"
         raise UsageError(f"{wrong[0]} means nothing for {MEDIA[medium]}", f"give {fitting}")
     encoded: Encoded
+    if isinstance(original, media.Image) and isinstance(codec, ScalarCodec):
+        limit = target_size if bpp is None else int(bpp * original.width * original.height / 8)
+        return goals.encode(
+            original, codec, quality=quality, limit=limit, psnr=psnr, effort=effort, progress=progress
+        )
     if isinstance(original, media.Image):
         encoded = encode_image(original, codec, effort=effort, fast=fast, progress=progress)
     else:
@@ -170,6 +193,7 @@ def decode(
     model: str | os.PathLike[str] | None = None,
     decoder: str | os.PathLike[str] | None = None,
     salvage: bool = False,
+    preview: bool = False,
     max_pixels: int = media.MAX_PIXELS,
     max_seconds: float = media.MAX_SECONDS,
     strip: Iterable[str] = (),
@@ -184,6 +208,7 @@ def decode(
         decoder: another decoder of the same codes: "wavenet", the autoregressive one of the shipped
             `vqvae-audio`, or a file of its weights.
         salvage: fill damaged regions with grey or silence, each with a DamageWarning, instead of an error.
+        preview: an eighth of the size, from a part of the codes alone, of models that have a dial.
         max_pixels: refuse larger pictures.
         max_seconds: refuse longer sounds; each channel counts.
         strip: metadata to leave out.
@@ -205,6 +230,16 @@ def decode(
         raise LimitError(f"header claims {geometry.claim}", "no encoder writes that rate")
     codec = _codec_for(stream, model, device)
     second = codec if decoder is None else _other_decoder(stream, codec, decoder, device)
+    if isinstance(codec, ScalarCodec):
+        if decoder is not None:
+            raise UsageError(f"{stream.model} has no other decoder", "leave out --decoder")
+        point = Point(codec, stream.settings[0])
+        if preview:
+            return glanced(stream, point, salvage).without(strip)
+        found = dial.read(stream, point, salvage=salvage)
+        return restored_at(stream, found, point, salvage, progress).without(strip)
+    if preview:
+        raise UsageError(f"{stream.model} has no preview", "decode it whole")
     lost: list[Place] = []
     codes = chunks.read(stream, codec, salvage=salvage, lost=lost)
     return restored(stream, codes, lost, second, salvage, progress).without(strip)
@@ -241,7 +276,7 @@ def _codec_for(stream: Bitstream, model: str | os.PathLike[str] | VQVAE | None, 
     if model is None and not (weights.folder() / f"{stream.model}.safetensors").is_file():
         raise ModelError(needs, "-m FILE")
     codec = model if isinstance(model, VQVAE) else weights.load(model or stream.model, device)
-    if stream.settings:
+    if len(stream.settings) != isinstance(codec, ScalarCodec):
         raise VersionError(f"settings that {stream.model} does not have here", "upgrade")
     if codec.card["fingerprint"] != stream.fingerprint.hex():
         raise ModelError(f"{needs}, not {codec.card['name']} ({codec.card['fingerprint']})", "-m FILE")

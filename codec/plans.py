@@ -17,18 +17,20 @@ import torch
 from . import checkpoints, weights
 from .errors import UsageError
 from .files import atomically
-from .models import CLASSES, GROWABLE, MODELS, PRIORS, TRAINING_ONLY, WHAT_IS_TRAINED, PriorFit, build
+from .models import CLASSES, GROWABLE, MODELS, PRIORS, TRAINING_ONLY, WHAT_IS_TRAINED, PriorFit, build, ppca, vae
 from .settings import (
     PRIOR_SETTINGS,
-    SETTINGS,
     Settings,
     check,
+    defaults,
     from_json,
     held_out_share,
-    medium_of,
     overridden,
     parse,
 )
+
+ALONE = (ppca.Config, vae.Config)
+"""Settings of models whose prior is trained with them."""
 
 CODEC_SHARE = 2 / 3
 """Of a time budget for a codec and its prior, the codec's part."""
@@ -152,7 +154,7 @@ def new_plan(
         growable = GROWABLE[type(model)]
         settable = TRAINING_ONLY | growable | (settable - set(kept))
         chain = list(card["training"]["chain"])
-    settings = replace(from_json(saved.get("settings", {}), SETTINGS[medium_of(model)]), **given)
+    settings = replace(from_json(saved.get("settings", {}), defaults(model)), **given)
     model, settings = overridden(
         model, settings, overrides, settable, " that --from leaves open" if start else ""
     )
@@ -166,7 +168,8 @@ def new_plan(
 
 def followed(stage: str, model: Any) -> bool:
     """Whether a codec's training goes on to its prior: not where the codes are those of another codec."""
-    return stage == "all" and not getattr(model, "frozen", False)
+    coded_by_its_own = isinstance(model, ALONE)
+    return stage == "all" and not coded_by_its_own and not getattr(model, "frozen", False)
 
 
 def prior_plan(

@@ -12,6 +12,9 @@ whatever order it is taken, so the intervals are the cumulative frequencies on e
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import Any
+
 import constriction
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +24,57 @@ from .errors import DamagedError
 PRECISION = 24
 TOTAL = 1 << PRECISION
 
+ESCAPED = 3
+"""Bytes, little endian, of a code that its table does not have."""
+
 _MODEL = constriction.stream.model.Categorical(lazy=True)
+_BYTES = constriction.stream.model.Uniform(256)
+
+
+class Tables:
+    """Frequencies that are used again and again, by number: signed codes, each by the table that it names.
+
+    Codes of a table of 2 L + 2 frequencies are -L..L; the last frequency is that of an escape, for what lies
+    beyond. Codes by a number without a table are 0, and take nothing.
+
+    Args:
+        tables: uint32 [2 L + 2] each, at least 1 everywhere and summing to TOTAL; None for no table.
+    """
+
+    def __init__(self, tables: Sequence[NDArray[np.uint32] | None]) -> None:
+        self.tables = tables
+        self.models = [None if t is None else _fixed(t) for t in tables]
+        self.largest = np.array([0 if t is None else len(t) // 2 - 1 for t in tables], np.int32)
+        starts = np.cumsum([0, *(1 if t is None else len(t) for t in tables)])
+        self._middle = starts[:-1].astype(np.int32) + self.largest
+        self._escape = starts[1:].astype(np.int32) - 1
+        self._costs = np.concatenate(
+            [np.zeros(1) if t is None else -np.log2(t / TOTAL) for t in tables]
+        ).astype(np.float32)
+        self._costs[self._escape[[t is not None for t in tables]]] += 8 * ESCAPED
+
+    def costs(self, codes: NDArray[np.int32], numbers: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Bits of codes by these tables; of what a table does not have, those of the escape."""
+        beyond = np.abs(codes) > self.largest[numbers]
+        bits: NDArray[np.float32] = self._costs[
+            np.where(beyond, self._escape[numbers], self._middle[numbers] + codes)
+        ]
+        return bits
+
+    def drawn(self, raw: NDArray[np.uint64], numbers: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Draw codes, without escapes.
+
+        Args:
+            raw: uint64 [n], random.
+            numbers: uint8 [n], of each code's table.
+        """
+        codes = np.zeros(len(numbers), np.int32)
+        for number, where in _by_table(numbers, self):
+            table = self.tables[number]
+            rising = np.cumsum(table[:-1].astype(np.int64))
+            uniform = (raw[where] >> np.uint64(40)).astype(np.int64) * rising[-1] >> 24
+            codes[where] = np.searchsorted(rising, uniform, "right") - self.largest[number]
+        return codes
 
 
 class Encoder:
@@ -39,6 +92,24 @@ class Encoder:
         """
         if len(symbols):
             self._coder.encode(np.ascontiguousarray(symbols, np.int32), _MODEL, _excess(frequencies))
+
+    def encode_by(self, codes: NDArray[np.int32], numbers: NDArray[np.uint8], tables: Tables) -> None:
+        """Append signed codes, table by table; those beyond their tables follow in ESCAPED bytes each.
+
+        Args:
+            codes: int32 [n], of 3 bytes with their sign; 0 where the number has no table.
+            numbers: uint8 [n], of each code's table.
+            tables: the tables.
+        """
+        for number, where in _by_table(numbers, tables):
+            largest = tables.largest[number]
+            symbols = codes[where]
+            beyond = np.abs(symbols) > largest
+            shifted = np.where(beyond, 2 * largest + 1, symbols + largest).astype(np.int32)
+            self._coder.encode(shifted, tables.models[number])
+            if beyond.any():
+                whole = symbols[beyond].astype("<i4").view(np.uint8).reshape(-1, 4)[:, :ESCAPED]
+                self._coder.encode(whole.astype(np.int32).ravel(), _BYTES)
 
     def finish(self) -> bytes:
         """All that was encoded: 32-bit words, little endian; empty if nothing was."""
@@ -83,6 +154,30 @@ class Decoder:
         except AssertionError:
             raise DamagedError("codes that no encoder writes") from None
         return symbols
+
+    def decode_by(self, numbers: NDArray[np.uint8], tables: Tables) -> NDArray[np.int32]:
+        """Read what `Encoder.encode_by` wrote with these tables.
+
+        Returns:
+            int32 [n].
+
+        Raises:
+            DamagedError: the bytes belong to no code.
+        """
+        codes = np.zeros(len(numbers), np.int32)
+        try:
+            for number, where in _by_table(numbers, tables):
+                largest = tables.largest[number]
+                symbols = self._coder.decode(tables.models[number], len(where)) - largest
+                beyond = symbols > largest
+                if beyond.any():
+                    count = int(beyond.sum())
+                    whole = self._coder.decode(_BYTES, ESCAPED * count).reshape(count, ESCAPED)
+                    symbols[beyond] = (whole << (0, 8, 16)).sum(1) - ((whole[:, -1] >= 128) << 24)
+                codes[where] = symbols
+        except AssertionError:
+            raise DamagedError("codes that no encoder writes") from None
+        return codes
 
     def finish(self) -> None:
         """Say that every symbol has been read.
@@ -129,6 +224,20 @@ def unpack_raw(data: bytes, count: int, bits: int) -> NDArray[np.int32]:
     weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.int32)
     codes: NDArray[np.int32] = digits[: count * bits].reshape(count, bits) @ weights
     return codes
+
+
+def _by_table(numbers: NDArray[np.uint8], tables: Tables) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Each number that has a table, and where it stands, in order."""
+    order = np.argsort(numbers, kind="stable")
+    ends = np.cumsum(np.bincount(numbers, minlength=len(tables.models)))
+    for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        if start < end and tables.models[number] is not None:
+            yield number, order[start:end]
+
+
+def _fixed(frequencies: NDArray[np.uint32]) -> Any:
+    """A model with one table for all symbols; its intervals are those of the lazy one."""
+    return constriction.stream.model.Categorical(_excess(frequencies), perfect=False)
 
 
 def _excess(frequencies: NDArray[np.uint32]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 from .errors import UsageError
 from .models import CLASSES, PRIORS, RANGES
+from .models import ppca, vae
 from .models.vqvae import ImageVQVAE, image
 
 _MANY, _TINY = 1 << 31, 1e-12
@@ -71,11 +72,22 @@ class Settings:
 SETTINGS = {"image": Settings(), "audio": Settings(crop=0.64, beta1=0.8, beta2=0.99)}
 """Medium -> how its models are trained unless told otherwise."""
 
+OWN_SETTINGS: dict[type, Settings] = {
+    ppca.Config: Settings(steps=500, batch=8, crop=192, learning_rate=2e-3, average=0.99),
+    vae.Config: Settings(batch=4, crop=192),
+}
+"""Class of settings of a model -> how it is trained, where that is not how its medium is."""
+
 PRIOR_SETTINGS = {
     "image": Settings(steps=5000, learning_rate=2e-3),
     "audio": Settings(steps=5000, learning_rate=2e-3, crop=2.048),
 }
 """Medium -> how its learned priors are trained unless told otherwise."""
+
+
+def defaults(model: Any) -> Settings:
+    """How a model of these settings is trained unless told otherwise."""
+    return OWN_SETTINGS.get(type(model)) or SETTINGS[medium_of(model)]
 
 
 def overridden(
@@ -156,8 +168,9 @@ def check(model: Any, settings: Settings) -> None:
                 f"code_dim is {model.code_dim}",
                 f"give 1 to {3 * stride**2}, the principal components of a block",
             )
-    if medium_of(model) == "image" and settings.crop % ImageVQVAE.stride:
-        raise UsageError(f"crop is {settings.crop:g}", f"give a multiple of {ImageVQVAE.stride}")
+    stride = CLASSES[type(model)].stride if type(model) in CLASSES else ImageVQVAE.stride
+    if medium_of(model) == "image" and settings.crop % stride:
+        raise UsageError(f"crop is {settings.crop:g}", f"give a multiple of {stride}")
     share = held_out_share(settings.validation)
     if share is not None and not 0 < share < 1:
         raise UsageError(f"--validation {settings.validation}", "a folder, or a share between 0 and 1")

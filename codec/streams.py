@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import chunks, container, loudness, media, metrics, sound_metrics
+from . import chunks, container, dial, loudness, media, metrics, sound_metrics
 from .binary import deflate
 from .container import Bitstream, Geometry, Timeline
 from .errors import DamagedError, DamageWarning, MediaWarning
 from .generation import generate
 from .geometry import SOUND_RATE, Place
+from .models.points import Point
+from .models.scalar import ScalarCodec
 from .models.vqvae import VQVAE, AudioVQVAE, ImageVQVAE, WaveNetVQVAE
 from .transform import Progress, analyse, analyse_signal, synthesise, synthesise_signal
 
@@ -33,7 +35,8 @@ class Encoded:
 
     Attributes:
         data: the .vqc file.
-        codes: int32, the code indices of the whole picture [h, w], or of a sound [C, T].
+        codes: int32, the code indices of the whole picture [h, w], or of a sound [C, T]; of a codec with a
+            dial its latents, int16 [h, w, M].
         original: the picture or sound that was encoded.
         geometry: its size.
         codec: the model.
@@ -45,7 +48,7 @@ class Encoded:
     codes: np.ndarray
     original: media.Image | media.Audio
     geometry: Geometry | Timeline
-    codec: VQVAE
+    codec: VQVAE | ScalarCodec
     estimate_bits: float
     quality: float = QUALITY
 
@@ -97,9 +100,41 @@ def encode_image(
     """
     codes = analyse(image.samples, codec, effort=effort, progress=progress)
     geometry = Geometry(image.width, image.height, image.channels, codec.stride)
-    boxes = {"icc": image.icc, "exif": image.exif, "xmp": image.xmp}
-    boxes["alpha"] = None if image.alpha is None else media.pack_alpha(image.alpha)
-    return _packed(codes, image, geometry, codec, boxes, fast)
+    written = chunks.write(codes, codec, geometry, fast=fast)
+    return _packed(codes, written, image, geometry, codec, _boxes(image))
+
+
+def encode_at(
+    image: media.Image,
+    point: Point,
+    *,
+    effort: int = EFFORT,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Compress a decoded picture with a model that has a dial, at a place on it.
+
+    Args:
+        image: samples, and the metadata and alpha that go with them into the bitstream.
+        point: the model and the place.
+        effort: see `dial.write`.
+        progress: called with blocks done and blocks in all.
+
+    Raises:
+        LimitError: the picture, or its metadata, is larger than the format allows.
+    """
+    geometry = Geometry(image.width, image.height, image.channels, point.stride)
+    targets = dial.analyse(image.samples, point, progress=progress)
+    written = dial.write(targets, point, geometry, effort=effort)
+    stored = dial.store(image.samples, point, geometry, below=written.size)
+    return packed_at(image, point, stored or written)
+
+
+def packed_at(image: media.Image, point: Point, written: dial.Written) -> Encoded:
+    """The bitstream of a picture whose chunks are written."""
+    geometry = Geometry(image.width, image.height, image.channels, point.stride)
+    chunked = chunks.Written([*written.chunks], written.bits)
+    settings = bytes((point.place,))
+    return _packed(written.latents, chunked, image, geometry, point.codec, _boxes(image), settings)
 
 
 def encode_audio(
@@ -131,28 +166,36 @@ def encode_audio(
     for done, number in enumerate(audible):
         scale, part = 1 / loudness.factor_of(gains[number]), _part(progress, done, len(audible))
         codes[number] = analyse_signal(signal[number], codec, scale=scale, progress=part)
-    return _packed(codes, audio, geometry, codec, {"tags": media.pack_tags(audio.tags)}, fast)
+    written = chunks.write(codes, codec, geometry, fast=fast)
+    return _packed(codes, written, audio, geometry, codec, {"tags": media.pack_tags(audio.tags)})
+
+
+def _boxes(image: media.Image) -> dict[str, bytes | None]:
+    alpha = None if image.alpha is None else media.pack_alpha(image.alpha)
+    return {"icc": image.icc, "exif": image.exif, "xmp": image.xmp, "alpha": alpha}
 
 
 def _packed(
     codes: np.ndarray,
+    written: chunks.Written,
     original: media.Image | media.Audio,
     geometry: Geometry | Timeline,
-    codec: VQVAE,
+    codec: VQVAE | ScalarCodec,
     boxes: dict[str, bytes | None],
-    fast: bool,
+    settings: bytes = b"",
 ) -> Encoded:
-    written = chunks.write(codes, codec, geometry, fast=fast)
     stream = Bitstream(
         model=codec.card["name"],
         fingerprint=bytes.fromhex(codec.card["fingerprint"]),
         geometry=geometry,
+        settings=settings,
         source=original.source,
         boxes={name: box for name, box in boxes.items() if box is not None},
         chunks=written.chunks,
     )
     _tell_heavy_metadata(stream)
-    return Encoded(container.pack(stream), codes, original, geometry, codec, written.bits)
+    quality = Point(codec, settings[0]).quality if isinstance(codec, ScalarCodec) else QUALITY
+    return Encoded(container.pack(stream), codes, original, geometry, codec, written.bits, quality)
 
 
 def _part(progress: Progress | None, number: int, count: int) -> Progress | None:
@@ -185,10 +228,7 @@ def restored(
     """
     geometry = stream.geometry
     if isinstance(geometry, Geometry):
-        pixels = synthesise(codes, codec, geometry, progress=progress)
-        alpha = _alpha(stream, salvage)
-        icc, exif, xmp = (stream.boxes.get(name) for name in ("icc", "exif", "xmp"))
-        return media.Image(pixels, alpha, icc, exif, xmp, stream.source)
+        return _image(synthesise(codes, codec, geometry, progress=progress), stream, salvage)
     signal = np.zeros((geometry.channels, geometry.samples), np.float32)
     audible = [number for number, gain in enumerate(geometry.gains) if gain]
     for done, number in enumerate(audible):
@@ -207,17 +247,45 @@ def restored(
     )
 
 
+def restored_at(
+    stream: Bitstream, found: dial.Read, point: Point, salvage: bool, progress: Progress | None
+) -> media.Image:
+    """What the chunks of a picture with a dial stand for, with its metadata; as `restored`."""
+    assert isinstance(stream.geometry, Geometry)
+    return _image(dial.synthesise(found, point, stream.geometry, progress=progress), stream, salvage)
+
+
+def glanced(stream: Bitstream, point: Point, salvage: bool) -> media.Image:
+    """A small picture from a part of the codes, with the metadata that does not speak of its size."""
+    assert isinstance(stream.geometry, Geometry)
+    found = dial.read(stream, point, salvage=salvage, slices=dial.SLICES_GLANCED)
+    pixels = dial.preview(found, point, stream.geometry)
+    return media.Image(pixels, icc=stream.boxes.get("icc"), source=stream.source)
+
+
+def _image(pixels: np.ndarray, stream: Bitstream, salvage: bool) -> media.Image:
+    icc, exif, xmp = (stream.boxes.get(name) for name in ("icc", "exif", "xmp"))
+    return media.Image(pixels, _alpha(stream, salvage), icc, exif, xmp, stream.source)
+
+
 def reconstruct(encoded: Encoded) -> media.Image | media.Audio:
     """Decode what was just written, and compare every code.
 
     Raises:
         DamagedError: a code differs.
     """
-    stream = container.parse(encoded.data)
-    codes = chunks.read(stream, encoded.codec)
+    stream, codec = container.parse(encoded.data), encoded.codec
+    if isinstance(codec, ScalarCodec):
+        point = Point(codec, stream.settings[0])
+        found = dial.read(stream, point)
+        codes = found.latents
+    else:
+        codes = chunks.read(stream, codec)
     if not np.array_equal(codes, encoded.codes):
         raise DamagedError("the bitstream does not decode to the codes it was made from", "report this")
-    return restored(stream, codes, [], encoded.codec, False, None)
+    if isinstance(codec, ScalarCodec):
+        return restored_at(stream, found, point, False, None)
+    return restored(stream, codes, [], codec, False, None)
 
 
 def verify(encoded: Encoded) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +12,6 @@ AREA = 1 << 16
 
 Twice as much takes half as long again: the C library then returns every map to the system and asks anew.
 """
-
-WIDTH = 512
-"""Codes in a row of a block at most."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,11 @@ class Block:
         return self.rows.within, self.columns.within
 
 
+def area_for(stride: int) -> int:
+    """Codes that cover as many pixels as AREA does at stride 4."""
+    return max(AREA * 16 // stride**2, 1)
+
+
 def scaled(part: tuple[slice, ...], factor: int) -> tuple[slice, ...]:
     """The samples of a rectangle or stretch of codes."""
     return tuple(slice(axis.start * factor, axis.stop * factor) for axis in part)
@@ -99,7 +102,9 @@ def blocks(height: int, width: int, halo: int, area: int = AREA) -> list[Block]:
     Returns:
         Blocks whose inner rectangles cover the grid once.
     """
-    rows, columns = spans(height, halo, max(area // min(width, WIDTH), 1)), spans(width, halo, WIDTH)
+    longest = 2 * math.isqrt(area)
+    rows = spans(height, halo, max(area // min(width, longest), 1))
+    columns = spans(width, halo, longest)
     return [Block(row, column) for row in rows for column in columns]
 
 

@@ -33,6 +33,9 @@ from .settings import held_out_share
 
 Report = Callable[[dict[str, Any]], None]
 LOG_EVERY = 100
+SLOW = 0.15
+"""Learning rate of a model's `slow` parameters, over that of the others."""
+
 VALIDATION_FILES = 64
 """Held-out files looked at during the run; the final figures are taken over all of them."""
 
@@ -72,17 +75,19 @@ class Trainer:
                 self.model.start(self._start_batch, self._generator(0))
             elif start is not None:
                 codes = math.prod(side // self.model.stride for side in self._start_batch(0).shape[2:])
-                share = self.settings.batch * codes / self.model.codes
-                self.model.begin_from(start, share)
+                self.model.begin_from(start, self.settings.batch * codes)
         if start is not None:
             self.model.carry(start)
         self.model.to(device)
         self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         critics = [] if self.model.critics is None else list(self.model.critics.parameters())
-        apart = {id(parameter) for parameter in critics}
-        self.parameters = [p for p in self.model.parameters() if p.requires_grad and id(p) not in apart]
-        self.optimiser = self._optimiser_of(self.parameters)
+        named = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        named = {n: p for n, p in named.items() if not n.startswith("critics.")}
+        self.parameters = list(named.values())
+        slow = [p for n, p in named.items() if n.startswith(self.model.slow)]
+        fast = [p for n, p in named.items() if not n.startswith(self.model.slow)]
+        self.optimiser = self._optimiser_of(fast, slow)
         self.critics_optimiser = self._optimiser_of(critics) if critics else None
         self._histogram = torch.zeros(self.model.codes, dtype=torch.int64)
         self._sums: dict[str, float] = {}
@@ -161,8 +166,9 @@ class Trainer:
         progress = self._progress()
         rate = settings.learning_rate * self._schedule(progress)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["pace"]
         self.optimiser.zero_grad(set_to_none=True)
+        torch.manual_seed((settings.seed << 32) + clock.step)  # of the noise that a model may take
         try:
             with torch.autocast("cuda", torch.bfloat16, enabled=self.device.startswith("cuda")):
                 terms = self.model.loss(samples)
@@ -175,8 +181,9 @@ class Trainer:
         self.optimiser.step()
         terms |= self._teach_critics(rate)
         after = self.model.update(progress, self._generator(clock.step + 1))
-        self._histogram += torch.bincount(after["codes"].flatten().cpu(), minlength=len(self._histogram))
-        clock.restarted += after["restarted"]
+        if "codes" in after:
+            self._histogram += torch.bincount(after["codes"].flatten().cpu(), minlength=len(self._histogram))
+            clock.restarted += after["restarted"]
         clock.step += 1
         decay = min(settings.average, (1 + clock.step) / (10 + clock.step))
         with torch.no_grad():
@@ -205,10 +212,11 @@ class Trainer:
         self.critics_optimiser.step()
         return {"critics": loss}
 
-    def _optimiser_of(self, parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
+    def _optimiser_of(self, fast: Sequence[Tensor], slow: Sequence[Tensor] = ()) -> torch.optim.Optimizer:
         settings = self.settings
+        groups = [{"params": fast, "pace": 1.0}, {"params": slow, "pace": SLOW}]
         return torch.optim.AdamW(
-            parameters,
+            [group for group in groups if group["params"]],
             lr=settings.learning_rate,
             betas=(settings.beta1, settings.beta2),
             fused=self.device != "mps",
@@ -246,7 +254,6 @@ class Trainer:
         return datasets.load_split(files, share, settings.seed, medium, **extra)
 
     def _log(self) -> None:
-        use = code_use(self._histogram.numpy())
         mean = {name: total / self._summed for name, total in self._sums.items()}
         self._say(
             event="step",
@@ -254,14 +261,19 @@ class Trainer:
             progress=min(self._progress(), 1.0),
             seconds=round(self.clock.elapsed_seconds, 1),
             **self.finishing.step_figures(mean),
-            codes_used=use.used,
-            perplexity=use.perplexity,
-            restarted=self.clock.restarted,
+            **self._code_figures(),
             learning_rate=self.optimiser.param_groups[0]["lr"],
             **mean,
         )
         self._sums, self._summed = {}, 0
         self._histogram.zero_()
+
+    def _code_figures(self) -> dict[str, Any]:
+        """Use of the codes since the last report, of a model that has a codebook."""
+        if not self.model.codes:
+            return {}
+        use = code_use(self._histogram.numpy())
+        return {"codes_used": use.used, "perplexity": use.perplexity, "restarted": self.clock.restarted}
 
     def _validate(self) -> None:
         held_out = self.held_out.arrays

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULTS = {"image": "vqvae-image", "audio": "vqvae-audio"}
 """Medium -> the model that `encode` takes when none is named."""
 
-UNSAVED = ("quantizer.ema_", "critics.")
+UNSAVED = ("quantizer.ema_", "critics.", "layers.")
 """Prefixes of the tensors that matter to the training alone."""
 
 MINIMUM_HALF = 1024
@@ -113,7 +113,7 @@ def save(model: VQVAE, card: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """
     tensors = exported(model)
     card = {**card, "fingerprint": fingerprint(tensors, model.decoding, card["config"])}
-    if model.learned is not None:
+    if model.learned is not None and "learned" in card:
         card["learned"] = {**card["learned"], "fingerprint": model.learned.fingerprint.hex()}
     data = pack(tensors, {"card": json.dumps(card)})
     with atomically(path) as file:
@@ -187,13 +187,7 @@ def _load(path: Path, _modified: int, device: str) -> VQVAE:
             model.prior = StaticPrior.from_tensors(tensors)
             if model.prior.levels != model.config.codes:
                 raise ValueError(f"tables for {model.prior.levels} codes")
-        if "learned" in card:
-            told = card["learned"]
-            model.learned = learned_prior(card["medium"], told["method"], tensors)
-            if model.learned.fingerprint.hex() != told["fingerprint"]:
-                raise ValueError("another prior")
-            if model.learned.levels != model.config.codes:
-                raise ValueError(f"a prior for {model.learned.levels} codes")
+        model.learned = learned_prior(model, card, tensors)
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}", error.hint or "copy the file again") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -10,14 +10,17 @@ from pathlib import Path
 from types import ModuleType
 
 from ..models import PriorFit
+from ..models.scalar import ScalarCodec
 from ..models.vqvae import VQVAE, WaveNetVQVAE
-from . import autoregressive, pictures, priors, sounds
+from . import autoregressive, pictures, priors, rates, sounds
 
 
 def of(model: VQVAE | PriorFit) -> ModuleType:
     """The module that finishes a model."""
     if isinstance(model, PriorFit):
         return priors
+    if isinstance(model, ScalarCodec):
+        return rates
     if isinstance(model, WaveNetVQVAE):
         return autoregressive
     return {"image": pictures, "audio": sounds}[model.medium]
@@ -40,7 +43,9 @@ def plot_losses(folder: Path, shown: tuple[str, str]) -> None:
     for event, label in (("step", "training crops"), ("validation", "validation, averaged weights")):
         points = [e for e in events if e["event"] == event]
         quality.plot([e["step"] for e in points], [e[shown[0]] for e in points], label=label)
-        use.plot([e["step"] for e in points], [e["perplexity"] for e in points], label=f"perplexity, {label}")
+        if points and "perplexity" in points[0]:
+            shown_too = [e["perplexity"] for e in points]
+            use.plot([e["step"] for e in points], shown_too, label=f"perplexity, {label}")
     quality.set_ylabel(shown[1])
     use.set_ylabel("codes")
     use.set_xlabel("step")

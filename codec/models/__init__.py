@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelError
+from ..priors.gaussian import GaussianPrior
 from ..priors.learned import PREFIX, LearnedPrior
 from . import fitting
+from .scalar import ScalarCodec
 from .fitting import CODED, PRIORS, PriorFit
+from . import ppca, vae
 from .vqvae import VQVAE, AudioVQVAE, ImageVQVAE, WaveNetVQVAE, audio, image, method, wavenet
 
 __all__ = ["CLASSES", "GROWABLE", "MODELS", "PRIORS", "RANGES", "TRAINING_ONLY", "WHAT_IS_TRAINED"]
 __all__ += ["PriorFit", "build", "from_card", "learned_prior"]
 
-MODELS: dict[str, image.Config | audio.Config] = {
+MODELS: dict[str, Any] = {
+    "ppca-image": ppca.Config(),
+    "vae-image": vae.Config(),
     "vqvae-image": image.Config(),
     "vqvae-image-paper": image.PAPER,
     "vqvae-audio": audio.Config(),
@@ -26,6 +31,8 @@ MODELS: dict[str, image.Config | audio.Config] = {
 """Name -> settings: the one list of what can be trained."""
 
 CLASSES: dict[type, Any] = {
+    ppca.Config: ppca.PPCACodec,
+    vae.Config: vae.VAE,
     image.Config: ImageVQVAE,
     audio.Config: AudioVQVAE,
     wavenet.Config: WaveNetVQVAE,
@@ -34,6 +41,8 @@ CLASSES: dict[type, Any] = {
 
 RANGES: dict[type, dict[str, tuple[float, float]]] = {
     **{module.Config: method.RANGES | module.RANGES for module in (image, audio, wavenet)},
+    ppca.Config: ppca.RANGES,
+    vae.Config: vae.RANGES,
     **fitting.RANGES,
 }
 """Class of settings -> setting -> the smallest and the largest value that a training can work with."""
@@ -45,7 +54,7 @@ WHAT_IS_TRAINED = audio.WHAT_IS_TRAINED
 """Those of them that say which networks have an optimiser, so that a run cannot change them on its way."""
 
 
-GROWABLE: dict[type, set[str]] = {image.Config: set(), audio.Config: audio.GROWABLE, wavenet.Config: set()}
+GROWABLE: dict[type, set[str]] = {kind: set() for kind in CLASSES} | {audio.Config: audio.GROWABLE}
 """Class of settings -> settings that may be larger than those of the weights that a training starts from."""
 
 
@@ -68,14 +77,24 @@ def from_card(card: Mapping[str, Any]) -> VQVAE:
     raise ModelError(f"{card['name']} is a {card['method']} for {card['medium']}, unknown here", "upgrade")
 
 
-def learned_prior(medium: str, method: str, tensors: Mapping[str, np.ndarray]) -> LearnedPrior:
-    """The learned prior among the tensors of a weight file.
+def learned_prior(
+    model: VQVAE | ScalarCodec, card: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> LearnedPrior | GaussianPrior | None:
+    """The learned prior among the tensors of a weight file; None where there is none.
 
     Raises:
         ModelError: a method of a later version, or tensors that do not fit it.
+        LookupError, ValueError: the card tells of another prior.
     """
-    if (medium, method) not in CODED:
-        raise ModelError(f"a prior of method {method} for {medium}, unknown here", "upgrade")
-    return CODED[medium, method](
-        {name.removeprefix(PREFIX): array for name, array in tensors.items() if name.startswith(PREFIX)}
-    )
+    arrays = {n.removeprefix(PREFIX): array for n, array in tensors.items() if n.startswith(PREFIX)}
+    if isinstance(model, ScalarCodec):
+        return GaussianPrior(arrays, shape=model.shape)
+    if "learned" not in card:
+        return None
+    told, medium = card["learned"], card["medium"]
+    if (medium, told["method"]) not in CODED:
+        raise ModelError(f"a prior of method {told['method']} for {medium}, unknown here", "upgrade")
+    prior = CODED[medium, told["method"]](arrays)
+    if prior.fingerprint.hex() != told["fingerprint"] or prior.levels != model.codes:
+        raise ValueError("another prior")
+    return prior

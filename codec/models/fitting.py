@@ -44,6 +44,7 @@ class PriorFit(nn.Module):
     """
 
     critics = None
+    slow: tuple[str, ...] = ()
 
     def __init__(self, config: Any, codec: VQVAE) -> None:
         super().__init__()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+from ..quantizers import as_vectors
+from . import scalar
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,119 @@ def moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         products = products + vectors.t() @ vectors
     mean = total / count
     return mean, products / count - torch.outer(mean, mean)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Principal components of square blocks of pixels.
+
+    Attributes:
+        colour: mean of each channel, 8-bit values less 127.5: float32 [3].
+        basis: orthonormal, float32 [M, 3 * side**2], a block's channels outermost.
+        deviations: of the coefficients, float32 [M].
+    """
+
+    colour: Tensor
+    basis: Tensor
+    deviations: Tensor
+
+
+BLOCK = 16
+"""Side of the blocks, in pixels."""
+
+
+def of_pixels(draw: Callable[[int], Tensor], size: int, batches: int = 64) -> Pixels:
+    """Fit pPCA to blocks of the pixels of training crops.
+
+    Args:
+        draw: gives the n-th batch of samples, [B, 3, H, W] in -1..1.
+        size: M.
+        batches: how many are drawn.
+    """
+
+    def blocks() -> Iterator[Tensor]:
+        for number in range(batches):
+            yield as_vectors(F.pixel_unshuffle(draw(number) * 127.5, BLOCK))
+
+    mean, covariance = moments(blocks())
+    linear = fit(mean, covariance, size)
+    return Pixels(
+        mean.view(3, -1).mean(1).float(),
+        linear.components.float(),
+        linear.variances.clamp(min=1e-2).sqrt().float(),
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of pPCA as a codec.
+
+    Attributes:
+        components: M, coefficients of a block that are kept, at most 768.
+        context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
+    """
+
+    components: int = 320
+    context_width: int = 64
+    context_hidden: int = 48
+    context_blocks: int = 1
+    context_near: int = 48
+
+
+RANGES: dict[str, tuple[float, float]] = {"components": (1, 3 * BLOCK**2), **scalar.RANGES}
+"""Setting -> the smallest and the largest value that a training can work with."""
+
+
+class PPCACodec(scalar.ScalarCodec):
+    """Blocks of pixels <-> their principal components, which are all that is rounded and coded.
+
+    Nothing of the transform is learned by steps: its weights are `fit`'s. What training does is fit the prior.
+    """
+
+    method = "pPCA"
+    networks = ("basis",)
+    decoding = ("basis", "deviation", "mean", "learned.")
+    config: Config
+    basis: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.register_buffer("basis", torch.zeros(config.components, 3 * BLOCK**2, 1, 1))
+        # The uniform quantizer: the same step for all channels.
+        self.offset.requires_grad_(False)
+        self.slope.requires_grad_(False)
+
+    @property
+    def halo(self) -> int:
+        """Blocks around a block that it depends on."""
+        return 0
+
+    def transform(self, pixels: Tensor, place: Tensor) -> Tensor:
+        """As in `ScalarCodec.transform`."""
+        del place
+        return F.conv2d(F.pixel_unshuffle(pixels, BLOCK), self.basis)
+
+    def inverse(self, latents: Tensor, place: Tensor) -> Tensor:
+        """As in `ScalarCodec.inverse`."""
+        del place
+        return F.pixel_shuffle(F.conv_transpose2d(latents, self.basis), BLOCK)
+
+    def glance(self, latents: Tensor) -> Tensor:
+        """As in `ScalarCodec.glance`."""
+        size = latents.shape[1]
+        means = self.basis[:size].view(size, 3, 2, 8, 2, 8).mean((3, 5))
+        return F.conv_transpose2d(latents, means, stride=2)
+
+    @torch.no_grad()
+    def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """The closed form.
+
+        Args:
+            draw: gives the n-th batch of samples, [B, 3, H, W].
+            generator: not needed.
+        """
+        del generator
+        linear = of_pixels(draw, self.config.components)
+        self.mean.copy_(linear.colour)
+        self.deviation.copy_(linear.deviations)
+        self.basis.copy_(linear.basis[:, :, None, None])

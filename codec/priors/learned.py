@@ -25,14 +25,12 @@ GROUP = 256
 
 
 @dataclass(frozen=True, eq=False)
-class LearnedPrior:
-    """p(code | codes before it) by a network of integers.
+class IntegerNetwork:
+    """Layers of integers by name.
 
     Attributes:
-        arrays: its integers by name: "embedding" int8 [K or more, E], and "NAME.weight", "NAME.bias",
-            "NAME.shift" of every layer.
+        arrays: "NAME.weight", "NAME.bias", "NAME.shift" of every layer, and others of the network's own.
         carrier: the type that carries them, float32 or float64; the result is the same.
-        temperature, top_k: see `exact.reshaped`; coding has neither.
 
     Raises:
         ModelError: on construction, if an array is missing or is not what it should be.
@@ -40,8 +38,6 @@ class LearnedPrior:
 
     arrays: Mapping[str, NDArray[Any]]
     carrier: torch.dtype = torch.float32
-    temperature: float = 1.0
-    top_k: int | None = None
     layers: dict[str, exact.Affine] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,22 +47,72 @@ class LearnedPrior:
                 name: exact.Affine(*(self.arrays[f"{name}.{part}"] for part in ("weight", "bias", "shift")))
                 for name in names
             }
-            embedding = self.arrays["embedding"]
-            layers["logits"]
         except KeyError as missing:
             raise ModelError(f"a prior without {missing.args[0]}") from None
-        if embedding.dtype != np.int8 or embedding.ndim != 2 or (embedding == -128).any():
-            raise ModelError("the embedding of a prior must be int8")
         object.__setattr__(self, "layers", layers)
         self.check()
 
     def check(self) -> None:
-        """Refuse layers that do not fit each other.
+        """Refuse arrays that do not fit each other.
 
         Raises:
             ModelError: they do not.
         """
         raise NotImplementedError
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """4 bytes of the SHA-256 over all integers, which a card names."""
+        digest = hashlib.sha256()
+        for name in sorted(self.arrays):
+            array = self.arrays[name]
+            shape = "x".join(map(str, array.shape))
+            digest.update(f"{name} {array.dtype.name} {shape}".encode())
+            digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+        return digest.digest()[:4]
+
+    def carried_by(self, carrier: torch.dtype) -> Self:
+        """The same network in another type."""
+        return replace(self, carrier=carrier)
+
+    def to_tensors(self) -> dict[str, NDArray[Any]]:
+        """Its integers by the names they have in a weight file."""
+        return {PREFIX + name: array for name, array in self.arrays.items()}
+
+    def fits(self, name: str, inputs: int, outputs: int | None = None) -> int:
+        """Check a layer's shape; its outputs.
+
+        Raises:
+            ModelError: no such layer, or another shape.
+        """
+        layer = self.layers.get(name)
+        if layer is None:
+            raise ModelError(f"a prior without {name}")
+        found = layer.weight.shape
+        if found[1] != inputs or outputs not in (None, found[0]):
+            raise ModelError(f"{name} of a prior is {found}, not {(outputs or found[0], inputs)}")
+        return int(found[0])
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedPrior(IntegerNetwork):
+    """p(code | codes before it).
+
+    Attributes:
+        arrays: also "embedding", int8 [K or more, E].
+        temperature, top_k: see `exact.reshaped`; coding has neither.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+
+    def __post_init__(self) -> None:
+        embedding = self.arrays.get("embedding")
+        if embedding is None or embedding.dtype != np.int8 or embedding.ndim != 2 or (embedding == -128).any():
+            raise ModelError("the embedding of a prior must be int8")
+        if "logits.weight" not in self.arrays:
+            raise ModelError("a prior without logits")
+        super().__post_init__()
 
     def start(self, codes: Sequence[Codes]) -> Scan:
         """Begin a walk, as in `Prior.start`."""
@@ -82,33 +128,14 @@ class LearnedPrior:
         """[K or more, E], carried."""
         return torch.from_numpy(self.arrays["embedding"]).to(self.carrier)
 
-    @cached_property
-    def fingerprint(self) -> bytes:
-        """4 bytes of the SHA-256 over all integers, which a card names."""
-        digest = hashlib.sha256()
-        for name in sorted(self.arrays):
-            array = self.arrays[name]
-            shape = "x".join(map(str, array.shape))
-            digest.update(f"{name} {array.dtype.name} {shape}".encode())
-            digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
-        return digest.digest()[:4]
-
     @property
     def mark(self) -> bytes:
         """What a chunk names of the fingerprint: 2 bytes tell apart the few priors that a model ever has."""
         return self.fingerprint[:2]
 
-    def carried_by(self, carrier: torch.dtype) -> Self:
-        """The same prior in another type."""
-        return replace(self, carrier=carrier)
-
     def reshaped(self, temperature: float, top_k: int | None) -> Self:
         """The same prior for drawing."""
         return replace(self, temperature=temperature, top_k=top_k)
-
-    def to_tensors(self) -> dict[str, NDArray[Any]]:
-        """Its integers by the names they have in a weight file."""
-        return {PREFIX + name: array for name, array in self.arrays.items()}
 
     def frequencies(self, logits: Tensor, counts: Sequence[int]) -> Iterator[Frequencies]:
         """Frequencies of regions that have so many codes each, from the logits of all of them, [N, K]."""
@@ -126,20 +153,6 @@ class LearnedPrior:
             if self.temperature != 1 or self.top_k is not None:
                 logits = exact.reshaped(logits, self.temperature, self.top_k)
             return exact.frequencies(logits)
-
-    def fits(self, name: str, inputs: int, outputs: int | None = None) -> int:
-        """Check a layer's shape; its outputs.
-
-        Raises:
-            ModelError: no such layer, or another shape.
-        """
-        layer = self.layers.get(name)
-        if layer is None:
-            raise ModelError(f"a prior without {name}")
-        found = layer.weight.shape
-        if found[1] != inputs or outputs not in (None, found[0]):
-            raise ModelError(f"{name} of a prior is {found}, not {(outputs or found[0], inputs)}")
-        return int(found[0])
 
 
 class Network(nn.Module):

@@ -86,6 +86,9 @@ class VQVAE(nn.Module):
     networks: tuple[str, ...]
     """Prefixes of the tensors that are stored in half precision."""
 
+    slow: tuple[str, ...] = ()
+    """Prefixes of the parameters that learn more slowly than the rest."""
+
     rate: int
     """Samples a second, of sounds."""
 
@@ -229,14 +232,14 @@ class VQVAE(nn.Module):
 
         Args:
             other: the model.
-            count: how often each code is taken to have been chosen a step, since weights hold no counts.
+            count: codes in a batch; each is taken to be chosen equally often, since weights hold no counts.
         """
         generator = torch.Generator().manual_seed(0)
         for part in ("encoder", "decoder", "quantizer"):
             grow(getattr(self, part), getattr(other, part), generator)
         for name, tensor in self.named_buffers(recurse=False):
             tensor.copy_(other.get_buffer(name))
-        self.quantizer.set_codebook(self.quantizer.codebook.detach(), count)
+        self.quantizer.set_codebook(self.quantizer.codebook.detach(), count / self.codes)
 
     def carry(self, other: Any) -> None:
         """Keep the learned prior of the weights that a training starts from, until it has a newer one.

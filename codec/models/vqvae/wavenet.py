@@ -168,7 +168,7 @@ class WaveNetVQVAE(audio.AudioVQVAE):
         self.decoder.trunk.load_state_dict(other.decoder[:-1].state_dict())
         if self.decoder.waveform is not None:
             self.decoder.waveform.load_state_dict(other.decoder[-1].state_dict())
-        self.quantizer.set_codebook(other.quantizer.codebook.detach(), count)
+        self.quantizer.set_codebook(other.quantizer.codebook.detach(), count / self.codes)
 
 
 def to_levels(samples: Tensor) -> Tensor:

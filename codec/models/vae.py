@@ -1,0 +1,178 @@
+"""The VAE as a codec: one model for every rate, begun where pPCA ends.
+
+A worked shape: x [1, 3, 512, 512] -> y [1, 320, 32, 32], rounded to steps that follow lambda -> bits -> x.
+
+Both networks run beside a linear transform. The forward one is pPCA's, with overlap: its basis functions are
+32 x 32 pixels in a raster of 16 x 16 (a lapped transform; Malvar 1990), whose middle starts as the principal
+components of 16 x 16 blocks and whose rim starts at zero. The networks work at 1/16 and 1/64 of the pixels, and
+their last layers start at zero, so that step 0 is pPCA with its own prior, and they learn only what a linear
+transform cannot do. What the loss is, `scalar` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..networks import residual_stack, start_at_zero
+from . import ppca, scalar
+from .scalar import DIAL, ScalarCodec
+
+GAIN = 32.0
+"""Outputs of the networks are multiplied by this, to be as large as what they correct."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of the VAE; the card of a shipped model has its own.
+
+    Attributes:
+        components: M, channels of the latents, at most 768.
+        fine, fine_hidden: channels at 1/16 of the pixels, and inside the residual blocks there.
+        coarse, coarse_hidden: the same at 1/64.
+        encoder_fine, encoder_coarse, decoder_fine, decoder_coarse: residual blocks.
+        context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
+    """
+
+    components: int = 320
+    fine: int = 96
+    fine_hidden: int = 48
+    coarse: int = 128
+    coarse_hidden: int = 64
+    encoder_fine: int = 2
+    encoder_coarse: int = 2
+    decoder_fine: int = 4
+    decoder_coarse: int = 2
+    context_width: int = 112
+    context_hidden: int = 96
+    context_blocks: int = 2
+    context_near: int = 96
+
+RANGES: dict[str, tuple[float, float]] = {
+    "components": (1, 768),
+    "fine": (1, 1 << 14),
+    "fine_hidden": (1, 1 << 14),
+    "coarse": (1, 1 << 14),
+    "coarse_hidden": (1, 1 << 14),
+    "encoder_fine": (0, 100),
+    "encoder_coarse": (0, 100),
+    "decoder_fine": (0, 100),
+    "decoder_coarse": (0, 100),
+    **scalar.RANGES,
+}
+"""Setting -> the smallest and the largest value that a training can work with."""
+
+
+class VAE(ScalarCodec):
+    """Lapped transform and networks, both ways."""
+
+    method = "VAE"
+    networks = ("forward_", "backward_", "encoder.", "decoder.")
+    slow = ("forward_", "backward_")
+    decoding = ("backward_", "decoder.", "deviation", "mean", "learned.")
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        size = config.components
+        self.forward_basis = nn.Parameter(torch.zeros(size, 192, 4, 4))
+        self.backward_basis = nn.Parameter(torch.zeros(size, 192, 4, 4))
+        self.encoder = _encoder(config)
+        self.decoder = _Decoder(config)
+
+    @property
+    def halo(self) -> int:
+        """Latents around a block that its samples, or its latents, can depend on."""
+        config = self.config
+        encoder = 1 + config.encoder_fine + 2 * (1 + config.encoder_coarse) + 4
+        decoder = 2 + config.decoder_fine + 2 * config.decoder_coarse + 4
+        return -(-max(encoder, decoder) // 4) + 1
+
+    def transform(self, pixels: Tensor, place: Tensor) -> Tensor:
+        """As in `ScalarCodec.transform`."""
+        linear = F.conv2d(F.pixel_unshuffle(pixels, 8), self.forward_basis, stride=2, padding=1)
+        corrected: Tensor = self.encoder(_with_place(F.pixel_unshuffle(pixels, 4) / 128, place))
+        return linear + GAIN * corrected
+
+    def inverse(self, latents: Tensor, place: Tensor) -> Tensor:
+        """As in `ScalarCodec.inverse`."""
+        blocks = F.conv_transpose2d(latents, self.backward_basis, stride=2, padding=1)
+        linear = F.pixel_unshuffle(F.pixel_shuffle(blocks, 8), 4)
+        unit = latents / self.deviation[:, None, None]
+        corrected: Tensor = self.decoder(unit, _with_place(linear / 128, place))
+        return F.pixel_shuffle(linear + GAIN * corrected, 4)
+
+    def glance(self, latents: Tensor) -> Tensor:
+        """As in `ScalarCodec.glance`: the linear inverse alone."""
+        size = latents.shape[1]
+        means = self.backward_basis[:size].view(size, 3, 64, 4, 4).mean(2)
+        return F.conv_transpose2d(latents, means, stride=2, padding=1)
+
+    @torch.no_grad()
+    def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """The linear start: pPCA of blocks in the middle of both bases, and its standard deviations.
+
+        Args:
+            draw: gives the n-th batch of samples, [B, 3, H, W].
+            generator: not needed.
+        """
+        del generator
+        linear = ppca.of_pixels(draw, self.config.components)
+        self.mean.copy_(linear.colour)
+        self.deviation.copy_(linear.deviations)
+        middle = linear.basis.view(-1, 3, 16, 16)
+        for basis in (self.forward_basis, self.backward_basis):
+            basis.copy_(F.pixel_unshuffle(F.pad(middle, (8, 8, 8, 8)), 8))
+
+
+class _Decoder(nn.Module):
+    """[B, M, h, w] latents in deviations and [B, 49, 4 h, 4 w] of the linear inverse -> [B, 48, 4 h, 4 w]."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        coarse, fine = config.coarse, config.fine
+        self.deep = nn.Sequential(
+            nn.Conv2d(config.components, 4 * coarse, 1),
+            nn.PixelShuffle(2),
+            *residual_stack(coarse, config.coarse_hidden, config.decoder_coarse),
+            nn.Conv2d(coarse, 4 * fine, 1),
+            nn.PixelShuffle(2),
+        )
+        last = nn.Conv2d(fine, 48, 3, padding=1)
+        start_at_zero(last)
+        self.shallow = nn.Sequential(
+            nn.Conv2d(fine + 49, fine, 3, padding=1),
+            *residual_stack(fine, config.fine_hidden, config.decoder_fine),
+            nn.ReLU(),
+            last,
+        )
+
+    def forward(self, unit: Tensor, linear: Tensor) -> Tensor:
+        """The correction."""
+        correction: Tensor = self.shallow(torch.cat((self.deep(unit), linear), 1))
+        return correction
+
+
+def _encoder(config: Config) -> nn.Sequential:
+    """[B, 49, H / 4, W / 4] -> [B, M, H / 16, W / 16]."""
+    last = nn.Conv2d(config.coarse, config.components, 4, 2, 1)
+    start_at_zero(last)
+    return nn.Sequential(
+        nn.Conv2d(49, config.fine, 3, padding=1),
+        *residual_stack(config.fine, config.fine_hidden, config.encoder_fine),
+        nn.ReLU(),
+        nn.Conv2d(config.fine, config.coarse, 4, 2, 1),
+        *residual_stack(config.coarse, config.coarse_hidden, config.encoder_coarse),
+        nn.ReLU(),
+        last,
+    )
+
+
+def _with_place(maps: Tensor, place: Tensor) -> Tensor:
+    """One more channel, which tells the place on the dial in -1..1."""
+    plane = (2 * place / DIAL - 1).to(maps.dtype)[:, None, None, None]
+    return torch.cat((maps, plane.expand(-1, 1, *maps.shape[2:])), 1)
