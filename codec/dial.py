@@ -1,7 +1,7 @@
 """A picture at one place on a dial <-> the chunks of its bitstream.
 
-Each chunk holds the latents of a region of 512 x 512 pixels, coded by the conditional Gaussian; or, where that
-is not smaller, all chunks hold the pixels themselves.
+Each chunk holds the latents of a region of 512 x 512 pixels, coded by the conditional Gaussian; or, where
+that is not smaller, all chunks hold the pixels themselves.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def write(targets: np.ndarray, point: Point, geometry: Geometry, *, effort: int 
     chunks: list[Chunk | None] = [None] * len(places)
     latents = np.zeros(targets.shape, np.int16)
     bits = 0.0
-    trade = TRADE * point.multiplier * point.steps.square().cpu().numpy() if effort else None
+    worth = np.float32(TRADE * point.multiplier)
+    trade = worth * point.steps.square().cpu().numpy() if effort else None
     for numbers in _groups(places, range(len(places))):
         regions = point.prior.code([targets[places[n]] for n in numbers], point.place, trade)
         for number, region in zip(numbers, regions, strict=True):
@@ -127,9 +128,7 @@ def store(pixels: np.ndarray, point: Point, geometry: Geometry, *, below: int) -
     return written if written.size < below else None
 
 
-def read(
-    stream: Bitstream, point: Point, *, salvage: bool = False, slices: int | None = None
-) -> Read:
+def read(stream: Bitstream, point: Point, *, salvage: bool = False, slices: int | None = None) -> Read:
     """Entropy-decode all chunks.
 
     Args:
@@ -211,7 +210,7 @@ def preview(found: Read, point: Point, geometry: Geometry) -> np.ndarray:
     small = point.glance(torch.from_numpy(found.latents[None]).to(point.device), SLICES_GLANCED)
     if geometry.channels == 1:
         small = small.mean(1, keepdim=True)
-    pixels = to_pixels(small)[0]
+    pixels: np.ndarray = to_pixels(small)[0]
     for where, samples in found.stored:
         rows, columns = tiling.scaled(where, point.stride // 8)
         place = pixels[rows, columns]
@@ -227,9 +226,7 @@ def _groups(places: Sequence[Place], numbers: Iterable[int]) -> list[list[int]]:
     for number in numbers:
         size = tuple(part.stop - part.start for part in places[number])
         by_size.setdefault(size, []).append(number)
-    return [
-        group[at : at + TOGETHER] for group in by_size.values() for at in range(0, len(group), TOGETHER)
-    ]
+    return [group[at : at + TOGETHER] for group in by_size.values() for at in range(0, len(group), TOGETHER)]
 
 
 def _deflated_share(pixels: np.ndarray) -> float:
@@ -262,4 +259,5 @@ def _neutral(point: Point) -> np.ndarray:
     side = point.stride * (2 * point.halo + 1)
     with torch.inference_mode():
         found = point.analyse(torch.zeros(1, 3, side, side, device=point.device))
-    return np.rint(16 * found[0, point.halo, point.halo].cpu().numpy()).astype(np.int16)
+    middle: np.ndarray = np.rint(16 * found[0, point.halo, point.halo].cpu().numpy()).astype(np.int16)
+    return middle

@@ -17,7 +17,18 @@ import torch
 from . import checkpoints, weights
 from .errors import UsageError
 from .files import atomically
-from .models import CLASSES, GROWABLE, MODELS, PRIORS, TRAINING_ONLY, WHAT_IS_TRAINED, PriorFit, build, ppca, vae
+from .models import (
+    CLASSES,
+    GROWABLE,
+    MODELS,
+    PRIORS,
+    TRAINING_ONLY,
+    WHAT_IS_TRAINED,
+    PriorFit,
+    build,
+    ppca,
+    vae,
+)
 from .settings import (
     PRIOR_SETTINGS,
     Settings,

@@ -71,6 +71,7 @@ class Tables:
         codes = np.zeros(len(numbers), np.int32)
         for number, where in _by_table(numbers, self):
             table = self.tables[number]
+            assert table is not None
             rising = np.cumsum(table[:-1].astype(np.int64))
             uniform = (raw[where] >> np.uint64(40)).astype(np.int64) * rising[-1] >> 24
             codes[where] = np.searchsorted(rising, uniform, "right") - self.largest[number]

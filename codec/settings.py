@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_type_hints
 
 from .errors import UsageError
-from .models import CLASSES, PRIORS, RANGES
-from .models import ppca, vae
+from .models import CLASSES, PRIORS, RANGES, ppca, vae
 from .models.vqvae import ImageVQVAE, image
 
 _MANY, _TINY = 1 << 31, 1e-12

@@ -187,7 +187,7 @@ def _load(path: Path, _modified: int, device: str) -> VQVAE:
             model.prior = StaticPrior.from_tensors(tensors)
             if model.prior.levels != model.config.codes:
                 raise ValueError(f"tables for {model.prior.levels} codes")
-        model.learned = learned_prior(model, card, tensors)
+        model.learned = learned_prior(model, card, tensors)  # type: ignore[assignment]
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}", error.hint or "copy the file again") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -103,8 +103,8 @@ def complete(
         seed: not needed.
 
     Returns:
-        "points", a list of "quality", "bpp" and "psnr_db" (means over the pictures); "payload_over_ideal" over
-        all of them, "pictures".
+        "points", a list of "quality", "bpp" and "psnr_db" (means over the pictures); "payload_over_ideal"
+        over all of them, "pictures".
     """
     del training, seed
     chosen = held_out[:: -(-len(held_out) // MEASURED)]

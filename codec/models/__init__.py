@@ -10,10 +10,9 @@ import numpy as np
 from ..errors import ModelError
 from ..priors.gaussian import GaussianPrior
 from ..priors.learned import PREFIX, LearnedPrior
-from . import fitting
-from .scalar import ScalarCodec
+from . import fitting, ppca, vae
 from .fitting import CODED, PRIORS, PriorFit
-from . import ppca, vae
+from .scalar import ScalarCodec
 from .vqvae import VQVAE, AudioVQVAE, ImageVQVAE, WaveNetVQVAE, audio, image, method, wavenet
 
 __all__ = ["CLASSES", "GROWABLE", "MODELS", "PRIORS", "RANGES", "TRAINING_ONLY", "WHAT_IS_TRAINED"]

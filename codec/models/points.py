@@ -1,4 +1,4 @@
-"""A codec at one place on its dial, as coding takes it: nothing here follows a float that a decoder must share."""
+"""A codec at one place on its dial, as coding takes it."""
 
 from __future__ import annotations
 

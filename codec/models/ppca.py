@@ -133,7 +133,7 @@ RANGES: dict[str, tuple[float, float]] = {"components": (1, 3 * BLOCK**2), **sca
 class PPCACodec(scalar.ScalarCodec):
     """Blocks of pixels <-> their principal components, which are all that is rounded and coded.
 
-    Nothing of the transform is learned by steps: its weights are `fit`'s. What training does is fit the prior.
+    Nothing of the transform is learned by steps: its weights are those of `fit`. Training fits the prior.
     """
 
     method = "pPCA"

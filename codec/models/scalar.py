@@ -5,9 +5,9 @@ The ELBO of a VAE (Kingma and Welling 2014, eq. 3) is, for a picture x and laten
     log p(x) >= E_q [ log p(x | y) ]  -  KL( q(y | x) || p(y) )
 
 The posterior q is a uniform distribution, one step wide, around the encoder's output (Balle, Laparra,
-Simoncelli 2017, section 3). Its entropy is the constant log 1 = 0 in units of the step, so that the KL term is
-E_q [ -log p(y) ]: the *rate*, what an entropy coder spends on rounded latents. A Gaussian likelihood of fixed
-variance makes the other term a squared error, the *distortion*. So the negative ELBO, in bits, is
+Simoncelli 2017, section 3). Its entropy is the constant log 1 = 0 in units of the step, so that the KL term
+is E_q [ -log p(y) ]: the *rate*, what an entropy coder spends on rounded latents. A Gaussian likelihood of
+fixed variance makes the other term a squared error, the *distortion*. So the negative ELBO, in bits, is
 
     rate + lambda * distortion            lambda = 1 / beta of the beta-VAE (Higgins et al. 2017)
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from ..priors import context, exact, gaussian, normal
 from ..priors.context import Shape, Walk
 from ..priors.gaussian import GaussianPrior
+from ..rangecoder import TOTAL
 
 DIAL = 255
 """Last place on the dial; the first is 0."""
@@ -222,7 +223,8 @@ class ScalarCodec(nn.Module):
         targets = latents.permute(0, 2, 3, 1).flatten(0, 2)
         owner = torch.arange(count, device=latents.device).repeat_interleave(height * width)
         ratio = self.ratio(place)
-        walk = Walk(self.shape, self.layers, context.Reals(), (count, height, width), condition(place))
+        layers = dict(self.layers.items())
+        walk = Walk(self.shape, layers, context.Reals(), (count, height, width), condition(place))
         found = torch.zeros_like(targets)
         bits = latents.new_zeros(count)
         for s, p in self.shape.steps:
@@ -272,7 +274,7 @@ class ScalarCodec(nn.Module):
         state = {k: v for k, v in other.state_dict().items() if not k.startswith("layers.")}
         self.load_state_dict(state, strict=False)
         for name, layer in self.layers.items():
-            layer.take(other.learned.layers[name])
+            cast("exact.Linear", layer).take(other.learned.layers[name])
 
     def describe(self, training: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
         """What its card says, but for its name."""
@@ -297,7 +299,8 @@ def likelihood(residual: Tensor, sigma: Tensor) -> Tensor:
     """Mass of N(0, sigma**2) within half a step of a residual in steps, and the floor of the tables."""
     size = residual.abs()
     upper, lower = (torch.special.ndtr((edge - size) / sigma) for edge in (0.5, -0.5))
-    return upper - lower + normal.FLOOR / normal.TOTAL
+    mass: Tensor = upper - lower + normal.FLOOR / TOTAL
+    return mass
 
 
 def features(values: Tensor, octaves: Tensor) -> Tensor:
@@ -312,4 +315,5 @@ def features(values: Tensor, octaves: Tensor) -> Tensor:
 
 def condition(place: Tensor) -> Tensor:
     """The place on the dial as the prior's layers take it: [B] -> [B, 1], in sixteenths."""
-    return torch.floor((place - 128) / 2)[:, None] / 2**exact.ACTIVATION
+    told: Tensor = torch.floor((place - 128) / 2)[:, None] / 2**exact.ACTIVATION
+    return told

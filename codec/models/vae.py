@@ -4,9 +4,9 @@ A worked shape: x [1, 3, 512, 512] -> y [1, 320, 32, 32], rounded to steps that 
 
 Both networks run beside a linear transform. The forward one is pPCA's, with overlap: its basis functions are
 32 x 32 pixels in a raster of 16 x 16 (a lapped transform; Malvar 1990), whose middle starts as the principal
-components of 16 x 16 blocks and whose rim starts at zero. The networks work at 1/16 and 1/64 of the pixels, and
-their last layers start at zero, so that step 0 is pPCA with its own prior, and they learn only what a linear
-transform cannot do. What the loss is, `scalar` says.
+components of 16 x 16 blocks and whose rim starts at zero. The networks work at 1/16 and 1/64 of the pixels,
+and their last layers start at zero, so that step 0 is pPCA with its own prior, and they learn only what a
+linear transform cannot do. What the loss is, `scalar` says.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Config:
     context_hidden: int = 96
     context_blocks: int = 2
     context_near: int = 96
+
 
 RANGES: dict[str, tuple[float, float]] = {
     "components": (1, 768),

@@ -1,9 +1,10 @@
 """What a latent is expected to be, given those before it: the network behind the conditional Gaussian.
 
-Channels are cut into slices by falling variance, and the places of a slice into phases (Minnen and Singh 2020;
-He et al. 2021 and 2022, "ELIC"). A slice's trunk sees all slices before it, at all places; each phase sees what
-the phases before it have of the slice, around its own places. The first slice, with nothing before it, has
-three phases: one place in four, the one diagonally opposite, the other two; all others are checkerboards.
+Channels are cut into slices by falling variance, and the places of a slice into phases (Minnen and Singh
+2020; He et al. 2021 and 2022, "ELIC"). A slice's trunk sees all slices before it, at all places; each phase
+sees what the phases before it have of the slice, around its own places. The first slice, with nothing before
+it, has three phases: one place in four, the one diagonally opposite, the other two; all others are
+checkerboards.
 
     p(v) = product over slices s and phases p of N(mean_sp, sigma_sp), a function of all before
 

@@ -3,8 +3,8 @@
     code = round(latent / step - mean),   mean and sigma functions of all latents before (`context`)
 
 The network's outputs, and everything made of them, are integers: means in sixteenths of a step, sigma the
-number of one of 64 tables (`normal`). An encoder may choose other codes than the nearest; a decoder only needs
-the same means. A region's latents depend on nothing outside it.
+number of one of 64 tables (`normal`). An encoder may choose other codes than the nearest; a decoder only
+needs the same means. A region's latents depend on nothing outside it.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class GaussianPrior(IntegerNetwork):
     """p(latents) at every place on the dial.
 
     Attributes:
-        arrays: its integers by name: those of the layers, and "rise" and "start", int32 [M], the line over the
-            dial that gives a channel's log2(deviation / step) in 2**-20.
+        arrays: its integers by name: those of the layers, and "rise" and "start", int32 [M], the line over
+            the dial that gives a channel's log2(deviation / step) in 2**-20.
         shape: of the network.
     """
 
@@ -217,9 +217,7 @@ class _Scan:
             self._walk.put(s, p, told.to(self._prior.carrier))
 
 
-def export(
-    layers: Mapping[str, exact.Linear], shape: Shape, line: tuple[Tensor, Tensor]
-) -> GaussianPrior:
+def export(layers: Mapping[str, exact.Linear], shape: Shape, line: tuple[Tensor, Tensor]) -> GaussianPrior:
     """The prior of a model in training.
 
     Args:

@@ -107,8 +107,8 @@ class LearnedPrior(IntegerNetwork):
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        embedding = self.arrays.get("embedding")
-        if embedding is None or embedding.dtype != np.int8 or embedding.ndim != 2 or (embedding == -128).any():
+        embedding = self.arrays.get("embedding", np.zeros(0))
+        if embedding.dtype != np.int8 or embedding.ndim != 2 or (embedding == -128).any():
             raise ModelError("the embedding of a prior must be int8")
         if "logits.weight" not in self.arrays:
             raise ModelError("a prior without logits")

@@ -1,8 +1,8 @@
 """Gaussians of 64 widths as integer frequencies, and the integers that latents are told to networks by.
 
 A latent is held in sixteenths of its step: v = 16 k + m, where k is the code and m its predicted mean. Ratios
-of a standard deviation to a step are held as sixteenths of an octave, so that scaling is a product with one of
-16 integers and a shift. FORMAT.md gives the arithmetic.
+of a standard deviation to a step are held as sixteenths of an octave, so that scaling is a product with one
+of 16 integers and a shift. FORMAT.md gives the arithmetic.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def tables() -> Tables:
 
 
 def _frequencies(sigma: float) -> NDArray[np.uint32]:
-    # In float64. No scaled mass is so near to an integer that a library's erfc could change its floor (tested).
+    # In float64: no scaled mass is so near to an integer that another erfc could change its floor (tested).
     largest = math.ceil(6 * sigma) + 2
     shares = scaled_masses(sigma, largest)
     half = FLOOR + np.floor(shares).astype(np.int64)
@@ -79,7 +79,7 @@ def scaled(values: Tensor, exponents: Tensor, shift: int) -> Tensor:
 
 
 def compressed(values: Tensor) -> Tensor:
-    """round(16 asinh(v / 16)) of latents in sixteenths of a step: int32 within LIMIT -> int32 within INPUT."""
+    """round(16 asinh(v / 16)) of latents in sixteenths of a step: int32 -> int32 within INPUT."""
     size = torch.bucketize(values.abs(), _rungs(), out_int32=True, right=True)
     return torch.where(values < 0, -size, size)
 
