@@ -84,6 +84,10 @@ def decode(
     salvage: Annotated[
         bool, typer.Option("--salvage", help="Fill damage with grey or silence; the exit code is then 1.")
     ] = False,
+    preview: Annotated[
+        bool,
+        typer.Option("--preview", help="Pictures: an eighth of the size, quickly, from a part of the file."),
+    ] = False,
     max_pixels: options.MaxPixels = None,
     max_seconds: options.MaxSeconds = None,
     recursive: options.Recursive = False,
@@ -168,6 +172,7 @@ def decode(
                 model=model,
                 decoder=decoder,
                 salvage=salvage,
+                preview=preview,
                 strip=tuple(what.value for what in strip or ()),
                 device=device,
                 progress=bar.part,

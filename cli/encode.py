@@ -57,7 +57,12 @@ def encode(
     ] = None,
     quality: Annotated[
         float | None,
-        typer.Option("-q", "--quality", metavar="1..5", help="Operating point, 5 is best.  [default: 3]"),
+        typer.Option(
+            "-q",
+            "--quality",
+            metavar="1..5",
+            help="Quality, 5 is best; of pictures also between: 2.5.  [default: 3]",
+        ),
     ] = None,
     bitrate: Annotated[
         float | None,

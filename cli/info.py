@@ -70,6 +70,8 @@ def describe(header: container.Info) -> Fields:
         geometry["gains"] = geometry["gains"].hex()
     fields |= geometry | extent(header.geometry)
     fields["settings"] = header.settings.hex()
+    if header.kind == "image" and len(header.settings) == 1:
+        fields["quality"] = round(1 + 4 * header.settings[0] / 255, 3)
     for name in ("priors", "bits_per_code"):
         fields[name] = {PRIORS.get(key, str(key)): value for key, value in fields[name].items()}
     fields |= {
@@ -98,6 +100,7 @@ def _print(console: Console, record: Fields) -> None:
     parts.append(f"codes {size_text(record['code_bytes'])}")
     what, rate, chunks = _sound(record) if record["kind"] == "audio" else _picture(record)
     several = len(record["priors"]) > 1
+    quality = f"   quality {record['quality']:.3g}" if "quality" in record else ""
     priors = ", ".join(
         f"{name}{f' ({count})' if several else ''} {record['bits_per_code'][name]:.2f} bits per code"
         for name, count in record["priors"].items()
@@ -105,7 +108,7 @@ def _print(console: Console, record: Fields) -> None:
     lines = [
         (
             record["input"],
-            f"bitstream {record['version']}   {record['model']} (weights {weights})",
+            f"bitstream {record['version']}   {record['model']} (weights {weights}){quality}",
         ),
         what,
         ("size", f"{size_text(record['total_bytes'])} = {rate}     {', '.join(parts)}"),
@@ -127,7 +130,7 @@ Line = tuple[str, str]
 def _picture(record: Fields) -> tuple[Line, str, Line]:
     """The line on the picture, its rate, the line on its chunks."""
     colors = "RGB" if record["channels"] == 3 else "gray"
-    region = container.REGION * record["stride"]
+    region = container.REGION
     return (
         ("picture", f"{record['width']} x {record['height']} {colors}{_origin(record)}"),
         f"{record['bpp']:.2f} bpp",

@@ -59,7 +59,7 @@ def models(
         for card in weights.shipped():
             size = _file_size(weights.folder() / f"{card['name']}.safetensors")
             console.record(type="model", bytes=size, **card)
-            rows.append(table_row(card, size))
+            rows += table_rows(card, size)
         if rows:
             absent = {name for name in MEASURED if all(row[name] is None for row in rows)}
             console.table(rows, {name: title for name, title in COLUMNS.items() if name not in absent})
@@ -67,19 +67,22 @@ def models(
             console.note("no models are shipped with this installation")
 
 
-def table_row(card: dict[str, Any], size: int | None) -> dict[str, Any]:
-    """The line of one model, with what was measured on its validation files."""
-    # What a learned prior was measured with is what the files take now.
-    both = (part.get("measured", {}).get("validation", {}) for part in (card, card.get("learned", {})))
-    measured = {name: figure for part in both for name, figure in part.items()}
-    quality = measured.get("quality")
-    return {
+def table_rows(card: dict[str, Any], size: int | None) -> list[dict[str, Any]]:
+    """A line for each operating point of a model, with what was measured on its validation files."""
+    from vqcodec import weights
+
+    once = {
         **card,
-        "quality": None if quality is None else f"{quality:g}",
-        **{name: measured.get(name) for name in MEASURED},
         "size": None if size is None else size_text(size),
         "fingerprint": str(card.get("fingerprint", ""))[:8],
     }
+    rows = []
+    for point in weights.points(card) or [{}]:
+        quality = point.get("quality")
+        told = {name: point.get(name) for name in MEASURED}
+        rows.append({**once, "quality": None if quality is None else f"{quality:g}", **told})
+        once = dict.fromkeys(once)
+    return rows
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:

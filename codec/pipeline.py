@@ -246,8 +246,11 @@ def decode(
 
 
 def open_stream(
-    data: bytes | str | os.PathLike[str], *, model: str | os.PathLike[str] | VQVAE | None, device: str
-) -> tuple[Bitstream, VQVAE]:
+    data: bytes | str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | VQVAE | ScalarCodec | None,
+    device: str,
+) -> tuple[Bitstream, Any]:
     """A bitstream and the model that decodes it, as `decode` finds them, or a model in memory."""
     stream = container.parse(_bytes_of(data))
     return stream, _codec_for(stream, model, device)
@@ -266,7 +269,9 @@ def info(data: bytes | str | os.PathLike[str] | IO[bytes]) -> container.Info:
     return container.read_info(_bytes_of(data))
 
 
-def _codec_for(stream: Bitstream, model: str | os.PathLike[str] | VQVAE | None, device: str) -> VQVAE:
+def _codec_for(
+    stream: Bitstream, model: str | os.PathLike[str] | VQVAE | ScalarCodec | None, device: str
+) -> Any:
     """The model whose fingerprint the bitstream names.
 
     Raises:
@@ -275,7 +280,9 @@ def _codec_for(stream: Bitstream, model: str | os.PathLike[str] | VQVAE | None, 
     needs = f"needs model {stream.model} ({stream.fingerprint.hex()})"
     if model is None and not (weights.folder() / f"{stream.model}.safetensors").is_file():
         raise ModelError(needs, "-m FILE")
-    codec = model if isinstance(model, VQVAE) else weights.load(model or stream.model, device)
+    codec: Any = (
+        model if isinstance(model, VQVAE | ScalarCodec) else weights.load(model or stream.model, device)
+    )
     if len(stream.settings) != isinstance(codec, ScalarCodec):
         raise VersionError(f"settings that {stream.model} does not have here", "upgrade")
     if codec.card["fingerprint"] != stream.fingerprint.hex():

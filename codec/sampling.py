@@ -14,21 +14,23 @@ from typing import Any
 
 import numpy as np
 
-from . import chunks, media, weights
+from . import chunks, dial, media, weights
 from .container import Bitstream, Geometry, Timeline
 from .errors import UsageError
 from .geometry import SOUND_RATE
+from .models.points import Point, place_of
+from .models.scalar import ScalarCodec
 from .models.vqvae import VQVAE
 from .pipeline import open_stream
 from .priors import base
-from .streams import restored
+from .streams import QUALITY, restored, restored_at
 
 GREATEST = 1 << 22
 """Codes in a picture or sound that is drawn, at most."""
 
 
 def sample(
-    model: str | os.PathLike[str] | VQVAE | None = None,
+    model: str | os.PathLike[str] | VQVAE | ScalarCodec | None = None,
     *,
     count: int = 1,
     size: tuple[int, int] | None = None,
@@ -75,15 +77,19 @@ def sample(
     if not 0 <= seed < 2**64:
         raise UsageError(f"a seed of {seed}", "0 to 2**64 - 1")
     if continued is None:
-        codec = model if isinstance(model, VQVAE) else weights.load(model, device)
+        codec = model if isinstance(model, VQVAE | ScalarCodec) else weights.load(model, device)
         stream = _empty(codec, size, seconds)
         known = np.zeros(stream.geometry.grid, np.int32)
         kept = 0
     else:
         stream, codec = open_stream(continued, model=model, device=device)
         _check_size(stream.geometry)
+        if isinstance(codec, ScalarCodec):
+            return _on_the_dial(stream, codec, count, temperature, top_k, seed, fraction)
         known = chunks.read(stream, codec)
         kept = round(fraction * known.shape[-codec.axes])
+    if isinstance(codec, ScalarCodec):
+        return _on_the_dial(stream, codec, count, temperature, top_k, seed, fraction)
     if codec.learned is None:
         raise UsageError(
             f"{codec.card['name']} has no learned prior", "vqcodec train --stage prior --from NAME"
@@ -98,6 +104,44 @@ def sample(
         for row, values in zip(rows, found, strict=True):
             codes[row] = values
         drawn.append(restored(stream, codes, [], codec, False, None))
+    return drawn
+
+
+def _on_the_dial(
+    stream: Bitstream,
+    codec: ScalarCodec,
+    count: int,
+    temperature: float,
+    top_k: int | None,
+    seed: int,
+    fraction: float,
+) -> list[Any]:
+    """`sample` by a model with a dial: regions of 512 x 512 pixels, each drawn by itself."""
+    if top_k is not None:
+        raise UsageError("top-k means nothing for latents that are Gaussian", "give a temperature")
+    geometry = stream.geometry
+    assert isinstance(geometry, Geometry)
+    point = Point(codec, stream.settings[0] if stream.settings else place_of(QUALITY))
+    given = all(stream.chunks)
+    read = dial.read(stream, point) if given else None
+    if read is not None and read.stored:
+        raise UsageError("the file holds pixels, not latents", "encode it at a lower quality")
+    known = None if read is None else read.latents
+    kept = round(fraction * geometry.grid[0]) if given else 0
+    drawn = []
+    for number in range(count):
+        latents = np.zeros((*geometry.grid, point.prior.shape.channels), np.int16)
+        for part, (rows, columns) in enumerate(geometry.places):
+            before = None if known is None else known[rows, columns]
+            latents[rows, columns] = point.prior.draw(
+                point.place,
+                (rows.stop - rows.start, columns.stop - columns.start),
+                (seed, number * geometry.chunk_count + part),
+                temperature,
+                before,
+                max(kept - rows.start, 0),
+            )
+        drawn.append(restored_at(stream, dial.Read(latents), point, False, None))
     return drawn
 
 
@@ -139,7 +183,7 @@ def _rows(codes: np.ndarray, geometry: Geometry | Timeline) -> list[Any]:
     return [channel for channel in range(len(codes)) if geometry.gains[channel]]
 
 
-def _empty(codec: VQVAE, size: tuple[int, int] | None, seconds: float | None) -> Bitstream:
+def _empty(codec: VQVAE | ScalarCodec, size: tuple[int, int] | None, seconds: float | None) -> Bitstream:
     """The bitstream of a picture or sound of this size, without its codes."""
     geometry: Geometry | Timeline
     if codec.medium == "image":

@@ -67,6 +67,18 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _open(Path(path))[0]
 
 
+def points(card: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The operating points of a model, with what was measured there; what its prior was measured with counts.
+
+    Returns:
+        Dicts with "quality", and as far as they were measured "bpp" and "psnr_db", or "kbps" and "log_mel".
+    """
+    both = (part.get("measured", {}).get("validation", {}) for part in (card, card.get("learned", {})))
+    measured = {name: figure for part in both for name, figure in part.items()}
+    several: list[dict[str, Any]] = measured.get("points", [])
+    return several or ([measured] if "quality" in measured else [])
+
+
 def load(model: str | os.PathLike[str] | None = None, device: str = "auto") -> VQVAE:
     """A model ready for coding, loaded once per file and device.
 

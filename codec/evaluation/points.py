@@ -47,7 +47,7 @@ def choose(
     names = [codec.card["name"] for _, codec in pairs]
     for spec, codec in pairs:
         label = str(spec) if names.count(codec.card["name"]) > 1 else codec.card["name"]
-        wanted = many(quality) or [point["quality"] for point in codec.card.get("points", ())] or [None]
+        wanted = many(quality) or [point["quality"] for point in weights.points(codec.card)] or [None]
         if codec.medium not in found:
             raise UsageError(f"{label} is for {MEDIA[codec.medium]}, and there are none", "leave it out")
         found[codec.medium] += [Point(spec, label, value) for value in wanted]
@@ -77,8 +77,11 @@ def code_figures(encoded: Any) -> Row:
     bits, estimate = getattr(encoded, "bits_per_code", None), encoded.estimate_bits
     if bits is None or not estimate:
         return dict.fromkeys(CODE_FIGURES)
+    gap = bits * encoded.count / estimate - 1
+    if not encoded.codec.codes:
+        return {"bits_per_code": None, "saving": None, "gap": gap}
     raw = max(1, (encoded.codec.codes - 1).bit_length())
-    return {"bits_per_code": bits, "saving": 1 - bits / raw, "gap": bits * encoded.count / estimate - 1}
+    return {"bits_per_code": bits, "saving": 1 - bits / raw, "gap": gap}
 
 
 def mean(values: Iterable[float | None]) -> float | None:

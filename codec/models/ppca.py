@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -34,6 +35,44 @@ class PPCA:
         """W, float64 [D, M] (eq. 7 with R = I)."""
         scale = (self.variances - self.noise_variance).clamp(min=0).sqrt()
         return self.components.t() * scale
+
+    def posterior(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """p(z | x) = N(B^-1 W^T (x - mean), noise_variance B^-1), B = W^T W + noise_variance I (section 3).
+
+        B is diagonal here, since the components are orthogonal.
+
+        Args:
+            vectors: [N, D].
+
+        Returns:
+            Means float64 [N, M], and the variances that they all share, [M].
+        """
+        precision = self.variances.clamp(min=1e-300)
+        means = (vectors.double() - self.mean) @ self.weights / precision
+        return means, self.noise_variance / precision
+
+    def log_likelihood(self, vectors: Tensor) -> Tensor:
+        """Log p(x) in nats under N(mean, W W^T + noise_variance I) (eq. 4): [N, D] -> float64 [N].
+
+        Infinite where the model has no noise and x is not in its plane.
+        """
+        size, dimension = self.components.shape
+        centred = vectors.double() - self.mean
+        inside = centred @ self.components.t()
+        distance = (inside.square() / self.variances).sum(1)
+        determinant = self.variances.log().sum()
+        if size < dimension:
+            outside = centred.square().sum(1) - inside.square().sum(1)
+            distance = distance + outside.clamp(min=0) / self.noise_variance
+            determinant = determinant + (dimension - size) * math.log(self.noise_variance)
+        return -0.5 * (dimension * math.log(2 * math.pi) + determinant + distance)
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draw vectors from the model: float64 [count, D]."""
+        size, dimension = self.components.shape
+        latent = torch.randn(count, size, generator=generator, dtype=torch.float64)
+        noise = torch.randn(count, dimension, generator=generator, dtype=torch.float64)
+        return latent @ self.weights.t() + self.mean + noise * self.noise_variance**0.5
 
 
 def fit(mean: Tensor, covariance: Tensor, size: int) -> PPCA:

@@ -153,33 +153,41 @@ class GaussianPrior(IntegerNetwork):
         return [region if fine else None for region, fine in zip(whole, ended, strict=True)]
 
     def draw(
-        self, place: int, height: int, width: int, seeds: Sequence[int], temperature: float = 1.0
-    ) -> list[Latents]:
-        """Ancestral sampling: every latent from its Gaussian, given those before.
+        self,
+        place: int,
+        size: tuple[int, int],
+        seed: tuple[int, int],
+        temperature: float = 1.0,
+        known: Latents | None = None,
+        kept: int = 0,
+    ) -> Latents:
+        """Ancestral sampling: every latent of a region from its Gaussian, given those before.
 
         Args:
             place: on the dial.
-            height: in latents.
-            width: in latents.
-            seeds: one per region; the same give the same latents on every machine.
-            temperature: sigma is multiplied by it, to the nearest width.
+            size: height and width, in latents.
+            seed: two numbers below 2**64: the same give the same latents on every machine.
+            temperature: sigma is multiplied by it, to the nearest of the widths.
+            known: latents of which the first rows are kept.
+            kept: so many.
         """
-        count, size, tables = len(seeds), self.shape.channels, normal.tables()
-        scan = _Scan(self, place, count, height, width)
-        sources = [np.random.Philox(key=np.array((seed, 0), np.uint64)) for seed in seeds]
-        latents = np.zeros((count * height * width, size), np.int16)
-        narrower = round(16 / 3 * np.log2(1 / temperature)) if temperature < 1 else 0
+        height, width = size
+        scan, tables = _Scan(self, place, 1, height, width), normal.tables()
+        source = np.random.Philox(key=np.array(seed, np.uint64))
+        latents = np.zeros((height * width, self.shape.channels), np.int16)
+        wider = round(16 / 3 * np.log2(temperature))
         for s, p in self.shape.steps:
             means, widths = scan.expect(s, p)
-            widths = np.maximum(widths.astype(np.int32) - narrower, 0).astype(np.uint8)
-            drawn = [
-                tables.drawn(source.random_raw(mine.size), mine.ravel()).reshape(mine.shape)
-                for source, mine in zip(sources, np.split(widths, count), strict=True)
-            ]
-            values = np.clip(16 * np.concatenate(drawn) + means, -normal.LIMIT, normal.LIMIT)
-            latents[scan.where(s, p), self.shape.slices[s]] = values
+            widths = np.clip(widths.astype(np.int32) + wider, 0, normal.WIDTHS - 1).astype(np.uint8)
+            codes = tables.drawn(source.random_raw(means.size), widths.ravel()).reshape(means.shape)
+            values = np.clip(16 * codes + means, -normal.LIMIT, normal.LIMIT)
+            where, part = scan.where(s, p), self.shape.slices[s]
+            if known is not None:
+                given = where < kept * width
+                values[given] = known.reshape(len(latents), -1)[where[given], part]
+            latents[where, part] = values
             scan.put(s, p, values)
-        return [*latents.reshape(count, height, width, size)]
+        return latents.reshape(height, width, -1)
 
 
 class _Scan:

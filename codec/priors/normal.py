@@ -39,7 +39,7 @@ FRACTION = 14
 def tables() -> Tables:
     """Frequencies of the codes -L..L and of the escape, for each width but the first.
 
-    A code has FLOOR + floor(P (TOTAL - (2 L + 2) FLOOR)), where P is the mass of a Gaussian between k - 1/2
+    A code has FLOOR + round(P (TOTAL - (2 L + 2) FLOOR)), where P is the mass of a Gaussian between k - 1/2
     and k + 1/2 and L = ceil(6 sigma) + 2; what is left over goes to 0. Codes of the first width are not
     written: they are 0.
     """
@@ -47,10 +47,10 @@ def tables() -> Tables:
 
 
 def _frequencies(sigma: float) -> NDArray[np.uint32]:
-    # In float64: no scaled mass is so near to an integer that another erfc could change its floor (tested).
+    # In float64: no scaled mass is so near to a half that another erfc could round it elsewhere (tested).
     largest = math.ceil(6 * sigma) + 2
     shares = scaled_masses(sigma, largest)
-    half = FLOOR + np.floor(shares).astype(np.int64)
+    half = FLOOR + np.floor(shares + 0.5).astype(np.int64)
     whole = np.concatenate((half[:0:-1], half, [FLOOR]))
     whole[largest] += TOTAL - whole.sum()
     return whole.astype(np.uint32)
