@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from vqcodec import container
+from vqcodec.dialling import quality_of
 from vqcodec.geometry import SOUND_RATE
 
 from . import options, paths
@@ -71,7 +72,7 @@ def describe(header: container.Info) -> Fields:
     fields |= geometry | extent(header.geometry)
     fields["settings"] = header.settings.hex()
     if header.kind == "image" and len(header.settings) == 1:
-        fields["quality"] = round(1 + 4 * header.settings[0] / 255, 3)
+        fields["quality"] = round(quality_of(header.settings[0]), 3)
     for name in ("priors", "bits_per_code"):
         fields[name] = {PRIORS.get(key, str(key)): value for key, value in fields[name].items()}
     fields |= {

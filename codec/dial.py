@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from . import tiling
+from . import tiling, transform
 from .binary import deflate, inflate
 from .container import LEARNED, RAW, Bitstream, Chunk, Geometry
-from .datasets import to_pixels, to_samples
+from .datasets import to_pixels
 from .errors import DamagedError, DamageWarning, ModelError
 from .geometry import Place
 from .models.points import Point
-from .transform import Progress
+from .transform import Progress, samples_around
 
 TOGETHER = 8
 """Regions of one size that are coded side by side."""
@@ -76,9 +76,7 @@ def analyse(pixels: np.ndarray, point: Point, *, progress: Progress | None = Non
     targets = np.empty((height, width, point.prior.shape.channels), np.float32)
     cut = tiling.blocks(height, width, point.halo, tiling.area_for(stride))
     for number, block in enumerate(cut):
-        window = pixels[tiling.scaled(block.outer, stride)]
-        window = tiling.pad_to_multiple(np.broadcast_to(window, (*window.shape[:2], 3)), stride)
-        found = point.analyse(to_samples(window[None]).to(point.device))
+        found = point.analyse(samples_around(pixels, block, stride).to(point.device))
         targets[block.inner] = found[0, block.within[0], block.within[1]].cpu().numpy()
         if progress:
             progress(number + 1, len(cut))
@@ -178,29 +176,16 @@ def read(stream: Bitstream, point: Point, *, salvage: bool = False, slices: int 
     return found
 
 
-@torch.inference_mode()
 def synthesise(
     found: Read, point: Point, geometry: Geometry, *, progress: Progress | None = None
 ) -> np.ndarray:
-    """The picture that chunks hold, block by block: uint8 [H, W, C]."""
-    stride = point.stride
-    pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
+    """The picture that chunks hold: uint8 [H, W, C]."""
     if len(found.stored) < geometry.chunk_count:
-        height, width = found.latents.shape[:2]
-        cut = tiling.blocks(height, width, point.halo, tiling.area_for(stride))
-        for number, block in enumerate(cut):
-            window = torch.from_numpy(np.ascontiguousarray(found.latents[block.outer]))
-            decoded = point.synthesise(window[None].to(point.device))
-            rows, columns = tiling.scaled(block.within, stride)
-            decoded = decoded[:, :, rows, columns]
-            if geometry.channels == 1:
-                decoded = decoded.mean(1, keepdim=True)
-            place = pixels[tiling.scaled(block.inner, stride)]
-            place[:] = to_pixels(decoded)[0][: place.shape[0], : place.shape[1]]
-            if progress:
-                progress(number + 1, len(cut))
+        pixels = transform.synthesise(found.latents, point, geometry, progress=progress)
+    else:
+        pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
     for where, samples in found.stored:
-        pixels[tiling.scaled(where, stride)] = samples
+        pixels[tiling.scaled(where, point.stride)] = samples
     return pixels
 
 

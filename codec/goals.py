@@ -8,10 +8,11 @@ from functools import cache
 
 from . import dial, media
 from .container import Geometry
+from .dialling import DIAL, place_of
 from .errors import TargetError
-from .models.points import Point, place_of
-from .models.scalar import DIAL, ScalarCodec
-from .streams import Encoded, encode_at, packed_at, verify
+from .models.points import Point
+from .models.scalar import ScalarCodec
+from .streams import QUALITY, Encoded, encode_at, packed_at, verify
 from .transform import Progress
 
 NEAR_BYTES, NEAR_DB = 0.005, 0.02
@@ -53,7 +54,7 @@ def encode(
         return _within(limit, at, image, codec)
     if psnr is not None:
         return _above(psnr, at)
-    encoded: Encoded = at(place_of(3.0 if quality is None else quality))
+    encoded: Encoded = at(place_of(QUALITY if quality is None else quality))
     return encoded
 
 

@@ -11,6 +11,7 @@ import torch
 
 from . import chunks, container, dial, goals, media, search, weights
 from .container import Bitstream, Geometry, Timeline
+from .dialling import BEST, WORST
 from .errors import (
     DamagedError,
     LimitError,
@@ -21,7 +22,7 @@ from .errors import (
     VersionError,
 )
 from .geometry import Place
-from .models.points import BEST, WORST, Point
+from .models.points import Point
 from .models.scalar import ScalarCodec
 from .models.vqvae import VQVAE
 from .streams import (
@@ -232,7 +233,7 @@ def decode(
     second = codec if decoder is None else _other_decoder(stream, codec, decoder, device)
     if isinstance(codec, ScalarCodec):
         if decoder is not None:
-            raise UsageError(f"{stream.model} has no other decoder", "leave out --decoder")
+            raise UsageError(f"{stream.model} has no decoder '{decoder}'", "leave out --decoder")
         point = Point(codec, stream.settings[0])
         if preview:
             return glanced(stream, point, salvage).without(strip)
@@ -283,7 +284,8 @@ def _codec_for(
     codec: Any = (
         model if isinstance(model, VQVAE | ScalarCodec) else weights.load(model or stream.model, device)
     )
-    if len(stream.settings) != isinstance(codec, ScalarCodec):
+    wanted = 1 if isinstance(codec, ScalarCodec) else 0
+    if len(stream.settings) != wanted:
         raise VersionError(f"settings that {stream.model} does not have here", "upgrade")
     if codec.card["fingerprint"] != stream.fingerprint.hex():
         raise ModelError(f"{needs}, not {codec.card['name']} ({codec.card['fingerprint']})", "-m FILE")

@@ -16,9 +16,10 @@ import numpy as np
 
 from . import chunks, dial, media, weights
 from .container import Bitstream, Geometry, Timeline
+from .dialling import place_of
 from .errors import UsageError
 from .geometry import SOUND_RATE
-from .models.points import Point, place_of
+from .models.points import Point
 from .models.scalar import ScalarCodec
 from .models.vqvae import VQVAE
 from .pipeline import open_stream

@@ -11,6 +11,7 @@ import numpy as np
 from . import chunks, container, dial, loudness, media, metrics, sound_metrics
 from .binary import deflate
 from .container import Bitstream, Geometry, Timeline
+from .dialling import quality_of
 from .errors import DamagedError, DamageWarning, MediaWarning
 from .generation import generate
 from .geometry import SOUND_RATE, Place
@@ -194,7 +195,7 @@ def _packed(
         chunks=written.chunks,
     )
     _tell_heavy_metadata(stream)
-    quality = Point(codec, settings[0]).quality if isinstance(codec, ScalarCodec) else QUALITY
+    quality = quality_of(settings[0]) if settings else QUALITY
     return Encoded(container.pack(stream), codes, original, geometry, codec, written.bits, quality)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,6 +16,25 @@ from .models.vqvae import ImageVQVAE
 
 Progress = Callable[[int, int], None]
 """Called with blocks done and blocks in all."""
+
+
+class Synthesiser(Protocol):
+    """What turns codes into pictures: a model, or one at a place on its dial."""
+
+    @property
+    def stride(self) -> int:
+        """Pixels per code, along each side."""
+
+    @property
+    def halo(self) -> int:
+        """Codes around a block that its samples can depend on."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks run."""
+
+    def synthesise(self, codes: torch.Tensor) -> torch.Tensor:
+        """[B, h, w] or [B, h, w, M] -> samples [B, 3, H, W] in -1..1."""
 
 
 @torch.no_grad()
@@ -45,9 +65,7 @@ def analyse(
     cut = tiling.blocks(height, width, codec.halo * (2 if search.ROUNDS[effort] else 1), area)
     rates = search.Rates.of(codec) if effort else None
     for number, block in enumerate(cut):
-        window = pixels[tiling.scaled(block.outer, stride)]
-        window = tiling.pad_to_multiple(np.broadcast_to(window, (*window.shape[:2], 3)), stride)
-        samples = to_samples(window[None]).to(codec.device)
+        samples = samples_around(pixels, block, stride).to(codec.device)
         found = search.find_codes(codec, samples, effort, rates)
         codes[block.inner] = found[0].cpu().numpy()[block.within]
         if progress:
@@ -55,22 +73,37 @@ def analyse(
     return codes
 
 
+def samples_around(pixels: np.ndarray, block: tiling.Block, stride: int) -> torch.Tensor:
+    """What a network has to see for a block of codes: uint8 [H, W, C] -> [1, 3, h', w'] in -1..1."""
+    window = pixels[tiling.scaled(block.outer, stride)]
+    window = tiling.pad_to_multiple(np.broadcast_to(window, (*window.shape[:2], 3)), stride)
+    return to_samples(window[None])
+
+
 @torch.inference_mode()
 def synthesise(
     codes: np.ndarray,
-    codec: Codec,
+    codec: Synthesiser,
     geometry: Geometry,
     *,
-    area: int = tiling.AREA,
+    area: int | None = None,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """The picture that codes stand for, block by block: int32 [h, w] -> uint8 [H, W, C]."""
+    """The picture that codes stand for, block by block: [h, w] or [h, w, M] -> uint8 [H, W, C].
+
+    Args:
+        codes: int32 indices of a codebook, or int16 latents.
+        codec: what they are codes of.
+        geometry: of the picture.
+        area: codes in a block at most; by default as many as 1 megapixel has.
+        progress: called with blocks done and blocks in all.
+    """
     stride = codec.stride
     pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
-    height, width = codes.shape
-    cut = tiling.blocks(height, width, codec.halo, area)
+    height, width = codes.shape[:2]
+    cut = tiling.blocks(height, width, codec.halo, area or tiling.area_for(stride))
     for number, block in enumerate(cut):
-        window = torch.from_numpy(codes[block.outer].astype(np.int64)).to(codec.device)
+        window = torch.from_numpy(np.ascontiguousarray(codes[block.outer])).to(codec.device)
         decoded = codec.synthesise(window[None])
         rows, columns = tiling.scaled(block.within, stride)
         decoded = decoded[:, :, rows, columns]

@@ -73,10 +73,11 @@ def points(card: Mapping[str, Any]) -> list[dict[str, Any]]:
     Returns:
         Dicts with "quality", and as far as they were measured "bpp" and "psnr_db", or "kbps" and "log_mel".
     """
+    if several := card.get("points"):
+        return [*several]
     both = (part.get("measured", {}).get("validation", {}) for part in (card, card.get("learned", {})))
     measured = {name: figure for part in both for name, figure in part.items()}
-    several: list[dict[str, Any]] = measured.get("points", [])
-    return several or ([measured] if "quality" in measured else [])
+    return [measured] if "quality" in measured else []
 
 
 def load(model: str | os.PathLike[str] | None = None, device: str = "auto") -> VQVAE:
@@ -189,7 +190,7 @@ def _load(path: Path, _modified: int, device: str) -> VQVAE:
     card, file = _open(path)
     try:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model = from_card(card)
+        model: Any = from_card(card)
         state = model.state_dict()
         for name in state:
             if not name.startswith(UNSAVED):
@@ -199,7 +200,7 @@ def _load(path: Path, _modified: int, device: str) -> VQVAE:
             model.prior = StaticPrior.from_tensors(tensors)
             if model.prior.levels != model.config.codes:
                 raise ValueError(f"tables for {model.prior.levels} codes")
-        model.learned = learned_prior(model, card, tensors)  # type: ignore[assignment]
+        model.learned = learned_prior(model, card, tensors)
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}", error.hint or "copy the file again") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -208,5 +209,5 @@ def _load(path: Path, _modified: int, device: str) -> VQVAE:
         raise ModelError(f"{path}: weights do not match their fingerprint", "copy the file again")
     model.card = card
     model.eval().requires_grad_(False)
-    ready: VQVAE = model.to(torch.device(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ready: VQVAE = model.to(torch.device(device)).to(memory_format=torch.channels_last)
     return ready

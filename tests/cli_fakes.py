@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import vqcodec
 from typer.testing import CliRunner
-from vqcodec import container, media
+from vqcodec import container, media, weights
 from vqcodec.cli.main import app
 from vqcodec.errors import DamageWarning, MediaError, MediaWarning, ModelError, TargetError, UsageError
 
@@ -207,6 +207,7 @@ def install(monkeypatch):
             "shipped": lambda: [*fakes.cards],
             "folder": lambda: Path("nowhere"),
             "read_card": lambda path: CARD,
+            "points": weights.points,
         },
         "evaluation": {
             "evaluate": evaluate,

@@ -64,7 +64,7 @@ def test_options_reach_the_api(fakes):
     Path("w.safetensors").write_bytes(b"weights")
     result = invoke(
         *("decode", "photo.vqc", "-m", "w.safetensors", "--salvage", "--max-pixels", "1000"),
-        *("--max-seconds", "1h30m", "--decoder", "wavenet"),
+        *("--max-seconds", "1h30m", "--decoder", "wavenet", "--preview"),
         *("--strip", "all", "--device", "cpu", "-j", "1", "--no-progress"),
     )
     assert result.exit_code == 0, result.stderr
@@ -75,6 +75,7 @@ def test_options_reach_the_api(fakes):
         "model": "w.safetensors",
         "decoder": "wavenet",
         "salvage": True,
+        "preview": True,
         "max_pixels": 1000,
         "max_seconds": 5400.0,
         "strip": ("all",),

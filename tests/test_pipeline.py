@@ -513,7 +513,7 @@ def test_salvage_restores_every_other_region(
         stream = container.parse(bytes(damaged), salvage=True)
     codes = chunks.read(stream, codec)
     intact = np.ones(codes.shape, bool)
-    place = list(Geometry(codes.shape[1], codes.shape[0], stride=1).places)[broken]
+    place = list(large.geometry.places)[broken]
     intact[place] = False
     assert np.array_equal(codes[intact], large.codes[intact])
     assert len(np.unique(codes[place])) == 1

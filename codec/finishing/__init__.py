@@ -44,11 +44,12 @@ def plot_losses(folder: Path, shown: tuple[str, str]) -> None:
         points = [e for e in events if e["event"] == event]
         quality.plot([e["step"] for e in points], [e[shown[0]] for e in points], label=label)
         if points and "perplexity" in points[0]:
-            shown_too = [e["perplexity"] for e in points]
-            use.plot([e["step"] for e in points], shown_too, label=f"perplexity, {label}")
+            spread = [e["perplexity"] for e in points]
+            use.plot([e["step"] for e in points], spread, label=f"perplexity, {label}")
     quality.set_ylabel(shown[1])
     use.set_ylabel("codes")
     use.set_xlabel("step")
     quality.legend()
-    use.legend()
+    if use.lines:
+        use.legend()
     figure.savefig(folder / "loss-curve.png", dpi=100)

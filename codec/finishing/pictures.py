@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,12 +58,17 @@ def validate(model: ImageVQVAE, pictures: Sequence[np.ndarray]) -> tuple[float, 
 @torch.inference_mode()
 def show(model: ImageVQVAE, pictures: Sequence[np.ndarray]) -> PIL.Image.Image:
     """Originals above their reconstructions, 128 pixels square each."""
-    side = 128
+    return above(pictures, 128, lambda samples: model.synthesise(model.analyse(samples.to(model.device))))
+
+
+def above(
+    pictures: Sequence[np.ndarray], side: int, reconstruct: Callable[[torch.Tensor], torch.Tensor]
+) -> PIL.Image.Image:
+    """Corners of originals, so many pixels square, above what `reconstruct` makes of their samples."""
     grid = PIL.Image.new("RGB", (side * len(pictures), 2 * side))
     for column, picture in enumerate(pictures):
         window = extend(picture[:side, :side], side, side)
-        codes = model.analyse(to_samples(window[None]).to(model.device))
-        decoded = to_pixels(model.synthesise(codes))[0]
+        decoded = to_pixels(reconstruct(to_samples(window[None])))[0]
         for row, pixels in enumerate((window, decoded)):
             grid.paste(PIL.Image.fromarray(pixels), (column * side, row * side))
     return grid

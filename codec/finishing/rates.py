@@ -11,11 +11,11 @@ import torch
 
 from .. import container, media, pipeline
 from ..datasets import to_pixels, to_samples
+from ..dialling import place_of
 from ..metrics import psnr, psnr_db
-from ..models.points import Point, place_of
+from ..models.points import Point
 from ..models.scalar import ScalarCodec, lagrangian, weight
-from ..tiling import extend
-from .pictures import LOSSLESS_DB, central
+from .pictures import LOSSLESS_DB, SHOWN, above, central
 
 PLACES = (51, 86, 121, 155, 180, 230)
 """On the dial, that are looked at during the training: lambda .0018, .0044, .011, .026, .05, .18."""
@@ -34,8 +34,7 @@ QUALITIES = (1, 2, 3, 4, 5)
 MEASURED = 24
 """Pictures that they are measured over."""
 
-SHOWN = ("psnr_db", "PSNR, dB")
-"""The figure that the loss curve is drawn of, and its label."""
+__all__ = ["SHOWN", "complete", "show", "step_figures", "validate"]
 
 
 def step_figures(mean: Mapping[str, float]) -> dict[str, float]:
@@ -78,17 +77,13 @@ def validate(model: ScalarCodec, pictures: Sequence[np.ndarray]) -> tuple[float,
 @torch.inference_mode()
 def show(model: ScalarCodec, pictures: Sequence[np.ndarray]) -> PIL.Image.Image:
     """Originals above their reconstructions, 192 pixels square each, one place on the dial."""
-    side = 192
-    grid = PIL.Image.new("RGB", (side * len(pictures), 2 * side))
     place = torch.full((1,), float(SHOWN_PLACE), device=model.device)
-    for column, picture in enumerate(pictures):
-        window = extend(picture[:side, :side], side, side)
-        samples = to_samples(window[None]).to(model.device)
-        rounded, _ = model.coded(model.latents(samples, place), place, noisy=False)
-        decoded = to_pixels(model.reconstruct(rounded, place))[0]
-        for row, pixels in enumerate((window, decoded)):
-            grid.paste(PIL.Image.fromarray(pixels), (column * side, row * side))
-    return grid
+
+    def reconstruct(samples: torch.Tensor) -> torch.Tensor:
+        latents = model.latents(samples.to(model.device), place)
+        return model.reconstruct(model.coded(latents, place, noisy=False)[0], place)
+
+    return above(pictures, 192, reconstruct)
 
 
 def complete(

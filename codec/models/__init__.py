@@ -19,13 +19,13 @@ __all__ = ["CLASSES", "GROWABLE", "MODELS", "PRIORS", "RANGES", "TRAINING_ONLY",
 __all__ += ["PriorFit", "build", "from_card", "learned_prior"]
 
 MODELS: dict[str, Any] = {
-    "ppca-image": ppca.Config(),
-    "vae-image": vae.Config(),
     "vqvae-image": image.Config(),
     "vqvae-image-paper": image.PAPER,
     "vqvae-audio": audio.Config(),
     "vqvae-audio-wavenet": wavenet.Config(),
     "vqvae-audio-paper": wavenet.PAPER,
+    "ppca-image": ppca.Config(),
+    "vae-image": vae.Config(),
 }
 """Name -> settings: the one list of what can be trained."""
 

@@ -10,10 +10,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..priors.gaussian import GaussianPrior
-from .scalar import BRIGHTEST, DIAL, ScalarCodec, lagrangian
-
-BEST, WORST = 5.0, 1.0
-"""Ends of the scale of qualities."""
+from .scalar import BRIGHTEST, ScalarCodec, lagrangian
 
 
 @dataclass(frozen=True)
@@ -44,11 +41,6 @@ class Point:
     def device(self) -> torch.device:
         """Where the networks run."""
         return self.codec.device
-
-    @property
-    def quality(self) -> float:
-        """The place on the scale from WORST to BEST."""
-        return WORST + (BEST - WORST) * self.place / DIAL
 
     @property
     def prior(self) -> GaussianPrior:
@@ -91,8 +83,3 @@ class Point:
         real = latents[..., :last].float() * (self.steps[:last] / 16)
         pixels = codec.glance(real.permute(0, 3, 1, 2))
         return (pixels + codec.mean[:, None, None]) * (2 / BRIGHTEST)
-
-
-def place_of(quality: float) -> int:
-    """The place on the dial of a quality from WORST to BEST."""
-    return round((quality - WORST) / (BEST - WORST) * DIAL)

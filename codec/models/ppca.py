@@ -48,7 +48,7 @@ class PPCA:
             Means float64 [N, M], and the variances that they all share, [M].
         """
         precision = self.variances.clamp(min=1e-300)
-        means = (vectors.double() - self.mean) @ self.weights / precision
+        means: Tensor = (vectors.double() - self.mean) @ self.weights / precision
         return means, self.noise_variance / precision
 
     def log_likelihood(self, vectors: Tensor) -> Tensor:
@@ -65,14 +65,16 @@ class PPCA:
             outside = centred.square().sum(1) - inside.square().sum(1)
             distance = distance + outside.clamp(min=0) / self.noise_variance
             determinant = determinant + (dimension - size) * math.log(self.noise_variance)
-        return -0.5 * (dimension * math.log(2 * math.pi) + determinant + distance)
+        likelihood: Tensor = -0.5 * (dimension * math.log(2 * math.pi) + determinant + distance)
+        return likelihood
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw vectors from the model: float64 [count, D]."""
         size, dimension = self.components.shape
         latent = torch.randn(count, size, generator=generator, dtype=torch.float64)
         noise = torch.randn(count, dimension, generator=generator, dtype=torch.float64)
-        return latent @ self.weights.t() + self.mean + noise * self.noise_variance**0.5
+        drawn: Tensor = latent @ self.weights.t() + self.mean + noise * self.noise_variance**0.5
+        return drawn
 
 
 def fit(mean: Tensor, covariance: Tensor, size: int) -> PPCA:

@@ -30,13 +30,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..dialling import DIAL
 from ..priors import context, exact, gaussian, normal
 from ..priors.context import Shape, Walk
 from ..priors.gaussian import GaussianPrior
 from ..rangecoder import TOTAL
-
-DIAL = 255
-"""Last place on the dial; the first is 0."""
 
 OCTAVE = 27
 """Places on the dial over which lambda doubles."""
@@ -278,12 +276,14 @@ class ScalarCodec(nn.Module):
 
     def describe(self, training: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
         """What its card says, but for its name."""
+        figures = dict(measured)
         return {
             "medium": self.medium,
             "method": self.method,
             "config": asdict(self.config),
             "parameters": sum(p.numel() for p in self.parameters()),
-            "measured": {"validation": measured},
+            "points": figures.pop("points", []),
+            "measured": {"validation": figures},
             "training": training,
         }
 

@@ -135,7 +135,7 @@ def salvaged(
     """
     codes = [np.zeros(shape, np.int32) for shape in shapes]
     scan = prior.start(codes)
-    decoders = [_decoder(payload) for payload in payloads]
+    decoders = [opened(payload) for payload in payloads]
     for step in range(scan.steps):
         work = zip(codes, scan.positions(step), scan.frequencies(step), strict=True)
         for number, (region, where, frequencies) in enumerate(work):
@@ -146,17 +146,19 @@ def salvaged(
                 region[where] = decoder.decode(frequencies)
             except DamagedError:
                 decoders[number] = None
-    return [region if _ended(decoder) else None for region, decoder in zip(codes, decoders, strict=True)]
+    return [region if ended(decoder) else None for region, decoder in zip(codes, decoders, strict=True)]
 
 
-def _decoder(payload: bytes) -> Decoder | None:
+def opened(payload: bytes) -> Decoder | None:
+    """A decoder at the first word of a payload; None where that is no whole number of words."""
     try:
         return Decoder(payload)
     except DamagedError:
         return None
 
 
-def _ended(decoder: Decoder | None) -> bool:
+def ended(decoder: Decoder | None) -> bool:
+    """Whether a decoder is still there, and has read all."""
     try:
         if decoder is not None:
             decoder.finish()

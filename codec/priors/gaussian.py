@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import DamagedError, ModelError
-from ..rangecoder import Decoder, Encoder
+from ..rangecoder import Encoder
 from . import exact, normal
-from .context import SCALE, Integers, Shape, Walk, layers_in_training
+from .base import ended, opened
+from .context import SCALE, Integers, Shape, Walk
 from .learned import IntegerNetwork
 
 Latents = NDArray[np.int16]
@@ -128,7 +129,7 @@ class GaussianPrior(IntegerNetwork):
         """
         count, size, tables = len(payloads), self.shape.channels, normal.tables()
         scan = _Scan(self, place, count, height, width)
-        decoders = [_opened(payload) for payload in payloads]
+        decoders = [opened(payload) for payload in payloads]
         latents = np.zeros((count * height * width, size), np.int16)
         for s, p in self.shape.steps:
             if s == slices:
@@ -149,8 +150,8 @@ class GaussianPrior(IntegerNetwork):
             latents[scan.where(s, p), self.shape.slices[s]] = values
             scan.put(s, p, values)
         whole = latents.reshape(count, height, width, size)
-        ended = [_ended(d) if slices is None else d is not None for d in decoders]
-        return [region if fine else None for region, fine in zip(whole, ended, strict=True)]
+        whole_read = [ended(d) if slices is None else d is not None for d in decoders]
+        return [region if fine else None for region, fine in zip(whole, whole_read, strict=True)]
 
     def draw(
         self,
@@ -245,9 +246,6 @@ def export(layers: Mapping[str, exact.Linear], shape: Shape, line: tuple[Tensor,
     return GaussianPrior(arrays, shape=shape)
 
 
-__all__ = ["GaussianPrior", "Latents", "Region", "export", "layers_in_training"]
-
-
 def _chosen(
     targets: NDArray[np.float32],
     means: NDArray[np.int32],
@@ -269,19 +267,3 @@ def _chosen(
         codes[rows, columns] = np.where(saved > added, low, high)
     low, high = (-(-(-normal.LIMIT - means) // 16), (normal.LIMIT - means) // 16)
     return np.clip(codes, low, high)
-
-
-def _opened(payload: bytes) -> Decoder | None:
-    try:
-        return Decoder(payload)
-    except DamagedError:
-        return None
-
-
-def _ended(decoder: Decoder | None) -> bool:
-    try:
-        if decoder is not None:
-            decoder.finish()
-    except DamagedError:
-        return False
-    return decoder is not None

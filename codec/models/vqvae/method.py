@@ -157,7 +157,7 @@ class VQVAE(nn.Module):
 
     def synthesise(self, codes: Tensor) -> Tensor:
         """Mean of the likelihood p(x | z_q): codes -> samples."""
-        return self.reconstruct(self.quantizer.decode(codes))
+        return self.reconstruct(self.quantizer.decode(codes.long()))
 
     def loss(self, samples: Tensor) -> dict[str, Tensor]:
         """Terms of eq. 3 for a batch of samples.
