@@ -22,6 +22,7 @@ from .models import (
     GROWABLE,
     MODELS,
     PRIORS,
+    SHRINKABLE,
     TRAINING_ONLY,
     WHAT_IS_TRAINED,
     PriorFit,
@@ -162,8 +163,8 @@ def new_plan(
             # How the other kind of model was trained says nothing about this one.
             kept = {key: value for key, value in kept.items() if key not in TRAINING_ONLY}
         model = from_json(kept, MODELS[name])
-        growable = GROWABLE[type(model)]
-        settable = TRAINING_ONLY | growable | (settable - set(kept))
+        growable, shrinkable = GROWABLE[type(model)], SHRINKABLE[type(model)]
+        settable = TRAINING_ONLY | growable | shrinkable | (settable - set(kept))
         chain = list(card["training"]["chain"])
     settings = replace(from_json(saved.get("settings", {}), defaults(model)), **given)
     model, settings = overridden(
@@ -173,6 +174,9 @@ def new_plan(
         for key in growable & overrides.keys():
             if getattr(model, key) < kept[key]:
                 raise UsageError(f"{key} is {overrides[key]}, --from has {kept[key]}", "give as much or more")
+        for key in shrinkable & overrides.keys():
+            if getattr(model, key) > kept[key]:
+                raise UsageError(f"{key} is {overrides[key]}, --from has {kept[key]}", "give as much or less")
     command = _command(data, name, start, config, given, overrides, note, stage)
     return _fresh(name, data, start, output, model, settings, [*chain, command], note, stage)
 

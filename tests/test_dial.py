@@ -331,3 +331,28 @@ def test_training_goes_on_from_weights(photos: Path, tmp_path: Path, model: str,
         a, b = (c.transform(samples * 127.5, place) for c in (before, codec))
     assert torch.allclose(a, b, atol=0.5)
     assert len(after.card["training"]["chain"]) == 2
+
+
+@pytest.mark.parametrize("components", [20, 10])
+def test_fewer_channels_begin_as_the_first_of_more(
+    photos: Path, tmp_path: Path, model: str, run: training.Run, components: int
+) -> None:
+    """Whether the last slice is cut or gone, the channels kept are coded as they were, to a rounding."""
+    name = {"pPCA": "ppca-image", "VAE": "vae-image"}[run.card["method"]]
+    shared = {"output": tmp_path / "on", "steps": 1, "batch": 2, "crop": 64, "learning_rate": 1e-9}
+    many = {"components": "25"}
+    with pytest.raises(UsageError, match="components is 25, --from has 24"):
+        training.train(photos, model=name, start=model, overrides=many, **shared)
+    few = {"components": str(components)}
+    after = training.train(photos, model=name, start=model, overrides=few, **shared)
+    assert after.card["config"] == run.card["config"] | {"components": components}
+    before, codec = weights.load(model, "cpu"), weights.load(after.best, "cpu")
+    samples, place = torch.from_numpy(draw(64, 64)).permute(2, 0, 1)[None] / 127.5 - 1, torch.tensor([100.0])
+    with torch.inference_mode():
+        targets = [c.latents(samples, place)[0].permute(1, 2, 0).numpy() for c in (before, codec)]
+    kept = np.ascontiguousarray(targets[0][..., :components])
+    assert np.allclose(targets[1], kept, atol=0.05)
+    ours, all_of_them = (c.learned.code([t], 100)[0] for c, t in ((codec, kept), (before, targets[0])))
+    difference = np.abs(ours.latents - all_of_them.latents[..., :components])
+    assert difference.max() <= 17 and (difference > 1).mean() < 0.01
+    assert ours.bits < all_of_them.bits

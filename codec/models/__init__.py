@@ -10,13 +10,13 @@ import numpy as np
 from ..errors import ModelError
 from ..priors.gaussian import GaussianPrior
 from ..priors.learned import PREFIX, LearnedPrior
-from . import fitting, ppca, vae
+from . import fitting, ppca, scalar, vae
 from .fitting import CODED, PRIORS, PriorFit
 from .scalar import ScalarCodec
 from .vqvae import VQVAE, AudioVQVAE, ImageVQVAE, WaveNetVQVAE, audio, image, method, wavenet
 
-__all__ = ["CLASSES", "GROWABLE", "MODELS", "PRIORS", "RANGES", "TRAINING_ONLY", "WHAT_IS_TRAINED"]
-__all__ += ["PriorFit", "build", "from_card", "learned_prior"]
+__all__ = ["CLASSES", "GROWABLE", "MODELS", "PRIORS", "RANGES", "SHRINKABLE", "TRAINING_ONLY"]
+__all__ += ["WHAT_IS_TRAINED", "PriorFit", "build", "from_card", "learned_prior"]
 
 MODELS: dict[str, Any] = {
     "vqvae-image": image.Config(),
@@ -55,6 +55,10 @@ WHAT_IS_TRAINED = audio.WHAT_IS_TRAINED
 
 GROWABLE: dict[type, set[str]] = {kind: set() for kind in CLASSES} | {audio.Config: audio.GROWABLE}
 """Class of settings -> settings that may be larger than those of the weights that a training starts from."""
+
+SHRINKABLE: dict[type, set[str]] = {kind: set() for kind in CLASSES}
+SHRINKABLE |= {kind: scalar.SHRINKABLE for kind in (ppca.Config, vae.Config)}
+"""Class of settings -> settings that may be smaller than those."""
 
 
 def build(config: Any) -> VQVAE:

@@ -45,6 +45,9 @@ WEIGHTING = 0.4
 BRIGHTEST = 255.0
 """Errors are told in squares of 8-bit values."""
 
+SHRINKABLE = {"components"}
+"""Settings that may be smaller than those of the weights that a training starts from."""
+
 RANGES: dict[str, tuple[float, float]] = {
     "context_width": (1, 114),
     "context_hidden": (1, 1024),
@@ -261,18 +264,25 @@ class ScalarCodec(nn.Module):
         self.learned = gaussian.export(self.layers, self.shape, self.line())  # type: ignore[arg-type]
         return self
 
+    @torch.no_grad()
     def begin_from(self, other: Any, count: float) -> None:
-        """Start from the weights of a trained model of the same settings.
+        """Start from the weights of a trained model, the first of its channels where this one has fewer.
+
+        What precedes a channel does not depend on it, so that those kept are coded as they were.
 
         Args:
-            other: the model.
+            other: the model; no setting but its channels may be another.
             count: not needed.
         """
         del count
-        state = {k: v for k, v in other.state_dict().items() if not k.startswith("layers.")}
-        self.load_state_dict(state, strict=False)
-        for name, layer in self.layers.items():
+        known = other.state_dict()
+        for name, tensor in self.state_dict().items():
+            if not name.startswith("layers."):
+                tensor.copy_(known[name][tuple(slice(size) for size in tensor.shape)])
+        before = context.layers_in_training(other.shape)
+        for name, layer in before.items():
             cast("exact.Linear", layer).take(other.learned.layers[name])
+        self.layers.load_state_dict(context.first_channels(before.state_dict(), other.shape, self.shape))
 
     def describe(self, training: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
         """What its card says, but for its name."""

@@ -238,6 +238,22 @@ def layers_in_training(shape: Shape) -> torch.nn.ModuleDict:
     return torch.nn.ModuleDict(found)
 
 
+def first_channels(layers: Mapping[str, Tensor], old: Shape, new: Shape) -> dict[str, Tensor]:
+    """Weights and biases of layers in training without what is about channels that another shape lacks."""
+    found = {}
+    for name, tensor in layers.items():
+        s, _, kind = name.partition("_")
+        if int(s) >= len(new.slices):
+            continue
+        sizes = [part.stop - part.start for part in (old.slices[int(s)], new.slices[int(s)])]
+        if kind.startswith("head"):
+            tensor = tensor.unflatten(0, (2, sizes[0]))[:, : sizes[1]].flatten(0, 1)
+        elif kind == "near.weight":
+            tensor = tensor.unflatten(1, (2, sizes[0]))[:, :, : sizes[1]].flatten(1)
+        found[name] = tensor
+    return found
+
+
 def _reach(s: int) -> int:
     return NEARER if s else NEAR
 
