@@ -63,19 +63,19 @@ def table_of(prior: base.Prior, codes: list[base.Codes]) -> list[np.ndarray]:
 
 def test_exponentials() -> None:
     """round(65536 exp(-d / 16)), by another library."""
-    table = exact._exponentials().numpy()
+    table = exact._exponentials()
     assert np.array_equal(table, np.rint(65536 * np.exp(-np.arange(256) / 16)))
 
 
 @given(st.lists(st.integers(-(2**14), 2**14), min_size=2, max_size=40), st.integers(2, 600))
 @settings(deadline=None, max_examples=60)
 def test_softmax_in_fixed_point(values: list[int], count: int) -> None:
-    logits = torch.tensor(np.resize(values, count), dtype=torch.float32)[None]
+    logits = np.resize(values, count).astype(np.float32)[None]
     found = exact.frequencies(logits)[0].astype(np.int64)
     assert found.min() >= 1 and found.sum() == TOTAL
-    order = np.argsort(logits[0].numpy(), kind="stable")
+    order = np.argsort(logits[0], kind="stable")
     assert (np.diff(found[order]) >= 0).all() or len(set(np.resize(values, count))) < count
-    likely = torch.softmax(logits[0].double() / 16, 0).numpy()
+    likely = torch.softmax(torch.from_numpy(logits[0]).double() / 16, 0).numpy()
     assert np.abs(found / TOTAL - likely).max() < 2e-4
 
 
@@ -134,7 +134,7 @@ def reference(prior: LearnedPrior, codes: np.ndarray) -> np.ndarray:
 def test_the_text_of_the_format_gives_the_same_frequencies(kind: str) -> None:
     prior, codes = network(kind).export(), regions(kind)
     for region, table in zip(codes, table_of(prior, codes), strict=True):
-        logits = torch.from_numpy(reference(prior, region).reshape(-1, LEVELS)).float()
+        logits = reference(prior, region).reshape(-1, LEVELS).astype(np.float32)
         assert np.array_equal(exact.frequencies(logits), table.reshape(-1, LEVELS))
 
 
@@ -147,7 +147,7 @@ def test_training_sees_the_numbers_of_coding(kind: str) -> None:
             logits = trained(torch.from_numpy(region).long()[None])[0]
         whole = (logits * 2**exact.LOGIT).flatten(1).t()
         assert torch.equal(whole, whole.round())
-        assert np.array_equal(exact.frequencies(whole), table.reshape(-1, LEVELS))
+        assert np.array_equal(exact.frequencies(whole.numpy()), table.reshape(-1, LEVELS))
 
 
 @KINDS
@@ -191,7 +191,8 @@ def test_faster_products_elsewhere_are_not_ours(kind: str, monkeypatch: pytest.M
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert set(seen) == {("ieee", False)}
+    # The WaveNet's products are numpy's, whose precision nobody chooses.
+    assert set(seen) == ({("ieee", False)} if kind == "pixelcnn" else set())
 
 
 @KINDS

@@ -247,9 +247,9 @@ def first_channels(layers: Mapping[str, Tensor], old: Shape, new: Shape) -> dict
             continue
         sizes = [part.stop - part.start for part in (old.slices[int(s)], new.slices[int(s)])]
         if kind.startswith("head"):
-            tensor = tensor.unflatten(0, (2, sizes[0]))[:, : sizes[1]].flatten(0, 1)
+            tensor = tensor.view(2, sizes[0], *tensor.shape[1:])[:, : sizes[1]].flatten(0, 1)
         elif kind == "near.weight":
-            tensor = tensor.unflatten(1, (2, sizes[0]))[:, :, : sizes[1]].flatten(1)
+            tensor = tensor.view(-1, 2, sizes[0])[:, :, : sizes[1]].flatten(1)
         found[name] = tensor
     return found
 

@@ -92,8 +92,16 @@ class Affine:
         return bound
 
     @cached_property
-    def _carried(self) -> dict[torch.dtype, tuple[Tensor, Tensor, Tensor]]:
+    def _carried(self) -> dict[torch.dtype, tuple[Tensor, Tensor]]:
         return {}
+
+    def scaled(self, carrier: torch.dtype) -> tuple[Tensor, Tensor]:
+        """2**-s W^T [I, O] and 2**-s b [O]: products and sums with them are as exact as those of integers."""
+        if carrier not in self._carried:
+            scale = torch.from_numpy(np.ldexp(1.0, -self.shift.astype(np.int32)))
+            weight = (torch.from_numpy(self.weight).t() * scale).to(carrier).contiguous()
+            self._carried[carrier] = weight, (torch.from_numpy(self.bias) * scale).to(carrier)
+        return self._carried[carrier]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the layer.
@@ -104,14 +112,8 @@ class Affine:
         Returns:
             Integers [N, O], of the type of x.
         """
-        carried = self._carried.get(x.dtype)
-        if carried is None:
-            weight = torch.from_numpy(self.weight).to(x.dtype).t().contiguous()
-            bias = torch.from_numpy(self.bias).to(x.dtype)
-            scale = torch.from_numpy(np.ldexp(1.0, -self.shift.astype(np.int32))).to(x.dtype)
-            carried = self._carried[x.dtype] = weight, bias, scale
-        weight, bias, scale = carried
-        return torch.addmm(bias, x, weight).mul_(scale).floor_()
+        weight, bias = self.scaled(x.dtype)
+        return torch.addmm(bias, x, weight).floor_()
 
 
 def activation(stream: Tensor, lowest: int = 0) -> Tensor:
@@ -125,7 +127,7 @@ def added(stream: Tensor, correction: Tensor) -> Tensor:
     return correction.add_(stream).clamp_(-STREAM_MAX, STREAM_MAX)
 
 
-def frequencies(logits: Tensor) -> NDArray[np.uint32]:
+def frequencies(logits: NDArray[Any]) -> NDArray[np.uint32]:
     """Softmax in fixed point: integers of LOGIT bits, [N, K] -> uint32 [N, K], at least 1, summing to TOTAL.
 
     With d the distance to the largest logit, e = round(2**16 exp(-d / 16)), S the sum of e over the codes and
@@ -133,19 +135,20 @@ def frequencies(logits: Tensor) -> NDArray[np.uint32]:
     of the codes with the largest logit.
     """
     count = logits.shape[1]
-    distance = (logits.amax(1, keepdim=True) - logits).clamp_(max=EXPONENTIAL - 1).int()
-    weights = _exponentials().index_select(0, distance.view(-1)).view(distance.shape)
-    factor = ((TOTAL - count) << RECIPROCAL) // weights.sum(1, keepdim=True).long()
+    distance = np.minimum(logits.max(1, keepdims=True) - logits, EXPONENTIAL - 1).astype(np.intp)
+    weights = _exponentials().take(distance)
+    factor = ((TOTAL - count) << RECIPROCAL) // weights.sum(1, keepdims=True).astype(np.int64)
     # Products stay below 2**53: exact in float64.
-    shares = weights.mul_(factor.double() * 2.0**-RECIPROCAL).floor_().add_(1)
-    left = TOTAL - shares.sum(1).long()
-    whole: NDArray[np.uint32] = shares.numpy().astype(np.uint32)
-    first = distance.numpy().argmin(1)
-    whole[np.arange(len(whole)), first] += left.numpy().astype(np.uint32)
+    weights *= factor * 2.0**-RECIPROCAL
+    np.floor(weights, out=weights)
+    whole: NDArray[np.uint32] = weights.astype(np.uint32)
+    whole += 1
+    left = (TOTAL - whole.sum(1, dtype=np.int64)).astype(np.uint32)
+    whole[np.arange(len(whole)), distance.argmin(1)] += left
     return whole
 
 
-def reshaped(logits: Tensor, temperature: float, top_k: int | None) -> Tensor:
+def reshaped(logits: NDArray[Any], temperature: float, top_k: int | None) -> NDArray[Any]:
     """Integer logits for drawing: divided by a temperature, the less likely codes out of reach.
 
     Args:
@@ -153,11 +156,12 @@ def reshaped(logits: Tensor, temperature: float, top_k: int | None) -> Tensor:
         temperature: its inverse is taken to the nearest 64th.
         top_k: so many codes, and those as likely as the last of them, keep their logits; None: all.
     """
-    distance = (logits.amax(1, keepdim=True) - logits).clamp_(max=2**13)
+    distance = np.minimum(logits.max(1, keepdims=True) - logits, 2**13)
     if top_k is not None and top_k < logits.shape[1]:
-        last = distance.kthvalue(top_k, 1, keepdim=True).values
-        distance = torch.where(distance > last, 2.0**13, distance)
-    return (distance * max(round(64 / temperature), 1) / 64).floor_().neg_()
+        last = np.partition(distance, top_k - 1, 1)[:, top_k - 1 : top_k]
+        distance = np.where(distance > last, 2**13, distance)
+    found: NDArray[Any] = -np.floor(distance * max(round(64 / temperature), 1) / 64)
+    return found
 
 
 @contextmanager
@@ -174,11 +178,11 @@ def arithmetic() -> Iterator[None]:
 
 
 @cache
-def _exponentials() -> Tensor:
+def _exponentials() -> NDArray[np.float64]:
     """round(2**16 exp(-d / 2**LOGIT)), d = 0 .. EXPONENTIAL - 1: float64, by decimal arithmetic."""
     context = Context(prec=40)
     values = [context.exp(Decimal(-d) / 2**LOGIT) * 2**16 for d in range(EXPONENTIAL)]
-    return torch.tensor([float(value.to_integral_value()) for value in values], dtype=torch.float64)
+    return np.array([float(value.to_integral_value()) for value in values])
 
 
 # training

@@ -79,6 +79,11 @@ class IntegerNetwork:
         """Its integers by the names they have in a weight file."""
         return {PREFIX + name: array for name, array in self.arrays.items()}
 
+    def scaled(self, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Weight [I, O] and bias [O] of a layer times 2**-shift: floor(x weight + bias) is the layer."""
+        weight, bias = self.layers[name].scaled(self.carrier)
+        return weight.numpy(), bias.numpy()
+
     def fits(self, name: str, inputs: int, outputs: int | None = None) -> int:
         """Check a layer's shape; its outputs.
 
@@ -137,7 +142,7 @@ class LearnedPrior(IntegerNetwork):
         """The same prior for drawing."""
         return replace(self, temperature=temperature, top_k=top_k)
 
-    def frequencies(self, logits: Tensor, counts: Sequence[int]) -> Iterator[Frequencies]:
+    def frequencies(self, logits: NDArray[Any], counts: Sequence[int]) -> Iterator[Frequencies]:
         """Frequencies of regions that have so many codes each, from the logits of all of them, [N, K]."""
         first = at = 0
         waiting: list[int] = []
@@ -145,14 +150,16 @@ class LearnedPrior(IntegerNetwork):
             waiting.append(count)
             at += count
             if at - first >= GROUP or number == len(counts) - 1:
-                yield from np.split(self._shares(logits[first:at]), np.cumsum(waiting)[:-1])
+                shares, start = self._shares(logits[first:at]), 0
+                for size in waiting:
+                    yield shares[start : start + size]
+                    start += size
                 first, waiting = at, []
 
-    def _shares(self, logits: Tensor) -> Frequencies:
-        with exact.arithmetic():
-            if self.temperature != 1 or self.top_k is not None:
-                logits = exact.reshaped(logits, self.temperature, self.top_k)
-            return exact.frequencies(logits)
+    def _shares(self, logits: NDArray[Any]) -> Frequencies:
+        if self.temperature != 1 or self.top_k is not None:
+            logits = exact.reshaped(logits, self.temperature, self.top_k)
+        return exact.frequencies(logits)
 
 
 class Network(nn.Module):

@@ -161,7 +161,7 @@ class _Wavefront:
             embedded = self.prior.embedding.index_select(0, torch.from_numpy(known))
             self.embedded.put(step - 1, self._rows(before), embedded)
         with exact.arithmetic():
-            logits = self._logits(step, self._rows(places))
+            logits = self._logits(step, self._rows(places)).numpy()
         return self.prior.frequencies(logits, [len(rows) for rows, _ in places])
 
     def _rows(self, places: Sequence[Positions]) -> Tensor:
