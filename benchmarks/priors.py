@@ -1,4 +1,4 @@
-"""Whether codes depend on the machine, and what the learned prior costs in time.
+"""Whether codes depend on the machine, and what learned priors cost in time.
 
 python benchmarks/priors.py --exact FOLDER_OR_TAR ... [--model M]
 python benchmarks/priors.py --speed KODAK_FOLDER [--peer]
@@ -20,10 +20,12 @@ from unittest.mock import MagicMock
 import numpy as np
 import torch
 from speed import photo, rates
-from vqcodec import container, datasets, media, pipeline
+from vqcodec import container, datasets, media, pipeline, weights
 from vqcodec.container import LEARNED
 from vqcodec.errors import MediaError
+from vqcodec.models.scalar import ScalarCodec
 from vqcodec.priors import base
+from vqcodec.priors.learned import LearnedPrior
 
 
 class Placeholder(Loader, MetaPathFinder):
@@ -45,7 +47,9 @@ def main() -> None:
     parser.add_argument("sources", type=Path, nargs="+", help="folders, tar files, pictures, sounds")
     parser.add_argument("--exact", action="store_true", help="decode every file in every way")
     parser.add_argument("--speed", action="store_true", help="a picture of 6 megapixels on two threads")
-    parser.add_argument("--peer", action="store_true", help="compressai's mbt2018, random weights, beside")
+    parser.add_argument(
+        "--peer", action="store_true", help="compressai's mbt2018-mean and mbt2018, random weights, beside"
+    )
     parser.add_argument("--part", default="", help="only files whose name begins so")
     parser.add_argument("--model", help="name or file; the default model if absent")
     parser.add_argument("--runs", type=int, default=3, help="the median of these is printed")
@@ -85,29 +89,59 @@ def exact(options: argparse.Namespace) -> None:
 
 
 def differences(encoded: pipeline.Encoded) -> dict[str, int]:
-    """Way of reading a file's chunks of the learned prior -> codes that come out otherwise."""
+    """Way of reading a file's chunks of the learned prior -> codes, or latents, that come out otherwise."""
     prior, stream = encoded.codec.learned, container.parse(encoded.data)
     assert prior is not None
+    mark = len(prior.mark) if isinstance(prior, LearnedPrior) else 0
     coded = [
-        (np.ascontiguousarray(encoded.codes[place]), chunk.payload[len(prior.mark) :])
+        (np.ascontiguousarray(encoded.codes[place]), chunk.payload[mark:])
         for place, chunk in zip(stream.geometry.places, stream.chunks, strict=True)
         if chunk is not None and chunk.prior == LEARNED
     ]
     regions, payloads = [region for region, _ in coded], [payload for _, payload in coded]
     shapes = [region.shape for region in regions]
+    dial = int.from_bytes(stream.settings)
     found = {}
     for name, carrier in (("float32", torch.float32), ("float64", torch.float64)):
         carried = prior.carried_by(carrier)
         for count in (1, 2):
             with threads(count):
-                read = base.decompress(carried, payloads, shapes)
-                found[f"{name}, {count} threads"] = _differing(read, regions)
-        alone = [base.decompress(carried, [p], [s])[0] for p, s in zip(payloads, shapes, strict=True)]
+                found[f"{name}, {count} threads"] = _differing(read(carried, payloads, shapes, dial), regions)
+        alone = [read(carried, [p], [s], dial)[0] for p, s in zip(payloads, shapes, strict=True)]
         found[f"{name}, chunk by chunk"] = _differing(alone, regions)
-    written = base.compress(prior.carried_by(torch.float64), regions)
-    again = [np.frombuffer(data, np.uint8) for data in written]
-    found["float64 writing (bytes)"] = _differing(again, [np.frombuffer(data, np.uint8) for data in payloads])
+    again = write(prior.carried_by(torch.float64), regions, dial)
+    pairs = ([np.frombuffer(data, np.uint8) for data in several] for several in (again, payloads))
+    found["float64 writing (bytes)"] = _differing(*pairs)
     return found
+
+
+def read(prior: Any, payloads: list[bytes], shapes: list[tuple[int, ...]], dial: int) -> list[np.ndarray]:
+    """Regions from their payloads; of latents, those of one size side by side."""
+    if isinstance(prior, LearnedPrior):
+        return base.decompress(prior, payloads, shapes)
+    found: list[Any] = [None] * len(shapes)
+    for numbers in alike(shapes):
+        several = prior.read([payloads[n] for n in numbers], dial, *shapes[numbers[0]][:2])
+        for number, region in zip(numbers, several, strict=True):
+            found[number] = np.zeros(0) if region is None else region
+    return found
+
+
+def write(prior: Any, regions: list[np.ndarray], dial: int) -> list[bytes]:
+    """Payloads of regions."""
+    if isinstance(prior, LearnedPrior):
+        return base.compress(prior, regions)
+    found = [b""] * len(regions)
+    for numbers in alike([region.shape for region in regions]):
+        several = prior.code([np.float32(regions[n] / 16) for n in numbers], dial)
+        for number, region in zip(numbers, several, strict=True):
+            found[number] = region.payload
+    return found
+
+
+def alike(shapes: list[tuple[int, ...]]) -> list[list[int]]:
+    """Numbers of the regions of each size."""
+    return [[n for n, shape in enumerate(shapes) if shape == size] for size in dict.fromkeys(shapes)]
 
 
 def _differing(found: list[np.ndarray], expected: list[np.ndarray]) -> int:
@@ -120,52 +154,57 @@ def speed(options: argparse.Namespace) -> None:
     picture = photo(options.sources[0], 3000, 2000).convert("RGB")
     original = media.read_image(np.asarray(picture))
     megapixels = original.width * original.height / 1e6
-    learned, fast = (
-        pipeline.encode_file(original.samples, model=options.model, fast=f).data for f in (False, True)
-    )
-    work: dict[str, Callable[[], object]] = {
-        "encode": lambda: pipeline.encode_file(original.samples, model=options.model),
-        "encode --fast": lambda: pipeline.encode_file(original.samples, model=options.model, fast=True),
-        "decode": lambda: pipeline.decode(learned, model=options.model),
-        "decode of --fast": lambda: pipeline.decode(fast, model=options.model),
-    }
+    work: dict[str, Callable[[], object]] = {}
+    bpp = {}
+    dialled = isinstance(weights.load(options.model, "cpu"), ScalarCodec)
+    for name, fast in (("", False),) if dialled else (("", False), (" --fast", True)):
+        settings = {"model": options.model, "fast": fast}
+        data = pipeline.encode_file(original.samples, **settings).data
+        bpp[name] = 8e-6 * len(data) / megapixels
+        work[f"encode{name}"] = lambda s=settings: pipeline.encode_file(original.samples, **s)
+        work[f"decode{name}"] = lambda d=data: pipeline.decode(d, model=options.model)
     found = rates(work, options.runs, megapixels)
     if options.peer:
-        found |= peer(original.samples)
+        found |= peers(original.samples)
     print(f"{original.width} x {original.height} ({megapixels:.1f} MP), 2 threads,", end=" ")
     print(f"median of {options.runs} runs, {platform.machine()}, torch {torch.__version__}.")
-    bpp = [8e-6 * len(data) / megapixels for data in (learned, fast)]
-    print(f"{bpp[0]:.4f} bpp, with --fast {bpp[1]:.4f}.\n")
+    print(", ".join(f"{rate:.4f} bpp{name}" for name, rate in bpp.items()) + ".\n")
     print("| | MP/s |\n|---|---:|")
     for name, rate in found.items():
         print(f"| {name} | {rate:.3f} |")
     if options.peer:
         for way in ("encode", "decode"):
-            print(f"\n{way}: {found[way] / found[f'mbt2018 {way}']:.1f} times as fast as mbt2018.", end="")
+            times = [f"{found[way] / found[f'{name} {way}']:.1f} times as fast as {name}" for name in PEERS]
+            print(f"\n{way}: {', '.join(times)}.", end="")
         print()
 
 
-def peer(samples: np.ndarray) -> dict[str, float]:
-    """Minnen 2018 as compressai has it (N = M = 192), with random weights, one run."""
-    sys.meta_path.append(Placeholder())
-    from compressai.models import JointAutoregressiveHierarchicalPriors
+PEERS = {"mbt2018-mean": "MeanScaleHyperprior", "mbt2018": "JointAutoregressiveHierarchicalPriors"}
+"""Models of Minnen 2018, without and with the autoregressive context, and their classes in compressai."""
 
-    torch.manual_seed(0)
-    model = JointAutoregressiveHierarchicalPriors(192, 192).eval()
-    model.update()
+
+def peers(samples: np.ndarray) -> dict[str, float]:
+    """PEERS as compressai has them (N = M = 192), with random weights, one run."""
+    sys.meta_path.append(Placeholder())
+    from compressai import models
+
     height, width = (side // 64 * 64 for side in samples.shape[:2])
     x = torch.from_numpy(samples[:height, :width]).permute(2, 0, 1)[None].float() / 255
     megapixels = height * width / 1e6
-    with torch.inference_mode():
-        started = time.perf_counter()
-        coded = model.compress(x)
-        middle = time.perf_counter()
-        model.decompress(coded["strings"], coded["shape"])
-        ended = time.perf_counter()
-    return {
-        "mbt2018 encode": megapixels / (middle - started),
-        "mbt2018 decode": megapixels / (ended - middle),
-    }
+    found = {}
+    for name, kind in PEERS.items():
+        torch.manual_seed(0)
+        model = getattr(models, kind)(192, 192).eval()
+        model.update()
+        with torch.inference_mode():
+            started = time.perf_counter()
+            coded = model.compress(x)
+            middle = time.perf_counter()
+            model.decompress(coded["strings"], coded["shape"])
+            ended = time.perf_counter()
+        found[f"{name} encode"] = megapixels / (middle - started)
+        found[f"{name} decode"] = megapixels / (ended - middle)
+    return found
 
 
 if __name__ == "__main__":

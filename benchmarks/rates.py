@@ -34,7 +34,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="+", help="folder of pictures, or pictures")
     parser.add_argument("--model", nargs="+", default=["vae-image"], help="names or files")
-    parser.add_argument("--effort", type=int, default=1)
     parser.add_argument("--quality", type=float, nargs="+", default=QUALITIES)
     parser.add_argument("--against", nargs="*", default=list(LADDERS))
     parser.add_argument("--target-size", type=float, nargs="+", metavar="KB", help="only this, with model 1")
@@ -55,7 +54,7 @@ def curves(options: argparse.Namespace) -> None:
         for name in options.model:
             ours = []
             for quality in options.quality:
-                row, encoded, _ = measure(original, model=name, quality=quality, effort=options.effort)
+                row, encoded, _ = measure(original, model=name, quality=quality)
                 ours.append([row[key] for key in FIGURES])
                 rows.append(row | {"file": str(path)})
                 if encoded.estimate_bits:
@@ -68,7 +67,7 @@ def curves(options: argparse.Namespace) -> None:
             found[name].append([[f["bytes"] * 8 / pixels, f["psnr_db"], f["ms_ssim"]] for f in theirs])
             rows += [{"file": str(path), "codec": name, "bpp": f["bytes"] * 8 / pixels, **f} for f in theirs]
     whole: Curves = {name: np.array(figures, float) for name, figures in found.items()}
-    print(f"{len(files)} pictures, whole, through real files, effort {options.effort}.")
+    print(f"{len(files)} pictures, whole, through real files.")
     at_rates("One setting of a codec for all pictures", whole, mean_first=True)
     at_rates("Every picture at this rate", whole, mean_first=False)
     ours = [Path(name).stem for name in options.model]
@@ -141,7 +140,7 @@ def targets(options: argparse.Namespace) -> None:
         limit, short = round(1000 * kilobytes), []
         for path in told(files):
             picture = media.Image(media.read_image(path).samples)
-            coded = pipeline.encode(picture, model=options.model[0], target_size=limit, effort=options.effort)
+            coded = pipeline.encode(picture, model=options.model[0], target_size=limit)
             short.append(1 - len(coded) / limit)
         above = sum(share < 0 for share in short)
         shares = f"{statistics.mean(short):.2%} | {max(short):.2%}"

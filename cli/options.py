@@ -188,6 +188,10 @@ MaxSeconds = Annotated[
 Effort = Annotated[
     int,
     typer.Option(
-        "--effort", min=0, max=3, metavar="0..3", help="Search for better codes, of pictures; slower."
+        "--effort",
+        min=0,
+        max=3,
+        metavar="0..3",
+        help="Search for better codes, of pictures; slower. No gain with vae-image.",
     ),
 ]

@@ -7,7 +7,6 @@ that is not smaller, all chunks hold the pixels themselves.
 from __future__ import annotations
 
 import warnings
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -90,14 +89,15 @@ def write(targets: np.ndarray, point: Point, geometry: Geometry, *, effort: int 
         targets: float32 [h, w, M].
         point: the model and its place on the dial.
         geometry: of the picture.
-        effort: 0: the nearest codes; above: those that rate and distortion together favour.
+        effort: 0: the nearest codes; above: of a model that gains by it, those that rate and distortion
+            together favour.
     """
     places = [*geometry.places]
     chunks: list[Chunk | None] = [None] * len(places)
     latents = np.zeros(targets.shape, np.int16)
     bits = 0.0
     worth = np.float32(TRADE * point.multiplier)
-    trade = worth * point.steps.square().cpu().numpy() if effort else None
+    trade = worth * point.steps.square().cpu().numpy() if effort and point.codec.searched else None
     for numbers in _groups(places, range(len(places))):
         regions = point.prior.code([targets[places[n]] for n in numbers], point.place, trade)
         for number, region in zip(numbers, regions, strict=True):
@@ -217,7 +217,7 @@ def _groups(places: Sequence[Place], numbers: Iterable[int]) -> list[list[int]]:
 def _deflated_share(pixels: np.ndarray) -> float:
     """About how much of its bytes a picture keeps when it is deflated, by some of its rows."""
     rows = pixels[:: max(1, len(pixels) // 32)]
-    return len(zlib.compress(np.ascontiguousarray(rows).tobytes(), 1)) / rows.nbytes
+    return len(deflate(np.ascontiguousarray(rows).tobytes())) / rows.nbytes
 
 
 def _inflated(payload: bytes, place: Place, geometry: Geometry) -> np.ndarray | None:

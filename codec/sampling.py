@@ -26,6 +26,9 @@ from .pipeline import open_stream
 from .priors import base
 from .streams import QUALITY, restored, restored_at
 
+DRAWING = "vqvae-image"
+"""The model that draws when none is named: its prior sees farther than those of models with a dial."""
+
 GREATEST = 1 << 22
 """Codes in a picture or sound that is drawn, at most."""
 
@@ -46,8 +49,8 @@ def sample(
     """Draw pictures or sounds, or the rest of one whose beginning is given.
 
     Args:
-        model: a shipped model's name, a .safetensors file, or a loaded model; None for the default for
-            pictures, or for the model of the file that is continued.
+        model: a shipped model's name, a .safetensors file, or a loaded model; None for DRAWING, or for the
+            model of the file that is continued.
         count: how many are drawn.
         size: of pictures, width and height in pixels; by default 128 x 128.
         seconds: length of sounds; by default 4.
@@ -78,7 +81,7 @@ def sample(
     if not 0 <= seed < 2**64:
         raise UsageError(f"a seed of {seed}", "0 to 2**64 - 1")
     if continued is None:
-        codec = model if isinstance(model, VQVAE | ScalarCodec) else weights.load(model, device)
+        codec = model if isinstance(model, VQVAE | ScalarCodec) else weights.load(model or DRAWING, device)
         stream = _empty(codec, size, seconds)
         known = np.zeros(stream.geometry.grid, np.int32)
         kept = 0

@@ -70,7 +70,7 @@ def test_training_ends_with_measured_points(run: training.Run) -> None:
     points = weights.points(run.card)
     assert [point["quality"] for point in points] == [1, 2, 3, 4, 5]
     rates = [point["bpp"] for point in points]
-    assert rates == sorted(rates) and rates[0] < rates[-1] / 4
+    assert rates == sorted(rates) and rates[0] < rates[-1] / 3
     assert run.card["measured"]["validation"]["payload_over_ideal"] < 1.02
     assert "learned" not in run.card, "its prior is trained with it"
 
@@ -98,17 +98,21 @@ def test_default_is_the_middle_and_the_ends_are_refused(model: str, picture: med
     assert [place_of(q) for q in (1, 5)] == [0, DIAL] and quality_of(DIAL) == 5
 
 
-@pytest.mark.parametrize("effort", [0, 1])
-def test_effort_trades_error_for_bits(model: str, picture: media.Image, effort: int) -> None:
-    """At the model's own price of an error, the search never makes the sum dearer."""
-    point = Point(weights.load(model, "cpu"), 120)
-    geometry = container.Geometry(150, 130, 3, 16)
+def test_effort_trades_error_for_bits(model: str, picture: media.Image) -> None:
+    """Of a transform that keeps errors as they are: at the model's price of an error, the sum falls."""
+    codec = weights.load(model, "cpu")
+    point, geometry = Point(codec, 120), container.Geometry(150, 130, 3, 16)
     targets = dial.analyse(picture.samples, point)
-    nearest, chosen = (dial.write(targets, point, geometry, effort=n) for n in (0, 1))
-    assert chosen.bits < nearest.bits
-    if effort:
-        latents = chosen.latents.astype(np.float32) / 16
-        assert np.abs(latents - targets).max() >= np.abs(nearest.latents / 16 - targets).max() - 1e-3
+    costs = []
+    for effort in (0, 1):
+        written = dial.write(targets, point, geometry, effort=effort)
+        decoded = dial.synthesise(dial.Read(written.latents), point, geometry)
+        error = np.square(np.subtract(decoded, picture.samples, dtype=np.float64)).mean()
+        costs.append(written.bits / (150 * 130) + point.multiplier * error)
+    if codec.method == "pPCA":
+        assert costs[1] < costs[0]
+    else:
+        assert costs[1] == costs[0], "its encoder has learned what a search would find"
 
 
 def test_blocks_leave_no_seam(model: str) -> None:

@@ -178,6 +178,7 @@ class PPCACodec(scalar.ScalarCodec):
     """
 
     method = "pPCA"
+    searched = True
     networks = ("basis",)
     decoding = ("basis", "deviation", "mean", "learned.")
     config: Config

@@ -90,6 +90,10 @@ class ScalarCodec(nn.Module):
     slow: tuple[str, ...] = ()
     """Prefixes of the parameters that learn more slowly than the rest."""
 
+    searched = False
+    """Whether codes nearer to zero are taken where their bits outweigh the error (rate-distortion optimised
+    quantisation). An encoder that is trained has learned it: a search brings it nothing."""
+
     critics = None
     codes = 0
     """There is no codebook."""
