@@ -27,6 +27,8 @@ from vqcodec.models.scalar import ScalarCodec
 from vqcodec.priors import base
 from vqcodec.priors.learned import LearnedPrior
 
+MEDIUM = {media.Image: "image", media.Audio: "audio"}
+
 
 class Placeholder(Loader, MetaPathFinder):
     """Stands in for packages that compressai imports for its data sets, made for another torch."""
@@ -78,6 +80,8 @@ def exact(options: argparse.Namespace) -> None:
         try:
             original = media.read(entry.read())
         except MediaError:
+            continue
+        if options.model and weights.load(options.model).medium != MEDIUM[type(original)]:
             continue
         encoded = pipeline.encode_file(original, model=options.model)
         files, codes = files + 1, codes + encoded.count

@@ -83,10 +83,8 @@ def curves(options: argparse.Namespace) -> None:
 
 def at_rates(title: str, whole: Curves, *, mean_first: bool) -> None:
     heads = [f"{figure} at {rate:g}" for figure in ("PSNR, dB", "MS-SSIM") for rate in RATES]
-    print(
-        f"\n{title}; means of the pictures' figures, interpolated in log(bpp):\n\n| codec | "
-        + " | ".join(heads)
-    )
+    print(f"\n{title}; means of the pictures' figures, interpolated in log(bpp):\n")
+    print("| codec | " + " | ".join(heads) + " |")
     print("|---|" + "---:|" * len(heads))
     for name, curve in whole.items():
         several = curve.mean(0, keepdims=True) if mean_first else curve
