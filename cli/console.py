@@ -100,7 +100,7 @@ class Console:
         cells = [[cell(row.get(key)) for key in columns] for row in rows]
         right = [
             any(isinstance(row.get(key), int | float) for row in rows)
-            and not any(isinstance(row.get(key), str) for row in rows)
+            and not any(isinstance(row.get(key), str) and row[key] for row in rows)
             for key in columns
         ]
         lines = [list(columns.values()), *cells]

@@ -102,8 +102,9 @@ def _print(console: Console, record: Fields) -> None:
     what, rate, chunks = _sound(record) if record["kind"] == "audio" else _picture(record)
     several = len(record["priors"]) > 1
     quality = f"   quality {record['quality']:.3g}" if "quality" in record else ""
+    bits = {name: f" {value:.2f} bits per code" for name, value in record["bits_per_code"].items()}
     priors = ", ".join(
-        f"{name}{f' ({count})' if several else ''} {record['bits_per_code'][name]:.2f} bits per code"
+        f"{name}{f' ({count})' if several else ''}{bits.get(name, '')}"
         for name, count in record["priors"].items()
     )
     lines = [

@@ -63,6 +63,8 @@ def models(
         if rows:
             absent = {name for name in MEASURED if all(row[name] is None for row in rows)}
             console.table(rows, {name: title for name, title in COLUMNS.items() if name not in absent})
+            defaults = (f"{name} ({medium})" for medium, name in weights.DEFAULTS.items())
+            console.note(f"default: {', '.join(defaults)}")
         else:
             console.note("no models are shipped with this installation")
 
@@ -81,7 +83,7 @@ def table_rows(card: dict[str, Any], size: int | None) -> list[dict[str, Any]]:
         quality = point.get("quality")
         told = {name: point.get(name) for name in MEASURED}
         rows.append({**once, "quality": None if quality is None else f"{quality:g}", **told})
-        once = dict.fromkeys(once)
+        once = dict.fromkeys(once, "")
     return rows
 
 

@@ -94,7 +94,8 @@ class Info:
         box_bytes: name -> bytes in the file; a box of unknown type has its number for a name.
         code_bytes: bytes of all chunks.
         priors: number of the prior -> how many chunks it codes.
-        bits_per_code: number of the prior -> bits that its chunks take per code.
+        bits_per_code: number of the prior -> bits that its chunks take per code; of models with a dial, whose
+            places have many latents each, none.
         total_bytes: the size of the file as the header has it.
         file_bytes: the size of the file as it is; smaller where it was cut.
     """
@@ -234,6 +235,8 @@ def read_info(source: bytes | BinaryIO) -> Info:
 
 
 def _bits_per_code(header: Header) -> dict[int, float]:
+    if header.settings:
+        return {}
     size: Counter[int] = Counter()
     codes: Counter[int] = Counter()
     for chunk, place in zip(header.chunks, header.geometry.places, strict=True):

@@ -19,7 +19,12 @@ from vqcodec.models.scalar import ScalarCodec
 from vqcodec.sound_metrics import log_mel_distance, si_sdr
 
 SHIPPED = [card["name"] for card in weights.shipped()]
-GOLDEN_CODES = {"vqvae-image": 1795966421, "vqvae-audio": 1490331684, "vae-image": 0, "ppca-image": 3271163889}
+GOLDEN_CODES = {
+    "vqvae-image": 1795966421,
+    "vqvae-audio": 1490331684,
+    "vae-image": 0,
+    "ppca-image": 3271163889,
+}
 """CRC32 of the codes, or latents, little endian int32, that each golden file holds."""
 
 MODELS = list(GOLDEN_CODES)
