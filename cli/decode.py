@@ -86,7 +86,7 @@ def decode(
     ] = False,
     preview: Annotated[
         bool,
-        typer.Option("--preview", help="Pictures: an eighth of the size, quickly, from a part of the file."),
+        typer.Option("--preview", help="Pictures: an eighth of the size, quickly, from a part of the codes."),
     ] = False,
     max_pixels: options.MaxPixels = None,
     max_seconds: options.MaxSeconds = None,
@@ -167,7 +167,7 @@ def decode(
             use_threads(jobs)
             started = time.perf_counter()
             limits: dict[str, Any] = {"max_pixels": max_pixels, "max_seconds": max_seconds}
-            decoded = pipeline.decode(
+            decoded: Any = pipeline.decode(
                 data,
                 model=model,
                 decoder=decoder,
@@ -179,11 +179,12 @@ def decode(
                 **{name: limit for name, limit in limits.items() if limit is not None},
             )
             console.note(f"{job.source.name}: decoded in {time.perf_counter() - started:.3f} s", level=2)
-            fields: Fields = {"model": header.model, **extent(header.geometry), "bytes_in": len(data)}
+            size = {"width": decoded.width, "height": decoded.height} if preview else {}
+            fields: Fields = {"model": header.model, **extent(header.geometry), **size, "bytes_in": len(data)}
             if test:
                 return fields
-            size = _write(decoded, job.output, target, force, stamp)
-            return fields | {"output": shown(job.output), "bytes_out": size}
+            written = _write(decoded, job.output, target, force, stamp)
+            return fields | {"output": shown(job.output), "bytes_out": written}
 
         work_through(batch, "testing" if test else "decoding", todo, work)
         raise typer.Exit(batch.finish())

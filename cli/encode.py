@@ -60,6 +60,8 @@ def encode(
         typer.Option(
             "-q",
             "--quality",
+            min=1,
+            max=5,
             metavar="1..5",
             help="Quality, 5 is best; of pictures also between: 2.5.  [default: 3]",
         ),
@@ -86,7 +88,8 @@ def encode(
         ),
     ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="Static prior: larger file, faster both ways.")
+        bool,
+        typer.Option("--fast", help="Static tables: larger file, faster both ways. Sounds, vqvae-image."),
     ] = False,
     effort: options.Effort = 1,
     max_pixels: options.MaxPixels = None,

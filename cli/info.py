@@ -72,7 +72,7 @@ def describe(header: container.Info) -> Fields:
     fields |= geometry | extent(header.geometry)
     fields["settings"] = header.settings.hex()
     if header.kind == "image" and len(header.settings) == 1:
-        fields["quality"] = round(quality_of(header.settings[0]), 3)
+        fields["quality"] = quality_of(header.settings[0])
     for name in ("priors", "bits_per_code"):
         fields[name] = {PRIORS.get(key, str(key)): value for key, value in fields[name].items()}
     fields |= {

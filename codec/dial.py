@@ -110,6 +110,8 @@ def write(targets: np.ndarray, point: Point, geometry: Geometry, *, effort: int 
 def store(pixels: np.ndarray, point: Point, geometry: Geometry, *, below: int) -> Written | None:
     """The pixels themselves, deflated where that is smaller; None where they take `below` bytes or more.
 
+    Where some of the rows say that they would take twice as much, they are not tried.
+
     Args:
         pixels: uint8 [H, W, C].
         point: the model; its latents are not needed.

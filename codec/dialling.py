@@ -18,5 +18,6 @@ def place_of(quality: float) -> int:
 
 
 def quality_of(place: int) -> float:
-    """The quality at a place on the dial."""
-    return WORST + (BEST - WORST) * place / DIAL
+    """The quality at a place on the dial, with as few decimals as tell it apart."""
+    exactly = WORST + (BEST - WORST) * place / DIAL
+    return next(rounded for n in range(4) if place_of(rounded := round(exactly, n)) == place)

@@ -62,7 +62,7 @@ def _within(limit: int, at: Callable[[int], Encoded], image: media.Image, codec:
     def size(place: int) -> float:
         return math.log2(len(at(place).data))
 
-    place = search(size, math.log2(limit), 1 / OCTAVE, NEAR_BYTES / math.log(2), upwards=False)
+    place = search(size, math.log2(max(limit, 1)), 1 / OCTAVE, NEAR_BYTES / math.log(2), upwards=False)
     if place is None:
         raise TargetError(f"smallest is {len(at(0).data):,} bytes, target {limit:,}", "a larger target")
     best = at(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -58,6 +59,9 @@ __all__ = [
 Source = Any
 """A path, bytes, a binary file, a PIL image, a uint8 array [H, W, C], a media.Image or a media.Audio."""
 
+LARGEST = 1 << 62
+"""Bytes of a file, where a rate would be more."""
+
 MEDIA = {"image": "pictures", "audio": "sounds"}
 """Media in messages."""
 
@@ -90,7 +94,7 @@ def encode(
         bpp: of a picture, best point that is not above this rate, bits per pixel of the file.
         psnr: of a picture, cheapest point that is not under this quality, dB.
         target_size: best point whose file is not larger, bytes.
-        fast: code by static tables, even where a learned prior is there.
+        fast: code by static tables, even where a learned prior is there; models with a dial have none.
         effort: 0..3, how long the encoder of pictures searches for better codes; a decoder is not affected.
         max_pixels: refuse larger pictures; a media.Image is in memory already, whatever its size.
         strip: metadata to leave out: "icc", "exif", "xmp", "tags", "all".
@@ -142,7 +146,8 @@ def encode_file(
     wishes = {"quality": quality, "bitrate": bitrate, "bpp": bpp, "psnr": psnr, "target size": target_size}
     if sum(wish is not None for wish in wishes.values()) > 1:
         raise UsageError("quality, bitrate, bpp, psnr and target size exclude each other", "give one of them")
-    if any(wish is not None and not wish > 0 for wish in wishes.values()):
+    goals_given = [wish for name, wish in wishes.items() if wish is not None and name != "quality"]
+    if not all(0 < wish < math.inf for wish in goals_given):
         raise UsageError("goals are numbers above zero", "for example bpp 0.4, psnr 30, target size 40000")
     if effort not in search.ROUNDS:
         raise UsageError(f"no effort {effort}", "0 to 3")
@@ -167,7 +172,7 @@ def encode_file(
         raise UsageError(f"{wrong[0]} means nothing for {MEDIA[medium]}", f"give {fitting}")
     encoded: Encoded
     if isinstance(original, media.Image) and isinstance(codec, ScalarCodec):
-        limit = target_size if bpp is None else int(bpp * original.width * original.height / 8)
+        limit = target_size if bpp is None else int(min(bpp * original.width * original.height / 8, LARGEST))
         return goals.encode(
             original, codec, quality=quality, limit=limit, psnr=psnr, effort=effort, progress=progress
         )
@@ -230,7 +235,6 @@ def decode(
     if isinstance(geometry, Timeline) and not media.LOWEST_RATE <= geometry.rate <= media.HIGHEST_RATE:
         raise LimitError(f"header claims {geometry.claim}", "no encoder writes that rate")
     codec = _codec_for(stream, model, device)
-    second = codec if decoder is None else _other_decoder(stream, codec, decoder, device)
     if isinstance(codec, ScalarCodec):
         if decoder is not None:
             raise UsageError(f"{stream.model} has no decoder '{decoder}'", "leave out --decoder")
@@ -240,7 +244,8 @@ def decode(
         found = dial.read(stream, point, salvage=salvage)
         return restored_at(stream, found, point, salvage, progress).without(strip)
     if preview:
-        raise UsageError(f"{stream.model} has no preview", "decode it whole")
+        raise ModelError(f"{stream.model} has no preview", "decode it whole")
+    second = codec if decoder is None else _other_decoder(stream, codec, decoder, device)
     lost: list[Place] = []
     codes = chunks.read(stream, codec, salvage=salvage, lost=lost)
     return restored(stream, codes, lost, second, salvage, progress).without(strip)
@@ -284,11 +289,11 @@ def _codec_for(
     codec: Any = (
         model if isinstance(model, VQVAE | ScalarCodec) else weights.load(model or stream.model, device)
     )
+    if codec.card["fingerprint"] != stream.fingerprint.hex():
+        raise ModelError(f"{needs}, not {codec.card['name']} ({codec.card['fingerprint']})", "-m FILE")
     wanted = 1 if isinstance(codec, ScalarCodec) else 0
     if len(stream.settings) != wanted:
         raise VersionError(f"settings that {stream.model} does not have here", "upgrade")
-    if codec.card["fingerprint"] != stream.fingerprint.hex():
-        raise ModelError(f"{needs}, not {codec.card['name']} ({codec.card['fingerprint']})", "-m FILE")
     if codec.medium != stream.kind:
         raise DamagedError(f"header claims {MEDIA[stream.kind]}, {stream.model} is for {MEDIA[codec.medium]}")
     if codec.stride != stream.geometry.stride:
@@ -309,7 +314,8 @@ def _other_decoder(stream: Bitstream, codec: VQVAE, decoder: str | os.PathLike[s
     if not shipped and not Path(decoder).is_file():
         raise UsageError(f"{stream.model} has no decoder '{decoder}'", "wavenet, or a .safetensors file")
     other = weights.load(named if shipped else decoder, device)
-    if other.medium != codec.medium or not torch.equal(other.quantizer.codebook, codec.quantizer.codebook):
+    alike = isinstance(other, VQVAE) and other.medium == codec.medium
+    if not alike or not torch.equal(other.quantizer.codebook, codec.quantizer.codebook):
         raise UsageError(
             f"{other.card['name']} does not decode the codes of {stream.model}", "another --decoder"
         )

@@ -159,6 +159,7 @@ def new_plan(
     if start is not None:
         card = weights.read_card(weights.locate(start))
         kept = card["config"]
+        _check_kin(name, type(model), card)
         if card["method"] != CLASSES[type(model)].method:
             # How the other kind of model was trained says nothing about this one.
             kept = {key: value for key, value in kept.items() if key not in TRAINING_ONLY}
@@ -179,6 +180,21 @@ def new_plan(
                 raise UsageError(f"{key} is {overrides[key]}, --from has {kept[key]}", "give as much or less")
     command = _command(data, name, start, config, given, overrides, note, stage)
     return _fresh(name, data, start, output, model, settings, [*chain, command], note, stage)
+
+
+def _check_kin(name: str, kind: type, card: Mapping[str, Any]) -> None:
+    """Refuse to begin as a model that has other networks.
+
+    Raises:
+        UsageError: neither method is a case of the other.
+    """
+    ours = CLASSES[kind]
+    for theirs in CLASSES.values():
+        if (theirs.medium, theirs.method) == (card["medium"], card["method"]):
+            if issubclass(ours, theirs) or issubclass(theirs, ours):
+                return
+            break
+    raise UsageError(f"{name} cannot begin as {card['name']}, a {card['method']}", "leave out --from")
 
 
 def followed(stage: str, model: Any) -> bool:

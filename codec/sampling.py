@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import chunks, dial, media, weights
-from .container import Bitstream, Geometry, Timeline
+from .container import RAW, Bitstream, Geometry, Timeline
 from .dialling import place_of
 from .errors import UsageError
 from .geometry import SOUND_RATE
@@ -29,8 +29,8 @@ from .streams import QUALITY, restored, restored_at
 DRAWING = "vqvae-image"
 """The model that draws when none is named: its prior sees farther than those of models with a dial."""
 
-GREATEST = 1 << 22
-"""Codes in a picture or sound that is drawn, at most."""
+GREATEST = {Geometry: 1 << 26, Timeline: 1 << 28}
+"""Pixels of a picture, and samples of all channels of a sound, that is drawn, at most."""
 
 
 def sample(
@@ -55,8 +55,9 @@ def sample(
         size: of pictures, width and height in pixels; by default 128 x 128.
         seconds: length of sounds; by default 4.
         temperature: logits are divided by it, to the nearest 64th of its inverse: below 1 the likely becomes
-            likelier.
-        top_k: draw among the so many likeliest codes; those as likely as the last of them are in, too.
+            likelier. With a dial, deviations are multiplied by it, to the nearest of their 64 widths.
+        top_k: draw among the so many likeliest codes; those as likely as the last of them are in, too. Not
+            with a dial.
         seed: of all random choices, below 2**64.
         continued: a bitstream, or its path, whose beginning is kept: the upper part of a picture, the first
             seconds of a sound.
@@ -127,9 +128,9 @@ def _on_the_dial(
     assert isinstance(geometry, Geometry)
     point = Point(codec, stream.settings[0] if stream.settings else place_of(QUALITY))
     given = all(stream.chunks)
+    if any(chunk is not None and chunk.prior == RAW for chunk in stream.chunks):
+        raise UsageError("the file holds pixels, which were smaller than codes", "continue another one")
     read = dial.read(stream, point) if given else None
-    if read is not None and read.stored:
-        raise UsageError("the file holds pixels, not latents", "encode it at a lower quality")
     known = None if read is None else read.latents
     kept = round(fraction * geometry.grid[0]) if given else 0
     drawn = []
@@ -176,8 +177,9 @@ def medley(sounds: Sequence[media.Audio], gap: float = 0.5) -> media.Audio:
 
 
 def _check_size(geometry: Geometry | Timeline) -> None:
-    if (codes := math.prod(geometry.grid)) > GREATEST:
-        raise UsageError(f"{codes:,} codes, limit {GREATEST:,}", "something smaller")
+    samples = math.prod(geometry.grid) * geometry.stride ** (2 if isinstance(geometry, Geometry) else 1)
+    if samples > (limit := GREATEST[type(geometry)]):
+        raise UsageError(f"{samples:,} samples, limit {limit:,}", "something smaller")
 
 
 def _rows(codes: np.ndarray, geometry: Geometry | Timeline) -> list[Any]:

@@ -22,7 +22,7 @@ from .files import atomically
 if TYPE_CHECKING:
     from .models.vqvae import VQVAE
 
-DEFAULTS = {"image": "vqvae-image", "audio": "vqvae-audio"}
+DEFAULTS = {"image": "vae-image", "audio": "vqvae-audio"}
 """Medium -> the model that `encode` takes when none is named."""
 
 UNSAVED = ("quantizer.ema_", "critics.", "layers.")

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from vqcodec import container, dial, goals, media, pipeline, sampling, streams, tiling, training, weights
 from vqcodec.dialling import DIAL, place_of, quality_of
-from vqcodec.errors import DamagedError, DamageWarning, TargetError, UsageError, VersionError
+from vqcodec.errors import (
+    DamagedError,
+    DamageWarning,
+    ModelError,
+    TargetError,
+    UsageError,
+    VersionError,
+)
 from vqcodec.metrics import psnr
 from vqcodec.models.points import Point
 
@@ -360,3 +367,55 @@ def test_fewer_channels_begin_as_the_first_of_more(
     difference = np.abs(ours.latents - all_of_them.latents[..., :components])
     assert difference.max() <= 17 and (difference > 1).mean() < 0.01
     assert ours.bits < all_of_them.bits
+
+
+# what a reviewer found
+
+
+@pytest.mark.parametrize("goal", [{"bpp": 1e-9}, {"bpp": 1e-4}, {"target_size": 5}])
+def test_goals_of_less_than_a_byte(model: str, picture: media.Image, goal: dict[str, float]) -> None:
+    with pytest.raises(TargetError, match="smallest is"):
+        pipeline.encode_file(picture, model=model, **goal)
+
+
+def test_goals_without_bounds(model: str, picture: media.Image) -> None:
+    for name in ("bpp", "psnr", "target_size"):
+        for value in (float("inf"), float("nan"), 0, -1):
+            with pytest.raises(UsageError, match="above zero"):
+                pipeline.encode_file(picture, model=model, **{name: value})
+    assert len(pipeline.encode(picture, model=model, bpp=1e308)) < picture.samples.nbytes + 60
+    for quality in (0, float("nan"), 6):
+        with pytest.raises(UsageError, match=r"1 to 5|no quality") as caught:
+            pipeline.encode_file(picture, model=model, quality=quality)
+        assert caught.value.hint == "1 to 5, with decimals"
+
+
+def test_quality_has_as_few_decimals_as_tell_it_apart() -> None:
+    assert [quality_of(place_of(q)) for q in (1, 2, 2.5, 3, 3.1, 5)] == [1, 2, 2.5, 3, 3.1, 5]
+    assert all(place_of(quality_of(place)) == place for place in range(DIAL + 1))
+
+
+def test_other_models_and_decoders_are_named(model: str, small: str, picture: media.Image) -> None:
+    ours, theirs = (pipeline.encode(picture, model=m) for m in (model, small))
+    for data, other in ((ours, small), (theirs, model)):
+        with pytest.raises(ModelError, match="needs model"):
+            pipeline.decode(data, model=other)
+    with pytest.raises(UsageError, match="has no decoder") as caught:
+        pipeline.decode(ours, model=model, decoder=small)
+    assert caught.value.hint == "leave out --decoder"
+    with pytest.raises(UsageError, match="does not decode the codes"):
+        pipeline.decode(theirs, model=small, decoder=model)
+    with pytest.raises(ModelError, match="no preview"):
+        pipeline.decode(theirs, model=small, preview=True)
+
+
+def test_models_begin_as_their_kind(photos: Path, tmp_path: Path, model: str, small: str) -> None:
+    name = {"pPCA": "vae-image", "VAE": "ppca-image"}[weights.load(model, "cpu").method]
+    for start in (model, small):
+        with pytest.raises(UsageError, match=f"{name} cannot begin as"):
+            training.train(photos, model=name, start=start, output=tmp_path / "on", steps=1)
+
+
+def test_samples_are_bounded(model: str) -> None:
+    with pytest.raises(UsageError, match="samples, limit 67,108,864"):
+        sampling.sample(model, size=(8193, 8192))

@@ -169,7 +169,7 @@ def test_overhead_of_a_small_sound() -> None:
 
 def test_numbered_names() -> None:
     """A number is given once and for all: this list only grows."""
-    assert header.NAMES == {1: "vqvae-audio"}
+    assert header.NAMES == {1: "vqvae-audio", 2: "vae-image"}
     data = container.pack(small_sound())
     assert data[7] == 0x81 and b"vqvae" not in data
     assert container.parse(data) == small_sound()
@@ -182,7 +182,7 @@ def test_numbered_names() -> None:
     assert container.parse(container.pack(picture)) == picture
 
 
-@pytest.mark.parametrize("number", [0, 2, 5, 127])
+@pytest.mark.parametrize("number", [0, 3, 5, 127])
 def test_numbers_of_later_programs(number: int) -> None:
     with pytest.raises(VersionError, match=f"model number {number}, unknown") as caught:
         container.parse(build_sound(model=bytes((0x80 | number,))))

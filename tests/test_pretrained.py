@@ -22,7 +22,7 @@ SHIPPED = [card["name"] for card in weights.shipped()]
 GOLDEN_CODES = {
     "vqvae-image": 1795966421,
     "vqvae-audio": 1490331684,
-    "vae-image": 0,
+    "vae-image": 779249403,
     "ppca-image": 3271163889,
 }
 """CRC32 of the codes, or latents, little endian int32, that each golden file holds."""

@@ -41,7 +41,7 @@ def test_six_commands(folder: Path) -> None:
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, (command, result.output)
     sounds = ("talk.vqc", "talk.decoded.wav")
-    trained = "runs/vqvae-image-1/best.safetensors"
+    trained = "runs/vae-image-1/best.safetensors"
     for made in ("photo.vqc", "photo.decoded.png", *sounds, "samples.png", trained):
         assert (folder / made).is_file()
 

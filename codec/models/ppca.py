@@ -156,7 +156,7 @@ class Config:
     """Settings of pPCA as a codec.
 
     Attributes:
-        components: M, coefficients of a block that are kept, at most 768.
+        components: M, coefficients of a block that are kept, at most 628 of 768.
         context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
     """
 
@@ -167,7 +167,7 @@ class Config:
     context_near: int = 48
 
 
-RANGES: dict[str, tuple[float, float]] = {"components": (1, 3 * BLOCK**2), **scalar.RANGES}
+RANGES: dict[str, tuple[float, float]] = scalar.RANGES
 """Setting -> the smallest and the largest value that a training can work with."""
 
 

@@ -49,6 +49,7 @@ SHRINKABLE = {"components"}
 """Settings that may be smaller than those of the weights that a training starts from."""
 
 RANGES: dict[str, tuple[float, float]] = {
+    "components": (1, 628),
     "context_width": (1, 114),
     "context_hidden": (1, 1024),
     "context_blocks": (0, 100),

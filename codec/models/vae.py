@@ -32,7 +32,7 @@ class Config:
     """Settings of the VAE; the card of a shipped model has its own.
 
     Attributes:
-        components: M, channels of the latents, at most 768.
+        components: M, channels of the latents, at most 628.
         fine, fine_hidden: channels at 1/16 of the pixels, and inside the residual blocks there.
         coarse, coarse_hidden: the same at 1/64.
         encoder_fine, encoder_coarse, decoder_fine, decoder_coarse: residual blocks.
@@ -55,7 +55,6 @@ class Config:
 
 
 RANGES: dict[str, tuple[float, float]] = {
-    "components": (1, 768),
     "fine": (1, 1 << 14),
     "fine_hidden": (1, 1 << 14),
     "coarse": (1, 1 << 14),
