@@ -130,6 +130,8 @@ def run() -> None:
         # A name that the terminal's encoding lacks is shown escaped instead of ending the program.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    # numpy's products are small here: threads would wait for each other. Torch has its own, see --jobs.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Whoever asks politely gets what Ctrl-C gets: no partial output, and a training that has saved.
     signal.signal(signal.SIGTERM, _interrupt)
     app()

@@ -16,6 +16,9 @@ from .geometry import AnyGeometry, Place
 from .models.base import Codec
 from .priors import base
 
+SLACK = 80
+"""Bits by which a payload may be longer than what its codes ought to take, the mark of a prior included."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -40,14 +43,31 @@ def write(codes: np.ndarray, codec: Codec, geometry: AnyGeometry, *, fast: bool 
         fast: do without the learned prior.
     """
     parts, width = _split(codes, geometry), _bits(codec)
-    ways = [[(Chunk(RAW, rangecoder.pack_raw(part, width)), float(width * part.size)) for part in parts]]
-    for key, prior in _priors(codec).items():
-        if key != LEARNED or not fast:
-            mark, coded = _mark(key, codec), base.coded(prior, parts)
-            ways.append([(Chunk(key, mark + one.payload), one.bits) for one in coded])
-    # Of equals the first, which is the quickest to decode.
-    chosen = [min(choices, key=lambda way: len(way[0].payload)) for choices in zip(*ways, strict=True)]
-    return Written([chunk for chunk, _ in chosen], sum(bits for _, bits in chosen))
+    best = [(Chunk(RAW, rangecoder.pack_raw(part, width)), float(width * part.size)) for part in parts]
+    if codec.learned is not None and not fast:
+        _improve(best, LEARNED, codec.learned, parts, [*range(len(parts))], codec)
+    if codec.prior is not None:
+        # Coded only where it may turn out smaller.
+        ideal = [codec.prior.bits(part) for part in parts]
+        near = [n for n, (_, bits) in enumerate(best) if ideal[n] < bits + SLACK]
+        _improve(best, STATIC, codec.prior, parts, near, codec)
+    return Written([chunk for chunk, _ in best], sum(bits for _, bits in best))
+
+
+def _improve(
+    best: list[tuple[Chunk, float]],
+    key: int,
+    prior: base.Prior,
+    parts: list[np.ndarray],
+    numbers: list[int],
+    codec: Codec,
+) -> None:
+    """Code these regions by a prior, and keep what is smaller, or as small and quicker to decode."""
+    mark, coded = _mark(key, codec), base.coded(prior, [parts[n] for n in numbers])
+    for number, one in zip(numbers, coded, strict=True):
+        chunk, before = Chunk(key, mark + one.payload), best[number][0]
+        if (len(chunk.payload), key) < (len(before.payload), before.prior):
+            best[number] = chunk, one.bits
 
 
 def read(

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..priors.base import Prior
 from ..priors.learned import LearnedPrior
+from ..priors.static import StaticPrior
 
 
 class Codec(Protocol):
@@ -41,7 +41,7 @@ class Codec(Protocol):
         """The settings, a frozen dataclass; `codes` among them is K."""
 
     @property
-    def prior(self) -> Prior | None:
+    def prior(self) -> StaticPrior | None:
         """p(codes) by static tables, once they are fitted."""
 
     @property

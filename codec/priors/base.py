@@ -18,6 +18,9 @@ from ..rangecoder import TOTAL, Decoder, Encoder
 
 Codes = NDArray[np.int32]
 Frequencies = NDArray[np.uint32]
+TOGETHER = 32
+"""Codes of a region that are written together, at least."""
+
 Positions = tuple[NDArray[np.intp], ...]
 """An array of indices for each axis of the codes, as numpy takes them: rows and columns of a picture's."""
 
@@ -85,16 +88,43 @@ def coded(prior: Prior, regions: Sequence[Codes]) -> list[Coded]:
     # The scan sees a copy that grows as the decoder's will, so that it cannot use what a decoder lacks.
     known = [np.zeros(region.shape, np.int32) for region in regions]
     scan = prior.start(known)
-    encoders = [Encoder() for _ in regions]
-    bits = np.zeros(len(regions))
+    writers = [_Writer() for _ in regions]
     for step in range(scan.steps):
-        work = zip(encoders, regions, known, scan.positions(step), scan.frequencies(step), strict=True)
-        for number, (encoder, region, copy, where, frequencies) in enumerate(work):
+        work = zip(writers, regions, known, scan.positions(step), scan.frequencies(step), strict=True)
+        for writer, region, copy, where, frequencies in work:
             symbols = region[where]
-            encoder.encode(symbols, frequencies)
-            bits[number] -= np.log2(frequencies[np.arange(len(symbols)), symbols] / TOTAL).sum()
+            writer.put(symbols, frequencies)
             copy[where] = symbols
-    return [Coded(encoder.finish(), float(cost)) for encoder, cost in zip(encoders, bits, strict=True)]
+    return [writer.finish() for writer in writers]
+
+
+class _Writer:
+    """Codes a region; of steps with few codes some together, since a call costs more than a code."""
+
+    def __init__(self) -> None:
+        self.encoder, self.bits = Encoder(), 0.0
+        self.symbols: list[Codes] = []
+        self.frequencies: list[Frequencies] = []
+        self.waiting = 0
+
+    def put(self, symbols: Codes, frequencies: Frequencies) -> None:
+        self.symbols.append(symbols)
+        self.frequencies.append(frequencies)
+        self.waiting += len(symbols)
+        if self.waiting >= TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.waiting:
+            return
+        symbols, frequencies = np.concatenate(self.symbols), np.concatenate(self.frequencies)
+        self.encoder.encode(symbols, frequencies)
+        self.bits -= float(np.log2(frequencies[np.arange(len(symbols)), symbols] / TOTAL).sum())
+        self.symbols, self.frequencies, self.waiting = [], [], 0
+
+    def finish(self) -> Coded:
+        self.flush()
+        return Coded(self.encoder.finish(), self.bits)
 
 
 def compress(prior: Prior, regions: Sequence[Codes]) -> list[bytes]:

@@ -68,6 +68,11 @@ class StaticPrior:
         frequencies = (self.tables.astype(np.uint32) + np.uint32(1)) * np.uint32(TOTAL // TABLE_TOTAL)
         return frequencies.reshape(-1, self.levels)
 
+    def bits(self, region: Codes) -> float:
+        """Bits that a region ought to take, without coding it: the sum of -log2 of its probabilities."""
+        rows = _contexts(region, self.classes, self.class_count)
+        return float(-np.log2(self.frequencies[rows, region] / TOTAL).sum())
+
     def start(self, codes: Sequence[Codes]) -> _DiagonalScan | _SequenceScan:
         """Begin a walk through all regions at once; `codes`, of one axis or two, as in `Prior.start`."""
         sequences = bool(codes) and codes[0].ndim == 1

@@ -32,6 +32,9 @@ GATE = 6
 GATE_MAX = 511
 """Largest absolute value of that, as an integer: 511 / 64."""
 
+FINER = 2.0 ** (exact.ACTIVATION - exact.STREAM)
+"""From the numbers of a sum to those of an activation."""
+
 GATED = 7
 """Bits behind the point of the product of the two."""
 
@@ -148,12 +151,13 @@ class _Step:
     known for all layers when a step begins.
 
     Attributes:
-        past, present: [L, C, 2 C].
-        dilated_bias: [L, 1, 2 C].
+        past, present: [L, 2, C, C], for tanh and for sigmoid.
+        dilated_bias: [L, 2, 1, C].
         output: [L, C, C + S].
         output_bias: [L, 1, C + S].
         last: weight and bias of "hidden" and "logits".
         tanh, sigmoid: of integers from -GATE_MAX; their product is 128 times too small.
+        limited: whether a sum could reach STREAM_MAX, as the weights are.
     """
 
     past: NDArray[Any]
@@ -164,6 +168,7 @@ class _Step:
     last: list[tuple[NDArray[Any], NDArray[Any]]]
     tanh: NDArray[Any]
     sigmoid: NDArray[Any]
+    limited: bool
 
     @classmethod
     def of(cls, prior: WaveNetPrior) -> _Step:
@@ -174,11 +179,16 @@ class _Step:
             return np.stack([weight for weight, _ in found]), np.stack([bias[None] for _, bias in found])
 
         (dilated, dilated_bias), (output, output_bias) = stacked("dilated"), stacked("output")
-        width = output.shape[1]
-        past, present = (np.ascontiguousarray(part) for part in (dilated[:, :width], dilated[:, width:]))
+        layers, width = output.shape[:2]
+        by_gate = dilated.reshape(layers, 2, width, 2, width).transpose(1, 0, 3, 2, 4)
+        past, present = np.ascontiguousarray(by_gate)
+        dilated_bias = dilated_bias.reshape(layers, 2, 1, width)
         tanh, sigmoid = np.split(_tables(prior.carrier).numpy(), 2)
         last = [prior.scaled(name) for name in ("hidden", "logits")]
-        return cls(past, present, dilated_bias, output, output_bias, last, tanh / 128, sigmoid)
+        largest = 2 ** (exact.STREAM - exact.ACTIVATION) * exact.INPUT
+        largest += sum(np.abs(weight).sum(0).max() * exact.INPUT + 1 for weight in output.astype(np.float64))
+        limited = bool(largest + np.abs(output_bias).sum(0).max() >= exact.STREAM_MAX)
+        return cls(past, present, dilated_bias, output, output_bias, last, tanh / 128, sigmoid, limited)
 
 
 class _Sequences:
@@ -191,12 +201,17 @@ class _Sequences:
         # What lies further back than the first code is zero: no ring need be longer than the walk.
         self.dilations = np.minimum(prior.dilations, max(self.steps, 1))
         kind, count = self.step.past.dtype, len(codes)
-        layers, width, wide = self.step.past.shape
+        layers, _, width, _ = self.step.past.shape
         self.embedding = prior.embedding.numpy() * kind.type(2 ** (exact.STREAM - exact.ACTIVATION))
         self.ring = np.zeros((self.dilations.max(), layers, count, width), kind)
         self.last = np.full(count, prior.levels)
         self.sums, self.said = np.empty((2, count, self.step.output.shape[2]), kind)
-        self.mixed = np.empty((count, wide), kind)
+        self.mixed = np.empty((2, count, width), kind)
+        # Arrays, since numpy takes longer to look at a number than to add two of these.
+        self.half, self.least, self.most = (
+            np.full((count, width), value, kind) for value in (0.5, -exact.INPUT, exact.INPUT)
+        )
+        self.middle = np.full_like(self.mixed, GATE_MAX)
 
     def positions(self, step: int) -> list[Positions]:
         here, nowhere = (np.array([step]),), (np.empty(0, np.intp),)
@@ -212,42 +227,38 @@ class _Sequences:
         numbers, width = self.step, self.ring.shape[3]
         sums, said, mixed = self.sums, self.said, self.mixed
         slots = (step - self.dilations) % len(self.ring)
-        past = np.matmul(self.ring[slots, np.arange(len(slots))], numbers.past)
+        past = np.matmul(self.ring[slots, np.arange(len(slots))][:, None], numbers.past)
         past += numbers.dilated_bias
         # What goes on to the next layer, and what all layers add to the output: both are sums with one limit.
         sums[:, :width], sums[:, width:] = self.embedding[self.last], 0
         ring = self.ring[step % len(self.ring)]
+        flow = sums[:, :width]
         for layer, now in enumerate(ring):
-            _activation(sums[:, :width], -exact.INPUT, now)
+            np.multiply(flow, FINER, out=now)
+            now += self.half
+            np.floor(now, out=now)
+            np.maximum(now, self.least, out=now)
+            np.minimum(now, self.most, out=now)
             np.matmul(now, numbers.present[layer], out=mixed)
             mixed += past[layer]
             np.floor(mixed, out=mixed)
-            mixed += GATE_MAX
+            mixed += self.middle
             index = mixed.astype(np.intp)
-            gated = numbers.tanh.take(index[:, :width], mode="clip")
-            gated *= numbers.sigmoid.take(index[:, width:], mode="clip")
-            gated += 0.5
+            gated = numbers.tanh.take(index[0], mode="clip")
+            gated *= numbers.sigmoid.take(index[1], mode="clip")
+            gated += self.half
             np.floor(gated, out=gated)
             np.matmul(gated, numbers.output[layer], out=said)
             said += numbers.output_bias[layer]
             np.floor(said, out=said)
             sums += said
-            np.maximum(sums, -exact.STREAM_MAX, out=sums)
-            np.minimum(sums, exact.STREAM_MAX, out=sums)
+            if numbers.limited:
+                np.clip(sums, -exact.STREAM_MAX, exact.STREAM_MAX, out=sums)
         found: NDArray[Any] = sums[:, width:]
         for weight, bias in numbers.last:
-            found = np.floor(_activation(found) @ weight + bias)
+            active = np.floor(found * FINER + 0.5).clip(0, exact.INPUT)
+            found = np.floor(active @ weight + bias)
         return found
-
-
-def _activation(stream: NDArray[Any], lowest: int = 0, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """`exact.activation` of numpy's arrays."""
-    found: NDArray[Any] = np.multiply(stream, 2.0 ** (exact.ACTIVATION - exact.STREAM), out=out)
-    found += 0.5
-    np.floor(found, out=found)
-    np.maximum(found, lowest, out=found)
-    np.minimum(found, exact.INPUT, out=found)
-    return found
 
 
 def _gates(mixed: Tensor) -> Tensor:
