@@ -1,4 +1,4 @@
-"""The table of the README: our codec on a folder of pictures, and JPEG, WebP, AVIF at the same bytes.
+"""A codec with a codebook on a folder of pictures, and JPEG, WebP, AVIF at the same bytes.
 
 python benchmarks/kodak.py KODAK_FOLDER [--model M] [--effort N ...] [--json OUT]
 """
@@ -30,7 +30,7 @@ COLUMNS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+", help="folder of pictures, or pictures")
-    parser.add_argument("--model", help="name or file; the default model if absent")
+    parser.add_argument("--model", default="vqvae-image", help="name or file, with a codebook")
     parser.add_argument("--quality", type=float, help="operating point; the model's default if absent")
     parser.add_argument("--effort", type=int, nargs="+", default=[1], help="one row for each")
     parser.add_argument(

@@ -117,7 +117,9 @@ class _Writer:
     def flush(self) -> None:
         if not self.waiting:
             return
-        symbols, frequencies = np.concatenate(self.symbols), np.concatenate(self.frequencies)
+        symbols, frequencies = self.symbols[0], self.frequencies[0]
+        if len(self.symbols) > 1:
+            symbols, frequencies = np.concatenate(self.symbols), np.concatenate(self.frequencies)
         self.encoder.encode(symbols, frequencies)
         self.bits -= float(np.log2(frequencies[np.arange(len(symbols)), symbols] / TOTAL).sum())
         self.symbols, self.frequencies, self.waiting = [], [], 0
