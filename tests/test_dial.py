@@ -77,7 +77,7 @@ def test_training_ends_with_measured_points(run: training.Run) -> None:
     points = weights.points(run.card)
     assert [point["quality"] for point in points] == [1, 2, 3, 4, 5]
     rates = [point["bpp"] for point in points]
-    assert rates == sorted(rates) and rates[0] < rates[-1] / 3
+    assert rates == sorted(rates) and rates[0] < rates[-1] / (4 if run.card["method"] == "pPCA" else 3)
     assert run.card["measured"]["validation"]["payload_over_ideal"] < 1.02
     assert "learned" not in run.card, "its prior is trained with it"
 
@@ -369,7 +369,7 @@ def test_fewer_channels_begin_as_the_first_of_more(
     assert ours.bits < all_of_them.bits
 
 
-# what a reviewer found
+# what is refused
 
 
 @pytest.mark.parametrize("goal", [{"bpp": 1e-9}, {"bpp": 1e-4}, {"target_size": 5}])
