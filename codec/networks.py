@@ -89,7 +89,10 @@ class InverseSTFT(nn.Module):
         logarithm, angle = self.project(self.norm(x.transpose(1, 2))).float().chunk(2, dim=-1)
         # Bounded, so that a poor start cannot overflow: a full-scale sine has a magnitude of size / 4.
         magnitude = logarithm.clamp(max=math.log(self.size)).exp()
-        spectrum = torch.complex(magnitude * angle.cos(), magnitude * angle.sin())
+        # The first and the last bin of a real signal are real. Some transforms take the sum for granted, and
+        # give something else where it is not so, of which the gradient knows nothing.
+        imaginary = F.pad((magnitude * angle.sin())[..., 1:-1], (1, 1))
+        spectrum = torch.complex(magnitude * angle.cos(), imaginary)
         frames = torch.fft.irfft(spectrum, self.size) * self.window
         batch, count, _ = frames.shape
         parts = frames.view(batch, count, self.size // self.hop, self.hop)

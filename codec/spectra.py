@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+CPU = torch.device("cpu")
+
 LOG_FLOOR = 1e-5
 """Magnitude under which a mel band counts as silent."""
 
@@ -34,16 +36,16 @@ def stft(samples: Tensor, window: int, hop: int | None = None) -> Tensor:
 
 def log_mel(magnitude: Tensor, window: int, bands: int, rate: int) -> Tensor:
     """log10 of mel bands of magnitudes, no lower than LOG_FLOOR: [B, window / 2 + 1, T] -> [B, bands, T]."""
-    return (mel_bank(window, bands, rate).to(magnitude.device) @ magnitude).clamp(min=LOG_FLOOR).log10()
+    return (mel_bank(window, bands, rate, magnitude.device) @ magnitude).clamp(min=LOG_FLOOR).log10()
 
 
 @functools.lru_cache
-def mel_bank(window: int, bands: int, rate: int) -> Tensor:
+def mel_bank(window: int, bands: int, rate: int, device: torch.device = CPU) -> Tensor:
     """Triangles on the HTK mel scale from 0 to half the rate, float32 [bands, window / 2 + 1]."""
     functional = torchaudio().functional
     with torch.inference_mode(False):  # what is kept may be first asked for by a measurement, then by a loss
         bank: Tensor = functional.melscale_fbanks(window // 2 + 1, 0.0, rate / 2, bands, rate)
-        return bank.t().contiguous()
+        return bank.t().contiguous().to(device)
 
 
 def torchaudio() -> Any:

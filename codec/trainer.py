@@ -2,7 +2,7 @@
 
 Every random choice of step n is a function of the seed and n alone (`batch` of the data set, the generator
 given to `update`), so a checkpoint needs no generator state, and a resumed run repeats the uninterrupted one
-bit for bit on the same machine and thread count. Two things follow the clock instead: the schedule of a time
+bit for bit on the same CPU and thread count. Two things follow the clock instead: the schedule of a time
 budget, and where an interruption falls, which is one more place to look for the best weights.
 """
 
@@ -22,8 +22,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from . import checkpoints, datasets, finishing, weights
+from .capture import Captured
 from .checkpoints import Clock
 from .errors import TrainingError
 from .files import atomically
@@ -89,13 +91,21 @@ class Trainer:
         fast = [p for n, p in named.items() if not n.startswith(self.model.slow)]
         self.optimiser = self._optimiser_of(fast, slow)
         self.critics_optimiser = self._optimiser_of(critics) if critics else None
-        self._histogram = torch.zeros(self.model.codes, dtype=torch.int64)
+        self._loss = Captured(self.model, "loss")
+        self._critics_loss = Captured(self.model, "critics_loss")
+        self._batches = datasets.Ahead(self._batch)
+        self._histogram = torch.zeros(self.model.codes, dtype=torch.int64, device=device)
         self._sums: dict[str, float] = {}
         self._summed = 0
         self._stop = False
 
     def run(self) -> Run:
         """Train to the end, then finish the model."""
+        self.learn()
+        return self.finish()
+
+    def learn(self) -> None:
+        """Train to the end; the weights that did best are in the run folder."""
         folder = self.plan.folder
         for part in ("checkpoints", "samples"):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -116,7 +126,6 @@ class Trainer:
             self._loop()
         if self._stop:
             raise KeyboardInterrupt
-        return self._finish()
 
     def try_one_step(self) -> Run:
         """One step on one batch, with its time and memory in the report; nothing is written."""
@@ -159,10 +168,20 @@ class Trainer:
             self._validate()
             self._checkpoint()
 
+    @contextmanager
+    def _quick_products(self) -> Iterator[None]:
+        """On CUDA devices, products of which 11 bits of both factors count (TF32)."""
+        before = torch.get_float32_matmul_precision()
+        if self.device.startswith("cuda"):
+            torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
     def _step(self) -> dict[str, float]:
         settings, clock = self.settings, self.clock
-        samples = self.data.batch(clock.step, seed=settings.seed, size=settings.batch, crop=settings.crop)
-        samples = samples.to(self.device, non_blocking=True)
+        samples = self._batches.batch(clock.step).to(self.device, non_blocking=True)
         progress = self._progress()
         rate = settings.learning_rate * self._schedule(progress)
         for group in self.optimiser.param_groups:
@@ -170,9 +189,9 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         torch.manual_seed((settings.seed << 32) + clock.step)  # of the noise that a model may take
         try:
-            with torch.autocast("cuda", torch.bfloat16, enabled=self.device.startswith("cuda")):
-                terms = self.model.loss(samples)
-            terms["loss"].backward()
+            with self._quick_products():
+                terms = self._loss.run(samples)
+                terms["loss"].backward()  # type: ignore[no-untyped-call]
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TrainingError(
                 f"out of memory at batches of {settings.batch}", "--batch or --crop"
@@ -182,16 +201,23 @@ class Trainer:
         terms |= self._teach_critics(rate)
         after = self.model.update(progress, self._generator(clock.step + 1))
         if "codes" in after:
-            self._histogram += torch.bincount(after["codes"].flatten().cpu(), minlength=len(self._histogram))
+            codes = after["codes"].flatten()
+            self._histogram.index_add_(0, codes, torch.ones_like(codes))
             clock.restarted += after["restarted"]
         clock.step += 1
-        decay = min(settings.average, (1 + clock.step) / (10 + clock.step))
-        with torch.no_grad():
-            for mean, current in zip(self.average.parameters(), self.model.parameters(), strict=True):
-                mean.lerp_(current, 1 - decay if current.requires_grad else 1.0)
-            for kept, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
-                kept.copy_(buffer)
-        return {name: float(value.detach()) for name, value in terms.items()}
+        self._follow(min(settings.average, (1 + clock.step) / (10 + clock.step)))
+        return dict(zip(terms, torch.stack([*terms.values()]).tolist(), strict=True))
+
+    @torch.no_grad()
+    def _follow(self, decay: float) -> None:
+        """Move the averages of what is trained; keep the rest as it is in the model."""
+        pairs = [*zip(self.average.parameters(), self.model.parameters(), strict=True)]
+        moving = [pair for pair in pairs if pair[1].requires_grad]
+        means, currents = map(list, zip(*moving, strict=True))
+        get_ema_multi_avg_fn(decay)(means, currents, None)  # type: ignore[no-untyped-call]
+        pairs = [pair for pair in pairs if not pair[1].requires_grad]
+        for kept, current in [*pairs, *zip(self.average.buffers(), self.model.buffers(), strict=True)]:
+            kept.copy_(current)
 
     @property
     def _optimisers(self) -> dict[str, torch.optim.Optimizer]:
@@ -206,11 +232,12 @@ class Trainer:
         for group in self.critics_optimiser.param_groups:
             group["lr"] = rate / 2
         self.critics_optimiser.zero_grad(set_to_none=True)
-        loss: Tensor = self.model.critics_loss()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with self._quick_products():
+            loss = self._critics_loss.run()["loss"]
+            loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.critics.parameters(), self.settings.clip)
         self.critics_optimiser.step()
-        return {"critics": loss}
+        return {"critics": loss.detach()}
 
     def _optimiser_of(self, fast: Sequence[Tensor], slow: Sequence[Tensor] = ()) -> torch.optim.Optimizer:
         settings = self.settings
@@ -230,6 +257,12 @@ class Trainer:
     def _schedule(self, progress: float) -> float:
         rise = min(1.0, (self.clock.step + 1) / max(self.settings.warmup, 1))
         return rise * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+    def _batch(self, step: int) -> Tensor:
+        settings = self.settings
+        batch: Tensor = self.data.batch(step, seed=settings.seed, size=settings.batch, crop=settings.crop)
+        # From pinned memory a batch goes to the device while that computes.
+        return batch.pin_memory() if self.device.startswith("cuda") else batch
 
     def _generator(self, number: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.settings.seed << 32) + number)
@@ -272,14 +305,15 @@ class Trainer:
         """Use of the codes since the last report, of a model that has a codebook."""
         if not self.model.codes:
             return {}
-        use = code_use(self._histogram.numpy())
+        use = code_use(self._histogram.cpu().numpy())
         return {"codes_used": use.used, "perplexity": use.perplexity, "restarted": self.clock.restarted}
 
     def _validate(self) -> None:
         held_out = self.held_out.arrays
         chosen = held_out[:: -(-len(held_out) // VALIDATION_FILES)]
         score, result = self.finishing.validate(self.average, chosen)
-        best = score > self.clock.best_score
+        # What critics teach is no figure's: the weights that they judged last are the ones to keep.
+        best = score > self.clock.best_score or self.model.critics is not None
         self._say(event="validation", step=self.clock.step, best=best, **result)
         shown = self.finishing.show(self.average, chosen[:8])
         shown.save(self.plan.folder / "samples" / f"step-{self.clock.step:09d}.png")
@@ -293,7 +327,8 @@ class Trainer:
         keep = self.settings.keep_checkpoints
         checkpoints.save(folder, self.model, self.average, self._optimisers, self.clock, keep)
 
-    def _finish(self) -> Run:
+    def finish(self) -> Run:
+        """Complete the best weights with what they are coded by, and measure them."""
         best = self.plan.folder / "best.safetensors"
         self.tell({"event": "finishing"})
         model = copy.deepcopy(weights.load(best, self.device))

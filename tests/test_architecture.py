@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"codec": "", "cli": "cli", "pretrained": "pretrained"}
 
 LEAVES = {"errors", "media", "tiling", "rangecoder", "container", "header", "geometry", "binary", "metrics"}
-LEAVES |= {"dialling", "files", "loudness", "spectra", "sound_metrics"}
+LEAVES |= {"capture", "dialling", "files", "loudness", "spectra", "sound_metrics"}
 """Anyone may import them; among themselves they import errors, and some of them their own helpers."""
 
 HELPERS = {

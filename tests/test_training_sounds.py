@@ -98,6 +98,25 @@ def test_resume_is_exact_with_critics_too(talks: Path, tmp_path: Path) -> None:
     assert len(whole.card["training"]["chain"]) == 2
 
 
+def test_what_critics_judged_last_is_kept(
+    talks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No distance tells what critics teach; without them the smallest one decides."""
+    scores = iter([-1.0, -2.0, -3.0, -1.0, -2.0, -3.0])
+    monkeypatch.setattr(finishing.sounds, "validate", lambda *_: (next(scores), {"log_mel": 1.0}))
+    plain = go(talks, tmp_path / "plain", checkpoint_every=1, steps=2)
+    assert plain.card["training"]["best_step"] == 0
+    judged = go(
+        talks,
+        tmp_path / "judged",
+        start=plain.best,
+        overrides={"frozen": "true", "adversarial": "1"},
+        checkpoint_every=1,
+        steps=2,
+    )
+    assert judged.card["training"]["best_step"] == 2
+
+
 def test_the_second_decoder_of_a_codec(talks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation, "BATCH", 2)
     codec = go([talks], tmp_path / "codec")

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import TrainingError
 from . import pictures, sounds
+from .ahead import Ahead
 from .files import MEMORY, SPLIT, START, WINDOWS, Entry, describe, entries, split
 from .pictures import Pictures, to_pixels, to_samples
 from .sounds import Sounds
@@ -15,6 +16,7 @@ __all__ = [
     "SPLIT",
     "START",
     "WINDOWS",
+    "Ahead",
     "Entry",
     "Pictures",
     "Sounds",

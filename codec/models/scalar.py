@@ -197,9 +197,9 @@ class ScalarCodec(nn.Module):
             "loss", its weighted mean; "rate" in bits per pixel; "distortion", the mean squared error of 8-bit
             values.
         """
-        count = len(samples)
-        stratum = torch.randperm(count) + torch.rand(count)
-        place = torch.floor(stratum / count * (DIAL + 1)).to(samples.device)
+        count, device = len(samples), samples.device
+        stratum = torch.arange(count, device=device) + torch.rand(count, device=device)
+        place = torch.floor(stratum / count * (DIAL + 1)).clamp(max=DIAL)
         rate, distortion = self.measure(samples, place, noisy=True)
         multiplier = lagrangian(place)
         loss = ((rate + multiplier * distortion) * weight(multiplier)).mean()
@@ -214,17 +214,13 @@ class ScalarCodec(nn.Module):
             noisy: take the rate of a sample of the posterior, not of rounded latents.
         """
         latents = self.latents(samples, place)
-        rounded, bits = self.coded(latents.float(), place, noisy=noisy)
-        reconstruction = self.reconstruct(rounded, place).float()
+        rounded, bits = self.coded(latents, place, noisy=noisy)
+        reconstruction = self.reconstruct(rounded, place)
         distortion = (reconstruction - samples).square().mean((1, 2, 3)) * (BRIGHTEST / 2) ** 2
         return bits / (samples.shape[2] * samples.shape[3]), distortion
 
     def coded(self, latents: Tensor, place: Tensor, *, noisy: bool) -> tuple[Tensor, Tensor]:
         """Latents as the decoder will have them, [B, M, h, w] in steps, and the bits of each picture, [B]."""
-        with torch.autocast(latents.device.type, enabled=False):
-            return self._coded(latents, place, noisy=noisy)
-
-    def _coded(self, latents: Tensor, place: Tensor, *, noisy: bool) -> tuple[Tensor, Tensor]:
         count, size, height, width = latents.shape
         targets = latents.permute(0, 2, 3, 1).flatten(0, 2)
         owner = torch.arange(count, device=latents.device).repeat_interleave(height * width)
@@ -247,7 +243,8 @@ class ScalarCodec(nn.Module):
             residual = residual + (torch.rand_like(error) - 0.5 if noisy else torch.round(error) - error)
             spent = -likelihood(residual, torch.exp2(logarithm)).log2().sum(1)
             bits = bits.index_add(0, owner[where], spent)
-            found = found.index_put((where[:, None], torch.arange(part.start, part.stop)), value)
+            channels = torch.arange(part.start, part.stop, device=where.device)
+            found = found.index_put((where[:, None], channels), value)
             walk.put(s, p, features(value, octaves))
         return found.view(count, height, width, size).permute(0, 3, 1, 2), bits
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from . import exact
+
+CPU = torch.device("cpu")
 
 SLICES = (16, 32, 64)
 """Channels of the first slices; the last has the rest."""
@@ -95,8 +98,14 @@ def phases(s: int) -> int:
     return 2 if s else 3
 
 
-def places(s: int, p: int, height: int, width: int) -> Tensor:
+@lru_cache(32)
+def places(s: int, p: int, height: int, width: int, device: torch.device = CPU) -> Tensor:
     """Where the latents of a phase are in a grid, in raster order: int64 [n]."""
+    with torch.inference_mode(False):  # what is kept may be first asked for by a coder, then by a training
+        return _places(s, p, height, width).to(device)
+
+
+def _places(s: int, p: int, height: int, width: int) -> Tensor:
     rows, columns = torch.arange(height)[:, None], torch.arange(width)
     odd = (rows + columns) % 2
     if s:
@@ -170,13 +179,13 @@ class Walk:
     ) -> None:
         self.shape, self.layers, self.numbers, self.grids = shape, layers, numbers, grids
         count, height, width = grids
-        self._inputs = [condition.repeat_interleave(height * width, 0)]
+        self._inputs = [condition[:, None].expand(-1, height * width, -1).flatten(0, 1)]
         self._first = torch.arange(count, device=condition.device)[:, None] * (height * width)
         self._trunk = self._current = self._near = condition
 
     def where(self, s: int, p: int) -> Tensor:
         """Rows of the maps that a phase is about: int64 [N]."""
-        inside = places(s, p, *self.grids[1:]).to(self._first.device)
+        inside = places(s, p, *self.grids[1:], self._first.device)
         return (self._first + inside).flatten()
 
     def expect(self, s: int, p: int) -> Tensor:

@@ -81,7 +81,7 @@ class WaveNet(Network):
         """Logits of all codes of all regions, given those before."""
         count = codes.shape[1]
         before = F.pad(codes[:, :-1], (1, 0), value=len(self.codebook))
-        x, total = F.embedding(before, self.table()), torch.zeros(())
+        x, total = F.embedding(before, self.table()), torch.zeros((), device=codes.device)
         parts = zip(self.dilations, self.dilated, self.output, strict=True)
         for dilation, dilated, output in parts:
             now = exact.activated(x, -exact.INPUT)
@@ -265,23 +265,22 @@ def _gates(mixed: Tensor) -> Tensor:
     """Integers of GATE bits, [N, 2 C] -> floor((127 tanh a * 127 sigmoid b + 64) / 128), [N, C]."""
     count, both = mixed.shape
     index = mixed.clamp_(-GATE_MAX, GATE_MAX).int().view(count, 2, both // 2)
-    index += _OFFSETS
-    signal, gate = _tables(mixed.dtype).index_select(0, index.view(-1)).view(index.shape).unbind(1)
+    index[:, 0] += GATE_MAX
+    index[:, 1] += 3 * GATE_MAX + 1
+    told = _tables(mixed.dtype, mixed.device).index_select(0, index.view(-1))
+    signal, gate = told.view(index.shape).unbind(1)
     return (signal * gate).add_(64).mul_(1 / 128).floor_()
 
 
-_OFFSETS = torch.tensor([GATE_MAX, 3 * GATE_MAX + 1], dtype=torch.int32)[:, None]
-"""Where tanh(0) and sigmoid(0) stand in the table of both."""
-
-
 @cache
-def _tables(carrier: torch.dtype) -> Tensor:
+def _tables(carrier: torch.dtype, device: torch.device | None = None) -> Tensor:
     """round(127 tanh(i / 64)), then round(127 sigmoid(i / 64)), i = -511 .. 511, by decimal arithmetic."""
     context = Context(prec=40)
     numbers = [Decimal(i) / 2**GATE for i in range(-GATE_MAX, GATE_MAX + 1)]
     tanhs = [1 - 2 / (1 + context.exp(2 * number)) for number in numbers]
     sigmoids = [1 / (1 + context.exp(-number)) for number in numbers]
-    return torch.tensor([float((127 * v).to_integral_value()) for v in tanhs + sigmoids], dtype=carrier)
+    whole = [float((127 * v).to_integral_value()) for v in tanhs + sigmoids]
+    return torch.tensor(whole, dtype=carrier, device=device)
 
 
 def _gated(signal: Tensor, gate: Tensor) -> Tensor:
@@ -291,5 +290,5 @@ def _gated(signal: Tensor, gate: Tensor) -> Tensor:
     with torch.no_grad():
         width = signal.shape[-1]
         mixed = torch.cat((signal, gate), -1).view(-1, 2 * width).mul_(2**GATE)
-        hard = _gates(mixed.cpu()).view(signal.shape).to(signal.device).mul_(2.0**-GATED)
+        hard = _gates(mixed).view(signal.shape).mul_(2.0**-GATED)
     return smooth + (hard - smooth).detach()

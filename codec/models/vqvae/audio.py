@@ -154,12 +154,11 @@ class AudioVQVAE(method.VQVAE):
         total = sum(getattr(self.config, name) * term for name, term in terms.items())
         return torch.as_tensor(total), terms
 
-    def critics_loss(self) -> Tensor:
-        """What the critics minimise, for the batch of the last `loss`."""
+    def critics_loss(self) -> dict[str, Tensor]:
+        """What the critics minimise, for the batch of the last `loss`, as "loss"."""
         if self.critics is None or self._judged is None:
             raise RuntimeError("critics_loss() follows loss() of a model with critics")
-        loss: Tensor = self.critics.loss(*self._judged)
-        return loss
+        return {"loss": self.critics.loss(*self._judged)}
 
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
         """Some steps without a codebook, then k-means of the encoder's outputs.

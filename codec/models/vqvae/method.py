@@ -223,8 +223,8 @@ class VQVAE(nn.Module):
             **carried,
         }
 
-    def critics_loss(self) -> Tensor:
-        """What the critics minimise, for the batch of the last `loss`."""
+    def critics_loss(self) -> dict[str, Tensor]:
+        """What the critics minimise, for the batch of the last `loss`, as "loss"."""
         raise RuntimeError("critics_loss() follows loss() of a model with critics")
 
     def begin_from(self, other: Any, count: float) -> None:
