@@ -71,7 +71,9 @@ def train(
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option("--resume", metavar="DIR", help="Continue that run exactly; needs no FOLDER."),
+        typer.Option(
+            "--resume", metavar="DIR", help="Continue that run, on a CPU bit for bit; needs no FOLDER."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, metavar="N", help="Optimiser steps.")] = None,
     batch: Annotated[
@@ -128,7 +130,8 @@ def train(
     """Train a codec on your own pictures or sounds.
 
     The run folder holds config.json, metrics.jsonl, checkpoints, samples, log.txt and best.safetensors, which
-    is the best model so far. Ctrl-C finishes the step, saves, and says how to resume.
+    is the best model so far, with critics the newest. Ctrl-C finishes the step, saves, and says how to
+    resume.
     """
     with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
         _check(data, model, config, resume, start, output, stage)

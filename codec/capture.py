@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
 class Captured(nn.Module):
-    """A method of a model that gives a loss, forward and backward a graph each, made at the first call.
+    """A method of a model that gives a loss; on a CUDA device, forward and backward are a graph each.
 
-    Kernels of small models take less time to run than to launch; a graph is launched at once. A graph is what
-    the first call did, so the method must do the same work at every call and wait for nothing, and its inputs
-    must keep their shapes. Tensors that the method leaves in the model hold those of the newest call.
-    Elsewhere than on CUDA devices it is called as it is.
+    Kernels of small models take less time to run than to launch; a graph is launched at once. A graph repeats
+    what the method did when it was captured, so the method must do the same work at every call, wait for
+    nothing, and read no memory that anyone frees; its inputs keep their shapes, and the model stays in
+    training mode. Tensors that the method leaves in the model hold those of the newest call.
 
     Args:
         model: whose parameters get gradients.
@@ -26,20 +25,37 @@ class Captured(nn.Module):
     def __init__(self, model: nn.Module, method: str) -> None:
         super().__init__()
         self.model, self._method = model, method
-        self._graphs: Any = None
+        self._ready = False
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Call the method."""
         terms: dict[str, Tensor] = getattr(self.model, self._method)(*inputs)
-        return {name: term if name == "loss" else term.detach() for name, term in terms.items()}
+        return _one_gradient(terms)
+
+    def prepare(self, *inputs: Tensor) -> None:
+        """Capture the graphs, if there are none: a few calls, whose random numbers are lost.
+
+        Graphs belong to the current device; on another one, and on the CPU, the method is called as it is.
+        """
+        if not self._ready and _on_current_device(next(self.model.parameters())):
+            static = tuple(tensor.clone() for tensor in inputs)
+            torch.cuda.make_graphed_callables(self, static, allow_unused_input=True)
+        self._ready = True
 
     def run(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """Replay the graph, or make it."""
-        if next(self.model.parameters()).device.type != "cuda":
-            return self(*inputs)  # type: ignore[no-any-return]
-        if self._graphs is None:
-            static = tuple(tensor.clone() for tensor in inputs)
-            # Gradients were first asked for on the stream of the capture, which is as well.
+        """Call the method, or replay what was captured."""
+        with warnings.catch_warnings():
+            # Parameters were first used on the stream of the capture. PyTorch warns of it, and waits for it.
             warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
-            self._graphs = torch.cuda.make_graphed_callables(self, static, allow_unused_input=True)
-        return self._graphs(*inputs)  # type: ignore[no-any-return]
+            terms: dict[str, Tensor] = self(*inputs)
+            terms = _one_gradient(terms)  # a replay gives gradients to all of them again
+            terms["loss"].backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+
+def _one_gradient(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: term if name == "loss" else term.detach() for name, term in terms.items()}
+
+
+def _on_current_device(tensor: Tensor) -> bool:
+    return tensor.device.type == "cuda" and tensor.device.index == torch.cuda.current_device()

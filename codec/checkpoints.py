@@ -23,8 +23,9 @@ class Clock:
     Attributes:
         step: optimiser steps done.
         elapsed_seconds: time spent, earlier parts of a resumed run included.
-        best_score: best validation figure so far, larger is better.
-        best_step: the step that it was measured at; its weights are the ones kept.
+        best_score: validation figure of the weights kept, larger is better: the best so far, with critics the
+            newest.
+        best_step: the step that it was measured at.
         restarted: codes revived so far.
     """
 

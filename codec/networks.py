@@ -89,8 +89,8 @@ class InverseSTFT(nn.Module):
         logarithm, angle = self.project(self.norm(x.transpose(1, 2))).float().chunk(2, dim=-1)
         # Bounded, so that a poor start cannot overflow: a full-scale sine has a magnitude of size / 4.
         magnitude = logarithm.clamp(max=math.log(self.size)).exp()
-        # The first and the last bin of a real signal are real. Some transforms take the sum for granted, and
-        # give something else where it is not so, of which the gradient knows nothing.
+        # The first and the last bin of a real signal are real. cuFFT does not ignore an imaginary part there,
+        # as libraries for CPUs do and as the gradient takes for granted.
         imaginary = F.pad((magnitude * angle.sin())[..., 1:-1], (1, 1))
         spectrum = torch.complex(magnitude * angle.cos(), imaginary)
         frames = torch.fft.irfft(spectrum, self.size) * self.window

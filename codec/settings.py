@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from .errors import UsageError
 from .models import CLASSES, PRIORS, RANGES, ppca, vae
-from .models.vqvae import ImageVQVAE, image
+from .models.vqvae import ImageVQVAE, image, wavenet
 
 _MANY, _TINY = 1 << 31, 1e-12
 SETTINGS_RANGES: dict[str, tuple[float, float]] = {
@@ -170,6 +170,8 @@ def check(model: Any, settings: Settings) -> None:
     stride = CLASSES[type(model)].stride if type(model) in CLASSES else ImageVQVAE.stride
     if medium_of(model) == "image" and settings.crop % stride:
         raise UsageError(f"crop is {settings.crop:g}", f"give a multiple of {stride}")
+    if isinstance(model, wavenet.Config) and model.adversarial:
+        raise UsageError("critics have nothing to judge in a decoder that draws", "leave out adversarial")
     share = held_out_share(settings.validation)
     if share is not None and not 0 < share < 1:
         raise UsageError(f"--validation {settings.validation}", "a folder, or a share between 0 and 1")

@@ -39,7 +39,7 @@ def log_mel(magnitude: Tensor, window: int, bands: int, rate: int) -> Tensor:
     return (mel_bank(window, bands, rate, magnitude.device) @ magnitude).clamp(min=LOG_FLOOR).log10()
 
 
-@functools.lru_cache
+@functools.cache
 def mel_bank(window: int, bands: int, rate: int, device: torch.device = CPU) -> Tensor:
     """Triangles on the HTK mel scale from 0 to half the rate, float32 [bands, window / 2 + 1]."""
     functional = torchaudio().functional
@@ -66,7 +66,7 @@ def torchaudio() -> Any:
         return importlib.import_module("torchaudio")
 
 
-@functools.lru_cache
+@functools.cache
 def _window(size: int, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.hann_window(size, device=device)

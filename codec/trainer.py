@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from .errors import TrainingError
 from .files import atomically
 from .metrics import code_use
 from .plans import Plan
-from .settings import held_out_share
+from .settings import Settings, held_out_share
 
 Report = Callable[[dict[str, Any]], None]
 LOG_EVERY = 100
@@ -93,7 +93,7 @@ class Trainer:
         self.critics_optimiser = self._optimiser_of(critics) if critics else None
         self._loss = Captured(self.model, "loss")
         self._critics_loss = Captured(self.model, "critics_loss")
-        self._batches = datasets.Ahead(self._batch)
+        self._batches = datasets.Ahead(partial(_batch, self.data, self.settings))
         self._histogram = torch.zeros(self.model.codes, dtype=torch.int64, device=device)
         self._sums: dict[str, float] = {}
         self._summed = 0
@@ -105,7 +105,7 @@ class Trainer:
         return self.finish()
 
     def learn(self) -> None:
-        """Train to the end; the weights that did best are in the run folder."""
+        """Train to the end; the weights that did best, with critics the newest, are in the run folder."""
         folder = self.plan.folder
         for part in ("checkpoints", "samples"):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ class Trainer:
         seconds = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if self.device.startswith("cuda"):
-            peak = torch.cuda.max_memory_allocated()
+            peak = torch.cuda.max_memory_allocated(self.device)
         self.tell({"event": "dry-run", "seconds_per_step": seconds, "peak_bytes": peak, **terms})
         return Run(self.plan.folder, self.plan.folder / "best.safetensors", {})
 
@@ -168,30 +168,19 @@ class Trainer:
             self._validate()
             self._checkpoint()
 
-    @contextmanager
-    def _quick_products(self) -> Iterator[None]:
-        """On CUDA devices, products of which 11 bits of both factors count (TF32)."""
-        before = torch.get_float32_matmul_precision()
-        if self.device.startswith("cuda"):
-            torch.set_float32_matmul_precision("high")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
-
     def _step(self) -> dict[str, float]:
         settings, clock = self.settings, self.clock
-        samples = self._batches.batch(clock.step).to(self.device, non_blocking=True)
+        samples = self._batches.batch(clock.step).to(self.device)
         progress = self._progress()
         rate = settings.learning_rate * self._schedule(progress)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * group["pace"]
         self.optimiser.zero_grad(set_to_none=True)
-        torch.manual_seed((settings.seed << 32) + clock.step)  # of the noise that a model may take
         try:
-            with self._quick_products():
+            with _quick_products(self.device):
+                self._loss.prepare(samples)
+                torch.manual_seed((settings.seed << 32) + clock.step)  # of the noise that a model may take
                 terms = self._loss.run(samples)
-                terms["loss"].backward()  # type: ignore[no-untyped-call]
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TrainingError(
                 f"out of memory at batches of {settings.batch}", "--batch or --crop"
@@ -232,12 +221,12 @@ class Trainer:
         for group in self.critics_optimiser.param_groups:
             group["lr"] = rate / 2
         self.critics_optimiser.zero_grad(set_to_none=True)
-        with self._quick_products():
+        with _quick_products(self.device):
+            self._critics_loss.prepare()
             loss = self._critics_loss.run()["loss"]
-            loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.critics.parameters(), self.settings.clip)
         self.critics_optimiser.step()
-        return {"critics": loss.detach()}
+        return {"critics": loss}
 
     def _optimiser_of(self, fast: Sequence[Tensor], slow: Sequence[Tensor] = ()) -> torch.optim.Optimizer:
         settings = self.settings
@@ -257,12 +246,6 @@ class Trainer:
     def _schedule(self, progress: float) -> float:
         rise = min(1.0, (self.clock.step + 1) / max(self.settings.warmup, 1))
         return rise * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-    def _batch(self, step: int) -> Tensor:
-        settings = self.settings
-        batch: Tensor = self.data.batch(step, seed=settings.seed, size=settings.batch, crop=settings.crop)
-        # From pinned memory a batch goes to the device while that computes.
-        return batch.pin_memory() if self.device.startswith("cuda") else batch
 
     def _generator(self, number: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.settings.seed << 32) + number)
@@ -312,7 +295,7 @@ class Trainer:
         held_out = self.held_out.arrays
         chosen = held_out[:: -(-len(held_out) // VALIDATION_FILES)]
         score, result = self.finishing.validate(self.average, chosen)
-        # What critics teach is no figure's: the weights that they judged last are the ones to keep.
+        # No validation figure measures what critics teach: the newest weights are kept.
         best = score > self.clock.best_score or self.model.critics is not None
         self._say(event="validation", step=self.clock.step, best=best, **result)
         shown = self.finishing.show(self.average, chosen[:8])
@@ -386,3 +369,23 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+def _batch(data: Any, settings: Settings, step: int) -> Tensor:
+    """The samples of a step."""
+    batch: Tensor = data.batch(step, seed=settings.seed, size=settings.batch, crop=settings.crop)
+    return batch
+
+
+@contextmanager
+def _quick_products(device: str) -> Iterator[None]:
+    """On CUDA devices, products of which 11 bits of both factors count (TF32)."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

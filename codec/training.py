@@ -57,7 +57,8 @@ def train(
             the other, which has a third of the time and settings of its own.
         start: weights to begin with (shipped name or file) instead of the linear start.
         output: run folder, new or empty; default runs/MODEL-N.
-        resume: a run folder to continue exactly; its config.json gives everything but what is changed here.
+        resume: a run folder to continue, on a CPU bit for bit; its config.json gives everything but what is
+            changed here.
         time_budget: seconds over which the schedule is laid, of both stages together.
         steps: of the optimiser, where there is no time budget, in each stage.
         batch: crops a step.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -27,28 +29,66 @@ class Model(nn.Module):
         return {"loss": y.square().sum(), "size": y.abs().mean()}
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_captured_losses_are_those_of_the_method(device: str) -> None:
+def compare(device: str) -> None:
+    """Terms and gradients of some steps, beside those of a twin whose method is called as it is."""
+    torch.manual_seed(0)
     model = Model().to(device)
     captured = Captured(model, "loss")
     for number in range(4):
+        twin = copy.deepcopy(model)
         x = torch.randn(5, 3, generator=torch.Generator().manual_seed(number)).to(device)
-        wanted = model.loss(x)
+        wanted = twin.loss(x)
         wanted["loss"].backward()
-        gradient = model.used.weight.grad
-        model.used.weight.grad = None
+        captured.prepare(x)
         found = captured.run(x)
-        found["loss"].backward()
-        assert {name: float(term.detach()) for name, term in found.items()} == pytest.approx(
-            {name: float(term.detach()) for name, term in wanted.items()}
-        )
-        assert not found["size"].requires_grad
-        assert torch.allclose(model.used.weight.grad, gradient, rtol=1e-4)
-        assert torch.allclose(model.last, model.used(x), rtol=1e-3, atol=1e-5), "left by the newest call"
+        assert set(found) == {"loss", "size"} and not any(term.requires_grad for term in found.values())
+        for name, term in found.items():
+            assert float(term) == pytest.approx(float(wanted[name].detach()), rel=1e-4)
+        assert torch.allclose(model.used.weight.grad, twin.used.weight.grad, rtol=1e-4)
+        assert torch.allclose(model.last, twin.last, rtol=1e-4), "left by the newest call"
         assert model.idle.weight.grad is None
         with torch.no_grad():  # as an optimiser does, in place
-            model.used.weight += model.used.weight.grad
+            model.used.weight -= 0.01 * model.used.weight.grad
         model.used.weight.grad = None
+    assert captured.train(False) is captured and captured.state_dict(), "no module of itself"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_captured_losses_are_those_of_the_method(device: str) -> None:
+    compare(device)
+
+
+def test_what_a_graph_gives_is_brought_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay hands all terms out with gradients, those that had none with zeros."""
+    made: list[Any] = []
+
+    class Replay(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, owner: Any, x: torch.Tensor, *_: torch.Tensor) -> Any:
+            ctx.owner, ctx.x = owner, x
+            with torch.no_grad():
+                return tuple(term.clone() for term in owner(x).values())
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+            assert [float(gradient) for gradient in gradients] == [1.0, 0.0]
+            parameters = [*ctx.owner.__self__.parameters()]
+            with torch.enable_grad():
+                loss = ctx.owner(ctx.x)["loss"]
+            return None, None, *torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    def graphed(module: Any, inputs: Any, **options: Any) -> Any:
+        made.append((inputs, options))
+        honest = module.forward
+        module.forward = lambda x: dict(
+            zip(("loss", "size"), Replay.apply(honest, x, *module.parameters()), strict=True)
+        )
+        return module
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
+    monkeypatch.setattr("vqcodec.capture._on_current_device", lambda _: True)
+    compare("cpu")
+    assert len(made) == 1, "once"
 
 
 def test_batches_are_made_ahead() -> None:
@@ -80,3 +120,4 @@ def test_a_batch_that_fails_is_told_when_it_is_due() -> None:
     assert int(ahead.batch(0)) == 0
     with pytest.raises(MemoryError):
         ahead.batch(1)
+    assert int(ahead.batch(2)) == 2, "and no more than that"

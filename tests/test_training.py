@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
@@ -9,6 +10,7 @@ import signal
 import tarfile
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -370,6 +372,31 @@ def test_a_learning_rate_that_explodes(photos: Path, tmp_path: Path) -> None:
     assert saved_steps(tmp_path / "run") == [1]
     assert all(np.isfinite(tensor).all() for tensor in load_file(tmp_path / "run/best.safetensors").values())
     assert metrics(tmp_path / "run", "validation")[1]["best"] is False
+
+
+def test_nothing_of_a_training_stays(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a thread nor the pictures, whatever its end; nobody need collect garbage for that."""
+    alive: list[weakref.ref[Any]] = []
+    honest = trainer.Trainer.__init__
+
+    def init(self: trainer.Trainer, *args: Any, **options: Any) -> None:
+        honest(self, *args, **options)
+        alive.append(weakref.ref(self))
+
+    monkeypatch.setattr(trainer.Trainer, "__init__", init)
+    gc.collect()
+    gc.disable()
+    try:
+        go([photos], tmp_path / "run", steps=2, stage="codec")
+        with pytest.raises(TrainingError):
+            go([photos], tmp_path / "wild", learning_rate=1e30, stage="codec")
+        assert len(alive) == 2 and alive[0]() is None
+    finally:
+        gc.enable()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == 1
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("16 GiB"), MemoryError()])

@@ -117,6 +117,11 @@ def test_what_critics_judged_last_is_kept(
     assert judged.card["training"]["best_step"] == 2
 
 
+def test_a_decoder_that_draws_has_no_critics(talks: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="critics"):
+        go(talks, tmp_path / "run", "vqvae-audio-wavenet", overrides={"adversarial": "1"})
+
+
 def test_the_second_decoder_of_a_codec(talks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation, "BATCH", 2)
     codec = go([talks], tmp_path / "codec")
