@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -30,32 +32,46 @@ class Captured(nn.Module):
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Call the method."""
         terms: dict[str, Tensor] = getattr(self.model, self._method)(*inputs)
-        return _one_gradient(terms)
+        return {name: term if name == "loss" else term.detach() for name, term in terms.items()}
 
     def prepare(self, *inputs: Tensor) -> None:
         """Capture the graphs, if there are none: a few calls, whose random numbers are lost.
 
         Graphs belong to the current device; on another one, and on the CPU, the method is called as it is.
         """
-        if not self._ready and _on_current_device(next(self.model.parameters())):
+        if not self._ready and _on_current_device(self._device):
             static = tuple(tensor.clone() for tensor in inputs)
-            torch.cuda.make_graphed_callables(self, static, allow_unused_input=True)
+            with _quick_products(self._device):
+                torch.cuda.make_graphed_callables(self, static, allow_unused_input=True)
         self._ready = True
 
     def run(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """Call the method, or replay what was captured."""
-        with warnings.catch_warnings():
+        """Call the method, or replay what was captured, forward and backward; the terms without gradients."""
+        with warnings.catch_warnings(), _quick_products(self._device):
             # Parameters were first used on the stream of the capture. PyTorch warns of it, and waits for it.
             warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
             terms: dict[str, Tensor] = self(*inputs)
-            terms = _one_gradient(terms)  # a replay gives gradients to all of them again
             terms["loss"].backward()  # type: ignore[no-untyped-call]
         return {name: term.detach() for name, term in terms.items()}
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
-def _one_gradient(terms: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: term if name == "loss" else term.detach() for name, term in terms.items()}
+
+def _on_current_device(device: torch.device) -> bool:
+    return device.type == "cuda" and device.index == torch.cuda.current_device()
 
 
-def _on_current_device(tensor: Tensor) -> bool:
-    return tensor.device.type == "cuda" and tensor.device.index == torch.cuda.current_device()
+@contextmanager
+def _quick_products(device: torch.device) -> Iterator[None]:
+    """On CUDA devices, products of which 11 bits of both factors count (TF32)."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

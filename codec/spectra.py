@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CPU = torch.device("cpu")
-
 LOG_FLOOR = 1e-5
 """Magnitude under which a mel band counts as silent."""
 
@@ -40,7 +38,7 @@ def log_mel(magnitude: Tensor, window: int, bands: int, rate: int) -> Tensor:
 
 
 @functools.cache
-def mel_bank(window: int, bands: int, rate: int, device: torch.device = CPU) -> Tensor:
+def mel_bank(window: int, bands: int, rate: int, device: torch.device | str = "cpu") -> Tensor:
     """Triangles on the HTK mel scale from 0 to half the rate, float32 [bands, window / 2 + 1]."""
     functional = torchaudio().functional
     with torch.inference_mode(False):  # what is kept may be first asked for by a measurement, then by a loss

@@ -177,10 +177,9 @@ class Trainer:
             group["lr"] = rate * group["pace"]
         self.optimiser.zero_grad(set_to_none=True)
         try:
-            with _quick_products(self.device):
-                self._loss.prepare(samples)
-                torch.manual_seed((settings.seed << 32) + clock.step)  # of the noise that a model may take
-                terms = self._loss.run(samples)
+            self._loss.prepare(samples)
+            torch.manual_seed((settings.seed << 32) + clock.step)  # of the noise that a model may take
+            terms = self._loss.run(samples)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TrainingError(
                 f"out of memory at batches of {settings.batch}", "--batch or --crop"
@@ -221,9 +220,8 @@ class Trainer:
         for group in self.critics_optimiser.param_groups:
             group["lr"] = rate / 2
         self.critics_optimiser.zero_grad(set_to_none=True)
-        with _quick_products(self.device):
-            self._critics_loss.prepare()
-            loss = self._critics_loss.run()["loss"]
+        self._critics_loss.prepare()
+        loss = self._critics_loss.run()["loss"]
         torch.nn.utils.clip_grad_norm_(self.model.critics.parameters(), self.settings.clip)
         self.critics_optimiser.step()
         return {"critics": loss}
@@ -375,17 +373,3 @@ def _batch(data: Any, settings: Settings, step: int) -> Tensor:
     """The samples of a step."""
     batch: Tensor = data.batch(step, seed=settings.seed, size=settings.batch, crop=settings.crop)
     return batch
-
-
-@contextmanager
-def _quick_products(device: str) -> Iterator[None]:
-    """On CUDA devices, products of which 11 bits of both factors count (TF32)."""
-    if not device.startswith("cuda"):
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

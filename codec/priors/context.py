@@ -24,8 +24,6 @@ from torch import Tensor
 
 from . import exact
 
-CPU = torch.device("cpu")
-
 SLICES = (16, 32, 64)
 """Channels of the first slices; the last has the rest."""
 
@@ -99,7 +97,7 @@ def phases(s: int) -> int:
 
 
 @cache
-def places(s: int, p: int, height: int, width: int, device: torch.device = CPU) -> Tensor:
+def places(s: int, p: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Where the latents of a phase are in a grid, in raster order: int64 [n].
 
     Kept for good, since CUDA graphs read them; of all grids up to 32 x 32 they take 9 MB.

@@ -273,7 +273,7 @@ def _gates(mixed: Tensor) -> Tensor:
 
 
 @cache
-def _tables(carrier: torch.dtype, device: torch.device | None = None) -> Tensor:
+def _tables(carrier: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
     """round(127 tanh(i / 64)), then round(127 sigmoid(i / 64)), i = -511 .. 511, by decimal arithmetic."""
     context = Context(prec=40)
     numbers = [Decimal(i) / 2**GATE for i in range(-GATE_MAX, GATE_MAX + 1)]
