@@ -149,7 +149,7 @@ def encode_file(
     goals_given = [wish for name, wish in wishes.items() if wish is not None and name != "quality"]
     if not all(0 < wish < math.inf for wish in goals_given):
         raise UsageError("goals are numbers above zero", "for example bpp 0.4, psnr 30, target size 40000")
-    if effort not in search.ROUNDS:
+    if effort not in search.EFFORTS:
         raise UsageError(f"no effort {effort}", "0 to 3")
     named = None if model is None else weights.load(model, device)
     if isinstance(source, media.Image | media.Audio):

@@ -8,11 +8,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from . import search, tiling
+from . import tiling
 from .container import SEGMENT, Geometry
 from .datasets import to_pixels, to_samples
 from .models.base import Codec
 from .models.vqvae import ImageVQVAE
+from .search import pictures
 
 Progress = Callable[[int, int], None]
 """Called with blocks done and blocks in all."""
@@ -62,11 +63,11 @@ def analyse(
     height, width = -(-pixels.shape[0] // stride), -(-pixels.shape[1] // stride)
     codes = np.empty((height, width), np.int32)
     # A search looks through the decoder after the encoder, so that both reaches add up.
-    cut = tiling.blocks(height, width, codec.halo * (2 if search.ROUNDS[effort] else 1), area)
-    rates = search.Rates.of(codec) if effort else None
+    cut = tiling.blocks(height, width, codec.halo * (2 if pictures.ROUNDS[effort] else 1), area)
+    rates = pictures.Rates.of(codec) if effort else None
     for number, block in enumerate(cut):
         samples = samples_around(pixels, block, stride).to(codec.device)
-        found = search.find_codes(codec, samples, effort, rates)
+        found = pictures.find_codes(codec, samples, effort, rates)
         codes[block.inner] = found[0].cpu().numpy()[block.within]
         if progress:
             progress(number + 1, len(cut))

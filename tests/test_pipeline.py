@@ -38,7 +38,7 @@ from vqcodec.models import build
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.vqvae.image import Config
 from vqcodec.priors import base
-from vqcodec.search import RATE_WEIGHT
+from vqcodec.search.pictures import RATE_WEIGHT
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><note/></x:xmpmeta>'

@@ -1,10 +1,9 @@
-"""Encoder-side search: codes that cost fewer bits, or less error after decoding, than the nearest ones.
+"""Codes of pictures that cost fewer bits, or less error after decoding, than the nearest ones.
 
-A decoder needs to know nothing of it. The cost is distortion + RATE_WEIGHT * bits. The distortion of a code
-is the error of its 16 pixels (three channels, samples in -1..1, squared and summed). Its bits are those of
-the static tables, and include what a choice changes for the right and the lower neighbour, whose context it
-is. Codes are exchanged in four turns, every second one of every second row at a time, so that no two that
-decide together are each other's context.
+The cost is distortion + RATE_WEIGHT * bits. The distortion of a code is the error of its 16 pixels (three
+channels, samples in -1..1, squared and summed). Its bits are those of the static tables, and include what a
+choice changes for the right and the lower neighbour, whose context it is. Codes are exchanged in four turns,
+every second one of every second row at a time, so that no two that decide together are each other's context.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .models.vqvae import ImageVQVAE
+from ..models.vqvae import ImageVQVAE
 
 RATE_WEIGHT = 0.02
 """Squared error that one bit is worth: under the slope of the rate-distortion curve at 0.4 bpp (about 0.05),
