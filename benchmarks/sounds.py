@@ -1,6 +1,6 @@
 """The tables of sounds in the README: our codec on speech and music, and others beside it.
 
-python benchmarks/sounds.py TAR [--part speech/ --part music/] [--model M] [--json OUT]
+python benchmarks/sounds.py TAR [--part speech/ --part music/] [--model M] [--effort N ...] [--json OUT]
 python benchmarks/sounds.py TAR --drawn 10
 
 Opus is always there (libsndfile); Codec2, Speex and Opus at exact rates where
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("sources", type=Path, nargs="+", help="folders, tar files, sounds")
     parser.add_argument("--part", action="append", help="a table for the files whose name begins so")
     parser.add_argument("--model", help="name or file; the default model if absent")
+    parser.add_argument("--effort", type=int, nargs="+", default=[1], help="one row for each")
     parser.add_argument("--drawn", type=int, help="both our decoders, on so many sounds of each part alone")
     parser.add_argument("--decoder", default="wavenet", help="name or file of the autoregressive decoder")
     parser.add_argument("--against", nargs="*", default=["opus:6"], help="opus:KBPS")
@@ -66,22 +68,20 @@ def main() -> None:
 
 def measured(
     entries: list[datasets.Entry], codec: Any, options: argparse.Namespace
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows of all codecs, and what is counted over the codes of ours."""
+) -> tuple[list[dict[str, Any]], dict[str, Counter]]:
+    """Rows of all codecs, and by effort what is counted over the codes of ours."""
     rows: list[dict[str, Any]] = []
-    counts = {"codes": np.zeros(codec.config.codes, np.int64), "payload": 0, "ideal": 0.0, "head": []}
+    counts: dict[str, Counter] = {}
     programs = [name for name in EXTERNAL if shutil.which(EXTERNAL[name][0][0])]
     others = [] if options.drawn else [*options.against, *programs]
     for number, entry in enumerate(entries):
         print(f"\r{number + 1}/{len(entries)} {entry.name[-60:]:60}", end="", file=sys.stderr, flush=True)
         original = media.read_audio(entry.read(), codec.rate)
-        row, encoded, _ = evaluation.measure(original, model=options.model)
-        rows.append(row | {"file": entry.name})
-        info = container.read_info(encoded.data)
-        counts["codes"] += np.bincount(encoded.codes.ravel(), minlength=len(counts["codes"]))
-        counts["payload"] += 8 * info.code_bytes
-        counts["ideal"] += encoded.estimate_bits
-        counts["head"].append(info.header_bytes)
+        for effort in options.effort:
+            row, encoded, _ = evaluation.measure(original, model=options.model, effort=effort)
+            name = f"{row['codec']}, effort {effort}"
+            rows.append(row | {"file": entry.name, "codec": name})
+            count(counts.setdefault(name, Counter(codes=np.zeros(codec.config.codes, np.int64))), encoded)
         if options.drawn:
             rows.append(drawn(original, encoded, options) | {"file": entry.name})
         for name in others:
@@ -89,6 +89,15 @@ def measured(
             rows.append(found | {"file": entry.name})
     print("\r" + " " * 80 + "\r", end="", file=sys.stderr)
     return rows, counts
+
+
+def count(counts: Counter, encoded: pipeline.Encoded) -> None:
+    """Add what a bitstream of ours has."""
+    info = container.read_info(encoded.data)
+    counts["codes"] += np.bincount(encoded.codes.ravel(), minlength=len(counts["codes"]))
+    counts["payload"] += 8 * info.code_bytes
+    counts["ideal"] += encoded.estimate_bits
+    counts["head"] = max(counts["head"], info.header_bytes)
 
 
 def drawn(original: media.Audio, encoded: pipeline.Encoded, options: argparse.Namespace) -> dict[str, Any]:
@@ -153,7 +162,7 @@ def aligned(sound: np.ndarray, original: np.ndarray) -> np.ndarray:
     return np.pad(sound[delay:], (0, delay))
 
 
-def show(part: str, rows: list[dict[str, Any]], counts: dict[str, Any], files: int) -> None:
+def show(part: str, rows: list[dict[str, Any]], counts: dict[str, Counter], files: int) -> None:
     """Print a part's table."""
     length = sum(row["seconds"] for row in rows if row["codec"] == rows[0]["codec"])
     print(f"\n{part or 'all'}: {files} files, {length:.0f} seconds\n")
@@ -166,12 +175,14 @@ def show(part: str, rows: list[dict[str, Any]], counts: dict[str, Any], files: i
             missing = value is None or not math.isfinite(value)
             cells.append("" if missing else f"{value:.3f}")
         print("| " + " | ".join(cells) + " |")
-    use = code_use(counts["codes"])
-    print(
-        f"\ncodes used {use.used} of {len(counts['codes'])}, perplexity {use.perplexity:.0f}, "
-        f"{counts['payload'] / use.total:.3f} bits per code, payload / ideal "
-        f"{counts['payload'] / counts['ideal']:.4f}, header and index {max(counts['head'])} bytes at most"
-    )
+    print()
+    for name, sums in counts.items():
+        use = code_use(sums["codes"])
+        print(
+            f"{name}: codes used {use.used} of {len(sums['codes'])}, perplexity {use.perplexity:.0f}, "
+            f"{sums['payload'] / use.total:.3f} bits per code, payload / ideal "
+            f"{sums['payload'] / sums['ideal']:.4f}, header and index {sums['head']} bytes at most"
+        )
 
 
 if __name__ == "__main__":

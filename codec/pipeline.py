@@ -95,7 +95,7 @@ def encode(
         psnr: of a picture, cheapest point that is not under this quality, dB.
         target_size: best point whose file is not larger, bytes.
         fast: code by static tables, even where a learned prior is there; models with a dial have none.
-        effort: 0..3, how long the encoder of pictures searches for better codes; a decoder is not affected.
+        effort: 0..3, how long the encoder searches for better codes; a decoder is not affected.
         max_pixels: refuse larger pictures; a media.Image is in memory already, whatever its size.
         strip: metadata to leave out: "icc", "exif", "xmp", "tags", "all".
         keep_gps: keep the position where the picture was taken; a media.Image keeps the metadata that it has.
@@ -179,7 +179,7 @@ def encode_file(
     if isinstance(original, media.Image):
         encoded = encode_image(original, codec, effort=effort, fast=fast, progress=progress)
     else:
-        encoded = encode_audio(original, codec, fast=fast, progress=progress)
+        encoded = encode_audio(original, codec, effort=effort, fast=fast, progress=progress)
     if bitrate is not None and encoded.kbps is not None and encoded.kbps > bitrate:
         raise TargetError(f"smallest is {encoded.kbps:.2f} kbit/s, target {bitrate:g}", "a larger target")
     if bpp is not None and encoded.bpp is not None and encoded.bpp > bpp:

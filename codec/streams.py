@@ -139,7 +139,12 @@ def packed_at(image: media.Image, point: Point, written: dial.Written) -> Encode
 
 
 def encode_audio(
-    audio: media.Audio, codec: AudioVQVAE, *, fast: bool = False, progress: Progress | None = None
+    audio: media.Audio,
+    codec: AudioVQVAE,
+    *,
+    effort: int = EFFORT,
+    fast: bool = False,
+    progress: Progress | None = None,
 ) -> Encoded:
     """Compress a decoded sound with a loaded model.
 
@@ -149,6 +154,7 @@ def encode_audio(
     Args:
         audio: samples at the codec's rate, and the tags that go with them into the bitstream.
         codec: the model; its card has the "name" and the "fingerprint" that the bitstream tells.
+        effort: 0..3, see `encode`.
         fast: do without the learned prior.
         progress: called with blocks done and blocks in all.
 
@@ -166,7 +172,7 @@ def encode_audio(
     audible = [number for number, gain in enumerate(gains) if gain]
     for done, number in enumerate(audible):
         scale, part = 1 / loudness.factor_of(gains[number]), _part(progress, done, len(audible))
-        codes[number] = analyse_signal(signal[number], codec, scale=scale, progress=part)
+        codes[number] = analyse_signal(signal[number], codec, effort=effort, scale=scale, progress=part)
     written = chunks.write(codes, codec, geometry, fast=fast)
     return _packed(codes, written, audio, geometry, codec, {"tags": media.pack_tags(audio.tags)})
 

@@ -11,9 +11,10 @@ import torch
 from . import tiling
 from .container import SEGMENT, Geometry
 from .datasets import to_pixels, to_samples
+from .models import network_of
 from .models.base import Codec
-from .models.vqvae import ImageVQVAE
-from .search import pictures
+from .models.vqvae import AudioVQVAE, ImageVQVAE
+from .search import pictures, sounds
 
 Progress = Callable[[int, int], None]
 """Called with blocks done and blocks in all."""
@@ -117,11 +118,12 @@ def synthesise(
     return pixels
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def analyse_signal(
     signal: np.ndarray,
-    codec: Codec,
+    codec: AudioVQVAE,
     *,
+    effort: int = 0,
     scale: float = 1.0,
     longest: int = SEGMENT,
     progress: Progress | None = None,
@@ -131,6 +133,7 @@ def analyse_signal(
     Args:
         signal: float32 [N], at the codec's rate.
         codec: the model.
+        effort: of the search for codes, 0..3; 0 takes the nearest (`search`).
         scale: what brings the signal to the codec's loudness.
         longest: codes in a block at most.
         progress: called with blocks done and blocks in all.
@@ -140,11 +143,15 @@ def analyse_signal(
     """
     stride = codec.stride
     codes = np.empty(-(-len(signal) // stride), np.int32)
-    cut = tiling.spans(len(codes), codec.halo, longest)
+    searched = sounds.STEPS[effort] > 0
+    # As of pictures: a search looks through the decoder after the encoder.
+    cut = tiling.spans(len(codes), codec.halo * (2 if searched else 1), longest)
+    prior = network_of(codec) if searched else None
     for number, span in enumerate(cut):
         window = signal[tiling.scaled((span.outer,), stride)] * np.float32(scale)
         window = np.pad(window, (0, -len(window) % stride))
-        found = codec.analyse(torch.from_numpy(window)[None, None].to(codec.device))
+        samples = torch.from_numpy(window)[None, None].to(codec.device)
+        found = sounds.find_codes(codec, samples, effort, prior)
         codes[span.inner] = found[0].cpu().numpy()[span.within]
         if progress:
             progress(number + 1, len(cut))

@@ -139,6 +139,19 @@ def test_a_linear_codec_gains_by_the_search() -> None:
     assert found[1][0] < 0.96 * found[0][0] and found[1][1] > found[0][1], found
 
 
+def test_speech_gains_by_the_search() -> None:
+    """It sounds nearer by a twentieth at least, for no more bits than a fiftieth."""
+    speech = media.read_audio(Path(__file__).parent.parent / "docs" / "speech.flac")
+    found = []
+    for effort in (1, 2):
+        encoded = pipeline.encode_file(speech, effort=effort)
+        decoded = pipeline.reconstruct(encoded)
+        assert isinstance(decoded, media.Audio)
+        distance = log_mel_distance(decoded.signal[0], speech.signal[0], 16_000)
+        found.append((len(encoded.data), distance))
+    assert found[1][0] < 1.02 * found[0][0] and found[1][1] < 0.95 * found[0][1], found
+
+
 def test_the_sample_sentence_survives() -> None:
     """Real speech at under 2.4 kbit/s; far from these distances something is broken."""
     speech = media.read_audio(Path(__file__).parent.parent / "docs" / "speech.flac")

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
-from conftest import draw
-from vqcodec import weights
+import torch.nn.functional as F  # noqa: N812
+from conftest import draw, sing
+from vqcodec import losses, training, weights
 from vqcodec.datasets import to_samples
-from vqcodec.models.vqvae import ImageVQVAE
+from vqcodec.models import build, network_of
+from vqcodec.models.vqvae import AudioVQVAE, ImageVQVAE, wavenet
 from vqcodec.priors.base import cost_bits
-from vqcodec.search import pictures
+from vqcodec.search import pictures, sounds
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +76,63 @@ def test_more_effort_costs_less(codec: ImageVQVAE, with_rates: bool) -> None:
 
     costs = [cost(effort) for effort in range(4)]
     assert max(costs[2:]) < costs[1] <= costs[0]
+
+
+@pytest.fixture(scope="module")
+def singer(sound_prior: training.Run) -> AudioVQVAE:
+    return weights.load(str(sound_prior.best), "cpu")
+
+
+SONG = torch.from_numpy(sing(0.8, seed=3)).t()[None]
+
+
+def distance(codec: AudioVQVAE, codes: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float(codec.weighted(losses.spectral(codec.synthesise(codes), SONG, codec.rate)))
+
+
+def test_the_network_of_a_prior_says_what_codes_take(singer: AudioVQVAE) -> None:
+    codes = torch.from_numpy(np.random.default_rng(2).integers(0, 16, (1, 300)))
+    state = torch.get_rng_state()
+    logits = network_of(singer)(codes)
+    assert torch.equal(torch.get_rng_state(), state)
+    nats = float(F.cross_entropy(logits, codes, reduction="sum"))
+    real = cost_bits(singer.learned, [codes[0].numpy().astype(np.int32)])
+    assert nats / math.log(2) == pytest.approx(real, rel=0.01)
+
+
+def test_sounds_come_nearer(singer: AudioVQVAE) -> None:
+    nearest = singer.analyse(SONG)
+    for effort in (0, 1):
+        assert torch.equal(sounds.find_codes(singer, SONG, effort, None), nearest)
+    for effort in (2, 3):
+        codes = sounds.find_codes(singer, SONG, effort, None)
+        assert codes.shape == nearest.shape and 0 <= codes.min() <= codes.max() < 16
+        assert distance(singer, codes) < 0.9 * distance(singer, nearest)
+
+
+def test_no_prior_makes_a_sound_worse(singer: AudioVQVAE) -> None:
+    """That of a few steps would have the same codes everywhere."""
+    codes = sounds.find_codes(singer, SONG, 2, network_of(singer))
+    assert distance(singer, codes) <= distance(singer, singer.analyse(SONG))
+
+
+def test_sounds_prefer_likely_codes(singer: AudioVQVAE) -> None:
+    def prior(codes: torch.Tensor) -> torch.Tensor:
+        return -5 * (torch.arange(16) % 2)[:, None].expand(1, 16, codes.shape[1]).float()
+
+    unlikely = [
+        float((sounds.find_codes(singer, SONG, 2, given) % 2).float().mean()) for given in (None, prior)
+    ]
+    assert unlikely[1] < 0.8 * unlikely[0]
+
+
+def test_an_autoregressive_decoder_cannot_be_searched_through() -> None:
+    model = build(wavenet.Config(encoder_width=8, encoder_blocks=1, decoder_width=8, decoder_hidden=8))
+    assert torch.equal(sounds.find_codes(model, SONG, 3, None), model.analyse(SONG))
+
+
+def test_what_is_no_number_leaves_the_nearest_codes(singer: AudioVQVAE) -> None:
+    samples = torch.full((1, 1, 6400), torch.nan)
+    codes = sounds.find_codes(singer, samples, 2, None)
+    assert torch.equal(codes, singer.analyse(samples))

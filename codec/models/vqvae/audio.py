@@ -151,8 +151,11 @@ class AudioVQVAE(method.VQVAE):
         if self.critics is not None:
             terms |= self.critics.judge(reconstruction, samples)
             self._judged = (reconstruction.detach(), samples)
-        total = sum(getattr(self.config, name) * term for name, term in terms.items())
-        return torch.as_tensor(total), terms
+        return self.weighted(terms), terms
+
+    def weighted(self, terms: dict[str, Tensor]) -> Tensor:
+        """The sum of terms of a distortion, by the weights that the settings give them."""
+        return torch.as_tensor(sum(getattr(self.config, name) * term for name, term in terms.items()))
 
     def critics_loss(self) -> dict[str, Tensor]:
         """What the critics minimise, for the batch of the last `loss`, as "loss"."""
