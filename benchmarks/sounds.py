@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,24 @@ COLUMNS = {
 }
 
 
+@dataclass
+class Counts:
+    """What is counted over bitstreams of ours."""
+
+    codes: np.ndarray
+    payload: int = 0
+    ideal: float = 0.0
+    head: int = 0
+
+    def add(self, encoded: pipeline.Encoded) -> None:
+        """One more."""
+        info = container.read_info(encoded.data)
+        self.codes += np.bincount(encoded.codes.ravel(), minlength=len(self.codes))
+        self.payload += 8 * info.code_bytes
+        self.ideal += encoded.estimate_bits
+        self.head = max(self.head, info.header_bytes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("sources", type=Path, nargs="+", help="folders, tar files, sounds")
@@ -51,6 +69,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="all rows, sound by sound")
     options = parser.parse_args()
+    if options.drawn and len(options.effort) > 1:
+        parser.error("--drawn goes with one --effort")
     torch.set_num_threads(options.threads)
     codec = weights.load(options.model or weights.DEFAULTS["audio"], "cpu")
     entries = datasets.entries(options.sources)
@@ -68,10 +88,10 @@ def main() -> None:
 
 def measured(
     entries: list[datasets.Entry], codec: Any, options: argparse.Namespace
-) -> tuple[list[dict[str, Any]], dict[str, Counter]]:
+) -> tuple[list[dict[str, Any]], dict[str, Counts]]:
     """Rows of all codecs, and by effort what is counted over the codes of ours."""
     rows: list[dict[str, Any]] = []
-    counts: dict[str, Counter] = {}
+    counts: dict[str, Counts] = {}
     programs = [name for name in EXTERNAL if shutil.which(EXTERNAL[name][0][0])]
     others = [] if options.drawn else [*options.against, *programs]
     for number, entry in enumerate(entries):
@@ -81,7 +101,7 @@ def measured(
             row, encoded, _ = evaluation.measure(original, model=options.model, effort=effort)
             name = f"{row['codec']}, effort {effort}"
             rows.append(row | {"file": entry.name, "codec": name})
-            count(counts.setdefault(name, Counter(codes=np.zeros(codec.config.codes, np.int64))), encoded)
+            counts.setdefault(name, Counts(np.zeros(codec.config.codes, np.int64))).add(encoded)
         if options.drawn:
             rows.append(drawn(original, encoded, options) | {"file": entry.name})
         for name in others:
@@ -89,15 +109,6 @@ def measured(
             rows.append(found | {"file": entry.name})
     print("\r" + " " * 80 + "\r", end="", file=sys.stderr)
     return rows, counts
-
-
-def count(counts: Counter, encoded: pipeline.Encoded) -> None:
-    """Add what a bitstream of ours has."""
-    info = container.read_info(encoded.data)
-    counts["codes"] += np.bincount(encoded.codes.ravel(), minlength=len(counts["codes"]))
-    counts["payload"] += 8 * info.code_bytes
-    counts["ideal"] += encoded.estimate_bits
-    counts["head"] = max(counts["head"], info.header_bytes)
 
 
 def drawn(original: media.Audio, encoded: pipeline.Encoded, options: argparse.Namespace) -> dict[str, Any]:
@@ -162,7 +173,7 @@ def aligned(sound: np.ndarray, original: np.ndarray) -> np.ndarray:
     return np.pad(sound[delay:], (0, delay))
 
 
-def show(part: str, rows: list[dict[str, Any]], counts: dict[str, Counter], files: int) -> None:
+def show(part: str, rows: list[dict[str, Any]], counts: dict[str, Counts], files: int) -> None:
     """Print a part's table."""
     length = sum(row["seconds"] for row in rows if row["codec"] == rows[0]["codec"])
     print(f"\n{part or 'all'}: {files} files, {length:.0f} seconds\n")
@@ -177,11 +188,11 @@ def show(part: str, rows: list[dict[str, Any]], counts: dict[str, Counter], file
         print("| " + " | ".join(cells) + " |")
     print()
     for name, sums in counts.items():
-        use = code_use(sums["codes"])
+        use = code_use(sums.codes)
         print(
-            f"{name}: codes used {use.used} of {len(sums['codes'])}, perplexity {use.perplexity:.0f}, "
-            f"{sums['payload'] / use.total:.3f} bits per code, payload / ideal "
-            f"{sums['payload'] / sums['ideal']:.4f}, header and index {sums['head']} bytes at most"
+            f"{name}: codes used {use.used} of {len(sums.codes)}, perplexity {use.perplexity:.0f}, "
+            f"{sums.payload / use.total:.3f} bits per code, payload / ideal "
+            f"{sums.payload / sums.ideal:.4f}, header and index {sums.head} bytes at most"
         )
 
 

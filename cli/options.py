@@ -192,6 +192,6 @@ Effort = Annotated[
         min=0,
         max=3,
         metavar="0..3",
-        help="Search for better codes; slower. Of sounds from 2; no gain with vae-image.",
+        help="Search for better codes; slower. Sounds: 2 or 3. No gain with vae-image.",
     ),
 ]

@@ -65,7 +65,7 @@ class Bitstream:
         chunks: one per place of the geometry; None where salvage found damage.
         settings: model specific, such as the operating point; at most 255 bytes.
         source: what the picture was before, such as "PNG"; at most 255 printable ASCII characters.
-        boxes: "icc", "exif", "xmp", "alpha", "tags" -> payload, as it was before deflation.
+        boxes: "icc", "exif", "xmp", "alpha", "levels", "tags" -> payload, as it was before deflation.
     """
 
     model: str

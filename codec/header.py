@@ -22,7 +22,7 @@ MAX_SETTINGS = MAX_SOURCE = 255
 MAX_HEADER = 2**22
 """Longer than any header these limits allow: what a reader of headers needs to see of a file."""
 
-BOXES = {"icc": 0x01, "alpha": 0x02, "exif": 0x81, "xmp": 0x82, "tags": 0x83}
+BOXES = {"icc": 0x01, "alpha": 0x02, "levels": 0x03, "exif": 0x81, "xmp": 0x82, "tags": 0x83}
 NAMES = {1: "vqvae-audio", 2: "vae-image"}
 """Models whose name is written as a number, since their files are small. A number is given for good."""
 

@@ -33,6 +33,9 @@ def codebook(latent: Tensor, quantized: Tensor) -> Tensor:
 MEL_BANDS = {128: 16, 256: 32, 512: 64, 1024: 80, 2048: 160}
 """Window of an STFT -> mel bands of the loss at this scale: no band narrower than the window resolves."""
 
+SHORTEST = max(MEL_BANDS) // 2
+"""Samples that a sound has to have more than, to be mirrored at its ends for the longest window."""
+
 CONVERGENCE_WINDOWS = (512, 1024, 2048)
 COMPLEX_WINDOWS = (256, 512)
 

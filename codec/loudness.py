@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 WINDOW = 6400
@@ -21,6 +23,56 @@ SILENT = 1e-5
 
 SHARED = 1e-4
 """Energy of the difference of two channels over that of their sum, below which nobody misses it: 40 dB."""
+
+SOFTER = range(12, 61)
+"""By how many half decibels a segment may be told to be softer than its channel: less is what models know,
+and what is softer by more than 30 dB is nearly a pause."""
+
+RAMP = 512
+"""Samples around the border of two segments, over which the loudness of one becomes that of the other."""
+
+
+@dataclass(frozen=True)
+class Loudness:
+    """How loud a channel is, as a factor for each of its samples.
+
+    Attributes:
+        gain: the gain byte of the channel.
+        levels: by how many half decibels each segment of it is softer; empty: by none.
+        segment: samples in a segment.
+    """
+
+    gain: int = NEUTRAL
+    levels: bytes = b""
+    segment: int = 1
+
+    def factors(self, start: int, stop: int) -> np.ndarray:
+        """What samples inside the codec are multiplied by to be as loud as they were.
+
+        Args:
+            start: the first of them in the channel.
+            stop: the first behind them.
+
+        Returns:
+            float64 [stop - start], or [] where all have the same.
+        """
+        if not any(self.levels):
+            return np.array(factor_of(self.gain))
+        borders = self.segment * np.arange(1, len(self.levels))
+        knots = np.concatenate(([0], np.stack((borders - RAMP / 2, borders + RAMP / 2), 1).ravel()))
+        softer = np.interp(
+            np.arange(start, stop), knots, np.repeat(np.frombuffer(self.levels, np.uint8), 2)[:-1]
+        )
+        return np.asarray(factor_of(self.gain) * 10 ** (-softer / 40))
+
+
+def loudness_of(channel: np.ndarray, segment: int) -> Loudness:
+    """The loudness of a channel, float32 [N], and of its segments of so many samples."""
+    gain = gain_of(channel)
+    pieces = (channel[at : at + segment] for at in range(0, len(channel), segment))
+    softer = [gain - (gain_of(piece) or gain) for piece in pieces]
+    levels = bytes(min(steps, SOFTER[-1]) if steps >= SOFTER[0] else 0 for steps in softer)
+    return Loudness(gain, levels if any(levels) else b"", segment)
 
 
 def gain_of(channel: np.ndarray) -> int:

@@ -95,7 +95,8 @@ def encode(
         psnr: of a picture, cheapest point that is not under this quality, dB.
         target_size: best point whose file is not larger, bytes.
         fast: code by static tables, even where a learned prior is there; models with a dial have none.
-        effort: 0..3, how long the encoder searches for better codes; a decoder is not affected.
+        effort: 0..3, how long the encoder searches for better codes, of sounds from 2 on; a decoder is not
+            affected. No gain with `vae-image` and autoregressive decoders.
         max_pixels: refuse larger pictures; a media.Image is in memory already, whatever its size.
         strip: metadata to leave out: "icc", "exif", "xmp", "tags", "all".
         keep_gps: keep the position where the picture was taken; a media.Image keeps the metadata that it has.
@@ -180,14 +181,13 @@ def encode_file(
         encoded = encode_image(original, codec, effort=effort, fast=fast, progress=progress)
     else:
         encoded = encode_audio(original, codec, effort=effort, fast=fast, progress=progress)
+    larger = "a larger target" if effort <= EFFORT else f"a larger target, or --effort {EFFORT}"
     if bitrate is not None and encoded.kbps is not None and encoded.kbps > bitrate:
-        raise TargetError(f"smallest is {encoded.kbps:.2f} kbit/s, target {bitrate:g}", "a larger target")
+        raise TargetError(f"smallest is {encoded.kbps:.2f} kbit/s, target {bitrate:g}", larger)
     if bpp is not None and encoded.bpp is not None and encoded.bpp > bpp:
-        raise TargetError(f"smallest is {encoded.bpp:.3f} bpp, target {bpp:g}", "a larger target")
+        raise TargetError(f"smallest is {encoded.bpp:.3f} bpp, target {bpp:g}", larger)
     if target_size is not None and len(encoded.data) > target_size:
-        raise TargetError(
-            f"smallest is {len(encoded.data):,} bytes, target {target_size:,}", "a larger target"
-        )
+        raise TargetError(f"smallest is {len(encoded.data):,} bytes, target {target_size:,}", larger)
     if psnr is not None and (reached := verify(encoded)) < psnr:
         raise TargetError(f"best is {reached:.2f} dB, target {psnr:g}", "a smaller target")
     return encoded

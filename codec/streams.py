@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ from .container import Bitstream, Geometry, Timeline
 from .dialling import quality_of
 from .errors import DamagedError, DamageWarning, MediaWarning
 from .generation import generate
-from .geometry import SOUND_RATE, Place
+from .geometry import SEGMENT, SOUND_RATE, Place
+from .loudness import Loudness
 from .models.points import Point
 from .models.scalar import ScalarCodec
 from .models.vqvae import VQVAE, AudioVQVAE, ImageVQVAE, WaveNetVQVAE
@@ -166,15 +168,42 @@ def encode_audio(
     signal, shared = audio.signal, audio.channels == 2 and loudness.is_shared(audio.signal)
     if shared:
         signal = np.stack((signal.mean(0), np.zeros_like(signal[0])))
-    gains = bytes(loudness.gain_of(channel) for channel in signal)
+    heard = [loudness.loudness_of(channel, SEGMENT * codec.stride) for channel in signal]
+    gains = bytes(channel.gain for channel in heard)
     geometry = Timeline(audio.frames, audio.rate, gains, shared, codec.stride)
     codes = np.zeros(geometry.grid, np.int32)
     audible = [number for number, gain in enumerate(gains) if gain]
     for done, number in enumerate(audible):
-        scale, part = 1 / loudness.factor_of(gains[number]), _part(progress, done, len(audible))
-        codes[number] = analyse_signal(signal[number], codec, effort=effort, scale=scale, progress=part)
+        part = _part(progress, done, len(audible))
+        codes[number] = analyse_signal(
+            signal[number], codec, effort=effort, loudness=heard[number], progress=part
+        )
     written = chunks.write(codes, codec, geometry, fast=fast)
-    return _packed(codes, written, audio, geometry, codec, {"tags": media.pack_tags(audio.tags)})
+    boxes = {"levels": _levels(heard, geometry), "tags": media.pack_tags(audio.tags)}
+    return _packed(codes, written, audio, geometry, codec, boxes)
+
+
+def _levels(heard: Sequence[Loudness], geometry: Timeline) -> bytes | None:
+    """The levels of all chunks, in their order; None where no segment has one."""
+    if not any(channel.levels for channel in heard):
+        return None
+    places = ((heard[number].levels, codes.start // SEGMENT) for number, codes in geometry.places)
+    return bytes(levels[segment] if levels else 0 for levels, segment in places)
+
+
+def _loudness(stream: Bitstream, geometry: Timeline, salvage: bool) -> list[Loudness]:
+    """Undo `_levels`, with the gains of the header."""
+    levels, count = stream.boxes.get("levels", b""), geometry.chunk_count
+    if levels and len(levels) != count:
+        if not salvage:
+            raise DamagedError(f"{len(levels)} levels for {count} chunks")
+        warnings.warn("damaged in box levels", DamageWarning, stacklevel=4)
+        levels = b""
+    rows = [bytearray() for _ in geometry.gains]
+    for level, (number, _) in zip(levels, geometry.places, strict=False):
+        rows[number].append(level)
+    segment = SEGMENT * geometry.stride
+    return [Loudness(gain, bytes(row), segment) for gain, row in zip(geometry.gains, rows, strict=True)]
 
 
 def _boxes(image: media.Image) -> dict[str, bytes | None]:
@@ -237,6 +266,7 @@ def restored(
     if isinstance(geometry, Geometry):
         return _image(synthesise(codes, codec, geometry, progress=progress), stream, salvage)
     signal = np.zeros((geometry.channels, geometry.samples), np.float32)
+    heard = _loudness(stream, geometry, salvage)
     audible = [number for number, gain in enumerate(geometry.gains) if gain]
     for done, number in enumerate(audible):
         part = _part(progress, done, len(audible))
@@ -244,7 +274,10 @@ def restored(
             channel = generate(codes[number], codec, geometry.samples, seed=number, progress=part)
         else:
             channel = synthesise_signal(codes[number], codec, geometry.samples, progress=part)
-        np.multiply(channel, np.float32(loudness.factor_of(geometry.gains[number])), out=signal[number])
+        for start in range(0, len(channel), block := SEGMENT * geometry.stride):
+            stop = min(start + block, len(channel))
+            factors = np.float32(heard[number].factors(start, stop))
+            np.multiply(channel[start:stop], factors, out=signal[number, start:stop])
     for row, part_lost in lost:
         signal[row, part_lost.start * geometry.stride : part_lost.stop * geometry.stride] = 0
     if geometry.mid_side:

@@ -11,7 +11,7 @@ import torch
 from . import tiling
 from .container import SEGMENT, Geometry
 from .datasets import to_pixels, to_samples
-from .models import network_of
+from .loudness import Loudness
 from .models.base import Codec
 from .models.vqvae import AudioVQVAE, ImageVQVAE
 from .search import pictures, sounds
@@ -39,6 +39,7 @@ class Synthesiser(Protocol):
         """[B, h, w] or [B, h, w, M] -> samples [B, 3, H, W] in -1..1."""
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def analyse(
     pixels: np.ndarray,
@@ -118,13 +119,14 @@ def synthesise(
     return pixels
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def analyse_signal(
     signal: np.ndarray,
     codec: AudioVQVAE,
     *,
     effort: int = 0,
-    scale: float = 1.0,
+    loudness: Loudness | None = None,
     longest: int = SEGMENT,
     progress: Progress | None = None,
 ) -> np.ndarray:
@@ -134,7 +136,7 @@ def analyse_signal(
         signal: float32 [N], at the codec's rate.
         codec: the model.
         effort: of the search for codes, 0..3; 0 takes the nearest (`search`).
-        scale: what brings the signal to the codec's loudness.
+        loudness: of the channel; None: it has that of the codec.
         longest: codes in a block at most.
         progress: called with blocks done and blocks in all.
 
@@ -143,15 +145,18 @@ def analyse_signal(
     """
     stride = codec.stride
     codes = np.empty(-(-len(signal) // stride), np.int32)
-    searched = sounds.STEPS[effort] > 0
-    # As of pictures: a search looks through the decoder after the encoder.
+    searched = sounds.steps_of(codec, effort) > 0
+    # Codes at the end of a block are found together with some of the next, which are found again there.
     cut = tiling.spans(len(codes), codec.halo * (2 if searched else 1), longest)
-    prior = network_of(codec) if searched else None
+    bits_of = sounds.bits_of(codec) if searched else None
     for number, span in enumerate(cut):
-        window = signal[tiling.scaled((span.outer,), stride)] * np.float32(scale)
+        (part,) = tiling.scaled((span.outer,), stride)
+        window = signal[part]
+        if loudness is not None:
+            window = window * np.float32(1 / loudness.factors(part.start, part.start + len(window)))
         window = np.pad(window, (0, -len(window) % stride))
         samples = torch.from_numpy(window)[None, None].to(codec.device)
-        found = sounds.find_codes(codec, samples, effort, prior)
+        found = sounds.find_codes(codec, samples, effort, bits_of)
         codes[span.inner] = found[0].cpu().numpy()[span.within]
         if progress:
             progress(number + 1, len(cut))

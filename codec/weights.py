@@ -90,8 +90,11 @@ def load(model: str | os.PathLike[str] | None = None, device: str = "auto") -> V
     Raises:
         UsageError: no such model, not a weights file, or no such device.
     """
+    import torch
+
     path = locate(DEFAULTS["image"] if model is None else model).resolve()
-    return _load(path, path.stat().st_mtime_ns, choose_device(device))
+    with torch.inference_mode(False):  # whoever loads them next may want gradients
+        return _load(path, path.stat().st_mtime_ns, choose_device(device))
 
 
 def choose_device(device: str) -> str:

@@ -524,6 +524,79 @@ def test_effort_brings_sounds_nearer_and_decoders_do_not_care(
     assert distortions[1] < 0.97 * distortions[0]
 
 
+def whispered() -> Audio:
+    """Two channels of 19 seconds; in the second one, 8 seconds are 30 dB softer than the rest."""
+    samples = sing(19, 16_000, 2, seed=7)
+    samples[BLOCK : 2 * BLOCK, 1] *= np.float32(10 ** (-30 / 20))
+    return Audio.of(samples, 16_000)
+
+
+def test_soft_passages_have_a_level(small_sound: str, codec: AudioVQVAE, encoded: pipeline.Encoded) -> None:
+    """What the codec is given is about as loud everywhere, and what it gives is as soft as it was."""
+    sound = whispered()
+    found = pipeline.encode_file(sound, model=small_sound)
+    stream = container.parse(found.data)
+    levels = stream.boxes["levels"]
+    assert len(levels) == len(stream.chunks) == 6
+    assert [number for number, level in enumerate(levels) if level] == [3]  # time goes first
+    assert abs(levels[3] - 60) <= 2
+    assert "levels" not in container.parse(encoded.data).boxes, "none where it is even"
+    unlevelled = replace(stream, boxes={})
+    ratio = np.square(decode(found.data, small_sound).signal).sum(1) / np.square(
+        decode(container.pack(unlevelled), small_sound).signal
+    ).sum(1)
+    assert ratio[0] == 1 and ratio[1] < 1
+    middle = slice(BLOCK + loudness.RAMP, 2 * BLOCK - loudness.RAMP)
+    soft, as_loud = (
+        decode(data, small_sound).signal[1, middle] for data in (found.data, container.pack(unlevelled))
+    )
+    assert np.abs(soft - as_loud * np.float32(10 ** (-levels[3] / 40))).max() < 1e-7
+    # Far from the borders it is coded as the same passage would be, were it loud.
+    even = sing(19, 16_000, 2, seed=7)
+    codes = pipeline.encode_file(Audio.of(even, 16_000), model=small_sound).codes
+    inner = slice(SEGMENT + 300, 2 * SEGMENT - 300)
+    assert (found.codes[1, inner] == codes[1, inner]).mean() > 0.9
+
+
+@pytest.mark.parametrize("levels", [b"\0" * 5, b"\0" * 7, b"\x14"])
+def test_levels_of_other_chunks(small_sound: str, levels: bytes) -> None:
+    stream = container.parse(pipeline.encode(whispered(), model=small_sound))
+    data = container.pack(replace(stream, boxes={"levels": levels}))
+    with pytest.raises(DamagedError, match=f"{len(levels)} levels for 6 chunks"):
+        pipeline.decode(data, model=small_sound)
+    sound, told = salvaged(data, small_sound)
+    assert sound.frames == 19 * 16_000 and told == ["damaged in box levels"]
+
+
+@pytest.mark.parametrize("count", [1, 64, 65, 1024, 1025])
+def test_effort_with_short_sounds(small_sound: str, count: int) -> None:
+    data = pipeline.encode(Audio.of(sing(0.1)[:count], 16_000), model=small_sound, effort=2)
+    assert decode(data, small_sound).frames == count
+
+
+def test_effort_where_gradients_are_off(small_sound: str) -> None:
+    """Weights that were first loaded there are used elsewhere afterwards."""
+    sound = Audio.of(sing(0.3), 16_000)
+    weights._load.cache_clear()
+    with torch.inference_mode():
+        inside = pipeline.encode(sound, model=small_sound, effort=2)
+        pixels = pipeline.encode(draw(32, 32), model="vqvae-image", effort=2)
+    assert inside == pipeline.encode(sound, model=small_sound, effort=2)
+    assert pixels == pipeline.encode(draw(32, 32), model="vqvae-image", effort=2)
+    assert torch.is_grad_enabled()
+
+
+def test_effort_with_goals_and_without_the_prior(small_sound: str) -> None:
+    sound = Audio.of(sing(0.3), 16_000)
+    plain = pipeline.encode(sound, model=small_sound, effort=2)
+    assert pipeline.encode(sound, model=small_sound, effort=2, target_size=len(plain)) == plain
+    with pytest.raises(TargetError) as caught:
+        pipeline.encode(sound, model=small_sound, effort=2, target_size=len(plain) - 1)
+    assert caught.value.hint == "a larger target, or --effort 1"
+    fast = pipeline.encode(sound, model=small_sound, effort=2, fast=True)
+    assert decode(fast, small_sound).frames == sound.frames
+
+
 def test_models_of_the_other_medium(small: str, small_sound: str, codec: AudioVQVAE) -> None:
     with pytest.raises(UsageError, match="is for pictures, not for sounds"):
         pipeline.encode(Audio.of(sing(0.1), 16_000), model=small)

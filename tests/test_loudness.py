@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqcodec import loudness
-from vqcodec.loudness import INSIDE_DB, NEUTRAL, WINDOW, factor_of, gain_of, is_shared, unmixed
+from vqcodec.loudness import (
+    INSIDE_DB,
+    NEUTRAL,
+    RAMP,
+    WINDOW,
+    Loudness,
+    factor_of,
+    gain_of,
+    is_shared,
+    loudness_of,
+    unmixed,
+)
 
 MODERATE = settings(derandomize=True, deadline=None, database=None)
 
@@ -125,3 +136,40 @@ def test_a_guest_in_one_channel_is_not_lost() -> None:
     assert is_shared(stereo)
     stereo[0, -2 * WINDOW :] += np.resize(noise(0.003, seed=1), 2 * WINDOW)
     assert not is_shared(stereo), "24 dB softer, for a moment"
+
+
+def test_segments_that_are_softer() -> None:
+    loud = noise(0.1)
+    segment = len(loud)
+    softer = [
+        loud,
+        loud * np.float32(10 ** (-20 / 20)),
+        loud * np.float32(10 ** (-45 / 20)),
+        np.zeros_like(loud),
+        loud,
+    ]
+    heard = loudness_of(np.concatenate(softer), segment)
+    assert heard.gain == gain_of(np.concatenate(softer))
+    told = heard.gain - gain_of(softer[1])
+    assert told == pytest.approx(40 - 3, abs=1)
+    assert heard.levels == bytes((0, told, 60, 0, 0)), "at most 30 dB; what is silent stays"
+    assert loudness_of(np.concatenate((loud, loud * np.float32(0.6))), segment).levels == b""
+    assert loudness_of(loud[:1000], segment).levels == loudness_of(np.zeros(3, np.float32), 2).levels == b""
+
+
+def test_factors_along_a_channel() -> None:
+    """Half decibels; straight lines between segments."""
+    even = Loudness(NEUTRAL - 40)
+    assert even.factors(5, 9) == pytest.approx(0.1)
+    heard = Loudness(NEUTRAL, bytes((0, 40, 20)), 4000)
+    factors = heard.factors(0, 12_000)
+    assert factors.shape == (12_000,)
+    decibels = 20 * np.log10(factors)
+    half = RAMP // 2
+    assert np.abs(decibels[: 4000 - half]).max() < 1e-9
+    assert np.abs(decibels[4000 + half : 8000 - half] + 20).max() < 1e-9
+    assert np.abs(decibels[8000 + half :] + 10).max() < 1e-9
+    assert decibels[4000] == pytest.approx(-10) and decibels[8000] == pytest.approx(-15)
+    assert np.abs(np.diff(decibels)).max() < 20 / RAMP + 1e-9
+    assert np.array_equal(heard.factors(3900, 8100), factors[3900:8100]), "whatever is asked for"
+    assert np.array_equal(Loudness(NEUTRAL, bytes((40,)), 4000).factors(0, 2), [0.1, 0.1])

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
 from conftest import draw, sing
 from vqcodec import losses, training, weights
 from vqcodec.datasets import to_samples
-from vqcodec.models import build, network_of
-from vqcodec.models.vqvae import AudioVQVAE, ImageVQVAE, wavenet
+from vqcodec.models import build
+from vqcodec.models.vqvae import AudioVQVAE, ImageVQVAE, audio, wavenet
 from vqcodec.priors.base import cost_bits
 from vqcodec.search import pictures, sounds
 
@@ -91,14 +88,14 @@ def distance(codec: AudioVQVAE, codes: torch.Tensor) -> float:
         return float(codec.weighted(losses.spectral(codec.synthesise(codes), SONG, codec.rate)))
 
 
-def test_the_network_of_a_prior_says_what_codes_take(singer: AudioVQVAE) -> None:
+def test_bits_are_those_that_codes_take(singer: AudioVQVAE) -> None:
     codes = torch.from_numpy(np.random.default_rng(2).integers(0, 16, (1, 300)))
     state = torch.get_rng_state()
-    logits = network_of(singer)(codes)
+    bits = sounds.bits_of(singer)(codes)
     assert torch.equal(torch.get_rng_state(), state)
-    nats = float(F.cross_entropy(logits, codes, reduction="sum"))
     real = cost_bits(singer.learned, [codes[0].numpy().astype(np.int32)])
-    assert nats / math.log(2) == pytest.approx(real, rel=0.01)
+    assert float(bits.gather(1, codes[:, None]).sum()) == pytest.approx(real, rel=0.01)
+    assert torch.allclose((-bits).exp2().sum(1), torch.ones(1, 300))
 
 
 def test_sounds_come_nearer(singer: AudioVQVAE) -> None:
@@ -107,24 +104,49 @@ def test_sounds_come_nearer(singer: AudioVQVAE) -> None:
         assert torch.equal(sounds.find_codes(singer, SONG, effort, None), nearest)
     for effort in (2, 3):
         codes = sounds.find_codes(singer, SONG, effort, None)
+        assert torch.equal(codes, sounds.find_codes(singer, SONG, effort, None))
         assert codes.shape == nearest.shape and 0 <= codes.min() <= codes.max() < 16
         assert distance(singer, codes) < 0.9 * distance(singer, nearest)
 
 
-def test_no_prior_makes_a_sound_worse(singer: AudioVQVAE) -> None:
-    """That of a few steps would have the same codes everywhere."""
-    codes = sounds.find_codes(singer, SONG, 2, network_of(singer))
-    assert distance(singer, codes) <= distance(singer, singer.analyse(SONG))
+def test_steps_are_those_of_adam(singer: AudioVQVAE, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, judged = [], sounds._judged
+    monkeypatch.setattr(sounds, "_judged", lambda *given: seen.append(given) or judged(*given))
+    sounds.find_codes(singer, SONG, 2, None)
+    latents = seen[0][1].clone().requires_grad_()
+    optimiser = torch.optim.Adam([latents], betas=sounds.MOMENTS)
+    for step, (_, moved, codes, _) in enumerate(seen):
+        assert torch.allclose(latents, moved, atol=1e-5)
+        latents.grad = judged(singer, moved, codes, SONG)[1]
+        pace = sounds.PACE * float(singer.quantizer.codebook.square().mean().sqrt()) / len(seen) ** 0.5
+        optimiser.param_groups[0]["lr"] = pace * (1 - 0.9 * step / len(seen))
+        optimiser.step()
+
+
+def test_without_normalised_latents() -> None:
+    torch.manual_seed(1)
+    model = build(audio.Config(8, 1, 8, 8, 1, codes=16, normalise=False)).eval()
+    codes = sounds.find_codes(model, SONG, 2, None)
+    assert distance(model, codes) <= distance(model, model.analyse(SONG))
 
 
 def test_sounds_prefer_likely_codes(singer: AudioVQVAE) -> None:
-    def prior(codes: torch.Tensor) -> torch.Tensor:
-        return -5 * (torch.arange(16) % 2)[:, None].expand(1, 16, codes.shape[1]).float()
+    def bits(codes: torch.Tensor) -> torch.Tensor:
+        return 7 * (torch.arange(16) % 2)[:, None].expand(1, 16, codes.shape[1]).float()
 
     unlikely = [
-        float((sounds.find_codes(singer, SONG, 2, given) % 2).float().mean()) for given in (None, prior)
+        float((sounds.find_codes(singer, SONG, 2, given) % 2).float().mean()) for given in (None, bits)
     ]
     assert unlikely[1] < 0.8 * unlikely[0]
+
+
+@pytest.mark.parametrize("count", [64, 1024, 1088])
+def test_short_sounds(singer: AudioVQVAE, count: int) -> None:
+    """The longest window cannot be mirrored at the ends of the first two."""
+    samples = SONG[..., :count]
+    codes = sounds.find_codes(singer, samples, 2, None)
+    assert codes.shape == (1, count // 64)
+    assert count > 1024 or torch.equal(codes, singer.analyse(samples))
 
 
 def test_an_autoregressive_decoder_cannot_be_searched_through() -> None:

@@ -11,12 +11,12 @@ from ..errors import ModelError
 from ..priors.gaussian import GaussianPrior
 from ..priors.learned import PREFIX, LearnedPrior
 from . import fitting, ppca, scalar, vae
-from .fitting import CODED, PRIORS, PriorFit, network_of
+from .fitting import CODED, PRIORS, PriorFit
 from .scalar import ScalarCodec
 from .vqvae import VQVAE, AudioVQVAE, ImageVQVAE, WaveNetVQVAE, audio, image, method, wavenet
 
 __all__ = ["CLASSES", "GROWABLE", "MODELS", "PRIORS", "RANGES", "SHRINKABLE", "TRAINING_ONLY"]
-__all__ += ["WHAT_IS_TRAINED", "PriorFit", "build", "from_card", "learned_prior", "network_of"]
+__all__ += ["WHAT_IS_TRAINED", "PriorFit", "build", "from_card", "learned_prior"]
 
 MODELS: dict[str, Any] = {
     "vqvae-image": image.Config(),

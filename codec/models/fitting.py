@@ -37,20 +37,6 @@ RANGES: dict[type, dict[str, tuple[float, float]]] = {
 """Class of settings -> setting -> the smallest and the largest value: no layer has more than 1,024 inputs."""
 
 
-def network_of(codec: VQVAE) -> Any:
-    """The network of a codec's learned prior, to ask about all codes at once; None where it has no prior.
-
-    int64 [B, ...] -> logits [B, K, ...] in nats, but for rounding those that codes are coded by.
-    """
-    if codec.learned is None:
-        return None
-    config = type(PRIORS[codec.medium])(**codec.card["learned"]["config"])
-    with torch.random.fork_rng(devices=[]):  # fresh weights, which are replaced at once
-        network = NETWORKS[type(config)](config, codec.quantizer.codebook.detach().cpu().float())
-    network.take(codec.learned)
-    return network.requires_grad_(False).to(codec.device)
-
-
 class PriorFit(nn.Module):
     """What the training loop asks of a model, for the prior of a codec.
 

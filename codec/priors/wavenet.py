@@ -137,6 +137,19 @@ class WaveNetPrior(LearnedPrior):
             self.fits(f"{number}.output", width, width + skip)
         self.fits("logits", self.fits("hidden", skip))
 
+    def network(self, codebook: Tensor) -> WaveNet:
+        """The network in training with these integers, to ask about all codes at once; it learns nothing.
+
+        Args:
+            codebook: [K, D], on the device where it shall be.
+        """
+        width, skip, layers = self.embedding.shape[1], len(self.layers["hidden"].bias), len(self.dilations)
+        with torch.random.fork_rng(devices=[]):  # fresh weights, which are replaced at once
+            network = WaveNet(Config(width, skip, layers, 1), codebook.detach().cpu().float())
+        network.dilations = self.dilations
+        network.take(self)
+        return network.requires_grad_(False).to(codebook.device)
+
     def start(self, codes: Sequence[Codes]) -> _Sequences:
         """Begin a walk through all regions at once, as in `Prior.start`."""
         return _Sequences(self, codes)
