@@ -1,6 +1,6 @@
 """Times real time of both decoders beside Opus in the same process, and the peak memory of the two commands.
 
-python benchmarks/sound_speed.py TAR [--seconds 60] [--model M] [--decoder wavenet] [--runs 5]
+python benchmarks/sound_speed.py TAR [--seconds 60] [--model M] [--effort 1] [--decoder wavenet] [--runs 5]
 python benchmarks/sound_speed.py TAR --hours 1
 """
 
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="a tar file whose speech/ is laid end to end")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--model")
+    parser.add_argument("--effort", type=int, default=1)
     parser.add_argument("--decoder", default="wavenet", help="the second decoder; '' for none")
     parser.add_argument("--runs", type=int, default=5, help="the median of these is printed")
     parser.add_argument("--hours", type=float, help="peak memory with a stereo WAV of 44.1 kHz instead")
@@ -45,9 +46,10 @@ def speed(options: argparse.Namespace) -> None:
     signal = speech(options.source, options.seconds * 16_000)
     original = media.Audio(signal[None], 16_000, 16_000, len(signal))
     torch.set_num_threads(1)
-    data = pipeline.encode_file(original, model=options.model).data
+    chosen = {"model": options.model, "effort": options.effort}
+    data = pipeline.encode_file(original, **chosen).data
     work: dict[str, Callable[[], object]] = {
-        "encode": lambda: pipeline.encode_file(original, model=options.model),
+        "encode": lambda: pipeline.encode_file(original, **chosen),
         "decode": lambda: pipeline.decode(data, model=options.model),
     }
     seconds: dict[str, list[float]] = {
