@@ -148,7 +148,7 @@ def analyse_signal(
     searched = sounds.steps_of(codec, effort) > 0
     # Codes at the end of a block are found together with some of the next, which are found again there.
     cut = tiling.spans(len(codes), codec.halo * (2 if searched else 1), longest)
-    bits_of = sounds.bits_of(codec) if searched else None
+    bits = sounds.bits_of(codec) if searched else None
     for number, span in enumerate(cut):
         (part,) = tiling.scaled((span.outer,), stride)
         window = signal[part]
@@ -156,7 +156,7 @@ def analyse_signal(
             window = window * np.float32(1 / loudness.factors(part.start, part.start + len(window)))
         window = np.pad(window, (0, -len(window) % stride))
         samples = torch.from_numpy(window)[None, None].to(codec.device)
-        found = sounds.find_codes(codec, samples, effort, bits_of)
+        found = sounds.find_codes(codec, samples, effort, bits)
         codes[span.inner] = found[0].cpu().numpy()[span.within]
         if progress:
             progress(number + 1, len(cut))

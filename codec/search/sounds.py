@@ -55,7 +55,7 @@ def bits_of(codec: AudioVQVAE) -> Callable[[Tensor], Tensor] | None:
 
 @torch.no_grad()
 def find_codes(
-    codec: AudioVQVAE, samples: Tensor, effort: int, bits_of: Callable[[Tensor], Tensor] | None
+    codec: AudioVQVAE, samples: Tensor, effort: int, bits: Callable[[Tensor], Tensor] | None
 ) -> Tensor:
     """Codes of a sound, searched for with this effort.
 
@@ -65,7 +65,7 @@ def find_codes(
         effort: 0 and 1, the nearest codes; 2 and 3, also by the distance of these samples' spectra after
             decoding, in 10 and 20 steps; it is never above that of the nearest. Nor are there others for
             sounds shorter than half the longest window.
-        bits_of: what codes take in the context of others, see there; None to look at distances alone.
+        bits: what codes take in the context of others, see `bits_of`; None to look at distances alone.
 
     Returns:
         int64 [1, N / stride].
@@ -90,8 +90,8 @@ def find_codes(
         energy.lerp_(gradient.square(), 1 - MOMENTS[1])
         mean, size = (m / (1 - d ** (step + 1)) for m, d in zip((slope, energy), MOMENTS, strict=True))
         latents = latents - pace * (1 - 0.9 * step / steps) * mean / (size.sqrt() + 1e-8)
-        if bits_of is not None and step % LOOK_EVERY == 0:
-            costs = square.sum(1)[:, None] + worth * bits_of(codes)
+        if bits is not None and step % LOOK_EVERY == 0:
+            costs = square.sum(1)[:, None] + worth * bits(codes)
         codes = (costs - 2 * codebook @ _aims(codec, latents)).argmin(1)
     return best
 
