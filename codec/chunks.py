@@ -20,7 +20,7 @@ SLACK = 80
 """Bits by which a payload may be longer than what its codes ought to take, the mark of a prior included."""
 
 TOGETHER = 256
-"""Chunks that are coded at a time: more are no faster, and each takes half a megabyte."""
+"""Chunks that are coded at a time: of a sound, each takes about half a megabyte meanwhile."""
 
 
 @dataclass(frozen=True)
