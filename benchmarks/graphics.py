@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from vqcodec import media, pipeline
-from vqcodec.metrics import psnr
+from vqcodec.metrics.image import psnr
 
 WORDS = "the codes of a picture are numbers that a prior expects and a coder writes down one after the other"
 

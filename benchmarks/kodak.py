@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from vqcodec import container, evaluation, media, weights
-from vqcodec.competitors.pictures import COMPETITORS, Ladder
-from vqcodec.metrics import CodeUse, code_use
+from vqcodec import evaluation, media, weights
+from vqcodec.bitstream import container
+from vqcodec.evaluation.baselines.image import COMPETITORS, Ladder
+from vqcodec.metrics.image import CodeUse, code_use
 
 COLUMNS = (
     "codec",

@@ -20,12 +20,14 @@ from unittest.mock import MagicMock
 import numpy as np
 import torch
 from speed import photo, rates
-from vqcodec import container, datasets, media, pipeline, weights
-from vqcodec.container import LEARNED
+from vqcodec import media, pipeline, weights
+from vqcodec.bitstream import container
+from vqcodec.bitstream.container import LEARNED
 from vqcodec.errors import MediaError
-from vqcodec.models.scalar import ScalarCodec
+from vqcodec.models.variable_rate import ScalarCodec
 from vqcodec.priors import base
 from vqcodec.priors.learned import LearnedPrior
+from vqcodec.training import datasets
 
 MEDIUM = {media.Image: "image", media.Audio: "audio"}
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
-from vqcodec import container, evaluation, media, pipeline
-from vqcodec.competitors.pictures import Ladder
-from vqcodec.evaluation.pictures import measure
+from vqcodec import evaluation, media, pipeline
+from vqcodec.bitstream import container
+from vqcodec.evaluation.baselines.image import Ladder
+from vqcodec.evaluation.image import measure
 
 QUALITIES = (1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5)
 LADDERS = {

@@ -23,9 +23,11 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from vqcodec import container, datasets, evaluation, media, pipeline, weights
-from vqcodec.evaluation import sounds
-from vqcodec.metrics import code_use
+from vqcodec import evaluation, media, pipeline, weights
+from vqcodec.bitstream import container
+from vqcodec.evaluation import audio as sounds
+from vqcodec.metrics.image import code_use
+from vqcodec.training import datasets
 
 COLUMNS = {
     "codec": "codec",

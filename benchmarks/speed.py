@@ -46,7 +46,7 @@ def speed(options: argparse.Namespace) -> None:
     import numpy as np
     import torch
     from vqcodec import media, pipeline, weights
-    from vqcodec.competitors.pictures import Ladder
+    from vqcodec.evaluation.baselines.image import Ladder
 
     torch.set_num_threads(options.threads)
     AvifImagePlugin.DEFAULT_MAX_THREADS = options.threads

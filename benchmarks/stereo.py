@@ -9,8 +9,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from vqcodec import datasets, loudness, media, pipeline, weights
-from vqcodec.evaluation import sounds
+from vqcodec import media, pipeline, weights
+from vqcodec.evaluation import audio as sounds
+from vqcodec.training import datasets
+from vqcodec.transform import loudness
 
 SECOND = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vqcodec.container import Geometry, Timeline
+from vqcodec.bitstream.container import Geometry, Timeline
 from vqcodec.errors import DamageWarning, UsageError, VqcodecWarning
 
 from .console import Bar, Console, clock_text, explain, size_text, time_text

@@ -151,13 +151,14 @@ def decode(
             path = job.source.path
             data = job.source.read()
             stamp = None if path is None or no_mtime else path.stat()
-            from vqcodec import container
+            from vqcodec.bitstream import container
 
             # A file that is not a bitstream is told before the networks are imported.
             header = container.read_info(data)
             target = fitting(formats.get(job), header.kind)
             if isinstance(header.geometry, container.Timeline) and not test:
-                from vqcodec.media import AUDIO_FORMATS, sound_files
+                from vqcodec.media import AUDIO_FORMATS
+                from vqcodec.media import audio_files as sound_files
 
                 # Before the networks run for minutes: whether the format can hold what they give.
                 kind = AUDIO_FORMATS[f".{target.value}"]
@@ -216,7 +217,7 @@ def _write(
 
 def kind_of(source: paths.Input) -> str | None:
     """What the header says, "image" or "audio"; None where it cannot be read, which is told in its turn."""
-    from vqcodec import container, header
+    from vqcodec.bitstream import container, header
 
     try:
         return container.read_info(source.head(header.MAX_HEADER)).kind

@@ -5,9 +5,9 @@ import json as jsonlib
 from typing import Annotated
 
 import typer
-from vqcodec import container
-from vqcodec.dialling import quality_of
-from vqcodec.geometry import SOUND_RATE
+from vqcodec.bitstream import container
+from vqcodec.bitstream.geometry import SOUND_RATE
+from vqcodec.bitstream.quality import quality_of
 
 from . import options, paths
 from .batch import Batch, Fields, extent

@@ -116,7 +116,7 @@ def show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        from vqcodec import container
+        from vqcodec.bitstream import container
 
         typer.echo(f"vqcodec {version('vqcodec')} (bitstream {container.VERSION})")
         raise typer.Exit

@@ -94,7 +94,8 @@ def sample(
             data = source.inputs[0].read()
         if output is not None:
             paths.check_free(Path(output), force, "-f")
-        from vqcodec import media, sampling
+        from vqcodec import media
+        from vqcodec.pipeline import sampling
 
         use_threads(jobs)
         drawn = sampling.sample(

@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .container import Info
+    from .bitstream.container import Info
     from .errors import VqcodecError, VqcodecWarning
     from .evaluation import evaluate
     from .media import Audio, Image
     from .pipeline import decode, encode, info
-    from .sampling import sample
+    from .pipeline.sampling import sample
     from .training import train
     from .weights import shipped
 
 _HOMES = {
     "Audio": ("media", "Audio"),
     "Image": ("media", "Image"),
-    "Info": ("container", "Info"),
+    "Info": ("bitstream.container", "Info"),
     "VqcodecError": ("errors", "VqcodecError"),
     "VqcodecWarning": ("errors", "VqcodecWarning"),
     "decode": ("pipeline", "decode"),
     "encode": ("pipeline", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "info": ("pipeline", "info"),
-    "sample": ("sampling", "sample"),
+    "sample": ("pipeline.sampling", "sample"),
     "shipped": ("weights", "shipped"),
     "train": ("training", "train"),
 }

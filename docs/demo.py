@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-from vqcodec import competitors, finishing, media, pipeline, sound_metrics
-from vqcodec.competitors.pictures import COMPETITORS, Ladder
-from vqcodec.metrics import psnr
+from vqcodec import media, pipeline
+from vqcodec.evaluation import baselines as competitors
+from vqcodec.evaluation.baselines.image import COMPETITORS, Ladder
+from vqcodec.metrics import audio as sound_metrics
+from vqcodec.metrics.image import psnr
+from vqcodec.training import validation as finishing
 
 
 def main() -> None:
@@ -63,7 +66,7 @@ def show_sound(speech: Path, folder: Path) -> None:
     bitstream.write_bytes(encoded.data)
     decoded = pipeline.decode(bitstream)
     decoded.save(folder / f"{speech.stem}.decoded.wav")
-    opus = competitors.sounds.run(original, "opus:6")
+    opus = competitors.audio.run(original, "opus:6")
 
     rows = [("16 bits a sample", 2 * original.frames * original.channels, None)]
     rows.append((speech.name, speech.stat().st_size, None))
@@ -80,7 +83,7 @@ def show_sound(speech: Path, folder: Path) -> None:
         print(f"{name:28}{size:>10,.0f}{ratio:>8.1f}x{rate:>8.2f}{figure:>18}")
 
     pairs = [(original.signal[0], decoded.signal[0])]
-    finishing.sounds.spectrograms(pairs, original.signal_rate, original.seconds).save(
+    finishing.audio.spectrograms(pairs, original.signal_rate, original.seconds).save(
         folder / "spectrograms.png"
     )
     print(f"\n{bitstream}\n{folder}/{speech.stem}.decoded.wav")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import vqcodec
 from typer.testing import CliRunner
-from vqcodec import container, media, weights
+from vqcodec import media, weights
+from vqcodec.bitstream import container
 from vqcodec.cli.main import app
 from vqcodec.errors import DamageWarning, MediaError, MediaWarning, ModelError, TargetError, UsageError
 

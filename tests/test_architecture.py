@@ -15,42 +15,32 @@ import vqcodec
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"codec": "", "cli": "cli", "pretrained": "pretrained"}
 
-LEAVES = {"errors", "media", "tiling", "rangecoder", "container", "header", "geometry", "binary", "metrics"}
-LEAVES |= {"capture", "dialling", "files", "loudness", "spectra", "sound_metrics"}
-"""Anyone may import them; among themselves they import errors, and some of them their own helpers."""
-
-HELPERS = {
-    "container": {"header", "geometry", "binary"},
-    "header": {"geometry", "binary"},
-    "geometry": {"binary"},
-    "sound_metrics": {"spectra"},
-}
-
-LAYERS = [
-    {"cli"},
-    {"training", "evaluation"},
-    {"trainer"},
-    {"plans", "checkpoints", "finishing", "competitors"},
-    {"settings", "sampling"},
-    {"pipeline"},
-    {"goals"},
-    {"streams"},
-    {"dial"},
-    {"transform", "chunks", "generation"},
-    {"search"},
-    {"weights", "datasets"},
-    {"models"},
-    {"priors"},
-    {"quantizers", "losses", "growth"},
-    {"networks"},
+ORDER = [
+    "errors",
+    "files",
+    "bitstream",
+    "media",
+    "metrics",
+    "priors",
+    "models",
+    "transform",
+    "coding",
+    "weights",
+    "pipeline",
+    "evaluation",
+    "training",
+    "cli",
 ]
-"""From left to right: a module imports only from its right."""
+"""The folders of the package, from the ground up: a module imports from its own folder and those before it."""
 
 ANYWHERE = {"vqcodec", "__main__", "pretrained"}
 """The lazy face of the package, its entry point, and a folder of weights."""
 
-WITHIN_A_LAYER = {("plans", "checkpoints")}
-"""Neighbours in one layer of which the first may import the second."""
+STANDARD_LIBRARY_ALONE = {"errors", "files", "bitstream"}
+"""Folders that read headers without waiting for anything."""
+
+WITHOUT_TORCH = {*STANDARD_LIBRARY_ALONE, "media", "cli", "coding.rangecoder", "transform.loudness"}
+"""Folders and modules that import no torch at module level."""
 
 
 def modules() -> dict[str, ast.Module]:
@@ -104,10 +94,6 @@ def at_module_level(tree: ast.Module) -> ast.Module:
     return Strip().visit(ast.parse(ast.unparse(tree)))
 
 
-def layer(part: str) -> int:
-    return next(number for number, names in enumerate(LAYERS) if part in names)
-
-
 def head(dotted: str) -> str:
     """The part of the package that a module of ours belongs to: media for vqcodec.media.reading."""
     return dotted.split(".")[0]
@@ -127,79 +113,63 @@ def test_the_walk_sees_what_it_should() -> None:
     """The other tests would pass over an empty list too."""
     seen = {(name, target) for name, _, target in edges()}
     assert {
-        ("pipeline", "container"),
+        ("pipeline", "bitstream"),
         ("weights", "models"),  # inside a function
-        ("models.vqvae.method", "losses"),  # three dots
-        ("models.vqvae.method", "priors"),  # for type checkers
+        ("models.vqvae.method", "priors"),  # for type checkers, three dots
         ("models.base", "priors"),
-        ("finishing.pictures", "pipeline"),
-        ("geometry", "binary"),
+        ("training.validation.image", "pipeline"),
         ("cli.encode", "pipeline"),
         ("media.reading", "errors"),
-        ("priors.static", "rangecoder"),
     } <= seen
     assert len(MODULES) > 60
-    assert is_package("models.vqvae") and is_package("datasets") and not is_package("models.vqvae.method")
+    assert (
+        is_package("models.vqvae")
+        and is_package("training.datasets")
+        and not is_package("models.vqvae.method")
+    )
     assert "torch" in {head(target) for target in imported("x", ast.parse("def f():\n import torch.nn"))}
 
 
 def test_every_module_has_its_place() -> None:
-    placed = LEAVES | ANYWHERE | set().union(*LAYERS)
-    assert {head(name) for name in MODULES} <= placed
-    assert not LEAVES & set().union(*LAYERS)
+    assert {head(name) for name in MODULES} == {*ORDER, *ANYWHERE}
 
 
 def test_imports_go_in_one_direction() -> None:
     wrong = [
         f"{name} imports {target}"
         for name, part, target in edges()
-        if part not in LEAVES
-        and target not in LEAVES
-        and target != part
-        and (part, target) not in WITHIN_A_LAYER
-        and layer(target) <= layer(part)
+        if ORDER.index(target) > ORDER.index(part)
     ]
     assert not wrong
 
 
-def test_leaves_import_errors_alone() -> None:
-    wrong = [
-        f"{name} imports {target}"
-        for name, part, target in edges()
-        if part in LEAVES and target not in {"errors", part} | HELPERS.get(part, set())
-    ]
-    assert not wrong
-    assert not [target for _, part, target in edges() if part == "errors"]
+def below(name: str, parts: set[str]) -> bool:
+    """Whether a module is one of these, or in one of these folders."""
+    return any(name == part or name.startswith(f"{part}.") for part in parts)
 
 
-@pytest.mark.parametrize(
-    "part",
-    [
-        *("container", "header", "geometry", "binary", "errors", "files", "rangecoder", "media", "loudness"),
-        "cli",
-    ],
-)
-def test_no_torch_at_module_level(part: str) -> None:
-    names = [name for name in MODULES if head(name) == part]
-    assert names
+def test_no_torch_at_module_level() -> None:
+    names = [name for name in MODULES if below(name, WITHOUT_TORCH)]
+    assert len(names) > 30
     for name in names:
         heavy = {head(target) for target in imported(name, at_module_level(MODULES[name]))} & {
             "torch",
             "safetensors",
         }
         assert not heavy, name
+    imports = [name for name in names if head(name) != "cli"]  # those are imported by test_cli_main
     code = (
-        f"import sys, importlib\nfor name in {names!r}:\n    importlib.import_module('vqcodec.' + name)\n"
+        f"import sys, importlib\nfor name in {imports!r}:\n    importlib.import_module('vqcodec.' + name)\n"
         "print('torch' in sys.modules)"
     )
-    if part != "cli":  # its __main__-like modules are imported by test_cli_main
-        assert run(code) == "False\n"
+    assert run(code) == "False\n"
 
 
-def test_the_container_needs_the_standard_library_alone() -> None:
-    for name in ("container", "header", "geometry", "binary", "errors", "files"):
-        foreign = {head(target) for target in imported(name, MODULES[name])} - {"vqcodec", "__future__"}
-        assert foreign <= set(sys.stdlib_module_names), name
+def test_headers_need_the_standard_library_alone() -> None:
+    for name in MODULES:
+        if below(name, STANDARD_LIBRARY_ALONE):
+            foreign = {head(target) for target in imported(name, MODULES[name])} - {"vqcodec", "__future__"}
+            assert foreign <= set(sys.stdlib_module_names), name
 
 
 def test_only_the_command_line_prints() -> None:
@@ -231,8 +201,8 @@ def test_nothing_is_ever_unpickled() -> None:
 
 def test_what_may_not_load_is_imported_in_one_place() -> None:
     """torchaudio's wheels fail beside a torch for the CPU; libsndfile reads what was cut without a word."""
-    files = {"media", "competitors"}
-    for foreign, homes in (("torchaudio", {"spectra"}), ("soundfile", files), ("soxr", files)):
+    files = {"media", "evaluation"}
+    for foreign, homes in (("torchaudio", {"metrics"}), ("soundfile", files), ("soxr", files)):
         found = {
             head(name)
             for name, tree in MODULES.items()
@@ -244,11 +214,10 @@ def test_what_may_not_load_is_imported_in_one_place() -> None:
 
 def test_only_some_modules_touch_the_disk() -> None:
     """Samples -> codes -> bytes are functions without files."""
-    pure = {"tiling", "rangecoder", "container", "header", "binary", "models", "priors", "quantizers"}
-    pure |= {"losses", "networks", "metrics", "search", "errors", "geometry", "loudness", "spectra"}
-    pure |= {"sound_metrics", "generation", "transform", "chunks", "streams"}
+    pure = {"errors", "bitstream", "metrics", "priors", "models", "transform", "coding"}
+    pure |= {"pipeline.encoding", "pipeline.rate_control"}
     for name, tree in MODULES.items():
-        if head(name) in pure:
+        if below(name, pure):
             assert not {head(target) for target in imported(name, tree)} & {"pathlib", "os", "tempfile"}, name
             calls = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
             assert "open" not in calls, name

@@ -20,8 +20,10 @@ from conftest import draw, sing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_hostile import FOLDER, hostile_to_decoders
-from vqcodec import chunks, container, header, losses, loudness, media, pipeline, streams, transform, weights
-from vqcodec.container import RAW, SEGMENT, STATIC, Bitstream, Chunk, Timeline
+from vqcodec import media, pipeline, weights
+from vqcodec.bitstream import container, header
+from vqcodec.bitstream.container import RAW, SEGMENT, STATIC, Bitstream, Chunk, Timeline
+from vqcodec.coding import chunks
 from vqcodec.errors import (
     BitstreamError,
     DamagedError,
@@ -35,9 +37,12 @@ from vqcodec.errors import (
     VersionError,
 )
 from vqcodec.media import Audio
-from vqcodec.models import build
+from vqcodec.models import build, losses
 from vqcodec.models.vqvae import AudioVQVAE, audio
+from vqcodec.pipeline import encoding as streams
 from vqcodec.priors import base
+from vqcodec.transform import image as transform
+from vqcodec.transform import loudness
 
 pytestmark = pytest.mark.filterwarnings("ignore:[346] channels, coded one by one")
 

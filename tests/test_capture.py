@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from vqcodec.capture import Captured
-from vqcodec.datasets import Ahead
+from vqcodec.training.capture import Captured
+from vqcodec.training.datasets import Ahead
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=NO_GPU)]
@@ -86,7 +86,7 @@ def test_what_a_graph_gives_is_brought_in_order(monkeypatch: pytest.MonkeyPatch)
         return module
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
-    monkeypatch.setattr("vqcodec.capture._on_current_device", lambda _: True)
+    monkeypatch.setattr("vqcodec.training.capture._on_current_device", lambda _: True)
     compare("cpu")
     assert len(made) == 1, "once"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cli_fakes import bitstream, install, invoke, records, sound_bitstream
-from vqcodec import container
+from vqcodec.bitstream import container
 from vqcodec.errors import DamagedError
 
 

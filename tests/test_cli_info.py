@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from cli_fakes import CARD, SOUND_CARD, bitstream, install, invoke, records, sound_bitstream
-from vqcodec import container
+from vqcodec.bitstream import container
 from vqcodec.cli import info
 
 

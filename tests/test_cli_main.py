@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 from cli_fakes import bitstream, install, invoke, sound_bitstream
-from vqcodec import container
+from vqcodec.bitstream import container
 from vqcodec.cli import options
 
 COMMANDS = ["encode", "decode", "info", "models", "evaluate", "sample", "train"]

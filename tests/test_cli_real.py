@@ -17,13 +17,14 @@ import pytest
 import vqcodec
 from cli_fakes import invoke, records
 from conftest import SMALL, draw
-from vqcodec import container, header, media, pipeline, training, weights
+from vqcodec import media, pipeline, training, weights
+from vqcodec.bitstream import container, header
 from vqcodec.cli.decode import decode as decode_command
 from vqcodec.cli.encode import encode as encode_command
 from vqcodec.cli.evaluate import evaluate as evaluate_command
 from vqcodec.cli.info import info as info_command
 from vqcodec.cli.train import train as train_command
-from vqcodec.evaluation.pictures import COLUMNS
+from vqcodec.evaluation.image import COLUMNS
 
 
 @pytest.fixture(autouse=True)

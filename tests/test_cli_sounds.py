@@ -14,13 +14,14 @@ import pytest
 import soundfile
 from cli_fakes import invoke, records
 from conftest import SMALL_SOUND, draw, sing
-from vqcodec import container, header, media, pipeline, weights
+from vqcodec import media, pipeline, weights
+from vqcodec.bitstream import container, header
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("vqcodec.sound_metrics.installed", lambda: ())
+    monkeypatch.setattr("vqcodec.metrics.audio.installed", lambda: ())
 
 
 def song(name: str, seconds: float = 1, rate: int = 16_000, channels: int = 1, **tags: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_hostile import FOLDER, build, build_sound, hostile, hostile_to_decoders
-from vqcodec import container
-from vqcodec.container import Bitstream, Chunk, Geometry, Timeline
+from vqcodec.bitstream import container
+from vqcodec.bitstream.container import Bitstream, Chunk, Geometry, Timeline
 from vqcodec.errors import BitstreamError, DamagedError, DamageWarning, LimitError, VersionError
 
 FINGERPRINT = bytes(range(8))

@@ -10,9 +10,10 @@ import PIL.Image
 import pytest
 import torch
 from conftest import draw
-from vqcodec import datasets
-from vqcodec.datasets import Entry, Pictures
 from vqcodec.errors import TrainingError, UsageError
+from vqcodec.training import datasets
+from vqcodec.training.datasets import Entry, Pictures
+from vqcodec.transform.pixels import to_pixels, to_samples
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -188,7 +189,7 @@ def test_crops_and_flips_are_real_pixels() -> None:
     assert batch.shape == (400, 3, 16, 16)
     assert batch.dtype == torch.float32
     seen, flips = set(), 0
-    for pixels in datasets.to_pixels(batch):
+    for pixels in to_pixels(batch):
         number, top = int(pixels[0, 0, 0]), int(pixels[0, 0, 1])
         left, flipped = int(pixels[0, :, 2].min()), pixels[0, 0, 2] > pixels[0, 1, 2]
         original = pictures.arrays[number - 1][top : top + 16, left : left + 16]
@@ -203,10 +204,10 @@ def test_crops_and_flips_are_real_pixels() -> None:
 
 def test_samples_are_in_minus_one_to_one_and_back() -> None:
     values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
-    samples = datasets.to_samples(values)
+    samples = to_samples(values)
     assert (float(samples.min()), float(samples.max())) == (-1, 1)
-    assert np.array_equal(datasets.to_pixels(samples), values)
-    assert np.array_equal(datasets.to_pixels(samples * 2)[0, 0, 0], [0] * 3), "clipped"
+    assert np.array_equal(to_pixels(samples), values)
+    assert np.array_equal(to_pixels(samples * 2)[0, 0, 0], [0] * 3), "clipped"
     assert samples.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -215,7 +216,7 @@ def test_small_pictures_are_extended_by_their_edge() -> None:
     batch = Pictures([picture], ["a"], []).batch(0, seed=0, size=6, crop=16)
     extended = np.pad(picture, ((0, 11), (0, 7), (0, 0)), mode="edge")
     flips = set()
-    for pixels in datasets.to_pixels(batch):
+    for pixels in to_pixels(batch):
         flipped = np.array_equal(pixels, extended[:, ::-1])
         assert flipped or np.array_equal(pixels, extended)
         flips.add(flipped)
@@ -273,7 +274,7 @@ def test_describe(tmp_path: Path) -> None:
 
 def test_validation_keeps_the_middle_of_what_memory_cannot_hold() -> None:
     pixels = draw(300, 200)
-    assert datasets.pictures._middle(pixels, pixels.nbytes) is pixels
-    kept = datasets.pictures._middle(pixels, pixels.nbytes // 4)
+    assert datasets.image._middle(pixels, pixels.nbytes) is pixels
+    kept = datasets.image._middle(pixels, pixels.nbytes // 4)
     assert kept.shape == (100, 150, 3)
     assert np.array_equal(kept, pixels[50:150, 75:225])

@@ -14,18 +14,17 @@ from conftest import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from vqcodec import container, dial, goals, media, pipeline, sampling, streams, tiling, training, weights
-from vqcodec.dialling import DIAL, place_of, quality_of
-from vqcodec.errors import (
-    DamagedError,
-    DamageWarning,
-    ModelError,
-    TargetError,
-    UsageError,
-    VersionError,
-)
-from vqcodec.metrics import psnr
+from vqcodec import media, pipeline, training, weights
+from vqcodec.bitstream import container
+from vqcodec.bitstream.quality import DIAL, place_of, quality_of
+from vqcodec.coding import dial
+from vqcodec.errors import DamagedError, DamageWarning, ModelError, TargetError, UsageError, VersionError
+from vqcodec.metrics.image import psnr
 from vqcodec.models.points import Point
+from vqcodec.pipeline import encoding as streams
+from vqcodec.pipeline import rate_control as goals
+from vqcodec.pipeline import sampling
+from vqcodec.transform import tiling
 
 SMALL = {
     "ppca-image": {"components": "24", "context_width": "12", "context_hidden": "8", "context_near": "24"},

@@ -13,14 +13,15 @@ import pytest
 import torch
 from PIL import Image as PillowImage
 from vqcodec import evaluation, media, pipeline, weights
-from vqcodec.competitors import pictures as competitors
-from vqcodec.competitors.pictures import Ladder
-from vqcodec.datasets import to_samples
 from vqcodec.errors import MediaError, UsageError
-from vqcodec.evaluation import evaluate, pictures
-from vqcodec.metrics import psnr
+from vqcodec.evaluation import evaluate
+from vqcodec.evaluation import image as pictures
+from vqcodec.evaluation.baselines import image as competitors
+from vqcodec.evaluation.baselines.image import Ladder
+from vqcodec.metrics.image import psnr
 from vqcodec.models import build
 from vqcodec.models.vqvae.image import Config
+from vqcodec.transform.pixels import to_samples
 
 
 def photo(height, width, channels=3, seed=0):

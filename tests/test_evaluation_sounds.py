@@ -15,9 +15,13 @@ import pytest
 import soundfile
 import soxr
 from conftest import draw, sing
-from vqcodec import competitors, evaluation, media, pipeline, sound_metrics, weights
+from vqcodec import evaluation, media, pipeline, weights
 from vqcodec.errors import MediaError, UsageError
-from vqcodec.evaluation import evaluate, pictures, sounds
+from vqcodec.evaluation import audio as sounds
+from vqcodec.evaluation import baselines as competitors
+from vqcodec.evaluation import evaluate
+from vqcodec.evaluation import image as pictures
+from vqcodec.metrics import audio as sound_metrics
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +149,7 @@ def test_opus_stands_beside_at_its_own_rate(folder: Path, codec: list[dict[str, 
     _, low, high = rows
     original = media.read_audio(folder / "a.wav")
     for row, name in ((low, "opus"), (high, "opus:32")):
-        coded = competitors.sounds.run(original, name)
+        coded = competitors.audio.run(original, name)
         assert row["bytes"] == len(coded.data)
         assert row["kbps"] == len(coded.data) * 8 / 1000 / 2
         assert row["log_mel"] == sound_metrics.log_mel_distance(coded.signal[0], original.signal[0], 16_000)
@@ -159,20 +163,20 @@ def test_opus_stands_beside_at_its_own_rate(folder: Path, codec: list[dict[str, 
 
 def test_opus_of_stereo_and_of_a_sound_of_no_length() -> None:
     pair = media.Audio.of(sing(1, 44_100, channels=2), 44_100)
-    coded = competitors.sounds.run(pair, "opus:48")
+    coded = competitors.audio.run(pair, "opus:48")
     assert coded.signal.shape == pair.signal.shape == (2, 16_000)
     assert 40 < len(coded.data) * 8 / 1000 < 70
     for ours, theirs in zip(coded.signal, pair.signal, strict=True):
         assert sound_metrics.si_sdr(ours, theirs) > 5
     short = media.Audio.of(np.full(1, 0.5, np.float32), 16_000)
-    assert competitors.sounds.run(short, "opus").signal.shape == (1, 1)
+    assert competitors.audio.run(short, "opus").signal.shape == (1, 1)
 
 
 def test_opus_that_is_decoded_at_its_own_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     voice = media.Audio.of(sing(0.5), 16_000)
     wide = soxr.resample(voice.signal.T, 16_000, 48_000)
-    monkeypatch.setattr(competitors.sounds.soundfile, "read", lambda *_, **__: (wide, 48_000))
-    coded = competitors.sounds.run(voice, "opus")
+    monkeypatch.setattr(competitors.audio.soundfile, "read", lambda *_, **__: (wide, 48_000))
+    coded = competitors.audio.run(voice, "opus")
     assert coded.signal.shape == voice.signal.shape
     assert sound_metrics.si_sdr(coded.signal[0], voice.signal[0]) > 30
 
@@ -184,7 +188,7 @@ def test_rates_that_opus_has_not(name: str) -> None:
 
 
 def test_opus_that_is_not_in_this_libsndfile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(competitors.sounds.soundfile, "check_format", lambda *_: False)
+    monkeypatch.setattr(competitors.audio.soundfile, "check_format", lambda *_: False)
     with pytest.raises(UsageError, match="this libsndfile has no opus"):
         competitors.check(["jpeg", "opus"])
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vqcodec.coding.rangecoder import TOTAL, Decoder, Encoder
 from vqcodec.errors import ModelError
-from vqcodec.priors import context, exact, gaussian, normal
+from vqcodec.priors import context, exact, gaussian
+from vqcodec.priors import gaussian_tables as normal
 from vqcodec.priors.context import Shape
-from vqcodec.rangecoder import TOTAL, Decoder, Encoder
 
 SHAPE = Shape(channels=20, width=12, hidden=10, blocks=2, near=12)
 PLACE = 90

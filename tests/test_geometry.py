@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_hostile import build_sound
-from vqcodec import container, geometry, header
-from vqcodec.binary import Cursor
-from vqcodec.container import Bitstream, Chunk
+from vqcodec.bitstream import container, geometry, header
+from vqcodec.bitstream.binary import Cursor
+from vqcodec.bitstream.container import Bitstream, Chunk
+from vqcodec.bitstream.geometry import REGION, SEGMENT, SOUND_RATE, Geometry, Timeline
 from vqcodec.errors import DamagedError, LimitError, VersionError
-from vqcodec.geometry import REGION, SEGMENT, SOUND_RATE, Geometry, Timeline
 
 MODERATE = settings(derandomize=True, deadline=None, database=None)
 FINGERPRINT = bytes(range(8))

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from vqcodec.growth import grow
 from vqcodec.models import build
+from vqcodec.models.growth import grow
 from vqcodec.models.vqvae import audio, image
 
 SMALL = audio.Config(

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vqcodec.coding.rangecoder import TOTAL
 from vqcodec.errors import DamagedError, ModelError
 from vqcodec.priors import base, exact, pixelcnn, wavenet
 from vqcodec.priors.learned import LearnedPrior
-from vqcodec.rangecoder import TOTAL
 
 LEVELS = 24
 

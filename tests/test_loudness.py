@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqcodec import loudness
-from vqcodec.loudness import (
+from vqcodec.transform import loudness
+from vqcodec.transform.loudness import (
     INSIDE_DB,
     NEUTRAL,
     RAMP,

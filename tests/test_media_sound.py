@@ -18,7 +18,9 @@ import pytest
 import soundfile
 from vqcodec import media
 from vqcodec.errors import DamagedError, LimitError, MediaError, MediaWarning, UsageError
-from vqcodec.media import Audio, sound, sound_files
+from vqcodec.media import Audio
+from vqcodec.media import audio as sound
+from vqcodec.media import audio_files as sound_files
 from vqcodec.media.opening import Guarded, created
 from vqcodec.media.tags import MAX_TAGS, clean, pack_tags, unpack_tags
 

@@ -7,8 +7,8 @@ import pytest
 import pytorch_msssim
 import torch
 from conftest import draw
-from vqcodec import metrics
-from vqcodec.metrics import code_use, ms_ssim, psnr, psnr_db
+from vqcodec.metrics import image as metrics
+from vqcodec.metrics.image import code_use, ms_ssim, psnr, psnr_db
 
 
 def photo(height, width, channels=3):

@@ -19,8 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_hostile import FOLDER, hostile
 from PIL import ImageCms, ImageOps
-from vqcodec import chunks, container, header, media, pipeline, streams, transform, weights
-from vqcodec.container import RAW, STATIC, Bitstream, Chunk, Geometry
+from vqcodec import media, pipeline, weights
+from vqcodec.bitstream import container, header
+from vqcodec.bitstream.container import RAW, STATIC, Bitstream, Chunk, Geometry
+from vqcodec.coding import chunks
 from vqcodec.errors import (
     BitstreamError,
     DamagedError,
@@ -37,8 +39,10 @@ from vqcodec.errors import (
 from vqcodec.models import build
 from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.vqvae.image import Config
+from vqcodec.models.vqvae.search_image import RATE_WEIGHT
+from vqcodec.pipeline import encoding as streams
 from vqcodec.priors import base
-from vqcodec.search.pictures import RATE_WEIGHT
+from vqcodec.transform import image as transform
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><note/></x:xmpmeta>'

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from make_golden import GOLDEN, golden_bytes
-from vqcodec import chunks, container, dial, media, pipeline, weights
-from vqcodec.competitors.pictures import Ladder
-from vqcodec.metrics import psnr
+from vqcodec import media, pipeline, weights
+from vqcodec.bitstream import container
+from vqcodec.coding import chunks, dial
+from vqcodec.evaluation.baselines.image import Ladder
+from vqcodec.metrics.audio import log_mel_distance, si_sdr
+from vqcodec.metrics.image import psnr
 from vqcodec.models.points import Point
-from vqcodec.models.scalar import ScalarCodec
-from vqcodec.sound_metrics import log_mel_distance, si_sdr
+from vqcodec.models.variable_rate import ScalarCodec
 
 SHIPPED = [card["name"] for card in weights.shipped()]
 GOLDEN_CODES = {

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SMALL, SMALL_SOUND, TINY, draw, sing
-from vqcodec import chunks, container, media, pipeline, sampling, training, weights
-from vqcodec.container import LEARNED, RAW, STATIC
+from vqcodec import media, pipeline, training, weights
+from vqcodec.bitstream import container
+from vqcodec.bitstream.container import LEARNED, RAW, STATIC
+from vqcodec.coding import chunks
 from vqcodec.errors import ModelError, UsageError
+from vqcodec.pipeline import sampling
 
 
 def test_the_codec_stays_what_it_was(with_prior: training.Run, small: str) -> None:

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import torch
 from conftest import SMALL, draw
-from vqcodec.datasets import Pictures
-from vqcodec.metrics import code_use
+from vqcodec.metrics.image import code_use
 from vqcodec.models import build
+from vqcodec.models.quantizers import VectorQuantizer, kmeans, nearest
 from vqcodec.models.vqvae.image import Config
-from vqcodec.quantizers import VectorQuantizer, kmeans, nearest
+from vqcodec.training.datasets import Pictures
 
 
 def generator(seed: int = 0) -> torch.Generator:

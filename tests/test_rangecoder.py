@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqcodec import rangecoder
+from vqcodec.coding import rangecoder
+from vqcodec.coding.rangecoder import TOTAL, Decoder, Encoder, pack_raw, unpack_raw
 from vqcodec.errors import DamagedError
-from vqcodec.rangecoder import TOTAL, Decoder, Encoder, pack_raw, unpack_raw
 
 MODERATE = settings(derandomize=True, deadline=None, database=None, max_examples=150)
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import draw, sing
-from vqcodec import losses, training, weights
-from vqcodec.datasets import to_samples
-from vqcodec.models import build
+from vqcodec import training, weights
+from vqcodec.models import build, losses
 from vqcodec.models.vqvae import AudioVQVAE, ImageVQVAE, audio, wavenet
+from vqcodec.models.vqvae import search_audio as sounds
+from vqcodec.models.vqvae import search_image as pictures
 from vqcodec.priors.base import cost_bits
-from vqcodec.search import pictures, sounds
+from vqcodec.transform.pixels import to_samples
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import soundfile
 import torch
 from conftest import draw, sing
 from PIL import Image
-from vqcodec import datasets, loudness
-from vqcodec.datasets import Entry, Sounds
 from vqcodec.errors import TrainingError
+from vqcodec.training import datasets
+from vqcodec.training.datasets import Entry, Sounds
+from vqcodec.transform import loudness
 
 
 def wav(samples: np.ndarray, rate: int = 16_000, format: str = "WAV", subtype: str = "FLOAT") -> bytes:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import sing
-from vqcodec import sound_metrics
 from vqcodec.errors import UsageError
-from vqcodec.sound_metrics import log_mel_distance, si_sdr
+from vqcodec.metrics import audio as sound_metrics
+from vqcodec.metrics.audio import log_mel_distance, si_sdr
 
 
 def reference_distance(ours: np.ndarray, theirs: np.ndarray, rate: int) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import sing
-from vqcodec import spectra
+from vqcodec.metrics import spectra
 
 
 def reference_bank(window: int, bands: int, rate: int) -> np.ndarray:

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vqcodec.coding.rangecoder import TOTAL
 from vqcodec.errors import DamagedError, ModelError
 from vqcodec.priors.base import compress, cost_bits, decompress
 from vqcodec.priors.static import TABLE_TOTAL, StaticPrior, counts, fit
-from vqcodec.rangecoder import TOTAL
 
 MODERATE = settings(derandomize=True, deadline=None, database=None, max_examples=100)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqcodec import tiling
+from vqcodec.transform import tiling
 
 
 @given(st.integers(1, 300), st.integers(1, 3000), st.integers(0, 12), st.integers(1, 5000))

@@ -23,11 +23,13 @@ import torch
 from conftest import SMALL
 from safetensors import safe_open
 from safetensors.numpy import load_file
-from vqcodec import checkpoints, datasets, finishing, pipeline, trainer, training, weights
+from vqcodec import pipeline, training, weights
 from vqcodec.errors import TrainingError, UsageError
 from vqcodec.models import MODELS, RANGES
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.settings import CROPS, SETTINGS_RANGES, Settings
+from vqcodec.training import checkpoints, datasets, trainer
+from vqcodec.training import validation as finishing
+from vqcodec.training.settings import CROPS, SETTINGS_RANGES, Settings
 
 QUICK = {**SMALL, "linear_start": "false", "codebook_start": "random"}
 """No PCA and no k-means before the first step: for tests that do not look at the result."""
@@ -531,7 +533,7 @@ def test_from_given_weights(small_run: training.Run, photos: Path, tmp_path: Pat
     assert child[:-1] == parent
     assert " -m vqvae-image --stage codec --from best.safetensors " in child[-1]
     _, held_out = datasets.load_split(datasets.entries([photos]), 0.05, 0)
-    _, wanted = finishing.pictures.validate(weights.load(small_run.best), held_out.arrays)
+    _, wanted = finishing.image.validate(weights.load(small_run.best), held_out.arrays)
     first = metrics(run.folder, "validation")[0]
     assert {name: first[name] for name in wanted} == wanted
     with pytest.raises(UsageError, match="no setting 'codes' that --from leaves open"):

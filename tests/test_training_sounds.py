@@ -14,8 +14,10 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
-from vqcodec import finishing, generation, media, pipeline, training, weights
+from vqcodec import media, pipeline, training, weights
 from vqcodec.errors import TrainingError, UsageError
+from vqcodec.models.vqvae import generation
+from vqcodec.training import validation as finishing
 
 TINY = {
     "encoder_width": "8",
@@ -103,7 +105,7 @@ def test_what_critics_judged_last_is_kept(
 ) -> None:
     """No distance tells what critics teach; without them the smallest one decides."""
     scores = iter([-1.0, -2.0, -3.0, -1.0, -2.0, -3.0])
-    monkeypatch.setattr(finishing.sounds, "validate", lambda *_: (next(scores), {"log_mel": 1.0}))
+    monkeypatch.setattr(finishing.audio, "validate", lambda *_: (next(scores), {"log_mel": 1.0}))
     plain = go(talks, tmp_path / "plain", checkpoint_every=1, steps=2)
     assert plain.card["training"]["best_step"] == 0
     judged = go(

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, draw
-from vqcodec import tiling, transform
-from vqcodec.container import Geometry
-from vqcodec.datasets import Pictures, to_samples
+from vqcodec.bitstream.container import Geometry
 from vqcodec.models import MODELS, build
 from vqcodec.models.vqvae.image import PCA_SCALE, Config
+from vqcodec.training.datasets import Pictures
+from vqcodec.transform import image as transform
+from vqcodec.transform import tiling
+from vqcodec.transform.pixels import to_samples
 
 TINY = Config(**{key: int(value) for key, value in SMALL.items()})  # type: ignore[arg-type]
 

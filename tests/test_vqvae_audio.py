@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from vqcodec import generation, losses, spectra
 from vqcodec.errors import UsageError
-from vqcodec.models import MODELS, build
-from vqcodec.models.vqvae import AudioVQVAE, WaveNetVQVAE, audio, wavenet
-from vqcodec.models.vqvae.critic import Critics
-from vqcodec.networks import ConvNeXtBlock, GatedStack, InverseSTFT, ResidualBlock
+from vqcodec.metrics import spectra
+from vqcodec.models import MODELS, build, losses
+from vqcodec.models.networks import ConvNeXtBlock, GatedStack, InverseSTFT, ResidualBlock
+from vqcodec.models.vqvae import AudioVQVAE, WaveNetVQVAE, audio, generation, wavenet
+from vqcodec.models.vqvae.discriminator import Critics
 
 TINY = audio.Config(
     encoder_width=16,

@@ -12,13 +12,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .. import competitors, media
+from .. import media
 from ..errors import UsageError
 from ..pipeline import MEDIA
-from . import pictures, sounds
+from . import audio as sounds
+from . import baselines as competitors
+from . import image as pictures
+from .candidates import Row, Source, choose, many, point_text
 from .disk import files, medium_of
-from .pictures import compare
-from .points import Row, Source, choose, many, point_text
+from .image import compare
 from .tables import COLUMNS, plot, summary, write_csv, write_json
 
 __all__ = [
@@ -58,7 +60,7 @@ def evaluate(
         model: names or files of models; None: the default model of each medium.
         quality: operating points; None: all points of each model.
         against: codecs of Pillow: "jpeg" (4:2:0, optimised Huffman tables), "webp" (method 4), "avif" (speed
-            6, 4:2:0), at the bytes of ours (`competitors.pictures.Ladder.at` says what that is); "opus" of
+            6, 4:2:0), at the bytes of ours (`competitors.image.Ladder.at` says what that is); "opus" of
             libsndfile at 6 kilobits a second, or for example "opus:12" at 12.
         effort: of our encoder of pictures, 0 to 3.
         save_decoded: folder for our reconstructions, as STEM.MODEL.qN.png or .wav; files of these names are

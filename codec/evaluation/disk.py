@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .. import media
 from ..errors import MediaError, UsageError
-from .points import Source, many
+from .candidates import Source, many
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"}
 SOUNDS = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}

@@ -12,8 +12,9 @@ from types import ModuleType
 
 from ..errors import UsageError
 from ..files import atomically
-from . import pictures, sounds
-from .points import Row, Source
+from . import audio as sounds
+from . import image as pictures
+from .candidates import Row, Source
 
 COLUMNS = tuple(dict.fromkeys(pictures.COLUMNS + sounds.COLUMNS))
 """Keys of the rows of pictures and of sounds, in the order of files that hold both."""

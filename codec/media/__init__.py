@@ -3,11 +3,11 @@
 import os
 from typing import Any
 
+from .audio import HIGHEST_RATE, LOWEST_RATE, Audio, read_audio, write_audio
+from .audio_files import AUDIO_FORMATS, sound_format
 from .image import IMAGE_FORMATS, Image, pack_alpha, unpack_alpha, write_image
 from .opening import opened
 from .reading import MAX_PIXELS, read_image
-from .sound import HIGHEST_RATE, LOWEST_RATE, Audio, read_audio, write_audio
-from .sound_files import AUDIO_FORMATS, sound_format
 from .tags import pack_tags, unpack_tags
 
 MAX_SECONDS = 43_200.0

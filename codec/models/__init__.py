@@ -10,9 +10,10 @@ import numpy as np
 from ..errors import ModelError
 from ..priors.gaussian import GaussianPrior
 from ..priors.learned import PREFIX, LearnedPrior
-from . import fitting, ppca, scalar, vae
+from . import fitting, ppca, vae
+from . import variable_rate as scalar
 from .fitting import CODED, PRIORS, PriorFit
-from .scalar import ScalarCodec
+from .variable_rate import ScalarCodec
 from .vqvae import VQVAE, AudioVQVAE, ImageVQVAE, WaveNetVQVAE, audio, image, method, wavenet
 
 __all__ = ["CLASSES", "GROWABLE", "MODELS", "PRIORS", "RANGES", "SHRINKABLE", "TRAINING_ONLY"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..priors.gaussian import GaussianPrior
-from .scalar import BRIGHTEST, ScalarCodec, lagrangian
+from .variable_rate import BRIGHTEST, ScalarCodec, lagrangian
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ..quantizers import as_vectors
-from . import scalar
+from . import variable_rate as scalar
+from .quantizers import as_vectors
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..dialling import DIAL
-from ..networks import residual_stack, start_at_zero
-from . import ppca, scalar
-from .scalar import ScalarCodec
+from ..bitstream.quality import DIAL
+from . import ppca
+from . import variable_rate as scalar
+from .networks import residual_stack, start_at_zero
+from .variable_rate import ScalarCodec
 
 GAIN = 32.0
 """Outputs of the networks are multiplied by this, to be as large as what they correct."""

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coding.rangecoder import TOTAL, Decoder, Encoder
 from ..errors import DamagedError
-from ..rangecoder import TOTAL, Decoder, Encoder
 
 Codes = NDArray[np.int32]
 Frequencies = NDArray[np.uint32]

@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..coding.rangecoder import Encoder
 from ..errors import DamagedError, ModelError
-from ..rangecoder import Encoder
-from . import exact, normal
+from . import exact
+from . import gaussian_tables as normal
 from .base import ended, opened
 from .context import SCALE, Integers, Shape, Walk
 from .learned import IntegerNetwork

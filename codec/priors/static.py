@@ -18,8 +18,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from ..coding.rangecoder import TOTAL
 from ..errors import ModelError
-from ..rangecoder import TOTAL
 from .base import Codes, Frequencies, Positions
 
 TABLE_TOTAL = 2**16

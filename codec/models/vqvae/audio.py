@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ... import losses
-from ...networks import ConvNeXtBlock, InverseSTFT, ResidualBlock
+from .. import losses
+from ..networks import ConvNeXtBlock, InverseSTFT, ResidualBlock
 from . import method
-from .critic import Critics
+from .discriminator import Critics
 
 DOWNSAMPLINGS = 6
 """Convolutions of stride 2."""

@@ -22,10 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ... import losses
-from ...networks import residual_stack, start_at_zero
-from ...quantizers import as_vectors
-from .. import ppca
+from .. import losses, ppca
+from ..networks import residual_stack, start_at_zero
+from ..quantizers import as_vectors
 from . import method
 
 PCA_SCALE = 2.0

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from ... import losses
-from ...growth import grow
-from ...quantizers import VectorQuantizer, as_vectors, kmeans
+from .. import losses
+from ..growth import grow
+from ..quantizers import VectorQuantizer, as_vectors, kmeans
 
 if TYPE_CHECKING:
     from ...priors.learned import LearnedPrior

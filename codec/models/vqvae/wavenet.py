@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ... import spectra
 from ...errors import UsageError
-from ...networks import GatedStack
+from ...metrics import spectra
+from ..networks import GatedStack
 from . import audio
 
 LEVELS = 256

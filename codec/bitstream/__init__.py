@@ -1,0 +1,1 @@
+"""Payloads <-> bytes: header, metadata boxes, chunk table, checksums."""

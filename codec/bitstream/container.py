@@ -1,0 +1,283 @@
+"""The .vqc container: header, metadata boxes, chunks and checksums <-> bytes.
+
+FORMAT.md describes every byte. Nothing here knows what a code means, or imports more than the standard
+library, so that `info` answers at once.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+from ..errors import DamagedError, DamageWarning
+from .binary import deflate, inflate, verified
+from .geometry import REGION, SEGMENT, AnyGeometry, Geometry, Timeline
+from .header import BOXES, MAGIC, MAX_HEADER, VERSION, BoxEntry, ChunkEntry, Header, read_header, write_header
+
+__all__ = [
+    "LEARNED",
+    "MAGIC",
+    "RAW",
+    "REGION",
+    "SEGMENT",
+    "STATIC",
+    "VERSION",
+    "Bitstream",
+    "Chunk",
+    "Geometry",
+    "Info",
+    "Timeline",
+    "check",
+    "pack",
+    "parse",
+    "read_info",
+]
+
+RAW, STATIC, LEARNED = 0, 1, 2
+"""Priors a chunk may name: plain packed codes, static tables in context, a network."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The codes of one region.
+
+    Attributes:
+        prior: 0 to 255, what the payload is coded by: RAW, STATIC, LEARNED; others are reserved.
+        payload: the coded bytes.
+    """
+
+    prior: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Bitstream:
+    """All that a .vqc file says.
+
+    Attributes:
+        model: name of the model, 1 to 64 of A-Z a-z 0-9 . _ + - with a letter or digit first.
+        fingerprint: 8 bytes that identify the decoder's weights.
+        geometry: the picture's size, or the sound's length and channels.
+        chunks: one per place of the geometry; None where salvage found damage.
+        settings: model specific, such as the operating point; at most 255 bytes.
+        source: what the picture was before, such as "PNG"; at most 255 printable ASCII characters.
+        boxes: "icc", "exif", "xmp", "alpha", "levels", "tags" -> payload, as it was before deflation.
+    """
+
+    model: str
+    fingerprint: bytes
+    geometry: AnyGeometry
+    chunks: list[Chunk | None]
+    settings: bytes = b""
+    source: str = ""
+    boxes: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """Medium: "image" or "audio"."""
+        return self.geometry.kind
+
+
+@dataclass(frozen=True)
+class Info:
+    """What the header alone tells; `header_bytes`, `box_bytes` and `code_bytes` add up to `total_bytes`.
+
+    Attributes:
+        kind: "image" or "audio".
+        fingerprint: 16 hexadecimal digits.
+        geometry: the picture's size, or the sound's length and channels.
+        header_bytes: everything that is neither a box nor codes.
+        box_bytes: name -> bytes in the file; a box of unknown type has its number for a name.
+        code_bytes: bytes of all chunks.
+        priors: number of the prior -> how many chunks it codes.
+        bits_per_code: number of the prior -> bits that its chunks take per code; of models with a dial, whose
+            places have many latents each, none.
+        total_bytes: the size of the file as the header has it.
+        file_bytes: the size of the file as it is; smaller where it was cut.
+    """
+
+    version: int
+    kind: str
+    model: str
+    fingerprint: str
+    geometry: AnyGeometry
+    settings: bytes
+    source: str
+    header_bytes: int
+    box_bytes: dict[str, int]
+    code_bytes: int
+    chunks: int
+    priors: dict[int, int]
+    bits_per_code: dict[int, float]
+    total_bytes: int
+    file_bytes: int
+
+    @property
+    def bpp(self) -> float | None:
+        """Bits per pixel of the whole file; None of a sound."""
+        if isinstance(self.geometry, Timeline):
+            return None
+        return 8 * self.total_bytes / (self.geometry.width * self.geometry.height)
+
+    @property
+    def kbps(self) -> float | None:
+        """Kilobits a second of the whole file; None of a picture."""
+        return self.total_bytes / 125 / self.geometry.seconds if isinstance(self.geometry, Timeline) else None
+
+
+def pack(bitstream: Bitstream) -> bytes:
+    """Write a bitstream.
+
+    Raises:
+        LimitError: the picture, the sound or a box is larger than the format allows.
+        ValueError: a field that the format cannot express, or a missing chunk.
+    """
+    if not set(bitstream.boxes) <= set(BOXES):
+        raise ValueError(f"boxes {sorted(bitstream.boxes)}")
+    boxes = [_store(name, bitstream.boxes[name]) for name in BOXES if name in bitstream.boxes]
+    chunks = [chunk for chunk in bitstream.chunks if chunk is not None]
+    header = Header(
+        bitstream.model,
+        bitstream.fingerprint,
+        bitstream.geometry,
+        bitstream.settings,
+        bitstream.source,
+        [entry for entry, _ in boxes],
+        [ChunkEntry(chunk.prior, len(chunk.payload), zlib.crc32(chunk.payload)) for chunk in chunks],
+    )
+    parts = [write_header(header)]
+    parts += [stored for _, stored in boxes]
+    parts += [chunk.payload for chunk in chunks]
+    return b"".join(parts)
+
+
+def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
+    """Read a bitstream and verify all of it.
+
+    Args:
+        data: the whole file.
+        salvage: take what is undamaged behind an undamaged header: a damaged chunk becomes None, a damaged
+            box is left out, bytes after the end are passed over, each with a DamageWarning.
+
+    Raises:
+        NotABitstreamError: other magic bytes.
+        VersionError: a newer version, kind or box.
+        LimitError: the header asks for more than the limits allow.
+        DamagedError: truncated, a checksum is wrong, or a field contradicts another.
+    """
+    header, size = read_header(data)
+    boxes, chunks, damage = _read_body(header, size, data)
+    if damage and not salvage:
+        raise DamagedError(damage[0], "--salvage")
+    for message in damage:
+        warnings.warn(message, DamageWarning, stacklevel=2)
+    return Bitstream(
+        model=header.model,
+        fingerprint=header.fingerprint,
+        geometry=header.geometry,
+        chunks=chunks,
+        settings=header.settings,
+        source=header.source,
+        boxes=boxes,
+    )
+
+
+def check(data: bytes) -> list[str]:
+    """Describe all damage behind the header; empty for a sound file.
+
+    Raises:
+        BitstreamError: the header itself cannot be read, as in `parse`.
+    """
+    header, size = read_header(data)
+    return _read_body(header, size, data)[2]
+
+
+def read_info(source: bytes | BinaryIO) -> Info:
+    """Read the header alone; neither boxes nor chunks are verified, or need to be there.
+
+    Args:
+        source: the file's bytes, or a binary file at its first byte; at most MAX_HEADER bytes are kept of it.
+
+    Raises:
+        BitstreamError: the header cannot be read, as in `parse`.
+    """
+    if isinstance(source, bytes):
+        data, file_bytes = source, len(source)
+    else:
+        data = source.read(MAX_HEADER)
+        file_bytes = len(data)
+        if file_bytes == MAX_HEADER:
+            while block := source.read(2**20):
+                file_bytes += len(block)
+    header, size = read_header(data)
+    box_bytes = {box.name: box.size for box in header.boxes}
+    return Info(
+        version=VERSION,
+        kind=header.geometry.kind,
+        model=header.model,
+        fingerprint=header.fingerprint.hex(),
+        geometry=header.geometry,
+        settings=header.settings,
+        source=header.source,
+        header_bytes=size,
+        box_bytes=box_bytes,
+        code_bytes=sum(chunk.size for chunk in header.chunks),
+        chunks=len(header.chunks),
+        priors=dict(Counter(chunk.prior for chunk in header.chunks)),
+        bits_per_code=_bits_per_code(header),
+        total_bytes=size + header.body_bytes,
+        file_bytes=file_bytes,
+    )
+
+
+def _bits_per_code(header: Header) -> dict[int, float]:
+    if header.settings:
+        return {}
+    size: Counter[int] = Counter()
+    codes: Counter[int] = Counter()
+    for chunk, place in zip(header.chunks, header.geometry.places, strict=True):
+        size[chunk.prior] += chunk.size
+        codes[chunk.prior] += math.prod(part.stop - part.start for part in place if isinstance(part, slice))
+    return {prior: 8 * size[prior] / count for prior, count in codes.items()}
+
+
+def _read_body(
+    header: Header, at: int, data: bytes
+) -> tuple[dict[str, bytes], list[Chunk | None], list[str]]:
+    """Everything behind the header that is sound, and a description of everything that is not."""
+    damage = []
+    total = at + header.body_bytes
+    if len(data) < total:
+        damage.append(f"truncated: {len(data)} of {total} bytes")
+    elif len(data) > total:
+        damage.append(f"{len(data) - total} bytes after the end")
+    view = memoryview(data)
+    boxes: dict[str, bytes] = {}
+    for box in header.boxes:
+        payload = verified(view[at : at + box.size], box.size, box.crc)
+        if payload is not None and box.inflated:
+            payload = inflate(payload, box.inflated) if box.name in BOXES else b""
+        if payload is None:
+            damage.append(f"damaged in box {box.name}")
+        elif box.name in BOXES:
+            boxes[box.name] = payload
+        at += box.size
+    chunks: list[Chunk | None] = []
+    for index, entry in enumerate(header.chunks, 1):
+        payload = verified(view[at : at + entry.size], entry.size, entry.crc)
+        if payload is None:
+            damage.append(f"damaged in chunk {index} of {len(header.chunks)}")
+        chunks.append(None if payload is None else Chunk(entry.prior, payload))
+        at += entry.size
+    return boxes, chunks, damage
+
+
+def _store(name: str, payload: bytes) -> tuple[BoxEntry, bytes]:
+    deflated = deflate(payload) if name != "alpha" else payload
+    shrunk = len(deflated) < len(payload)
+    stored, inflated = (deflated, len(payload)) if shrunk else (payload, 0)
+    return BoxEntry(BOXES[name], len(stored), inflated, zlib.crc32(stored)), stored

@@ -1,0 +1,1 @@
+"""Symbols <-> payloads: the range coder, the driver, the chunks."""

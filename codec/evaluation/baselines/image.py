@@ -1,0 +1,142 @@
+"""The codecs that Pillow offers, run to the byte counts of ours, so that both can stand in one table."""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image as PillowImage
+from PIL import features
+
+from ... import media
+from ...errors import MediaError, UsageError
+from ...metrics.image import ms_ssim, psnr
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """A codec of Pillow: its name there, the integer qualities to search, everything else fixed."""
+
+    format: str
+    qualities: tuple[int, int]
+    color: Mapping[str, Any]
+    gray: Mapping[str, Any]
+
+
+COMPETITORS: dict[str, Competitor] = {
+    "jpeg": Competitor("JPEG", (1, 100), {"subsampling": "4:2:0", "optimize": True}, {"optimize": True}),
+    "webp": Competitor("WEBP", (0, 100), {"method": 4}, {"method": 4}),
+    "avif": Competitor(
+        "AVIF", (0, 100), {"speed": 6, "subsampling": "4:2:0"}, {"speed": 6, "subsampling": "4:0:0"}
+    ),
+}
+
+
+def check(name: str) -> None:
+    """Raise UsageError for a key of `COMPETITORS` that this build of Pillow cannot write."""
+    if name in ("webp", "avif") and not features.check(name):
+        raise UsageError(f"this Pillow has no {name}", "pip install --upgrade pillow")
+
+
+@dataclass
+class Ladder:
+    """One picture through one codec at integer qualities, each encoded at most once.
+
+    Attributes:
+        original: the picture; only its samples count.
+        codec: a key of `COMPETITORS`.
+    """
+
+    original: media.Image
+    codec: str
+    _files: dict[int, tuple[bytes, float]] = field(init=False, repr=False, default_factory=dict)
+    _figures: dict[int, dict[str, Any]] = field(init=False, repr=False, default_factory=dict)
+
+    def at(self, size: int) -> dict[str, Any]:
+        """What this codec gives at `size` bytes, from the two real files around that size.
+
+        The files are those of two neighbouring qualities, the first of at most `size` bytes, the second of
+        more, found by bisection. PSNR, MS-SSIM and seconds are interpolated linearly in log(bytes). Where the
+        smallest file is larger than `size`, or the largest one smaller, that file is reported as it is, with
+        `matched` False.
+
+        Returns:
+            The keys of `figures`, and matched, q_low, q_high, bytes_low, bytes_high. `q` is None between two
+            files.
+
+        Raises:
+            MediaError: the codec refuses the picture, e.g. for its width.
+        """
+        first, last = COMPETITORS[self.codec].qualities
+        # From one beyond each end: the ends, of which the upper is slow, are encoded only if need be.
+        low, high = first - 1, last + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.size(middle) <= size else (low, middle)
+        if low < first or high > last:
+            edge = first if low < first else last
+            return self.figures(edge) | self._bracket(edge, edge, matched=self.size(edge) == size)
+        below, above = self.figures(low), self.figures(high)
+        share = math.log(size / below["bytes"]) / math.log(above["bytes"] / below["bytes"])
+        between = {name: _between(below[name], above[name], share) for name in below}
+        return between | {"bytes": size, "q": None} | self._bracket(low, high, matched=True)
+
+    def figures(self, quality: int) -> dict[str, Any]:
+        """The real file at this quality: q, bytes, psnr_db, ms_ssim, encode_seconds, decode_seconds."""
+        if quality not in self._figures:
+            data, encode_seconds = self.file(quality)
+            started = time.perf_counter()
+            decoded = media.read_image(data)
+            decode_seconds = time.perf_counter() - started
+            samples = decoded.samples
+            if decoded.channels != self.original.channels:
+                samples = np.asarray(PillowImage.fromarray(samples).convert("L"))[:, :, None]
+            self._figures[quality] = {
+                "q": quality,
+                "bytes": len(data),
+                "psnr_db": psnr(self.original.samples, samples),
+                "ms_ssim": ms_ssim(self.original.samples, samples),
+                "encode_seconds": encode_seconds,
+                "decode_seconds": decode_seconds,
+            }
+        return self._figures[quality]
+
+    def size(self, quality: int) -> int:
+        """Bytes of the file at this quality."""
+        return len(self.file(quality)[0])
+
+    def file(self, quality: int) -> tuple[bytes, float]:
+        """The file at this quality, and the seconds its encoding took."""
+        if quality not in self._files:
+            competitor, picture = COMPETITORS[self.codec], _as_pillow(self.original)
+            options = competitor.gray if self.original.channels == 1 else competitor.color
+            target = io.BytesIO()
+            started = time.perf_counter()
+            try:
+                picture.save(target, format=competitor.format, quality=quality, **options)
+            except (OSError, ValueError) as error:
+                size = f"{self.original.width} x {self.original.height}"
+                raise MediaError(f"{self.codec} cannot hold {size} pixels", "measure without it") from error
+            self._files[quality] = target.getvalue(), time.perf_counter() - started
+        return self._files[quality]
+
+    def _bracket(self, low: int, high: int, *, matched: bool) -> dict[str, Any]:
+        sizes = {"bytes_low": self.size(low), "bytes_high": self.size(high)}
+        return {"matched": matched, "q_low": low, "q_high": high} | sizes
+
+
+def _as_pillow(original: media.Image) -> PillowImage.Image:
+    """The bare pixels, without metadata and alpha."""
+    return PillowImage.fromarray(original.samples.squeeze(2) if original.channels == 1 else original.samples)
+
+
+def _between(low: float | None, high: float | None, share: float) -> float | None:
+    if low is None or high is None:
+        return None
+    # Not low + share * (high - low): both may be infinite, and the lower file may be exactly our size.
+    return low if share == 0 else (1 - share) * low + share * high

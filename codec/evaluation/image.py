@@ -1,0 +1,156 @@
+"""Rate, PSNR, MS-SSIM and speed of pictures; other codecs beside at the same bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from .. import media, pipeline
+from ..metrics.image import ms_ssim, psnr
+from .baselines.image import Ladder
+from .candidates import CODE_FIGURES, Point, Row, Source, code_figures, mean, point_text
+from .disk import through_file
+
+COLUMNS = (
+    "file",
+    "codec",
+    "q",
+    "bytes",
+    "bpp",
+    "psnr_db",
+    "ms_ssim",
+    "encode_seconds",
+    "decode_seconds",
+    *CODE_FIGURES,
+    "estimate_bpp",
+    "width",
+    "height",
+    "same_bytes_as",
+    "matched",
+    "q_low",
+    "q_high",
+    "bytes_low",
+    "bytes_high",
+)
+"""Keys of a row."""
+
+MEANS = (
+    "codec",
+    "q",
+    "same_bytes_as",
+    "pictures",
+    "bytes",
+    "bpp",
+    "psnr_db",
+    "ms_ssim",
+    *CODE_FIGURES,
+    "estimate_bpp",
+    "encode_mps",
+    "decode_mps",
+    "unmatched",
+)
+"""Keys of a row of the summary."""
+
+SUFFIX = ".png"
+"""Of reconstructions that are kept."""
+
+
+def count(points: Sequence[Point], against: Sequence[str]) -> int:
+    """How many rows `rows` gives."""
+    return len(points) * (1 + len(against))
+
+
+def rows(
+    original: media.Image, points: Sequence[Point], against: Sequence[str], *, effort: int, device: str
+) -> Iterator[tuple[Row, media.Image | None]]:
+    """Rows of one picture ("file" is None): each of ours, with its reconstruction, then the others."""
+    ladders = [Ladder(original, name) for name in against]
+    for point in points:
+        row, _, decoded = measure(
+            original, model=point.model, quality=point.quality, effort=effort, device=device
+        )
+        row["codec"] = point.label
+        yield row, decoded
+        for ladder in ladders:
+            yield compare(ladder, row), None
+
+
+def measure(
+    original: media.Image,
+    *,
+    model: Source | None = None,
+    quality: float | None = None,
+    effort: int = 1,
+    device: str = "auto",
+) -> tuple[Row, pipeline.Encoded, media.Image]:
+    """One picture at one point: encode, write, take the size of the file, read, decode, compare.
+
+    Returns:
+        The row (its "file" is None), what the encoder gave, and the decoded picture.
+    """
+    # With its source, which is in the bitstream: the size is that of `vqcodec encode` without metadata.
+    picture = media.Image(original.samples, source=original.source)
+    started = time.perf_counter()
+    encoded = pipeline.encode_file(picture, model=model, quality=quality, effort=effort, device=device)
+    encode_seconds = time.perf_counter() - started
+    data = through_file(encoded.data)
+    started = time.perf_counter()
+    decoded = pipeline.decode(data, model=model, device=device)
+    decode_seconds = time.perf_counter() - started
+    assert isinstance(decoded, media.Image)
+    pixels = original.width * original.height
+    row = dict.fromkeys(COLUMNS) | {
+        "codec": encoded.model,
+        "q": encoded.quality,
+        "bytes": len(data),
+        "bpp": len(data) * 8 / pixels,
+        "psnr_db": psnr(original.samples, decoded.samples),
+        "ms_ssim": ms_ssim(original.samples, decoded.samples),
+        "encode_seconds": encode_seconds,
+        "decode_seconds": decode_seconds,
+        **code_figures(encoded),
+        "estimate_bpp": encoded.estimate_bits / pixels,
+        "width": original.width,
+        "height": original.height,
+    }
+    return row, encoded, decoded
+
+
+def compare(ladder: Ladder, row: Row) -> Row:
+    """The row of another codec for the same picture at the bytes of one of our rows."""
+    found = ladder.at(row["bytes"])
+    ours = {name: row[name] for name in ("file", "width", "height")}
+    rate = {"codec": ladder.codec, "bpp": found["bytes"] * 8 / (row["width"] * row["height"])}
+    same = {"same_bytes_as": f"{row['codec']} {point_text(row)}"}
+    return dict.fromkeys(COLUMNS) | ours | found | rate | same
+
+
+def group(row: Row) -> tuple[object, ...]:
+    """What the rows have in common that are put into one mean."""
+    same = row["same_bytes_as"]
+    return row["codec"], None if same else row["q"], same
+
+
+def mean_row(group: Sequence[Row]) -> Row:
+    """The mean of rows of one codec at one point.
+
+    `bpp`, `psnr_db`, `ms_ssim` are means of the pictures' own figures: every picture counts the same whatever
+    its size (MS-SSIM over the pictures that have one). `encode_mps`, `decode_mps` are total megapixels over
+    total seconds. `unmatched` counts pictures for which a codec had no files around our size.
+    """
+    megapixels = sum(row["width"] * row["height"] for row in group) / 1e6
+    first, same = group[0], group[0]["same_bytes_as"]
+    return dict.fromkeys(MEANS) | {
+        "codec": first["codec"],
+        "q": None if same else first["q"],
+        "same_bytes_as": same,
+        "pictures": len(group),
+        "bytes": sum(row["bytes"] for row in group),
+        **{
+            name: mean(row[name] for row in group)
+            for name in ("bpp", "psnr_db", "ms_ssim", *CODE_FIGURES, "estimate_bpp")
+        },
+        "encode_mps": megapixels / max(sum(row["encode_seconds"] for row in group), 1e-9),
+        "decode_mps": megapixels / max(sum(row["decode_seconds"] for row in group), 1e-9),
+        "unmatched": sum(row["matched"] is False for row in group),
+    }

@@ -1,0 +1,1 @@
+"""Rate and quality of what was decoded."""

@@ -1,0 +1,83 @@
+"""Distortions and the terms of training losses, each with its unit."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from ..metrics import spectra
+
+
+def squared_error(reconstruction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error in squared units of the samples (pixels: the range -1..1 is 2 units)."""
+    return F.mse_loss(reconstruction, target)
+
+
+def commitment(latent: Tensor, quantized: Tensor) -> Tensor:
+    """Mean squared distance of the encoder's output to its code (van den Oord 2017, eq. 3, third term).
+
+    Gradients reach the encoder only. Unit: squared units of the latents, per element.
+    """
+    return F.mse_loss(latent, quantized.detach())
+
+
+def codebook(latent: Tensor, quantized: Tensor) -> Tensor:
+    """Mean squared distance of the codes to the encoder's output (van den Oord 2017, eq. 3, second term).
+
+    Gradients reach the codebook only. Unit: squared units of the latents, per element.
+    """
+    return F.mse_loss(quantized, latent.detach())
+
+
+MEL_BANDS = {128: 16, 256: 32, 512: 64, 1024: 80, 2048: 160}
+"""Window of an STFT -> mel bands of the loss at this scale: no band narrower than the window resolves."""
+
+SHORTEST = max(MEL_BANDS) // 2
+"""Samples that a sound has to have more than, to be mirrored at its ends for the longest window."""
+
+CONVERGENCE_WINDOWS = (512, 1024, 2048)
+COMPLEX_WINDOWS = (256, 512)
+
+
+def spectral(reconstruction: Tensor, target: Tensor, rate: int) -> dict[str, Tensor]:
+    """Distances of sounds in the short-time Fourier domain, hop a quarter of the window.
+
+    Args:
+        reconstruction: float32 [B, 1, N] in -1..1.
+        target: the same shape.
+        rate: samples a second.
+
+    Returns:
+        "mel": mean |difference of log10| of mel magnitudes, in decades, over windows of 128 to 2048 samples
+        (Kong et al. 2020, "HiFi-GAN", eq. 3, at several scales as in Kumar et al. 2023, section 3.3);
+        "convergence": |difference of magnitudes| / |magnitudes| in Frobenius norms (Arik et al. 2018, eq. 3;
+        Yamamoto et al. 2020, eq. 4), over windows of 512 to 2048; "complex": mean |difference| of real and
+        imaginary parts over the mean magnitude, windows of 256 and 512, magnitudes compressed to their square
+        roots as in hearing (Braun and Tashev 2021, eq. 3, with an exponent of 1/2); it alone sees phases.
+    """
+    mel, convergence, complex_ = [], [], []
+    for window, bands in MEL_BANDS.items():
+        theirs, ours = spectra.stft(target[:, 0], window), spectra.stft(reconstruction[:, 0], window)
+        if window in COMPLEX_WINDOWS:
+            compressed = _compressed(theirs)
+            difference = torch.view_as_real(_compressed(ours) - compressed).abs().mean()
+            complex_.append(difference / (compressed.abs().mean() + 1e-3))
+        magnitude, ours = theirs.abs(), (ours.real.square() + ours.imag.square() + 1e-12).sqrt()
+        if window in CONVERGENCE_WINDOWS:
+            error = torch.linalg.vector_norm(ours - magnitude, dim=(1, 2))
+            scale = torch.linalg.vector_norm(magnitude, dim=(1, 2)).clamp(min=1e-2)
+            convergence.append((error / scale).mean())
+        decades = [spectra.log_mel(m, window, bands, rate) for m in (ours, magnitude)]
+        mel.append(F.l1_loss(decades[0], decades[1]))
+    return {
+        "mel": torch.stack(mel).mean(),
+        "convergence": torch.stack(convergence).mean(),
+        "complex": torch.stack(complex_).mean(),
+    }
+
+
+def _compressed(spectrum: Tensor) -> Tensor:
+    """The same phases, the square root of the magnitudes."""
+    magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
+    return magnitude.rsqrt() * spectrum

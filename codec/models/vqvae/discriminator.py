@@ -1,0 +1,87 @@
+"""Critics that tell sounds from reconstructions in the short-time Fourier domain, for the training alone.
+
+The multi-scale STFT discriminator of Defossez et al. 2022 ("EnCodec", section 3.4), with fewer channels.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from ...metrics import spectra
+
+WINDOWS = (256, 512, 1024)
+CHANNELS = 12
+SCALE = 16.0
+"""Brings noise of the usual loudness, -26 dB, to about unit variance."""
+
+
+class Critic(nn.Module):
+    """Convolutions over real and imaginary parts, in time and frequency, dilated in time.
+
+    Shapes: [B, 1, N] -> scores [B, 1, F', T], and the maps of all layers before.
+    """
+
+    def __init__(self, window: int, channels: int = CHANNELS) -> None:
+        super().__init__()
+        self.window = window
+        widths = [2, channels, channels, channels, channels]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, (9, 3), (2 if number else 1, 1), (4, dilation), (1, dilation))
+            for number, ((a, b), dilation) in enumerate(zip(pairwise(widths), (1, 1, 2, 4), strict=True))
+        )
+        self.score = nn.Conv2d(channels, 1, 3, padding=1)
+
+    def forward(self, samples: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Scores, high for what sounds real, and feature maps."""
+        spectrum = torch.view_as_real(spectra.stft(samples[:, 0], self.window))
+        x = spectrum.permute(0, 3, 1, 2) * (SCALE / self.window**0.5)
+        maps = []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.2)
+            maps.append(x)
+        return self.score(x), maps
+
+
+class Critics(nn.Module):
+    """One critic per scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(Critic(window) for window in WINDOWS)
+
+    def judge(self, reconstruction: Tensor, samples: Tensor) -> dict[str, Tensor]:
+        """What the decoder is told.
+
+        Args:
+            reconstruction: [B, 1, N].
+            samples: the same shape.
+
+        Returns:
+            "adversarial": mean of max(0, 1 - score) of reconstructions; "matching": mean |difference| of
+            feature maps over the mean |map| of the originals (relative feature matching, section 3.4).
+        """
+        scores, differences = [], []
+        for critic in self.scales:
+            with torch.no_grad():
+                _, theirs = critic(samples)
+            score, ours = critic(reconstruction)
+            scores.append(F.relu(1 - score).mean())
+            differences += [
+                F.l1_loss(a, b) / b.abs().mean().clamp(min=1e-6) for a, b in zip(ours, theirs, strict=True)
+            ]
+        return {
+            "adversarial": torch.stack(scores).mean(),
+            "matching": torch.stack(differences).mean(),
+        }
+
+    def loss(self, reconstruction: Tensor, samples: Tensor) -> Tensor:
+        """What critics minimise: the hinge loss, 0 where both are told apart, 2 where none is."""
+        losses = []
+        for critic in self.scales:
+            real, unreal = critic(samples)[0], critic(reconstruction.detach())[0]
+            losses.append(F.relu(1 - real).mean() + F.relu(1 + unreal).mean())
+        return torch.stack(losses).mean()

@@ -1,0 +1,221 @@
+"""Samples drawn from an autoregressive decoder, with cached activations, many segments at a time.
+
+A sound is cut into segments of a fixed length at fixed places. Each is warmed up over the samples before it,
+as far as the network reaches, and goes on a little behind its end, where it fades into the next one.
+Segments run side by side in a batch of a fixed size, filled up where there are fewer, and the random number
+of a sample depends on the seed and its own place alone. So one machine always gives one result, however long
+the sound.
+
+A sample takes a step through all layers, each a few small products; numpy does them with less ado than torch.
+The cache of a layer of dilation d holds its last d inputs (Le Paine et al. 2016, "Fast WaveNet").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .wavenet import LEVELS, WaveNetVQVAE, from_levels
+
+SEGMENT_CODES = 250
+"""A second."""
+
+BATCH = 32
+"""Segments that run side by side."""
+
+FADE = 80
+"""Samples over which a segment fades into the next: 5 ms."""
+
+TEMPERATURE = 1.0
+"""Logits are divided by this. Under 1, improbable samples are rarer, but so is noise that belongs there: on
+validation sounds the log-mel distance was 0.49 at 1, 0.52 at 0.8 and 0.88 at 0.6.
+"""
+
+Floats = NDArray[np.float32]
+
+
+@torch.inference_mode()
+def generate(
+    codes: NDArray[np.int32],
+    codec: WaveNetVQVAE,
+    count: int,
+    *,
+    seed: int = 0,
+    temperature: float = TEMPERATURE,
+    progress: Callable[[int, int], None] | None = None,
+) -> Floats:
+    """Draw the channel that codes stand for.
+
+    Args:
+        codes: int32 [T].
+        codec: the model.
+        count: samples wanted, at most stride * T.
+        seed: of the random numbers.
+        temperature: above 0; what logits are divided by.
+        progress: called with batches of segments done and batches in all.
+
+    Returns:
+        float32 [count] in -1..1.
+    """
+    hop, length = codec.stride, SEGMENT_CODES * codec.stride
+    warm = -(-codec.decoder.stack.reach // hop)
+    ahead = -(-FADE // hop)
+    window, halo = warm + SEGMENT_CODES + ahead, codec.halo
+    # Before the first code and behind the last one, the first and the last go on.
+    padded = np.pad(codes, (warm + halo, ahead + SEGMENT_CODES + halo), mode="edge")
+    segments = -(-len(codes) // SEGMENT_CODES)
+    uniforms = np.random.Generator(np.random.Philox(key=[seed, 0])).random(
+        (segments * SEGMENT_CODES + window) * hop, dtype=np.float32
+    )
+    cache = _Cache(_Weights.of(codec), BATCH)
+    signal = np.zeros(segments * length + ahead * hop, np.float32)
+    rise = np.linspace(0, 1, FADE + 2, dtype=np.float32)[1:-1]
+    batches = range(0, segments, BATCH)
+    for number, first in enumerate(batches):
+        which = np.minimum(np.arange(first, first + BATCH), segments - 1)
+        places = which[:, None] * SEGMENT_CODES + np.arange(window + 2 * halo)
+        numbers = uniforms[which[:, None] * length + np.arange(window * hop)]
+        context, guide = _conditions(padded[places], codec, halo)
+        levels = cache.run(context, guide, numbers, hop, temperature)
+        drawn = from_levels(torch.from_numpy(levels[:, warm * hop :])).numpy()
+        for segment, piece in zip(which[: segments - first], drawn, strict=False):
+            start = segment * length
+            if segment:
+                faded = signal[start : start + FADE] * (1 - rise)
+                signal[start : start + FADE] = faded + piece[:FADE] * rise
+            else:
+                signal[:FADE] = piece[:FADE]
+            signal[start + FADE : start + length + FADE] = piece[FADE : length + FADE]
+        if progress:
+            progress(number + 1, len(batches))
+    return signal[:count]
+
+
+def _conditions(codes: NDArray[np.int32], codec: WaveNetVQVAE, halo: int) -> tuple[Floats, Floats]:
+    """What every code adds to the gates of every layer, and every sample to the input of the stack.
+
+    Args:
+        codes: int32 [B, T + 2 halo].
+        codec: the model.
+        halo: codes at both ends that are for the network over the codes alone.
+
+    Returns:
+        float32 [B, T, L * 2R]; and [B, T * hop, R], or [B, T * hop, 0] of a model that has no guide.
+    """
+    inner, hop = slice(halo, codes.shape[1] - halo), codec.stride
+    quantized = codec.quantizer.decode(torch.from_numpy(codes.astype(np.int64)).to(codec.device))
+    features, guide = codec.decoder.conditions(quantized)
+    features = features[:, inner]
+    layers = [condition(features) for condition in codec.decoder.stack.context]
+    if guide is None:
+        guide = features.new_zeros(len(codes), codes.shape[1] * hop, 0)
+    guide = guide[:, inner.start * hop : inner.stop * hop]
+    return torch.cat(layers, 2).cpu().numpy(), guide.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """The gated stack as matrices that are multiplied from the right.
+
+    A sigmoid is (1 + tanh(x / 2)) / 2: the halves are taken into the weights, so that one tanh does for both.
+    """
+
+    dilations: list[int]
+    residual: int
+    mixed: list[Floats]
+    bias: Floats
+    output: list[Floats]
+    output_bias: list[Floats]
+    embed: Floats
+    hidden: tuple[Floats, Floats]
+    logits: tuple[Floats, Floats]
+
+    @classmethod
+    def of(cls, codec: WaveNetVQVAE) -> _Weights:
+        decoder = codec.decoder
+        stack, size = decoder.stack, decoder.stack.residual
+
+        def array(tensor: torch.Tensor) -> Floats:
+            return np.ascontiguousarray(tensor.detach().cpu().numpy(), np.float32)
+
+        halves = np.concatenate((np.ones(size, np.float32), np.full(size, 0.5, np.float32)))
+        return cls(
+            stack.dilations,
+            size,
+            [array(layer.weight.t()) * halves for layer in stack.dilated],
+            np.concatenate([array(layer.bias) for layer in stack.dilated]),
+            [array(layer.weight.t()) * np.float32(0.5) for layer in stack.output],
+            [array(layer.bias) for layer in stack.output],
+            array(decoder.embed.weight),
+            (array(decoder.hidden.weight.t()), array(decoder.hidden.bias)),
+            (array(decoder.logits.weight.t()), array(decoder.logits.bias)),
+        )
+
+
+class _Cache:
+    """The state of a batch of segments that are drawn sample by sample."""
+
+    def __init__(self, weights: _Weights, batch: int) -> None:
+        self.weights, self.batch = weights, batch
+
+    def run(
+        self, context: Floats, guide: Floats, uniforms: Floats, hop: int, temperature: float
+    ) -> NDArray[np.int64]:
+        """Draw whole segments from silence on.
+
+        Args:
+            context: float32 [B, T, L * 2R].
+            guide: float32 [B, T * hop, R] or [B, T * hop, 0], added to the input.
+            uniforms: float32 [B, T * hop] in 0..1.
+            hop: samples per code.
+            temperature: what logits are divided by.
+
+        Returns:
+            int64 [B, T * hop], mu-law levels.
+        """
+        weights, size = self.weights, self.weights.residual
+        batch, codes, _ = context.shape
+        count, guided = len(weights.dilations), guide.shape[2] > 0
+        rings = [np.zeros((dilation, batch, size), np.float32) for dilation in weights.dilations]
+        drawn = np.empty((codes * hop, batch), np.int64)
+        pair = np.empty((batch, 2 * size), np.float32)
+        gates, z = np.empty_like(pair), np.empty((batch, size), np.float32)
+        skips = weights.output[0].shape[1] - size
+        result, total = np.empty((batch, size + skips), np.float32), np.empty((batch, skips), np.float32)
+        last = np.full(batch, LEVELS // 2)
+        halves = np.tile(np.repeat(np.array([1, 0.5], np.float32), size), count)
+        hidden, hidden_bias = weights.hidden
+        final, final_bias = weights.logits[0] / np.float32(temperature), weights.logits[1] / temperature
+        for code in range(codes):
+            added = ((context[:, code] + weights.bias) * halves).reshape(batch, count, 2 * size)
+            conditions = np.ascontiguousarray(added.transpose(1, 0, 2))
+            for time in range(code * hop, (code + 1) * hop):
+                x = weights.embed[last]
+                if guided:
+                    x = x + guide[:, time]
+                total.fill(0)
+                for layer in range(count):
+                    ring = rings[layer]
+                    slot = ring[time % len(ring)]
+                    pair[:, :size], pair[:, size:] = slot, x
+                    slot[:] = x
+                    np.matmul(pair, weights.mixed[layer], out=gates)
+                    np.add(gates, conditions[layer], out=gates)
+                    np.tanh(gates, out=gates)
+                    np.add(gates[:, size:], 1, out=z)
+                    np.multiply(z, gates[:, :size], out=z)
+                    np.matmul(z, weights.output[layer], out=result)
+                    np.add(result, weights.output_bias[layer], out=result)
+                    x = x + result[:, :size]
+                    np.add(total, result[:, size:], out=total)
+                np.maximum(total, 0, out=total)
+                logits = np.maximum(total @ hidden + hidden_bias, 0) @ final + final_bias
+                logits -= logits.max(1, keepdims=True)
+                rising = np.exp(logits).cumsum(1)
+                last = (rising < rising[:, -1:] * uniforms[:, time, None]).sum(1)
+                drawn[time] = last
+        return np.minimum(drawn.T, LEVELS - 1)

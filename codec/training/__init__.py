@@ -1,0 +1,181 @@
+"""What is asked of a training -> a finished run: a fresh one, one that is resumed, or one step as a trial."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import weights
+from ..errors import UsageError
+from ..files import atomically
+from .plan import CODEC_SHARE, Plan, claimed, followed, new_plan, prior_plan, resumed_plan
+from .settings import SETTINGS
+from .trainer import Report, Run, Trainer
+
+__all__ = ["Run", "train"]
+
+STAGES = ("all", "codec", "prior")
+"""What can be trained: the networks, the learned prior of their codes, one after the other."""
+
+PRIOR = "prior"
+"""Folder of the second stage's run in that of the first."""
+
+
+def train(
+    data: str | Path | Sequence[str | Path] = (),
+    *,
+    model: str | None = None,
+    stage: str = "all",
+    start: str | Path | None = None,
+    output: str | Path | None = None,
+    resume: str | Path | None = None,
+    time_budget: float | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    learning_rate: float | None = None,
+    crop: float | None = None,
+    seed: int | None = None,
+    overrides: Mapping[str, str] | None = None,
+    config: str | Path | None = None,
+    validation: str | Path | float | None = None,
+    checkpoint_every: int | None = None,
+    keep_checkpoints: int | None = None,
+    note: str = "",
+    dry_run: bool = False,
+    device: str = "auto",
+    report: Report | None = None,
+) -> Run:
+    """Train a codec on a folder of pictures or sounds.
+
+    Args:
+        data: folders, tar files, single files; one or several.
+        model: a name of `models.MODELS`; required unless `resume`, or `stage` is "prior".
+        stage: "codec", the networks; "prior", the learned prior of the codec in `start`; "all", one and then
+            the other, which has a third of the time and settings of its own.
+        start: weights to begin with (shipped name or file) instead of the linear start.
+        output: run folder, new or empty; default runs/MODEL-N.
+        resume: a run folder to continue, on a CPU bit for bit; its config.json gives everything but what is
+            changed here.
+        time_budget: seconds over which the schedule is laid, of both stages together.
+        steps: of the optimiser, where there is no time budget, in each stage.
+        batch: crops a step.
+        learning_rate: peak of the cosine schedule.
+        crop: side of a crop in pixels, or its length in seconds.
+        seed: of every random choice.
+        overrides: any other field of the model's or the training's settings, values as text.
+        config: config.json of an earlier run, whose settings are the defaults.
+        validation: held-out folder or tar file, or share of the files.
+        checkpoint_every: steps between validations, each followed by a checkpoint.
+        keep_checkpoints: how many stay on the disk.
+        note: a line for the model card: what the data are, under which licence.
+        dry_run: one step, without writing anything but its report.
+        device: "auto", "cpu", "cuda[:N]" or "mps".
+        report: called with what is worth telling: {"event": "start" | "step" | "validation" | ...}.
+
+    Raises:
+        UsageError: contradicting or unknown options, or a run folder that is not empty.
+        TrainingError: too few files, a loss that is not a number, out of memory.
+        KeyboardInterrupt: interrupted; the step was finished and a checkpoint written.
+    """
+    tell = report or (lambda _event: None)
+    data = [data] if isinstance(data, str | Path) else data
+    if stage not in STAGES:
+        raise UsageError(f"no stage '{stage}'", " | ".join(STAGES))
+    given = {
+        "time_budget": time_budget,
+        "steps": steps,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "crop": crop,
+        "seed": seed,
+        "validation": None if validation is None else str(validation),
+        "checkpoint_every": checkpoint_every,
+        "keep_checkpoints": keep_checkpoints,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    ours = weights.choose_device(device)
+    if resume is not None:
+        if data or model or start or output or config or note or stage != "all":
+            raise UsageError(
+                "a run is resumed as it was", "leave out data, model, stage, start, output, config, note"
+            )
+        return _resumed(Path(resume), given, dict(overrides or {}), ours, tell, dry_run=dry_run)
+    named = output is not None
+    if stage == "prior":
+        if start is None or model or config:
+            raise UsageError(
+                "a prior belongs to a codec", "--stage prior --from NAME, without -m and --config"
+            )
+        plan = prior_plan(data, start, output, given, dict(overrides or {}), note)
+    else:
+        plan = new_plan(data, model, start, output, config, given, dict(overrides or {}), note, stage)
+    if dry_run:
+        return Trainer(plan, ours, tell).try_one_step()
+    run = _begun(plan, ours, tell, named=named)
+    return _with_prior(plan, run, ours, tell)
+
+
+def _begun(plan: Plan, device: str, tell: Report, *, named: bool) -> Run:
+    """A run from its first step to its end."""
+    plan = claimed(plan, named=named)
+    try:
+        trainer = Trainer(plan, device, tell)
+    except BaseException:
+        plan.release()
+        raise
+    return trainer.run()
+
+
+def _resumed(
+    folder: Path,
+    given: dict[str, Any],
+    overrides: dict[str, str],
+    device: str,
+    tell: Report,
+    *,
+    dry_run: bool,
+) -> Run:
+    """A run from its newest checkpoint to its end, in whichever stage it was interrupted."""
+    if folder.name == PRIOR and (folder.parent / "config.json").is_file():
+        folder = folder.parent
+    inner = folder / PRIOR
+    if inner.is_dir() and not any((inner / "checkpoints").glob("*")):
+        shutil.rmtree(inner)  # it never came to a checkpoint: begin that stage again
+    plan = resumed_plan(inner if inner.is_dir() else folder, given, overrides)
+    trainer = Trainer(plan, device, tell, fresh=False)
+    if dry_run:
+        return trainer.try_one_step()
+    trainer.restore()
+    run = trainer.run()
+    return _adopted(folder, run) if plan.folder == inner else _with_prior(plan, run, device, tell)
+
+
+def _with_prior(plan: Plan, run: Run, device: str, tell: Report) -> Run:
+    """Go on to the learned prior, where the plan says so."""
+    if not followed(plan.stage, plan.model):
+        return run
+    settings = plan.settings
+    kept: dict[str, Any] = {
+        name: getattr(settings, name)
+        for name in ("seed", "validation", "checkpoint_every", "keep_checkpoints")
+    }
+    if settings.time_budget is not None:
+        kept["time_budget"] = settings.time_budget * (1 - CODEC_SHARE)
+    elif settings.steps != SETTINGS[run.card["medium"]].steps:
+        kept["steps"] = settings.steps
+    prior = prior_plan(plan.data, run.best, plan.folder / PRIOR, kept, {}, plan.note)
+    earlier = [] if plan.start is None else weights.read_card(plan.start)["training"]["chain"]
+    prior = replace(prior, chain=plan.chain[len(earlier) :])  # these commands train both
+    return _adopted(plan.folder, _begun(prior, device, tell, named=True))
+
+
+def _adopted(folder: Path, run: Run) -> Run:
+    """Put the codec with its prior in the place of the codec without."""
+    best = folder / run.best.name
+    for suffix in (".safetensors", ".json"):
+        with atomically(best.with_suffix(suffix)) as file:
+            file.write(run.best.with_suffix(suffix).read_bytes())
+    return Run(folder, best, run.card)

@@ -1,0 +1,119 @@
+"""Sounds for training: random segments; for validation: whole ones."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ... import media
+from ...errors import MediaError, MediaWarning, TrainingError
+from ...transform.loudness import factor_of, gain_of
+from .files import MEMORY, Entry, random_stream
+
+LOUDER_DB = 6.0
+"""Segments are made louder or softer by up to this."""
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Decoded sounds, held in memory, one channel each.
+
+    Attributes:
+        arrays: float32 [N] each, at `rate` and the loudness that encoders bring channels to; no silent ones.
+        names: of the file that each came from.
+        skipped: "name: why" of every file that could not be read.
+        rate: samples a second.
+        multiple: segments are a multiple of this long.
+    """
+
+    arrays: list[np.ndarray]
+    names: list[str]
+    skipped: list[str]
+    rate: int = 16_000
+    multiple: int = 64
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def batch(self, step: int, *, seed: int, size: int, crop: float) -> Tensor:
+        """Random segments, of random loudness and polarity.
+
+        The result depends on the arguments alone, so that a resumed training sees the same data.
+
+        Args:
+            step: number of the batch, or START and more.
+            seed: of the training.
+            size: segments in the batch.
+            crop: their length in seconds; shorter sounds are followed by silence.
+
+        Returns:
+            float32 [size, 1, N] in -1..1, N a multiple of `multiple`.
+        """
+        rng = random_stream(seed, step)
+        length = max(round(crop * self.rate / self.multiple), 1) * self.multiple
+        out = np.zeros((size, 1, length), np.float32)
+        for n in range(size):
+            sound = self.arrays[rng.integers(len(self.arrays))]
+            start = rng.integers(max(len(sound) - length, 0) + 1)
+            piece = sound[start : start + length]
+            peak = float(np.abs(piece).max(initial=1e-9))
+            gain = min(10 ** (rng.uniform(-LOUDER_DB, LOUDER_DB) / 20), 1 / peak)
+            out[n, 0, : len(piece)] = piece * (gain if rng.random() < 0.5 else -gain)
+        return torch.from_numpy(out)
+
+
+def load(
+    files: Sequence[Entry],
+    *,
+    seed: int = 0,
+    memory: int = MEMORY,
+    whole: bool = False,
+    skipped: list[str] | None = None,
+    rate: int = 16_000,
+) -> Sounds:
+    """Decode the sounds among the files, every channel a sound of its own, as loud as codecs have it inside.
+
+    Args:
+        files: what to read; files that are no sounds, and broken ones, are listed in `skipped`.
+        seed: has no effect; long sounds are kept from their beginning.
+        memory: bytes of samples that may be held.
+        whole: has no effect.
+        skipped: the list to add unreadable files to, where there is one already.
+        rate: samples a second that they are brought to.
+
+    Raises:
+        TrainingError: no sound could be read.
+    """
+    del seed, whole
+    sounds: list[np.ndarray] = []
+    names: list[str] = []
+    skipped = [] if skipped is None else skipped
+    allowance = max(memory // max(len(files), 1) // 4, rate)
+    for name, signal in _decoded(files, rate, skipped):
+        for channel in signal[:, : allowance // len(signal)]:
+            if gain := gain_of(channel):
+                sounds.append(channel * np.float32(1 / factor_of(gain)))
+                names.append(name)
+    if not sounds:
+        why = f": {skipped[0]}" if skipped else ""
+        raise TrainingError(
+            f"no readable sounds{why}", "give a folder or tar file with WAV, FLAC, OGG or MP3 files"
+        )
+    return Sounds(sounds, names, skipped, rate)
+
+
+def _decoded(files: Sequence[Entry], rate: int, skipped: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    for entry in files:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", MediaWarning)
+                signal = media.read_audio(entry.read(), rate).signal
+        except (MediaError, OSError) as error:
+            skipped.append(f"{entry.name}: {getattr(error, 'message', error)}")
+            continue
+        yield entry.name, signal

@@ -1,0 +1,142 @@
+"""Pictures for training: random crops; for validation: whole ones."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from ... import media
+from ...errors import MediaError, MediaWarning, TrainingError
+from ...transform.pixels import to_samples
+from ...transform.tiling import extend
+from .files import MEMORY, WINDOWS, Entry, random_stream
+
+WINDOW = 512
+"""Side of the windows, in pixels, that pictures larger than this are cut into."""
+
+SMALLEST_WINDOW = 64
+"""Side that windows keep, however many pictures share the memory."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Decoded pictures, or windows of them, held in memory.
+
+    Attributes:
+        arrays: uint8 [H, W, 3] each.
+        names: of the file that each came from.
+        skipped: "name: why" of every file that could not be read.
+    """
+
+    arrays: list[np.ndarray]
+    names: list[str]
+    skipped: list[str]
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def batch(self, step: int, *, seed: int, size: int, crop: float) -> Tensor:
+        """Random crops, flipped left to right in half of the cases.
+
+        The result depends on the arguments alone, so that a resumed training sees the same data.
+
+        Args:
+            step: number of the batch, or START and more.
+            seed: of the training.
+            size: crops in the batch.
+            crop: side of a crop in pixels; smaller pictures are extended by their edge.
+
+        Returns:
+            float32 [size, 3, crop, crop] in -1..1.
+        """
+        rng, crop = random_stream(seed, step), int(crop)
+        out = np.empty((size, crop, crop, 3), np.uint8)
+        for n in range(size):
+            picture = self.arrays[rng.integers(len(self.arrays))]
+            height, width = picture.shape[:2]
+            top = rng.integers(max(height - crop, 0) + 1)
+            left = rng.integers(max(width - crop, 0) + 1)
+            piece = extend(picture[top : top + crop, left : left + crop], crop, crop)
+            out[n] = piece[:, ::-1] if rng.random() < 0.5 else piece
+        return to_samples(out)
+
+
+def load(
+    files: Sequence[Entry],
+    *,
+    seed: int = 0,
+    memory: int = MEMORY,
+    whole: bool = False,
+    skipped: list[str] | None = None,
+) -> Pictures:
+    """Decode the pictures among the files.
+
+    Args:
+        files: what to read; files that are no pictures, and broken ones, are listed in `skipped`.
+        seed: chooses the windows of large pictures.
+        memory: bytes of pixels that may be held.
+        whole: keep pictures in one piece (validation), larger ones their middle as far as memory allows.
+        skipped: the list to add unreadable files to, where there is one already.
+
+    Raises:
+        TrainingError: no picture could be read.
+    """
+    pictures: list[np.ndarray] = []
+    names: list[str] = []
+    skipped = [] if skipped is None else skipped
+    allowance = memory // max(len(files), 1)
+    for number, (name, pixels) in enumerate(_decoded(files, skipped)):
+        pieces = [_middle(pixels, allowance)] if whole else _windows(pixels, allowance, seed, number)
+        pictures += pieces
+        names += [name] * len(pieces)
+    if not pictures:
+        why = f": {skipped[0]}" if skipped else ""
+        raise TrainingError(
+            f"no readable pictures{why}", "give a folder or tar file with PNG, JPEG, WebP or TIFF files"
+        )
+    return Pictures(pictures, names, skipped)
+
+
+def _decoded(files: Sequence[Entry], skipped: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    for entry in files:
+        try:
+            with warnings.catch_warnings():
+                # Reduced bit depths and left-out frames do not matter to training.
+                warnings.simplefilter("ignore", MediaWarning)
+                samples = media.read_image(entry.read()).samples
+        except (MediaError, OSError) as error:
+            skipped.append(f"{entry.name}: {getattr(error, 'message', error)}")
+            continue
+        yield entry.name, np.repeat(samples, 3, axis=2) if samples.shape[2] == 1 else samples
+
+
+def _middle(pixels: np.ndarray, allowance: int) -> np.ndarray:
+    """The picture itself, or as much of its middle, in its own proportions, as the bytes allow."""
+    if pixels.nbytes <= allowance:
+        return pixels
+    shrink = math.sqrt(allowance / pixels.nbytes)
+    height, width = (max(int(side * shrink), min(side, SMALLEST_WINDOW)) for side in pixels.shape[:2])
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    return pixels[top : top + height, left : left + width].copy()
+
+
+def _windows(pixels: np.ndarray, allowance: int, seed: int, number: int) -> list[np.ndarray]:
+    """The picture itself when it is small, else random windows of it, no more bytes than allowed."""
+    height, width = pixels.shape[:2]
+    if pixels.nbytes <= min(allowance, 3 * WINDOW * WINDOW):
+        return [pixels]
+    side = min(max(math.isqrt(allowance // 3), SMALLEST_WINDOW), WINDOW)
+    side_y, side_x = min(height, side), min(width, side)
+    wanted = -(-height // WINDOW) * -(-width // WINDOW)
+    count = max(1, min(wanted, allowance // (3 * side_y * side_x)))
+    rng = random_stream(seed, WINDOWS + number)
+    windows = []
+    for _ in range(count):
+        top, left = rng.integers(height - side_y + 1), rng.integers(width - side_x + 1)
+        windows.append(pixels[top : top + side_y, left : left + side_x].copy())
+    return windows

@@ -1,0 +1,1 @@
+"""Samples <-> symbols through the networks, block by block."""
