@@ -85,7 +85,7 @@ def exact(options: argparse.Namespace) -> None:
             continue
         if options.model and weights.load(options.model).medium != MEDIUM[type(original)]:
             continue
-        encoded = pipeline.encode_file(original, model=options.model)
+        encoded = pipeline.encode_file(original, pipeline.EncodeOptions(model=options.model))
         files, codes = files + 1, codes + encoded.count
         wrong.update(differences(encoded))
     print(f"{files} files, {codes:,} codes, {platform.machine()}, torch {torch.__version__}.\n")
@@ -165,9 +165,11 @@ def speed(options: argparse.Namespace) -> None:
     dialled = isinstance(weights.load(options.model, "cpu"), ScalarCodec)
     for name, fast in (("", False),) if dialled else (("", False), (" --fast", True)):
         settings = {"model": options.model, "fast": fast}
-        data = pipeline.encode_file(original.samples, **settings).data
+        data = pipeline.encode_file(original.samples, pipeline.EncodeOptions(**settings)).data
         bpp[name] = 8e-6 * len(data) / megapixels
-        work[f"encode{name}"] = lambda s=settings: pipeline.encode_file(original.samples, **s)
+        work[f"encode{name}"] = lambda s=settings: pipeline.encode_file(
+            original.samples, pipeline.EncodeOptions(**s)
+        )
         work[f"decode{name}"] = lambda d=data: pipeline.decode(d, model=options.model)
     found = rates(work, options.runs, megapixels)
     if options.peer:

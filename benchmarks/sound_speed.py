@@ -48,9 +48,9 @@ def speed(options: argparse.Namespace) -> None:
     original = media.Audio(signal[None], 16_000, 16_000, len(signal))
     torch.set_num_threads(1)
     chosen = {"model": options.model, "effort": options.effort}
-    data = pipeline.encode_file(original, **chosen).data
+    data = pipeline.encode_file(original, pipeline.EncodeOptions(**chosen)).data
     work: dict[str, Callable[[], object]] = {
-        "encode": lambda: pipeline.encode_file(original, **chosen),
+        "encode": lambda: pipeline.encode_file(original, pipeline.EncodeOptions(**chosen)),
         "decode": lambda: pipeline.decode(data, model=options.model),
     }
     seconds: dict[str, list[float]] = {

@@ -57,7 +57,7 @@ def speed(options: argparse.Namespace) -> None:
     weights.load(options.model)
 
     settings = {"model": options.model, "effort": options.effort}
-    data = pipeline.encode_file(original.samples, **settings).data
+    data = pipeline.encode_file(original.samples, pipeline.EncodeOptions(**settings)).data
     pipeline.decode(data, model=options.model)
     bracket = Ladder(original, "avif").at(len(data))
     avif = {"format": "AVIF", "quality": bracket["q_low"], "speed": 6, "subsampling": "4:2:0"}
@@ -65,7 +65,7 @@ def speed(options: argparse.Namespace) -> None:
     picture.save(packed, **avif)
 
     work: dict[str, Callable[[], object]] = {
-        "encode": lambda: pipeline.encode_file(original.samples, **settings),
+        "encode": lambda: pipeline.encode_file(original.samples, pipeline.EncodeOptions(**settings)),
         "avif encode": lambda: picture.save(io.BytesIO(), **avif),
         "decode": lambda: pipeline.decode(data, model=options.model),
         "avif decode": lambda: Image.open(io.BytesIO(packed.getvalue())).load(),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vqcodec.bitstream.container import Geometry, Timeline
+from vqcodec.bitstream.container import AudioGeometry, ImageGeometry
 from vqcodec.errors import DamageWarning, UsageError, VqcodecWarning
 
 from .console import Bar, Console, clock_text, explain, size_text, time_text
@@ -99,9 +99,9 @@ class Batch:
         self.console.record(**record)
         return record
 
-    def count(self, geometry: Geometry | Timeline) -> None:
+    def count(self, geometry: ImageGeometry | AudioGeometry) -> None:
         """Add a picture or sound that was compressed to the rate of all."""
-        if isinstance(geometry, Timeline):
+        if isinstance(geometry, AudioGeometry):
             self.sound_seconds += geometry.seconds
         else:
             self.pixels += geometry.width * geometry.height
@@ -155,9 +155,9 @@ def rate_text(size: int, pixels: int, sound_seconds: float) -> str:
     return ""
 
 
-def extent(geometry: Geometry | Timeline) -> Fields:
+def extent(geometry: ImageGeometry | AudioGeometry) -> Fields:
     """The fields of a record that say how large the picture or sound is."""
-    if isinstance(geometry, Timeline):
+    if isinstance(geometry, AudioGeometry):
         return {
             "sound_seconds": round(geometry.seconds, 3),
             "rate": geometry.rate,

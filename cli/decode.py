@@ -156,7 +156,7 @@ def decode(
             # A file that is not a bitstream is told before the networks are imported.
             header = container.read_info(data)
             target = fitting(formats.get(job), header.kind)
-            if isinstance(header.geometry, container.Timeline) and not test:
+            if isinstance(header.geometry, container.AudioGeometry) and not test:
                 from vqcodec.media import AUDIO_FORMATS
                 from vqcodec.media import audio_files as sound_files
 

@@ -170,19 +170,21 @@ def encode(
             try:
                 encoded = pipeline.encode_file(
                     source,
-                    model=model,
-                    quality=quality,
-                    bitrate=bitrate,
-                    bpp=bpp,
-                    psnr=psnr,
-                    target_size=target_size,
-                    fast=fast,
-                    effort=effort,
-                    strip=stripped,
-                    keep_gps=keep_gps,
-                    device=device,
+                    pipeline.EncodeOptions(
+                        model=model,
+                        quality=quality,
+                        bitrate=bitrate,
+                        bpp=bpp,
+                        psnr=psnr,
+                        target_size=target_size,
+                        fast=fast,
+                        effort=effort,
+                        strip=stripped,
+                        keep_gps=keep_gps,
+                        device=device,
+                        **limits,
+                    ),
                     progress=bar.part,
-                    **limits,
                 )
             except UsageError as error:
                 if not mixed:

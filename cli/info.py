@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from vqcodec.bitstream import container
-from vqcodec.bitstream.geometry import SOUND_RATE
+from vqcodec.bitstream.geometry import AUDIO_RATE
 from vqcodec.bitstream.quality import quality_of
 
 from . import options, paths
@@ -147,9 +147,9 @@ def _sound(record: Fields) -> tuple[Line, str, Line]:
     if silent:
         channels += ", silent" if silent == record["channels"] else f", {silent} of them silent"
     text = f"{record['rate'] / 1000:g} kHz {channels} {clock_text(record['sound_seconds'])}{_origin(record)}"
-    if record["rate"] > SOUND_RATE:
-        text += f"   nothing above {SOUND_RATE / 2000:g} kHz is kept"
-    seconds = container.SEGMENT * record["stride"] / SOUND_RATE
+    if record["rate"] > AUDIO_RATE:
+        text += f"   nothing above {AUDIO_RATE / 2000:g} kHz is kept"
+    seconds = container.SEGMENT * record["stride"] / AUDIO_RATE
     return (
         ("sound", text),
         f"{record['kbps']:.2f} kbit/s",

@@ -21,6 +21,9 @@ VqcodecWarning
 
 from __future__ import annotations
 
+import sys
+import warnings
+
 
 class VqcodecError(Exception):
     """Root of the tree.
@@ -90,3 +93,11 @@ class MediaWarning(VqcodecWarning):
 
 class DamageWarning(VqcodecWarning):
     """Salvage: something of the bitstream was damaged and has been filled in."""
+
+
+def warn(message: str, category: type[VqcodecWarning]) -> None:
+    """Warn from the line outside this package that called into it, however deep the call came from."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "vqcodec":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

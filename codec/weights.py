@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as pack
 
+from .bitstream.container import LEARNED
 from .errors import ModelError, UsageError
 from .files import atomically
 
 if TYPE_CHECKING:
-    from .models.vqvae import VQVAE
+    from .models.base import Card, Model
 
 DEFAULTS = {"image": "vae-image", "audio": "vqvae-audio"}
 """Medium -> the model that `encode` takes when none is named."""
@@ -38,8 +40,8 @@ def folder() -> Path:
 
 
 def shipped() -> list[dict[str, Any]]:
-    """The cards of the shipped models, by name."""
-    return [read_card(path) for path in sorted(folder().glob("*.safetensors"))]
+    """The cards of the shipped models, by name, as they are written."""
+    return [read_json(path) for path in sorted(folder().glob("*.safetensors"))]
 
 
 def locate(model: str | os.PathLike[str]) -> Path:
@@ -58,8 +60,8 @@ def locate(model: str | os.PathLike[str]) -> Path:
     raise UsageError(f"no model '{model}'", f"one of {names or '(none shipped)'}, or a .safetensors file")
 
 
-def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The model card of a weights file; no tensor is read.
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The model card of a weights file as it is written; no tensor is read, no torch loaded.
 
     Raises:
         UsageError: not a safetensors file of this program.
@@ -67,7 +69,18 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _open(Path(path))[0]
 
 
-def points(card: Mapping[str, Any]) -> list[dict[str, Any]]:
+def read_card(path: str | os.PathLike[str]) -> Card:
+    """The model card of a weights file; no tensor is read.
+
+    Raises:
+        UsageError: not a safetensors file of this program.
+    """
+    from .models.base import Card
+
+    return Card.from_json(read_json(path))
+
+
+def operating_points(card: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The operating points of a model, with what was measured there; what its prior was measured with counts.
 
     Returns:
@@ -80,11 +93,11 @@ def points(card: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [measured] if "quality" in measured else []
 
 
-def load(model: str | os.PathLike[str] | None = None, device: str = "auto") -> VQVAE:
+def load(model: str | os.PathLike[str], device: str = "auto") -> Model:
     """A model ready for coding, loaded once per file and device.
 
     Args:
-        model: a shipped model's name or a .safetensors file; None for the default.
+        model: a shipped model's name or a .safetensors file.
         device: "auto", "cpu", "cuda[:N]" or "mps".
 
     Raises:
@@ -92,7 +105,7 @@ def load(model: str | os.PathLike[str] | None = None, device: str = "auto") -> V
     """
     import torch
 
-    path = locate(DEFAULTS["image"] if model is None else model).resolve()
+    path = locate(model).resolve()
     with torch.inference_mode(False):  # whoever loads them next may want gradients
         return _load(path, path.stat().st_mtime_ns, choose_device(device))
 
@@ -119,7 +132,7 @@ def choose_device(device: str) -> str:
     return device
 
 
-def save(model: VQVAE, card: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def save(model: Model, card: Card, path: Path) -> Card:
     """Write one file that is the model: tensors, and the card with the fingerprint.
 
     The file is complete or absent.
@@ -127,17 +140,20 @@ def save(model: VQVAE, card: Mapping[str, Any], path: Path) -> dict[str, Any]:
     Returns:
         The card as written.
     """
+    from .priors.learned import LearnedPrior
+
     tensors = exported(model)
-    card = {**card, "fingerprint": fingerprint(tensors, model.decoding, card["config"])}
-    if model.learned is not None and "learned" in card:
-        card["learned"] = {**card["learned"], "fingerprint": model.learned.fingerprint.hex()}
-    data = pack(tensors, {"card": json.dumps(card)})
+    card = replace(card, fingerprint=fingerprint(tensors, model.decoding, card.config))
+    learned = model.priors.get(LEARNED)
+    if isinstance(learned, LearnedPrior) and card.learned is not None:
+        card = replace(card, learned={**card.learned, "fingerprint": learned.fingerprint.hex()})
+    data = pack(tensors, {"card": json.dumps(card.to_json())})
     with atomically(path) as file:
         file.write(data)
     return card
 
 
-def exported(model: VQVAE) -> dict[str, np.ndarray]:
+def exported(model: Model) -> dict[str, np.ndarray]:
     """The tensors of a model as they are stored: networks in half precision, the rest as it is."""
     tensors: dict[str, np.ndarray] = {}
     for name, tensor in model.state_dict().items():
@@ -146,9 +162,8 @@ def exported(model: VQVAE) -> dict[str, np.ndarray]:
         half = name.startswith(model.networks) and tensor.numel() >= MINIMUM_HALF
         array = tensor.detach().cpu().contiguous().numpy()
         tensors[name] = array.astype(np.float16) if half else array
-    for prior in (model.prior, model.learned):
-        if prior is not None:
-            tensors.update(prior.to_tensors())
+    for prior in model.priors.values():
+        tensors.update(prior.to_tensors())
     return tensors
 
 
@@ -171,11 +186,10 @@ def _open(path: Path) -> tuple[dict[str, Any], Any]:
         card = json.loads((file.metadata() or {})["card"])  # type: ignore[no-untyped-call]
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", card["name"]):
             raise ValueError("a name that is none")
-        told = card.get("learned", {})
-        if not isinstance(told, dict) or not isinstance(told.get("config", {}), dict):
+        learned = card.get("learned", {})
+        if not isinstance(learned, dict) or not isinstance(learned.get("config", {}), dict):
             raise ValueError("a prior that is none")
-        card["medium"], card["config"]
-        card["fingerprint"]
+        card["medium"], card["method"], card["config"], card["fingerprint"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path}: not a safetensors file of vqcodec", "only such files are loaded, never pickles"
@@ -184,33 +198,29 @@ def _open(path: Path) -> tuple[dict[str, Any], Any]:
 
 
 @functools.lru_cache(maxsize=4)
-def _load(path: Path, _modified: int, device: str) -> VQVAE:
+def _load(path: Path, _modified: int, device: str) -> Model:
     import torch
 
-    from .models import from_card, learned_prior
-    from .priors.static import StaticPrior
+    from .models import from_card
+    from .models.base import Card
 
-    card, file = _open(path)
+    values, file = _open(path)
     try:
+        card = Card.from_json(values)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model: Any = from_card(card)
+        model = from_card(card)
         state = model.state_dict()
         for name in state:
             if not name.startswith(UNSAVED):
                 state[name] = torch.from_numpy(tensors[name].astype(np.float32))
         model.load_state_dict(state)
-        if "prior.tables" in tensors:
-            model.prior = StaticPrior.from_tensors(tensors)
-            if model.prior.levels != model.config.codes:
-                raise ValueError(f"tables for {model.prior.levels} codes")
-        model.learned = learned_prior(model, card, tensors)
+        model = model.equipped(card, model.priors_from(card, tensors))
     except ModelError as error:
         raise ModelError(f"{path}: {error.message}", error.hint or "copy the file again") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: weights do not fit their card", "copy the file again") from error
-    if fingerprint(tensors, model.decoding, card["config"]) != card["fingerprint"]:
+    if fingerprint(tensors, model.decoding, card.config) != card.fingerprint:
         raise ModelError(f"{path}: weights do not match their fingerprint", "copy the file again")
-    model.card = card
     model.eval().requires_grad_(False)
-    ready: VQVAE = model.to(torch.device(device)).to(memory_format=torch.channels_last)
+    ready: Model = model.to(torch.device(device)).to(memory_format=torch.channels_last)
     return ready

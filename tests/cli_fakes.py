@@ -61,7 +61,7 @@ def bitstream(seed=0, **changes):
     fields = {
         "model": "fake-image",
         "fingerprint": bytes.fromhex(FINGERPRINT),
-        "geometry": container.Geometry(8, 4, 3, 4),
+        "geometry": container.ImageGeometry(8, 4, 3, 4),
         "chunks": [container.Chunk(container.RAW, bytes([seed % 256, 1, 2]))],
         "source": "PNG",
         "boxes": {"icc": b"profile"},
@@ -71,7 +71,7 @@ def bitstream(seed=0, **changes):
 
 def sound_bitstream(seed=0, **changes):
     """A real bitstream of one raw chunk: a stereo sound of 2 seconds, whose right channel is silent."""
-    geometry = container.Timeline(88_200, 44_100, bytes((200, 0)))
+    geometry = container.AudioGeometry(88_200, 44_100, bytes((200, 0)))
     fields = {
         "model": "fake-audio",
         "geometry": geometry,
@@ -140,7 +140,7 @@ def install(monkeypatch):
         if None in stream.chunks:
             warnings.warn("chunk 1 of 1 filled with grey", DamageWarning, stacklevel=2)
         progress(1, 1)
-        if isinstance(stream.geometry, container.Timeline):
+        if isinstance(stream.geometry, container.AudioGeometry):
             tone = np.sin(np.arange(32_000) / 5, dtype=np.float32) / 2
             signal = np.stack((tone, np.zeros_like(tone)))
             return media.Audio(signal, 16_000, 44_100, 88_200, {"title": "T"}, "WAV").without(

@@ -21,7 +21,9 @@ def golden_bytes(model: str) -> pipeline.Encoded:
     codec = weights.load(model, "cpu")
     if codec.medium == "audio":
         return pipeline.encode_audio(media.Audio.of(sing(SECONDS, seed=7), 16_000), codec)
-    return pipeline.encode_file(media.Image(draw(*SIZE, 7)), model=model, effort=0, device="cpu")
+    return pipeline.encode_file(
+        media.Image(draw(*SIZE, 7)), pipeline.EncodeOptions(model=model, effort=0, device="cpu")
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from make_hostile import FOLDER, hostile_to_decoders
 from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container, header
-from vqcodec.bitstream.container import RAW, SEGMENT, STATIC, Bitstream, Chunk, Timeline
+from vqcodec.bitstream.container import RAW, SEGMENT, STATIC, Bitstream, Chunk, AudioGeometry
 from vqcodec.coding import chunks
 from vqcodec.errors import (
     BitstreamError,
@@ -88,7 +88,7 @@ def stereo() -> Audio:
 @pytest.fixture(scope="session")
 def encoded(small_sound: str, stereo: Audio) -> pipeline.Encoded:
     """`stereo`, six chunks."""
-    return pipeline.encode_file(stereo, model=small_sound)
+    return pipeline.encode_file(stereo, pipeline.EncodeOptions(model=small_sound))
 
 
 def codes_of(data: bytes, codec: AudioVQVAE) -> np.ndarray:
@@ -127,9 +127,9 @@ def salvaged(data: bytes, model: str) -> tuple[Audio, list[str]]:
 )
 def test_round_trip(small_sound: str, codec: AudioVQVAE, frames: int, rate: int, channels: int) -> None:
     samples = sing(1.2, rate, channels, seed=1)[1000 : 1000 + frames]
-    encoded = pipeline.encode_file(Audio.of(samples, rate), model=small_sound)
+    encoded = pipeline.encode_file(Audio.of(samples, rate), pipeline.EncodeOptions(model=small_sound))
     geometry = encoded.geometry
-    assert isinstance(geometry, Timeline)
+    assert isinstance(geometry, AudioGeometry)
     assert (geometry.frames, geometry.rate, geometry.channels) == (frames, rate, channels)
     assert encoded.codes.shape == geometry.grid
     assert np.array_equal(codes_of(encoded.data, codec), encoded.codes)
@@ -191,7 +191,9 @@ def test_silent_channels_cost_nothing(small_sound: str) -> None:
     sound = decode(among, small_sound)
     assert not sound.signal[[0, 2, 3]].any()
     assert np.array_equal(sound.signal[1], decode(alone, small_sound).signal[0])
-    nothing = pipeline.encode_file(Audio.of(np.zeros((48_000, 2)), 48_000), model=small_sound)
+    nothing = pipeline.encode_file(
+        Audio.of(np.zeros((48_000, 2)), 48_000), pipeline.EncodeOptions(model=small_sound)
+    )
     assert pipeline.info(nothing.data).chunks == 0 and len(nothing.data) <= 40
     assert nothing.estimate_bits == 0 and pipeline.verify(nothing) == math.inf
     sound = decode(nothing.data, small_sound)
@@ -212,10 +214,10 @@ def test_identical_channels_cost_one(small_sound: str) -> None:
 def test_channels_that_differ_by_what_nobody_hears_share_their_mean(small_sound: str) -> None:
     middle, side = sing(1, seed=1), 0.005 * sing(1, seed=2)
     together = pipeline.encode_file(
-        Audio.of(np.hstack([middle + side, middle - side]), 16_000), model=small_sound
+        Audio.of(np.hstack([middle + side, middle - side]), 16_000), pipeline.EncodeOptions(model=small_sound)
     )
     assert together.geometry.mid_side and together.geometry.gains[1] == 0
-    alone = pipeline.encode_file(Audio.of(middle, 16_000), model=small_sound)
+    alone = pipeline.encode_file(Audio.of(middle, 16_000), pipeline.EncodeOptions(model=small_sound))
     assert (together.codes[0] == alone.codes[0]).mean() > 0.97, "but for rounding"
     assert len(together.data) <= len(alone.data) + 20
     sound = decode(together.data, small_sound)
@@ -244,14 +246,16 @@ def test_channels_are_coded_one_by_one(small_sound: str, stereo: Audio, encoded:
     assert not encoded.geometry.mid_side
     for number in range(2):
         one = replace(stereo, signal=stereo.signal[number : number + 1])
-        alone = pipeline.encode_file(one, model=small_sound)
+        alone = pipeline.encode_file(one, pipeline.EncodeOptions(model=small_sound))
         assert np.array_equal(alone.codes[0], encoded.codes[number])
         stream = container.parse(encoded.data)
         assert container.parse(alone.data).chunks == stream.chunks[number::2], "time first, channels in turn"
 
 
 def test_loudness_is_not_coded(small_sound: str, stereo: Audio, encoded: pipeline.Encoded) -> None:
-    softer = pipeline.encode_file(replace(stereo, signal=stereo.signal / 10), model=small_sound)
+    softer = pipeline.encode_file(
+        replace(stereo, signal=stereo.signal / 10), pipeline.EncodeOptions(model=small_sound)
+    )
     assert (softer.codes == encoded.codes).mean() > 0.97, "but for rounding"
     assert [a - b for a, b in zip(encoded.geometry.gains, softer.geometry.gains, strict=True)] == [40, 40]
     loud, soft = (decode(e.data, small_sound).signal for e in (encoded, softer))
@@ -359,7 +363,7 @@ def test_codes_do_not_depend_on_threads(
 # size
 
 
-def raw_bytes(size: Timeline) -> int:
+def raw_bytes(size: AudioGeometry) -> int:
     return sum(-(-BITS * (codes.stop - codes.start) // 8) for _, codes in size.places)  # type: ignore[union-attr]
 
 
@@ -397,7 +401,7 @@ def test_each_chunk_by_what_is_smaller(
 @pytest.mark.parametrize("frames", [1, 64, 700, 16_000])
 def test_never_larger_than_packing(small_sound: str, frames: int) -> None:
     samples = np.random.default_rng(frames).normal(0, 0.3, (frames, 2)).astype(np.float32)
-    encoded = pipeline.encode_file(Audio.of(samples, 16_000), model=small_sound)
+    encoded = pipeline.encode_file(Audio.of(samples, 16_000), pipeline.EncodeOptions(model=small_sound))
     info = pipeline.info(encoded.data)
     assert len(encoded.data) <= info.header_bytes + raw_bytes(encoded.geometry)
 
@@ -407,7 +411,7 @@ def test_a_model_without_tables(codec: AudioVQVAE, tmp_path: Path) -> None:
     bare.prior = None
     path = tmp_path / "bare.safetensors"
     weights.save(bare, codec.card, path)
-    encoded = pipeline.encode_file(Audio.of(sing(0.3), 16_000), model=path)
+    encoded = pipeline.encode_file(Audio.of(sing(0.3), 16_000), pipeline.EncodeOptions(model=path))
     assert 0 <= 8 * raw_bytes(encoded.geometry) - encoded.estimate_bits < 8
     info = pipeline.info(encoded.data)
     assert info.priors == {RAW: 1} and info.code_bytes == raw_bytes(encoded.geometry)
@@ -467,7 +471,7 @@ def test_the_page_is_enough_to_read_a_sound(small_sound: str, codec: AudioVQVAE)
     """Two regions of each channel that is not silent; nothing of the package takes part."""
     samples = sing(8.3, 47_999, 3, seed=9)
     samples[:, 1] = 0
-    encoded = pipeline.encode_file(Audio.of(samples, 47_999), model=small_sound)
+    encoded = pipeline.encode_file(Audio.of(samples, 47_999), pipeline.EncodeOptions(model=small_sound))
     found = read_by_the_page(encoded.data, codec.prior.classes, codec.prior.tables)
     assert found[1] == [] and len(found[0]) > SEGMENT
     assert found[0] == encoded.codes[0].tolist() and found[2] == encoded.codes[2].tolist()
@@ -499,7 +503,7 @@ def test_what_cannot_be_had(
 
 def test_what_can_be_had(small_sound: str) -> None:
     sound = Audio.of(sing(0.3), 16_000)
-    plain = pipeline.encode_file(sound, model=small_sound)
+    plain = pipeline.encode_file(sound, pipeline.EncodeOptions(model=small_sound))
     assert plain.kbps is not None
     for options in (
         {"quality": 3},
@@ -521,7 +525,7 @@ def test_effort_brings_sounds_nearer_and_decoders_do_not_care(
     """Chunk by chunk, channel by channel, by the model's own distortion."""
     distortions = []
     for effort in (1, 2):
-        encoded = pipeline.encode_file(stereo, model=small_sound, effort=effort)
+        encoded = pipeline.encode_file(stereo, pipeline.EncodeOptions(model=small_sound, effort=effort))
         assert np.array_equal(codes_of(encoded.data, codec), encoded.codes)
         decoded = torch.from_numpy(pipeline.reconstruct(encoded).signal)[:, None]
         terms = losses.spectral(decoded, torch.from_numpy(encoded.original.signal)[:, None], codec.rate)
@@ -539,7 +543,7 @@ def whispered() -> Audio:
 def test_soft_passages_have_a_level(small_sound: str, codec: AudioVQVAE, encoded: pipeline.Encoded) -> None:
     """What the codec is given is about as loud everywhere, and what it gives is as soft as it was."""
     sound = whispered()
-    found = pipeline.encode_file(sound, model=small_sound)
+    found = pipeline.encode_file(sound, pipeline.EncodeOptions(model=small_sound))
     stream = container.parse(found.data)
     levels = stream.boxes["levels"]
     assert len(levels) == len(stream.chunks) == 6
@@ -558,7 +562,7 @@ def test_soft_passages_have_a_level(small_sound: str, codec: AudioVQVAE, encoded
     assert np.abs(soft - as_loud * np.float32(10 ** (-levels[3] / 40))).max() < 1e-7
     # Far from the borders it is coded as the same passage would be, were it loud.
     even = sing(19, 16_000, 2, seed=7)
-    codes = pipeline.encode_file(Audio.of(even, 16_000), model=small_sound).codes
+    codes = pipeline.encode_file(Audio.of(even, 16_000), pipeline.EncodeOptions(model=small_sound)).codes
     inner = slice(SEGMENT + 300, 2 * SEGMENT - 300)
     assert (found.codes[1, inner] == codes[1, inner]).mean() > 0.9
 
@@ -654,7 +658,7 @@ def test_another_stride_or_settings(small_sound: str) -> None:
 def test_strange_signals(small_sound: str, signal: np.ndarray) -> None:
     for channels in (1, 2):
         samples = np.repeat(signal[:, None], channels, 1)
-        encoded = pipeline.encode_file(Audio.of(samples, 16_000), model=small_sound)
+        encoded = pipeline.encode_file(Audio.of(samples, 16_000), pipeline.EncodeOptions(model=small_sound))
         sound = pipeline.reconstruct(encoded)
         assert isinstance(sound, Audio)
         assert sound.signal.shape == (channels, len(signal)) and np.isfinite(sound.signal).all()
@@ -877,7 +881,7 @@ def end_well(data: bytes, model: str, salvage: bool) -> Audio | None:
         except (BitstreamError, ModelError) as error:
             assert error.message
             return None
-    assert isinstance(sound, Audio) and isinstance(size := container.read_info(data).geometry, Timeline)
+    assert isinstance(sound, Audio) and isinstance(size := container.read_info(data).geometry, AudioGeometry)
     assert (sound.channels, sound.frames, sound.rate) == (size.channels, size.frames, size.rate)
     assert np.isfinite(sound.signal).all()
     return sound
@@ -918,7 +922,7 @@ def test_content_that_lies_with_valid_checksums_ends_well(small_sound: str, corp
         geometry = stream.geometry
         if data.draw(st.booleans()):
             gains = data.draw(st.lists(st.sampled_from([0, 1, 150, 255]), min_size=1, max_size=3))
-            geometry = Timeline(
+            geometry = AudioGeometry(
                 data.draw(st.integers(1, 9000)),
                 data.draw(st.sampled_from([1, 7_999, 16_000, 47_999, 2**20])),
                 bytes(gains),

@@ -59,10 +59,10 @@ def test_text_of_a_sound(photo):
 @pytest.mark.parametrize(
     ("geometry", "line"),
     [
-        (container.Timeline(16_000, 16_000), "sound     16 kHz mono 0:01.0   from WAV"),
-        (container.Timeline(8_000 * 3723, 8_000), "sound     8 kHz mono 1:02:03.0   from WAV"),
+        (container.AudioGeometry(16_000, 16_000), "sound     16 kHz mono 0:01.0   from WAV"),
+        (container.AudioGeometry(8_000 * 3723, 8_000), "sound     8 kHz mono 1:02:03.0   from WAV"),
         (
-            container.Timeline(1, 22_050, b"\0\0\0"),
+            container.AudioGeometry(1, 22_050, b"\0\0\0"),
             "sound     22.05 kHz 3 channels, silent 0:00.0   from WAV   ",
         ),
     ],

@@ -96,7 +96,7 @@ def test_standard_streams(small: str) -> None:
 def test_verify_and_json(small: str) -> None:
     photo("photo.png")
     result = done("encode", "photo.png", "-m", small, "--verify")
-    encoded = pipeline.encode_file("photo.png", model=small)
+    encoded = pipeline.encode_file("photo.png", pipeline.EncodeOptions(model=small))
     assert f"verified, {pipeline.verify(encoded):.2f} dB" in result.stderr
     found, summary = records(done("encode", "photo.png", "-m", small, "--verify", "--json", "-f"))
     size = len(encoded.data)
@@ -226,7 +226,7 @@ def test_evaluate(small: str) -> None:
     assert tuple(rows[0]) == COLUMNS
     assert [row["codec"] for row in rows] == ["small", "jpeg", "webp"] * 2
     for row in rows[::3]:
-        encoded = pipeline.encode_file(row["file"], model=small, effort=0)
+        encoded = pipeline.encode_file(row["file"], pipeline.EncodeOptions(model=small, effort=0))
         assert int(row["bytes"]) == len(encoded.data)
         assert float(row["bpp"]) == pytest.approx(encoded.bpp)
         assert float(row["psnr_db"]) == pytest.approx(pipeline.verify(encoded))

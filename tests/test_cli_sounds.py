@@ -64,7 +64,7 @@ def test_encode_info_decode(small_sound: str) -> None:
 
 def test_json_and_verify(small_sound: str) -> None:
     song("song.flac", 0.5, 22_050)
-    encoded = pipeline.encode_file("song.flac", model=small_sound)
+    encoded = pipeline.encode_file("song.flac", pipeline.EncodeOptions(model=small_sound))
     found, _ = records(done("encode", "song.flac", "-m", small_sound, "--verify", "--json"))
     assert found | {"seconds": 0} == {
         "type": "file",
@@ -204,7 +204,7 @@ def test_evaluate(small_sound: str) -> None:
         rows = list(csv.DictReader(file))
     assert [(row["codec"], row["q"]) for row in rows] == [("small-sound", "3.0"), ("opus", "6.0")] * 2
     for row in rows[::2]:
-        encoded = pipeline.encode_file(row["file"], model=small_sound)
+        encoded = pipeline.encode_file(row["file"], pipeline.EncodeOptions(model=small_sound))
         assert int(row["bytes"]) == len(encoded.data)
         assert float(row["kbps"]) == pytest.approx(encoded.kbps)
         if encoded.original.channels == 1:

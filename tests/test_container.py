@@ -10,21 +10,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_hostile import FOLDER, build, build_sound, hostile, hostile_to_decoders
 from vqcodec.bitstream import container
-from vqcodec.bitstream.container import Bitstream, Chunk, Geometry, Timeline
+from vqcodec.bitstream.container import Bitstream, Chunk, ImageGeometry, AudioGeometry
 from vqcodec.errors import BitstreamError, DamagedError, DamageWarning, LimitError, VersionError
 
 FINGERPRINT = bytes(range(8))
 SMALL = Bitstream(
     model="vqvae-image",
     fingerprint=FINGERPRINT,
-    geometry=Geometry(128, 128, 3, 4),
+    geometry=ImageGeometry(128, 128, 3, 4),
     chunks=[Chunk(container.STATIC, bytes(range(100)) * 7)],
     source="PNG",
 )
 FULL = Bitstream(
     model="vqvae-image",
     fingerprint=FINGERPRINT,
-    geometry=Geometry(1025, 600, 1, 4),
+    geometry=ImageGeometry(1025, 600, 1, 4),
     chunks=[Chunk(n % 2, bytes((n, 1, 2)) * (n + 1)) for n in range(6)],
     settings=b"\x03",
     source="JPEG",
@@ -33,7 +33,7 @@ FULL = Bitstream(
 SOUND = Bitstream(
     model="vqvae-audio",
     fingerprint=FINGERPRINT,
-    geometry=Timeline(47_999 * 20, 47_999, b"\xb0\0", mid_side=True),
+    geometry=AudioGeometry(47_999 * 20, 47_999, b"\xb0\0", mid_side=True),
     chunks=[Chunk(n % 2, bytes((n, 1, 2)) * (n + 1)) for n in range(3)],
     source="FLAC",
     boxes={"tags": b'{"title": "' + b"la" * 40 + b'"}'},
@@ -51,9 +51,11 @@ def salvaged(data):
 
 def test_layout_is_the_one_described():
     """The hand-made file of make_hostile, which knows FORMAT.md only, is what pack writes."""
-    stream = Bitstream("vqvae-image", FINGERPRINT, Geometry(128, 128, 3, 4), [Chunk(0, bytes(range(64)))])
+    stream = Bitstream(
+        "vqvae-image", FINGERPRINT, ImageGeometry(128, 128, 3, 4), [Chunk(0, bytes(range(64)))]
+    )
     assert container.pack(stream) == build()
-    timeline = Timeline(16_000, 16_000)
+    timeline = AudioGeometry(16_000, 16_000)
     stream = Bitstream("vqvae-audio", FINGERPRINT, timeline, [Chunk(1, bytes(range(64)))])
     assert container.pack(stream) == build_sound()
 
@@ -70,8 +72,8 @@ def test_overhead_of_a_small_picture(source):
 def test_geometry_follows_from_the_size():
     assert FULL.geometry.grid == (150, 257)
     assert FULL.geometry.chunk_count == 6
-    assert Geometry(1, 1).chunk_count == 1
-    assert Geometry(513, 512).chunk_count == 2
+    assert ImageGeometry(1, 1).chunk_count == 1
+    assert ImageGeometry(513, 512).chunk_count == 2
 
 
 @MODERATE
@@ -86,7 +88,7 @@ def test_geometry_follows_from_the_size():
     st.randoms(use_true_random=False),
 )
 def test_round_trip(width, height, channels, stride, boxes, model_settings, source, random):
-    geometry = Geometry(width, height, channels, stride)
+    geometry = ImageGeometry(width, height, channels, stride)
     chunks = [
         Chunk(random.randrange(256), random.randbytes(random.randrange(300)))
         for _ in range(geometry.chunk_count)
@@ -105,7 +107,7 @@ def test_info():
     data = container.pack(FULL)
     info = container.read_info(data)
     assert (info.version, info.kind, info.model, info.source) == (1, "image", "vqvae-image", "JPEG")
-    assert info.geometry == FULL.geometry == Geometry(1025, 600, 1, 4)
+    assert info.geometry == FULL.geometry == ImageGeometry(1025, 600, 1, 4)
     assert (info.fingerprint, info.settings) == ("0001020304050607", b"\x03")
     assert (info.chunks, info.priors) == (6, {0: 3, 1: 3})
     assert info.code_bytes == 3 * 21
@@ -166,7 +168,7 @@ def test_salvage_of_a_cut_file_and_of_a_longer_one():
 
 
 def test_swapped_chunks_are_noticed():
-    stream = Bitstream("m", FINGERPRINT, Geometry(1024, 512), [Chunk(0, b"abcd"), Chunk(0, b"efgh")])
+    stream = Bitstream("m", FINGERPRINT, ImageGeometry(1024, 512), [Chunk(0, b"abcd"), Chunk(0, b"efgh")])
     data = container.pack(stream)
     with pytest.raises(DamagedError, match="damaged in chunk 1 of 2"):
         container.parse(data[:-8] + data[-4:] + data[-8:-4])
@@ -249,10 +251,10 @@ def change(**fields):
         ({"chunks": []}, ValueError),
         ({"chunks": [None]}, ValueError),
         ({"chunks": [Chunk(256, b"")]}, ValueError),
-        ({"geometry": Geometry(128, 128, 2)}, ValueError),
-        ({"geometry": Geometry(128, 128, 3, 3)}, ValueError),
-        ({"geometry": Geometry(2**24 + 1, 1)}, LimitError),
-        ({"geometry": Geometry(2**17, 2**17, 3, 64)}, LimitError),
+        ({"geometry": ImageGeometry(128, 128, 2)}, ValueError),
+        ({"geometry": ImageGeometry(128, 128, 3, 3)}, ValueError),
+        ({"geometry": ImageGeometry(2**24 + 1, 1)}, LimitError),
+        ({"geometry": ImageGeometry(2**17, 2**17, 3, 64)}, LimitError),
         ({"boxes": {"exif": bytes(2**24 + 1)}}, LimitError),
     ],
 )

@@ -84,7 +84,7 @@ def test_training_ends_with_measured_points(run: training.Run) -> None:
 def test_what_is_written_is_read(model: str, picture: media.Image) -> None:
     sizes, figures = [], []
     for quality in (1, 2.5, 5):
-        encoded = pipeline.encode_file(picture, model=model, quality=quality)
+        encoded = pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, quality=quality))
         decoded = pipeline.decode(encoded.data, model=model)
         assert isinstance(decoded, media.Image) and decoded.samples.shape == picture.samples.shape
         assert decoded.source == "PNG"
@@ -97,17 +97,19 @@ def test_what_is_written_is_read(model: str, picture: media.Image) -> None:
 
 
 def test_default_is_the_middle_and_the_ends_are_refused(model: str, picture: media.Image) -> None:
-    assert pipeline.encode_file(picture, model=model).quality == pytest.approx(3, abs=0.01)
+    assert pipeline.encode_file(picture, pipeline.EncodeOptions(model=model)).quality == pytest.approx(
+        3, abs=0.01
+    )
     for quality in (0.5, 5.01):
         with pytest.raises(UsageError, match="no quality"):
-            pipeline.encode_file(picture, model=model, quality=quality)
+            pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, quality=quality))
     assert [place_of(q) for q in (1, 5)] == [0, DIAL] and quality_of(DIAL) == 5
 
 
 def test_effort_trades_error_for_bits(model: str, picture: media.Image) -> None:
     """Of a transform that keeps errors as they are: at the model's price of an error, the sum falls."""
     codec = weights.load(model, "cpu")
-    point, geometry = Point(codec, 120), container.Geometry(150, 130, 3, 16)
+    point, geometry = Point(codec, 120), container.ImageGeometry(150, 130, 3, 16)
     targets = dial.analyse(picture.samples, point)
     costs = []
     for effort in (0, 1):
@@ -124,7 +126,7 @@ def test_effort_trades_error_for_bits(model: str, picture: media.Image) -> None:
 def test_blocks_leave_no_seam(model: str) -> None:
     point = Point(weights.load(model, "cpu"), 128)
     pixels = draw(300, 340, 3)
-    geometry = container.Geometry(300, 340, 3, 16)
+    geometry = container.ImageGeometry(300, 340, 3, 16)
     area = tiling.AREA
     whole = dial.analyse(pixels, point)
     latents = dial.write(whole, point, geometry).latents
@@ -154,9 +156,12 @@ def test_a_target_size_is_kept_from_below(model: str, share: float) -> None:
 
 
 def test_a_psnr_is_reached(model: str, picture: media.Image) -> None:
-    low, high = (pipeline.verify(pipeline.encode_file(picture, model=model, quality=q)) for q in (1, 4))
+    low, high = (
+        pipeline.verify(pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, quality=q)))
+        for q in (1, 4)
+    )
     target = (low + high) / 2
-    encoded = pipeline.encode_file(picture, model=model, psnr=target)
+    encoded = pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, psnr=target))
     assert target <= pipeline.verify(encoded) < target + 0.5
 
 
@@ -280,7 +285,7 @@ def test_chunks_that_no_encoder_writes(model: str, picture: media.Image) -> None
 
 
 def test_reconstruction_is_compared_with_what_was_coded(model: str, picture: media.Image) -> None:
-    encoded = pipeline.encode_file(picture, model=model)
+    encoded = pipeline.encode_file(picture, pipeline.EncodeOptions(model=model))
     other = dataclasses.replace(encoded, codes=encoded.codes + 16)
     with pytest.raises(DamagedError, match="does not decode"):
         streams.reconstruct(other)
@@ -374,18 +379,18 @@ def test_fewer_channels_begin_as_the_first_of_more(
 @pytest.mark.parametrize("goal", [{"bpp": 1e-9}, {"bpp": 1e-4}, {"target_size": 5}])
 def test_goals_of_less_than_a_byte(model: str, picture: media.Image, goal: dict[str, float]) -> None:
     with pytest.raises(TargetError, match="smallest is"):
-        pipeline.encode_file(picture, model=model, **goal)
+        pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, **goal))
 
 
 def test_goals_without_bounds(model: str, picture: media.Image) -> None:
     for name in ("bpp", "psnr", "target_size"):
         for value in (float("inf"), float("nan"), 0, -1):
             with pytest.raises(UsageError, match="above zero"):
-                pipeline.encode_file(picture, model=model, **{name: value})
+                pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, **{name: value}))
     assert len(pipeline.encode(picture, model=model, bpp=1e308)) < picture.samples.nbytes + 60
     for quality in (0, float("nan"), 6):
         with pytest.raises(UsageError, match=r"1 to 5|no quality") as caught:
-            pipeline.encode_file(picture, model=model, quality=quality)
+            pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, quality=quality))
         assert caught.value.hint == "1 to 5, with decimals"
 
 

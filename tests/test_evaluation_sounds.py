@@ -288,7 +288,7 @@ def test_real_bitstreams_are_measured_as_they_are(talks: Path, small_sound: str,
     rows = evaluate(paths, model=small_sound, against=["opus"], device="cpu")
     assert [row["codec"] for row in rows] == ["small-sound", "opus"] * 2
     for ours, path in zip(rows[::2], paths, strict=True):
-        encoded = pipeline.encode_file(path, model=small_sound, device="cpu")
+        encoded = pipeline.encode_file(path, pipeline.EncodeOptions(model=small_sound, device="cpu"))
         decoded = pipeline.decode(encoded.data, model=small_sound, device="cpu")
         original = media.read_audio(path)
         assert ours["bytes"] == len(encoded.data)

@@ -10,7 +10,7 @@ from make_hostile import build_sound
 from vqcodec.bitstream import container, geometry, header
 from vqcodec.bitstream.binary import Cursor
 from vqcodec.bitstream.container import Bitstream, Chunk
-from vqcodec.bitstream.geometry import REGION, SEGMENT, SOUND_RATE, Geometry, Timeline
+from vqcodec.bitstream.geometry import REGION, SEGMENT, AUDIO_RATE, ImageGeometry, AudioGeometry
 from vqcodec.errors import DamagedError, LimitError, VersionError
 
 MODERATE = settings(derandomize=True, deadline=None, database=None)
@@ -20,7 +20,7 @@ GAINS = st.lists(st.sampled_from([0, 1, 192, 255]), min_size=1, max_size=6).map(
 RATES = st.integers(1, 2**20) | st.sampled_from([1, 8_000, 16_000, 44_100, 47_999, 48_000, 192_000, 2**20])
 
 
-def covers_once(size: geometry.AnyGeometry, grid: np.ndarray) -> None:
+def covers_once(size: geometry.Geometry, grid: np.ndarray) -> None:
     for place in size.places:
         assert grid[place].size > 0
         grid[place] += 1
@@ -29,7 +29,7 @@ def covers_once(size: geometry.AnyGeometry, grid: np.ndarray) -> None:
 @MODERATE
 @given(st.integers(1, 20_000), st.integers(1, 20_000), st.sampled_from([1, 4, 128]))
 def test_regions_cover_a_picture_once(width: int, height: int, stride: int) -> None:
-    size = Geometry(width, height, stride=stride * (8 if stride == 1 else 1))
+    size = ImageGeometry(width, height, stride=stride * (8 if stride == 1 else 1))
     grid = np.zeros(size.grid, np.int8)
     covers_once(size, grid)
     assert (grid == 1).all()
@@ -40,7 +40,7 @@ def test_regions_cover_a_picture_once(width: int, height: int, stride: int) -> N
 @MODERATE
 @given(st.integers(1, 60 * 16_000), st.integers(2_000, 192_000), GAINS, st.sampled_from([16, 64]))
 def test_segments_cover_a_sound_once(frames: int, rate: int, gains: bytes, stride: int) -> None:
-    size = Timeline(frames, rate, gains, stride=stride)
+    size = AudioGeometry(frames, rate, gains, stride=stride)
     grid = np.zeros(size.grid, np.int8)
     covers_once(size, grid)
     assert [bool(row.all()) for row in grid] == [gain > 0 for gain in gains], "silent channels have no chunks"
@@ -58,9 +58,9 @@ def test_segments_cover_a_sound_once(frames: int, rate: int, gains: bytes, strid
 @MODERATE
 @given(st.integers(1, 2**32), RATES)
 def test_samples_cover_the_frames(frames: int, rate: int) -> None:
-    size = Timeline(frames, rate)
+    size = AudioGeometry(frames, rate)
     samples, (channels, codes) = size.samples, size.grid
-    assert (samples - 1) * rate < frames * SOUND_RATE <= samples * rate
+    assert (samples - 1) * rate < frames * AUDIO_RATE <= samples * rate
     assert channels == 1
     assert (codes - 1) * size.stride < samples <= codes * size.stride
     assert size.seconds == frames / rate
@@ -81,7 +81,7 @@ def test_samples_cover_the_frames(frames: int, rate: int) -> None:
     ],
 )
 def test_worked_examples(frames: int, rate: int, samples: int, codes: int, chunks: int) -> None:
-    size = Timeline(frames, rate)
+    size = AudioGeometry(frames, rate)
     assert (size.samples, size.grid, size.chunk_count) == (samples, (1, codes), chunks)
 
 
@@ -96,9 +96,9 @@ def test_worked_examples(frames: int, rate: int, samples: int, codes: int, chunk
 def test_fields_are_read_as_written(
     frames: int, rate: int, gains: bytes, mid_side: bool, stride: int
 ) -> None:
-    size = Timeline(frames, rate, gains, mid_side and len(gains) == 2, stride)
+    size = AudioGeometry(frames, rate, gains, mid_side and len(gains) == 2, stride)
     cursor = Cursor(size.write())
-    assert Timeline.read(cursor, stride, size.flag) == size
+    assert AudioGeometry.read(cursor, stride, size.flag) == size
     assert cursor.at == len(cursor.data)
     if size.chunk_count < 5000:
         stream = Bitstream("m", FINGERPRINT, size, [Chunk(1, b"abc")] * size.chunk_count)
@@ -108,24 +108,24 @@ def test_fields_are_read_as_written(
 @pytest.mark.parametrize(
     ("size", "error"),
     [
-        (Timeline(0, 16_000), DamagedError),
-        (Timeline(1, 0), DamagedError),
-        (Timeline(1, 16_000, b""), DamagedError),
-        (Timeline(1, 16_000, b"\1", True), DamagedError),
-        (Timeline(1, 16_000, b"\1\1\1", True), DamagedError),
-        (Timeline(2**32 + 1, 192_000, b"\0"), LimitError),
-        (Timeline(1, 2**20 + 1), LimitError),
-        (Timeline(2**32, 8_000), None),
-        (Timeline(2**32, 8_000, b"\1" * 16), LimitError),
-        (Timeline(2**32, 8_000, b"\0" * 255), None),
-        (Timeline(2**32, 2**20), None),
-        (Timeline(1, 1, b"\1\0", True), None),
-        (Geometry(0, 1), DamagedError),
-        (Geometry(2**24, 1, stride=128), None),
-        (Geometry(2**24 + 1, 1), LimitError),
+        (AudioGeometry(0, 16_000), DamagedError),
+        (AudioGeometry(1, 0), DamagedError),
+        (AudioGeometry(1, 16_000, b""), DamagedError),
+        (AudioGeometry(1, 16_000, b"\1", True), DamagedError),
+        (AudioGeometry(1, 16_000, b"\1\1\1", True), DamagedError),
+        (AudioGeometry(2**32 + 1, 192_000, b"\0"), LimitError),
+        (AudioGeometry(1, 2**20 + 1), LimitError),
+        (AudioGeometry(2**32, 8_000), None),
+        (AudioGeometry(2**32, 8_000, b"\1" * 16), LimitError),
+        (AudioGeometry(2**32, 8_000, b"\0" * 255), None),
+        (AudioGeometry(2**32, 2**20), None),
+        (AudioGeometry(1, 1, b"\1\0", True), None),
+        (ImageGeometry(0, 1), DamagedError),
+        (ImageGeometry(2**24, 1, stride=128), None),
+        (ImageGeometry(2**24 + 1, 1), LimitError),
     ],
 )
-def test_limits(size: geometry.AnyGeometry, error: type[Exception] | None) -> None:
+def test_limits(size: geometry.Geometry, error: type[Exception] | None) -> None:
     if error is None:
         size.check()
         return
@@ -136,10 +136,10 @@ def test_limits(size: geometry.AnyGeometry, error: type[Exception] | None) -> No
 
 def test_what_cannot_be_written() -> None:
     for size in (
-        Timeline(1, 16_000, b""),
-        Timeline(1, 16_000, bytes(256)),
-        Timeline(1, 16_000, b"\1", True),
-        Geometry(1, 1, 2),
+        AudioGeometry(1, 16_000, b""),
+        AudioGeometry(1, 16_000, bytes(256)),
+        AudioGeometry(1, 16_000, b"\1", True),
+        ImageGeometry(1, 1, 2),
     ):
         with pytest.raises(ValueError, match="channels"):
             size.write()
@@ -153,7 +153,7 @@ def small_sound(**change: object) -> Bitstream:
     fields: dict[str, object] = {
         "model": "vqvae-audio",
         "fingerprint": FINGERPRINT,
-        "geometry": Timeline(6 * 16_000, 16_000),
+        "geometry": AudioGeometry(6 * 16_000, 16_000),
         "chunks": [Chunk(container.STATIC, bytes(1636))],
         "source": "FLAC",
     }
@@ -163,7 +163,7 @@ def small_sound(**change: object) -> Bitstream:
 def test_overhead_of_a_small_sound() -> None:
     data = container.pack(small_sound())
     assert len(data) - 1636 == container.read_info(data).header_bytes <= 40
-    longest = container.pack(small_sound(geometry=Timeline(6 * 192_000, 192_000)))
+    longest = container.pack(small_sound(geometry=AudioGeometry(6 * 192_000, 192_000)))
     assert len(longest) - 1636 <= 40
 
 
@@ -178,7 +178,7 @@ def test_numbered_names() -> None:
     assert other[7:20] == b"\x0cvqvae-audio2"
     assert container.parse(other).model == "vqvae-audio2"
     # Any kind of file may use them.
-    picture = Bitstream("vqvae-audio", FINGERPRINT, Geometry(8, 8), [Chunk(0, b"1234")])
+    picture = Bitstream("vqvae-audio", FINGERPRINT, ImageGeometry(8, 8), [Chunk(0, b"1234")])
     assert container.parse(container.pack(picture)) == picture
 
 
@@ -208,7 +208,7 @@ def test_the_box_of_tags_is_optional_to_others() -> None:
 @given(st.integers(1, 400), st.integers(1, 400))
 @settings(max_examples=30, deadline=None)
 def test_regions_of_a_picture_cover_the_grid_once(height: int, width: int) -> None:
-    size = Geometry(4 * width, 4 * height, stride=4)
+    size = ImageGeometry(4 * width, 4 * height, stride=4)
     seen = np.zeros((height, width), np.uint8)
     places = list(size.places)
     for place in places:

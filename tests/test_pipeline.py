@@ -21,7 +21,7 @@ from make_hostile import FOLDER, hostile
 from PIL import ImageCms, ImageOps
 from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container, header
-from vqcodec.bitstream.container import RAW, STATIC, Bitstream, Chunk, Geometry
+from vqcodec.bitstream.container import RAW, STATIC, Bitstream, Chunk, ImageGeometry
 from vqcodec.coding import chunks
 from vqcodec.errors import (
     BitstreamError,
@@ -58,7 +58,7 @@ def codec(small: str) -> VQVAE:
 @pytest.fixture(scope="session")
 def large(small: str) -> pipeline.Encoded:
     """A picture of four chunks."""
-    return pipeline.encode_file(draw(600, 520, 5), model=small)
+    return pipeline.encode_file(draw(600, 520, 5), pipeline.EncodeOptions(model=small))
 
 
 def codes_of(data: bytes, codec: VQVAE) -> np.ndarray:
@@ -69,7 +69,7 @@ def raw_bytes(grid: tuple[int, int]) -> int:
     """What packing at a fixed width takes."""
     return sum(
         -(-BITS * (rows.stop - rows.start) * (columns.stop - columns.start) // 8)
-        for rows, columns in Geometry(grid[1], grid[0], stride=1).places
+        for rows, columns in ImageGeometry(grid[1], grid[0], stride=1).places
     )
 
 
@@ -101,7 +101,7 @@ def test_round_trip(
         plane = np.full((height, width), 255, np.uint8)
         if alpha == "holes":
             plane[0, 0], plane[-1, : width // 2] = 0, 77
-    encoded = pipeline.encode_file(media.Image(samples, plane), model=small)
+    encoded = pipeline.encode_file(media.Image(samples, plane), pipeline.EncodeOptions(model=small))
     assert np.array_equal(codes_of(encoded.data, codec), encoded.codes)
     assert encoded.codes.shape == (-(-height // 4), -(-width // 4))
     image = pipeline.decode(encoded.data, model=small)
@@ -114,7 +114,7 @@ def test_round_trip(
     assert pipeline.verify(encoded) == pytest.approx(10 * np.log10(255**2 / error))
     assert error < np.square(samples.astype(float) - 128).mean() / 2, "it is that picture"
     info = pipeline.info(encoded.data)
-    assert info.geometry == Geometry(width, height, channels)
+    assert info.geometry == ImageGeometry(width, height, channels)
     assert info.chunks == -(-width // 512) * -(-height // 512)
     assert ("alpha" in info.box_bytes) is (alpha is not None)
     if alpha == "opaque":
@@ -123,7 +123,7 @@ def test_round_trip(
 
 def test_what_is_encoded_is_what_is_reported(large: pipeline.Encoded) -> None:
     info = pipeline.info(large.data)
-    assert (large.geometry, large.quality) == (Geometry(600, 520, 3), 3)
+    assert (large.geometry, large.quality) == (ImageGeometry(600, 520, 3), 3)
     assert (large.model, large.bpp) == (info.model, info.bpp)
     assert large.bpp == 8 * len(large.data) / (600 * 520)
     assert info.total_bytes == len(large.data)
@@ -131,10 +131,10 @@ def test_what_is_encoded_is_what_is_reported(large: pipeline.Encoded) -> None:
 
 def test_gray_stays_gray_and_is_the_mean_of_the_colours(small: str, codec: VQVAE) -> None:
     gray = draw(40, 30)[:, :, :1]
-    encoded = pipeline.encode_file(gray, model=small)
+    encoded = pipeline.encode_file(gray, pipeline.EncodeOptions(model=small))
     decoded = pipeline.decode(encoded.data, model=small)
     assert decoded.channels == 1
-    coloured = pipeline.encode_file(np.repeat(gray, 3, 2), model=small)
+    coloured = pipeline.encode_file(np.repeat(gray, 3, 2), pipeline.EncodeOptions(model=small))
     assert np.array_equal(coloured.codes, encoded.codes)
     colours = pipeline.decode(coloured.data, model=small).samples
     assert colours.shape == (30, 40, 3), "gray pixels in three channels stay three channels"
@@ -250,7 +250,7 @@ def test_never_larger_than_packing(
         rare = np.argsort(counts)[: 64 if what == "random" else 20]
         chosen = rng.choice(rare, grid).astype(np.int32)
         monkeypatch.setattr(streams, "analyse", lambda *_, **__: chosen)
-    encoded = pipeline.encode_file(pixels, model=small)
+    encoded = pipeline.encode_file(pixels, pipeline.EncodeOptions(model=small))
     info = pipeline.info(encoded.data)
     assert len(encoded.data) <= info.header_bytes + raw_bytes(grid)
     assert np.array_equal(codes_of(encoded.data, codec), encoded.codes)
@@ -279,7 +279,7 @@ def test_a_model_without_tables(codec: VQVAE, tmp_path: Path) -> None:
     bare.prior = None
     path = tmp_path / "bare.safetensors"
     weights.save(bare, codec.card, path)
-    encoded = pipeline.encode_file(draw(40, 30), model=path)
+    encoded = pipeline.encode_file(draw(40, 30), pipeline.EncodeOptions(model=path))
     assert 0 <= 8 * raw_bytes((8, 10)) - encoded.estimate_bits < 8
     info = pipeline.info(encoded.data)
     assert info.priors == {RAW: 1} and info.code_bytes == raw_bytes((8, 10))
@@ -296,7 +296,7 @@ def test_effort_buys_cost_and_decoders_do_not_care(small: str, codec: VQVAE) -> 
     pixels = draw(200, 160, 3)
     errors, costs = [], []
     for effort in range(4):
-        encoded = pipeline.encode_file(pixels, model=small, effort=effort)
+        encoded = pipeline.encode_file(pixels, pipeline.EncodeOptions(model=small, effort=effort))
         assert np.array_equal(codes_of(encoded.data, codec), encoded.codes)
         decoded = pipeline.decode(encoded.data, model=small).samples
         error = np.square((decoded.astype(float) - pixels) / 127.5).sum()
@@ -327,7 +327,7 @@ def test_codes_do_not_depend_on_threads_or_precision(
         torch.set_num_threads(threads)
     double = copy.deepcopy(codec).double()
     assert np.array_equal(codes_of(large.data, double), large.codes)
-    pictures.append(transform.synthesise(large.codes, double, Geometry(600, 520)).astype(int))
+    pictures.append(transform.synthesise(large.codes, double, ImageGeometry(600, 520)).astype(int))
     for picture in pictures[1:]:
         assert np.abs(picture - pictures[0]).max() <= 1
 
@@ -374,7 +374,7 @@ def test_what_cannot_be_had(
 
 def test_what_can_be_had(small: str) -> None:
     pixels = draw(40, 30)
-    plain = pipeline.encode_file(pixels, model=small)
+    plain = pipeline.encode_file(pixels, pipeline.EncodeOptions(model=small))
     reached = pipeline.verify(plain)
     for options in (
         {"quality": 3},
@@ -414,7 +414,9 @@ def test_progress(small: str, codec: VQVAE, large: pipeline.Encoded) -> None:
     assert told == [(1, 1), (1, 1)]
     for work in (
         lambda: transform.analyse(draw(200, 160), codec, area=500, progress=progress),
-        lambda: transform.synthesise(large.codes, codec, Geometry(600, 520), area=5000, progress=progress),
+        lambda: transform.synthesise(
+            large.codes, codec, ImageGeometry(600, 520), area=5000, progress=progress
+        ),
     ):
         told.clear()
         work()
@@ -464,12 +466,12 @@ def test_chunks_of_priors_to_come(small: str) -> None:
 def test_another_stride(small: str) -> None:
     stream = container.parse(pipeline.encode(draw(20, 10), model=small))
     with pytest.raises(DamagedError, match="header claims stride 8, small has 4"):
-        pipeline.decode(container.pack(replace(stream, geometry=Geometry(20, 10, 3, 8))), model=small)
+        pipeline.decode(container.pack(replace(stream, geometry=ImageGeometry(20, 10, 3, 8))), model=small)
 
 
 def test_packed_codes_beyond_the_codebook() -> None:
     model = build(Config(**{**{key: int(value) for key, value in SMALL.items()}, "codes": 40}))
-    stream = Bitstream("m", bytes(8), Geometry(4, 4), [Chunk(RAW, bytes([39 << 2]))])
+    stream = Bitstream("m", bytes(8), ImageGeometry(4, 4), [Chunk(RAW, bytes([39 << 2]))])
     assert chunks.read(stream, model) == 39
     with pytest.raises(DamagedError, match="damaged in chunk 1 of 1"):
         chunks.read(replace(stream, chunks=[Chunk(RAW, bytes([40 << 2]))]), model)
@@ -591,7 +593,7 @@ def test_sizes_are_limited_before_memory_is_asked_for(small: str, codec: VQVAE, 
     fingerprint = bytes.fromhex(codec.card["fingerprint"])
     chunk = Chunk(STATIC, b"") if chunks == "empty" else Chunk(RAW, b"\0" * 100)
     side = 16_000
-    stream = Bitstream("small", fingerprint, Geometry(side, side), [chunk] * (-(-side // 512)) ** 2)
+    stream = Bitstream("small", fingerprint, ImageGeometry(side, side), [chunk] * (-(-side // 512)) ** 2)
     data = container.pack(stream)
     tracemalloc.start()
     try:
@@ -702,7 +704,9 @@ def test_content_that_lies_with_valid_checksums_ends_well(small: str, corpus: li
         geometry = stream.geometry
         if data.draw(st.booleans()):
             sides = st.integers(1, 140) | st.sampled_from([512, 513, 1024, 1025, 5000])
-            geometry = Geometry(data.draw(sides), data.draw(sides), data.draw(st.sampled_from([1, 3])), 4)
+            geometry = ImageGeometry(
+                data.draw(sides), data.draw(sides), data.draw(st.sampled_from([1, 3])), 4
+            )
         chunks: list[Chunk | None] = []
         for number in range(geometry.chunk_count):
             chunk = stream.chunks[number % len(stream.chunks)]

@@ -112,7 +112,7 @@ def test_codes_do_not_depend_on_threads(threads: int) -> None:
 def test_the_sample_photograph_along_the_dial(quality: float) -> None:
     """At its own bytes it is better than JPEG by a margin that only something broken would miss."""
     photo = media.read_image(Path(__file__).parent.parent / "docs" / "parrots.jpg")
-    encoded = pipeline.encode_file(photo, quality=quality)
+    encoded = pipeline.encode_file(photo, pipeline.EncodeOptions(quality=quality))
     assert encoded.model == "vae-image"
     decoded = pipeline.decode(encoded.data)
     assert isinstance(decoded, media.Image)
@@ -136,7 +136,9 @@ def test_a_linear_codec_gains_by_the_search() -> None:
     photo = media.read_image(Path(__file__).parent.parent / "docs" / "parrots.jpg")
     found = []
     for effort, quality in ((0, 2.5), (1, 2.7)):
-        encoded = pipeline.encode_file(photo, model="ppca-image", quality=quality, effort=effort)
+        encoded = pipeline.encode_file(
+            photo, pipeline.EncodeOptions(model="ppca-image", quality=quality, effort=effort)
+        )
         found.append((len(encoded.data), pipeline.verify(encoded)))
     assert found[1][0] < 0.96 * found[0][0] and found[1][1] > found[0][1], found
 
@@ -146,7 +148,7 @@ def test_speech_gains_by_the_search() -> None:
     speech = media.read_audio(Path(__file__).parent.parent / "docs" / "speech.flac")
     found = []
     for effort in (1, 2):
-        encoded = pipeline.encode_file(speech, effort=effort)
+        encoded = pipeline.encode_file(speech, pipeline.EncodeOptions(effort=effort))
         decoded = pipeline.reconstruct(encoded)
         assert isinstance(decoded, media.Audio)
         distance = log_mel_distance(decoded.signal[0], speech.signal[0], 16_000)

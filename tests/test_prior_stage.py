@@ -46,8 +46,8 @@ def test_training_lowers_the_bits(with_prior: training.Run) -> None:
 
 def test_the_smallest_of_three_is_taken(with_prior: training.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = weights.load(with_prior.best, "cpu")
-    encoded = pipeline.encode_file(draw(300, 200, 3), model=with_prior.best)
-    fast = pipeline.encode_file(draw(300, 200, 3), model=with_prior.best, fast=True)
+    encoded = pipeline.encode_file(draw(300, 200, 3), pipeline.EncodeOptions(model=with_prior.best))
+    fast = pipeline.encode_file(draw(300, 200, 3), pipeline.EncodeOptions(model=with_prior.best, fast=True))
     assert set(pipeline.info(encoded.data).priors) <= {STATIC, LEARNED}
     assert set(pipeline.info(fast.data).priors) == {STATIC}
     assert len(encoded.data) <= len(fast.data)
@@ -60,15 +60,15 @@ def test_the_smallest_of_three_is_taken(with_prior: training.Run, monkeypatch: p
     assert written is not None and written.prior == RAW
 
 
-def media_geometry(side: int) -> container.Geometry:
-    return container.Geometry(4 * side, 4 * side, 3, 4)
+def media_geometry(side: int) -> container.ImageGeometry:
+    return container.ImageGeometry(4 * side, 4 * side, 3, 4)
 
 
 def learned_file(codec: Any) -> tuple[bytes, np.ndarray]:
     """A bitstream all of whose chunks are coded by the learned prior, and its codes."""
     drawn = sampling.sample(codec, size=(560, 100), seed=1)
     codes = np.random.default_rng(1).integers(0, 8, (25, 140)).astype(np.int32)
-    geometry = container.Geometry(560, 100, 3, 4)
+    geometry = container.ImageGeometry(560, 100, 3, 4)
     parts = [np.ascontiguousarray(codes[place]) for place in geometry.places]
     from vqcodec.priors import base
 
@@ -115,7 +115,7 @@ def test_sounds(sound_prior: training.Run) -> None:
     codec = weights.load(sound_prior.best, "cpu")
     assert codec.card["learned"]["method"] == "wavenet"
     sound = media.Audio.of(sing(9.0, channels=2), 16_000)
-    encoded = pipeline.encode_file(sound, model=sound_prior.best)
+    encoded = pipeline.encode_file(sound, pipeline.EncodeOptions(model=sound_prior.best))
     assert np.array_equal(chunks.read(container.parse(encoded.data), codec), encoded.codes)
 
 
@@ -229,7 +229,7 @@ def test_one_command_trains_both(photos: Path, tmp_path: Path) -> None:
     codec = weights.load(run.best, "cpu")
     assert codec.learned is not None and codec.card["name"] == "mine"
     assert json.loads(run.best.with_suffix(".json").read_text()) == weights.read_card(run.best)
-    encoded = pipeline.encode_file(draw(64, 64), model=run.best)
+    encoded = pipeline.encode_file(draw(64, 64), pipeline.EncodeOptions(model=run.best))
     assert np.array_equal(chunks.read(container.parse(encoded.data), codec), encoded.codes)
     # From there: the codec goes on, and so does its prior.
     further = training.train(

@@ -480,7 +480,7 @@ def test_the_card_tells_real_rates(small_run: training.Run, photos: Path) -> Non
     measured = small_run.card["measured"]["validation"]
     _, held_out = datasets.split(datasets.entries([photos]), 0.05, 0)
     (entry,) = held_out
-    encoded = pipeline.encode_file(PIL.Image.open(entry.path), model=small_run.best)
+    encoded = pipeline.encode_file(PIL.Image.open(entry.path), pipeline.EncodeOptions(model=small_run.best))
     # An array has no source, whose name the file of a PNG carries: a length and three letters.
     assert measured["bpp"] == pytest.approx(8 * (len(encoded.data) - 4) / (96 * 80))
     assert measured["psnr_db"] == pytest.approx(pipeline.verify(encoded))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, draw
-from vqcodec.bitstream.container import Geometry
+from vqcodec.bitstream.container import ImageGeometry
 from vqcodec.models import MODELS, build
 from vqcodec.models.vqvae.image import PCA_SCALE, Config
 from vqcodec.training.datasets import Pictures
@@ -90,6 +90,6 @@ def test_no_seams_however_a_picture_is_cut(topology: str) -> None:
             at = tiling.scaled(block.inner, 4)
             pieces[:, :, at[0], at[1]] = decoded[:, :, rows, columns]
         assert (pieces - samples).abs().max() < 1e-4
-        cut = transform.synthesise(whole, model, Geometry(150, 117, 3, 4), area=area)
-        uncut = transform.synthesise(whole, model, Geometry(150, 117, 3, 4))
+        cut = transform.synthesise(whole, model, ImageGeometry(150, 117, 3, 4), area=area)
+        uncut = transform.synthesise(whole, model, ImageGeometry(150, 117, 3, 4))
         assert np.abs(cut.astype(int) - uncut).max() <= 1

@@ -7,20 +7,20 @@ library, so that `info` answers at once.
 from __future__ import annotations
 
 import math
-import warnings
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from ..errors import DamagedError, DamageWarning
+from ..errors import DamagedError
 from .binary import deflate, inflate, verified
-from .geometry import REGION, SEGMENT, AnyGeometry, Geometry, Timeline
+from .geometry import REGION, SEGMENT, AudioGeometry, Geometry, ImageGeometry
 from .header import BOXES, MAGIC, MAX_HEADER, VERSION, BoxEntry, ChunkEntry, Header, read_header, write_header
 
 __all__ = [
     "LEARNED",
     "MAGIC",
+    "PIXELS",
     "RAW",
     "REGION",
     "SEGMENT",
@@ -28,17 +28,17 @@ __all__ = [
     "VERSION",
     "Bitstream",
     "Chunk",
-    "Geometry",
+    "ImageGeometry",
     "Info",
-    "Timeline",
+    "AudioGeometry",
     "check",
     "pack",
     "parse",
     "read_info",
 ]
 
-RAW, STATIC, LEARNED = 0, 1, 2
-"""Priors a chunk may name: plain packed codes, static tables in context, a network."""
+RAW, STATIC, LEARNED, PIXELS = 0, 1, 2, 3
+"""What codes a chunk: nothing (packed indices), static tables, a learned prior; or it holds pixels."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Chunk:
     """The codes of one region.
 
     Attributes:
-        prior: 0 to 255, what the payload is coded by: RAW, STATIC, LEARNED; others are reserved.
+        prior: 0 to 255, what the payload is coded by: RAW, STATIC, LEARNED, PIXELS; others are reserved.
         payload: the coded bytes.
     """
 
@@ -62,19 +62,26 @@ class Bitstream:
         model: name of the model, 1 to 64 of A-Z a-z 0-9 . _ + - with a letter or digit first.
         fingerprint: 8 bytes that identify the decoder's weights.
         geometry: the picture's size, or the sound's length and channels.
-        chunks: one per place of the geometry; None where salvage found damage.
-        settings: model specific, such as the operating point; at most 255 bytes.
+        chunks: one per region of the geometry; None where salvage found damage.
+        settings: the quality index, of models with several operating points; at most 255 bytes.
+        damage: what salvage found, in words.
         source: what the picture was before, such as "PNG"; at most 255 printable ASCII characters.
         boxes: "icc", "exif", "xmp", "alpha", "levels", "tags" -> payload, as it was before deflation.
     """
 
     model: str
     fingerprint: bytes
-    geometry: AnyGeometry
+    geometry: Geometry
     chunks: list[Chunk | None]
     settings: bytes = b""
     source: str = ""
     boxes: dict[str, bytes] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)
+
+    @property
+    def quality_index(self) -> int | None:
+        """0..255; None of a model with one operating point."""
+        return self.settings[0] if self.settings else None
 
     @property
     def kind(self) -> str:
@@ -94,8 +101,8 @@ class Info:
         box_bytes: name -> bytes in the file; a box of unknown type has its number for a name.
         code_bytes: bytes of all chunks.
         priors: number of the prior -> how many chunks it codes.
-        bits_per_code: number of the prior -> bits that its chunks take per code; of models with a dial, whose
-            places have many latents each, none.
+        bits_per_code: number of the prior -> bits per code of its chunks; none of variable-rate models,
+            whose positions have many latents each.
         total_bytes: the size of the file as the header has it.
         file_bytes: the size of the file as it is; smaller where it was cut.
     """
@@ -104,7 +111,7 @@ class Info:
     kind: str
     model: str
     fingerprint: str
-    geometry: AnyGeometry
+    geometry: Geometry
     settings: bytes
     source: str
     header_bytes: int
@@ -117,16 +124,25 @@ class Info:
     file_bytes: int
 
     @property
+    def quality_index(self) -> int | None:
+        """0..255; None of a model with one operating point."""
+        return self.settings[0] if self.settings else None
+
+    @property
     def bpp(self) -> float | None:
         """Bits per pixel of the whole file; None of a sound."""
-        if isinstance(self.geometry, Timeline):
+        if isinstance(self.geometry, AudioGeometry):
             return None
         return 8 * self.total_bytes / (self.geometry.width * self.geometry.height)
 
     @property
     def kbps(self) -> float | None:
         """Kilobits a second of the whole file; None of a picture."""
-        return self.total_bytes / 125 / self.geometry.seconds if isinstance(self.geometry, Timeline) else None
+        return (
+            self.total_bytes / 125 / self.geometry.seconds
+            if isinstance(self.geometry, AudioGeometry)
+            else None
+        )
 
 
 def pack(bitstream: Bitstream) -> bytes:
@@ -161,7 +177,7 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
     Args:
         data: the whole file.
         salvage: take what is undamaged behind an undamaged header: a damaged chunk becomes None, a damaged
-            box is left out, bytes after the end are passed over, each with a DamageWarning.
+            box is left out, bytes after the end are passed over; `Bitstream.damage` lists it.
 
     Raises:
         NotABitstreamError: other magic bytes.
@@ -173,8 +189,6 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
     boxes, chunks, damage = _read_body(header, size, data)
     if damage and not salvage:
         raise DamagedError(damage[0], "--salvage")
-    for message in damage:
-        warnings.warn(message, DamageWarning, stacklevel=2)
     return Bitstream(
         model=header.model,
         fingerprint=header.fingerprint,
@@ -183,6 +197,7 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
         settings=header.settings,
         source=header.source,
         boxes=boxes,
+        damage=damage,
     )
 
 
@@ -239,9 +254,10 @@ def _bits_per_code(header: Header) -> dict[int, float]:
         return {}
     size: Counter[int] = Counter()
     codes: Counter[int] = Counter()
-    for chunk, place in zip(header.chunks, header.geometry.places, strict=True):
-        size[chunk.prior] += chunk.size
-        codes[chunk.prior] += math.prod(part.stop - part.start for part in place if isinstance(part, slice))
+    for chunk, region in zip(header.chunks, header.geometry.regions, strict=True):
+        if chunk.prior != PIXELS:
+            size[chunk.prior] += chunk.size
+            codes[chunk.prior] += math.prod(region.shape(header.geometry.stride))
     return {prior: 8 * size[prior] / count for prior, count in codes.items()}
 
 

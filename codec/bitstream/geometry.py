@@ -1,4 +1,4 @@
-"""The size of the picture or sound in a bitstream, and the grid of codes and chunks that follows from it.
+"""The size of the image or audio in a bitstream, and the regions and grids that follow from it.
 
 FORMAT.md describes the bytes. Standard library only, so that headers are read without waiting for anything.
 """
@@ -13,13 +13,13 @@ from ..errors import DamagedError, LimitError
 from .binary import Cursor, varint
 
 REGION = 512
-"""A chunk of a picture covers at most REGION x REGION pixels."""
+"""A chunk of an image covers at most REGION x REGION pixels."""
 
 SEGMENT = 2000
-"""A chunk of a sound covers at most so many codes of one channel: 8 seconds at 250 a second."""
+"""A chunk of audio covers at most so many positions of one channel: 8 seconds at 250 a second."""
 
-SOUND_RATE = 16_000
-"""Samples a second that a sound is coded at."""
+AUDIO_RATE = 16_000
+"""Samples a second that audio is coded at."""
 
 MAX_SIDE = 2**24
 MAX_AREA = 2**32
@@ -31,19 +31,38 @@ MAX_CHUNKS = 2**18
 STRIDE_BITS = 0x07
 """Of the flags: log2 of the stride."""
 
-Place = tuple[Any, ...]
-"""Index of a grid of codes: two slices of a picture's, a channel and a slice of a sound's."""
+
+@dataclass(frozen=True)
+class Region:
+    """What one chunk codes: a rectangle of an image, or a stretch of one channel of audio.
+
+    Attributes:
+        samples: a slice of samples along each axis; it begins at a multiple of the stride.
+        channel: of audio.
+    """
+
+    samples: tuple[slice, ...]
+    channel: int | None = None
+
+    def part(self, stride: int) -> tuple[Any, ...]:
+        """Index of the region in a plane of this stride: rows and columns, or a channel and positions."""
+        axes = (slice(axis.start // stride, -(-axis.stop // stride)) for axis in self.samples)
+        return (*axes,) if self.channel is None else (self.channel, *axes)
+
+    def shape(self, stride: int) -> tuple[int, ...]:
+        """Positions of the region in a plane of this stride, along each axis."""
+        return tuple(-(-axis.stop // stride) - axis.start // stride for axis in self.samples)
 
 
 @dataclass(frozen=True)
-class Geometry:
-    """A picture's size.
+class ImageGeometry:
+    """The size of an image.
 
     Attributes:
         width: pixels, 1 to 2**24.
         height: pixels, 1 to 2**24; width x height at most 2**32.
         channels: 1 (gray) or 3 (colour).
-        stride: pixels per code along either axis, a power of two from 1 to 128.
+        stride: pixels per position of the finest plane along either axis, a power of two from 1 to 128.
     """
 
     width: int
@@ -53,31 +72,28 @@ class Geometry:
 
     kind = "image"
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of codes."""
-        return -(-self.height // self.stride), -(-self.width // self.stride)
-
-    @property
-    def region(self) -> int:
-        """Rows and columns of codes that a chunk covers at most."""
-        return REGION // self.stride
+    def grid(self, stride: int) -> tuple[int, int]:
+        """Rows and columns of positions in a plane of this stride."""
+        return -(-self.height // stride), -(-self.width // stride)
 
     @property
     def chunk_count(self) -> int:
         """Number of regions, and so of chunks."""
-        rows, columns = self.grid
-        return -(-rows // self.region) * -(-columns // self.region)
+        return -(-self.height // REGION) * -(-self.width // REGION)
 
     @property
-    def places(self) -> Iterator[Place]:
-        """Where the codes of each chunk are in the grid, in the order of the chunks."""
-        (rows, columns), region = self.grid, self.region
+    def regions(self) -> Iterator[Region]:
+        """What each chunk codes, in the order of the chunks."""
         return (
-            (slice(top, min(top + region, rows)), slice(left, min(left + region, columns)))
-            for top in range(0, rows, region)
-            for left in range(0, columns, region)
+            Region((slice(top, min(top + REGION, self.height)), slice(left, min(left + REGION, self.width))))
+            for top in range(0, self.height, REGION)
+            for left in range(0, self.width, REGION)
         )
+
+    @property
+    def whole(self) -> list[Region]:
+        """The largest regions that a prior may sample at once: the image."""
+        return [Region((slice(0, self.height), slice(0, self.width)))]
 
     @property
     def flag(self) -> bool:
@@ -85,7 +101,7 @@ class Geometry:
         return self.channels == 3
 
     @property
-    def claim(self) -> str:
+    def describe(self) -> str:
         """Its size in words."""
         return f"{self.width:,} x {self.height:,} pixels"
 
@@ -96,7 +112,7 @@ class Geometry:
         return varint(self.width) + varint(self.height)
 
     @classmethod
-    def read(cls, cursor: Cursor, stride: int, flag: bool) -> Geometry:
+    def read(cls, cursor: Cursor, stride: int, flag: bool) -> ImageGeometry:
         """Undo `write`."""
         return cls(cursor.varint(), cursor.varint(), 3 if flag else 1, stride)
 
@@ -108,14 +124,14 @@ class Geometry:
             LimitError: too large.
         """
         if self.width < 1 or self.height < 1:
-            raise DamagedError(f"header claims {self.claim}")
+            raise DamagedError(f"header claims {self.describe}")
         sides = max(self.width, self.height)
         if sides > MAX_SIDE or self.width * self.height > MAX_AREA or self.chunk_count > MAX_CHUNKS:
-            raise LimitError(f"header claims {self.claim}")
+            raise LimitError(f"header claims {self.describe}")
 
 
 @dataclass(frozen=True)
-class Timeline:
+class AudioGeometry:
     """A sound's length and channels.
 
     Attributes:
@@ -124,7 +140,7 @@ class Timeline:
         gains: a byte for each channel; 0: the channel is silent and has no codes. Else the signal that was
             coded had its loudness changed by (192 - gain) / 2 dB.
         mid_side: the two channels that were coded are (left + right) / 2 and (left - right) / 2.
-        stride: samples per code at SOUND_RATE, a power of two from 1 to 128.
+        stride: samples per position of the finest plane at AUDIO_RATE, a power of two from 1 to 128.
     """
 
     frames: int
@@ -147,29 +163,37 @@ class Timeline:
 
     @property
     def samples(self) -> int:
-        """Samples in each channel at SOUND_RATE."""
-        return -(-self.frames * SOUND_RATE // self.rate)
+        """Samples in each channel at AUDIO_RATE."""
+        return -(-self.frames * AUDIO_RATE // self.rate)
+
+    def grid(self, stride: int) -> tuple[int, int]:
+        """Channels, and positions of each in a plane of this stride."""
+        return self.channels, -(-self.samples // stride)
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Channels, and codes in each."""
-        return self.channels, -(-self.samples // self.stride)
+    def audible(self) -> list[int]:
+        """The channels that are coded: those that are not silent."""
+        return [channel for channel, gain in enumerate(self.gains) if gain]
 
     @property
     def chunk_count(self) -> int:
         """Number of segments of channels that are not silent, and so of chunks."""
-        return -(-self.grid[1] // SEGMENT) * sum(gain > 0 for gain in self.gains)
+        return -(-self.samples // (SEGMENT * self.stride)) * len(self.audible)
 
     @property
-    def places(self) -> Iterator[Place]:
-        """Where the codes of each chunk are in the grid, in the order of the chunks: time goes first."""
-        codes = self.grid[1]
-        audible = [channel for channel, gain in enumerate(self.gains) if gain]
+    def regions(self) -> Iterator[Region]:
+        """What each chunk codes, in the order of the chunks: time goes first."""
+        length = SEGMENT * self.stride
         return (
-            (channel, slice(start, min(start + SEGMENT, codes)))
-            for start in range(0, codes if audible else 0, SEGMENT)
-            for channel in audible
+            Region((slice(start, min(start + length, self.samples)),), channel)
+            for start in range(0, self.samples if self.audible else 0, length)
+            for channel in self.audible
         )
+
+    @property
+    def whole(self) -> list[Region]:
+        """The largest regions that a prior may sample at once: the channels that are not silent."""
+        return [Region((slice(0, self.samples),), channel) for channel in self.audible]
 
     @property
     def flag(self) -> bool:
@@ -177,7 +201,7 @@ class Timeline:
         return self.mid_side
 
     @property
-    def claim(self) -> str:
+    def describe(self) -> str:
         """Its size in words."""
         return f"{self.channels} channels of {self.frames:,} samples, {self.rate:,} a second"
 
@@ -188,7 +212,7 @@ class Timeline:
         return varint(self.frames) + varint(self.rate) + bytes((self.channels,)) + self.gains
 
     @classmethod
-    def read(cls, cursor: Cursor, stride: int, flag: bool) -> Timeline:
+    def read(cls, cursor: Cursor, stride: int, flag: bool) -> AudioGeometry:
         """Undo `write`."""
         frames, rate = cursor.varint(), cursor.varint()
         return cls(frames, rate, cursor.take(cursor.byte()), flag, stride)
@@ -201,11 +225,11 @@ class Timeline:
             LimitError: too long.
         """
         if self.frames < 1 or self.rate < 1 or not self.gains or (self.mid_side and self.channels != 2):
-            raise DamagedError(f"header claims {self.claim}")
+            raise DamagedError(f"header claims {self.describe}")
         if self.frames > MAX_FRAMES or self.rate > MAX_RATE or self.chunk_count > MAX_CHUNKS:
-            raise LimitError(f"header claims {self.claim}")
+            raise LimitError(f"header claims {self.describe}")
 
 
-AnyGeometry = Geometry | Timeline
-KINDS: dict[int, type[Geometry] | type[Timeline]] = {1: Geometry, 2: Timeline}
+Geometry = ImageGeometry | AudioGeometry
+KINDS: dict[int, type[ImageGeometry] | type[AudioGeometry]] = {1: ImageGeometry, 2: AudioGeometry}
 """Number in the header -> what it is."""

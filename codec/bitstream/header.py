@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..errors import DamagedError, LimitError, NotABitstreamError, VersionError
 from .binary import Cursor, varint, word
-from .geometry import KINDS, STRIDE_BITS, AnyGeometry
+from .geometry import KINDS, STRIDE_BITS, Geometry
 
 MAGIC = b"\x8fVQC"
 VERSION = 1
@@ -81,7 +81,7 @@ class Header:
 
     model: str
     fingerprint: bytes
-    geometry: AnyGeometry
+    geometry: Geometry
     settings: bytes
     source: str
     boxes: list[BoxEntry]

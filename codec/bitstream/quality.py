@@ -1,23 +1,26 @@
-"""The dial of models that have one: places on it, and the scale of qualities that people are told.
+"""Quality 1..5, which users set, <-> quality index 0..255, the byte in the header.
 
 Standard library only, so that headers are described without waiting for anything.
 """
 
 from __future__ import annotations
 
-DIAL = 255
-"""Last place on the dial; the first is 0. A place is the byte of settings in a header."""
+LAST_INDEX = 255
+"""The highest quality index; the lowest is 0."""
 
 WORST, BEST = 1.0, 5.0
 """Ends of the scale of qualities."""
 
-
-def place_of(quality: float) -> int:
-    """The place on the dial of a quality from WORST to BEST."""
-    return round((quality - WORST) / (BEST - WORST) * DIAL)
+DEFAULT_QUALITY = 3.0
+"""The quality of models that have one operating point, and that of others where none is asked for."""
 
 
-def quality_of(place: int) -> float:
-    """The quality at a place on the dial, with as few decimals as tell it apart."""
-    exactly = WORST + (BEST - WORST) * place / DIAL
-    return next(rounded for n in range(4) if place_of(rounded := round(exactly, n)) == place)
+def index_of(quality: float) -> int:
+    """The quality index of a quality from WORST to BEST."""
+    return round((quality - WORST) / (BEST - WORST) * LAST_INDEX)
+
+
+def quality_of(index: int) -> float:
+    """The quality of a quality index, with as few decimals as distinguish it."""
+    exactly = WORST + (BEST - WORST) * index / LAST_INDEX
+    return next(rounded for n in range(4) if index_of(rounded := round(exactly, n)) == index)

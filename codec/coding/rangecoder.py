@@ -1,8 +1,7 @@
-"""Integer codes + integer frequencies <-> bytes.
+"""Integer symbols + integer probabilities <-> bytes.
 
 The coder is constriction's range coder with words of 32 bits, a state of 64 bits and probabilities of 24
-bits; FORMAT.md gives its arithmetic. Frequencies are uint32 [n, K], one row per symbol, each at least 1, each
-row summing to TOTAL. They are not verified here: a prior answers for its tables.
+bits; FORMAT-priors.md gives its arithmetic. Frequencies are not verified here: a prior answers for them.
 
 constriction's lazy categorical model takes floats p and lets the interval of symbol s begin at
 floor(scale * (p_0 + ... + p_{s-1})) + s, with scale = (2**24 - K) / (p_0 + ... + p_{K-1}). Here p is the
@@ -12,7 +11,7 @@ whatever order it is taken, so the intervals are the cumulative frequencies on e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import constriction
@@ -20,62 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DamagedError
+from ..priors.base import Categorical, EntropyModel
+from ..priors.gaussian_tables import ESCAPE_BYTES, Gaussian, tables
 
-PRECISION = 24
-TOTAL = 1 << PRECISION
-
-ESCAPED = 3
-"""Bytes, little endian, of a code that its table does not have."""
-
-_MODEL = constriction.stream.model.Categorical(lazy=True)
+_CATEGORICAL = constriction.stream.model.Categorical(lazy=True)
 _BYTES = constriction.stream.model.Uniform(256)
-
-
-class Tables:
-    """Frequencies that are used again and again, by number: signed codes, each by the table that it names.
-
-    Codes of a table of 2 L + 2 frequencies are -L..L; the last frequency is that of an escape, for what lies
-    beyond. Codes by a number without a table are 0, and take nothing.
-
-    Args:
-        tables: uint32 [2 L + 2] each, at least 1 everywhere and summing to TOTAL; None for no table.
-    """
-
-    def __init__(self, tables: Sequence[NDArray[np.uint32] | None]) -> None:
-        self.tables = tables
-        self.models = [None if t is None else _fixed(t) for t in tables]
-        self.largest = np.array([0 if t is None else len(t) // 2 - 1 for t in tables], np.int32)
-        starts = np.cumsum([0, *(1 if t is None else len(t) for t in tables)])
-        self._middle = starts[:-1].astype(np.int32) + self.largest
-        self._escape = starts[1:].astype(np.int32) - 1
-        self._costs = np.concatenate(
-            [np.zeros(1) if t is None else -np.log2(t / TOTAL) for t in tables]
-        ).astype(np.float32)
-        self._costs[self._escape[[t is not None for t in tables]]] += 8 * ESCAPED
-
-    def costs(self, codes: NDArray[np.int32], numbers: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Bits of codes by these tables; of what a table does not have, those of the escape."""
-        beyond = np.abs(codes) > self.largest[numbers]
-        bits: NDArray[np.float32] = self._costs[
-            np.where(beyond, self._escape[numbers], self._middle[numbers] + codes)
-        ]
-        return bits
-
-    def drawn(self, raw: NDArray[np.uint64], numbers: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Draw codes, without escapes.
-
-        Args:
-            raw: uint64 [n], random.
-            numbers: uint8 [n], of each code's table.
-        """
-        codes = np.zeros(len(numbers), np.int32)
-        for number, where in _by_table(numbers, self):
-            table = self.tables[number]
-            assert table is not None
-            rising = np.cumsum(table[:-1].astype(np.int64))
-            uniform = (raw[where] >> np.uint64(40)).astype(np.int64) * rising[-1] >> 24
-            codes[where] = np.searchsorted(rising, uniform, "right") - self.largest[number]
-        return codes
 
 
 class Encoder:
@@ -84,32 +32,33 @@ class Encoder:
     def __init__(self) -> None:
         self._coder = constriction.stream.queue.RangeEncoder()
 
-    def encode(self, symbols: NDArray[np.int32], frequencies: NDArray[np.uint32]) -> None:
+    def encode(self, symbols: NDArray[np.int32], model: EntropyModel) -> None:
         """Append symbols.
 
         Args:
-            symbols: int32 [n], each in 0..K-1.
-            frequencies: uint32 [n, K], each row at least 1 everywhere and summing to TOTAL; K at least 2.
+            symbols: int32, each of which its model can express: indices [n] in 0..K-1 of a `Categorical`,
+                signed numbers of 3 bytes [n, c] of a `Gaussian`, 0 where the scale index is 0.
+            model: their probabilities.
         """
-        if len(symbols):
-            self._coder.encode(np.ascontiguousarray(symbols, np.int32), _MODEL, _excess(frequencies))
+        if isinstance(model, Categorical):
+            if len(symbols):
+                rows = _pmf_minus_one(model.frequencies)
+                self._coder.encode(np.ascontiguousarray(symbols, np.int32), _CATEGORICAL, rows)
+        elif isinstance(model, Gaussian):
+            self._encode_with_indexes(symbols.ravel(), model.scale_indexes.ravel())
+        else:
+            raise TypeError(f"no coding by {type(model).__name__}")
 
-    def encode_by(self, codes: NDArray[np.int32], numbers: NDArray[np.uint8], tables: Tables) -> None:
-        """Append signed codes, table by table; those beyond their tables follow in ESCAPED bytes each.
-
-        Args:
-            codes: int32 [n], of 3 bytes with their sign; 0 where the number has no table.
-            numbers: uint8 [n], of each code's table.
-            tables: the tables.
-        """
-        for number, where in _by_table(numbers, tables):
-            largest = tables.largest[number]
-            symbols = codes[where]
-            beyond = np.abs(symbols) > largest
-            shifted = np.where(beyond, 2 * largest + 1, symbols + largest).astype(np.int32)
-            self._coder.encode(shifted, tables.models[number])
+    def _encode_with_indexes(self, symbols: NDArray[np.int32], indexes: NDArray[np.uint8]) -> None:
+        """Table by table; symbols beyond their tables follow in ESCAPE_BYTES bytes each."""
+        for index, positions in tables().groups(indexes):
+            largest = tables().largest[index]
+            some = symbols[positions]
+            beyond = np.abs(some) > largest
+            shifted = np.where(beyond, 2 * largest + 1, some + largest).astype(np.int32)
+            self._coder.encode(shifted, _gaussian_models()[index])
             if beyond.any():
-                whole = symbols[beyond].astype("<i4").view(np.uint8).reshape(-1, 4)[:, :ESCAPED]
+                whole = some[beyond].astype("<i4").view(np.uint8).reshape(-1, 4)[:, :ESCAPE_BYTES]
                 self._coder.encode(whole.astype(np.int32).ravel(), _BYTES)
 
     def finish(self) -> bytes:
@@ -118,9 +67,9 @@ class Encoder:
 
 
 class Decoder:
-    """Reads back what `Encoder` wrote, given the same frequencies in the same order.
+    """Reads back what `Encoder` wrote, given the same probabilities in the same order.
 
-    Other bytes give other symbols, in 0..K-1 like all, or a DamagedError.
+    Other bytes give other symbols that their models can express, or a DamagedError.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -136,49 +85,45 @@ class Decoder:
             raise DamagedError(f"{len(data)} bytes of codes are not a whole number of words")
         self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
 
-    def decode(self, frequencies: NDArray[np.uint32]) -> NDArray[np.int32]:
-        """Read as many symbols as there are rows.
+    def decode(self, model: EntropyModel) -> NDArray[np.int32]:
+        """Read the symbols of a model.
 
         Args:
-            frequencies: uint32 [n, K], as in `Encoder.encode`.
+            model: their probabilities.
 
         Returns:
-            int32 [n], each in 0..K-1.
+            int32, [n] of a `Categorical`, [n, c] of a `Gaussian`.
 
         Raises:
             DamagedError: the bytes belong to no symbol.
         """
-        if not len(frequencies):
-            return np.zeros(0, np.int32)
         try:
-            symbols: NDArray[np.int32] = self._coder.decode(_MODEL, _excess(frequencies))
+            if isinstance(model, Categorical):
+                if not len(model.frequencies):
+                    return np.zeros(0, np.int32)
+                symbols: NDArray[np.int32] = self._coder.decode(
+                    _CATEGORICAL, _pmf_minus_one(model.frequencies)
+                )
+                return symbols
+            if isinstance(model, Gaussian):
+                flat = self._decode_with_indexes(model.scale_indexes.ravel())
+                return flat.reshape(model.scale_indexes.shape)
         except AssertionError:
             raise DamagedError("codes that no encoder writes") from None
+        raise TypeError(f"no coding by {type(model).__name__}")
+
+    def _decode_with_indexes(self, indexes: NDArray[np.uint8]) -> NDArray[np.int32]:
+        symbols = np.zeros(len(indexes), np.int32)
+        for index, positions in tables().groups(indexes):
+            largest = tables().largest[index]
+            some = self._coder.decode(_gaussian_models()[index], len(positions)) - largest
+            beyond = some > largest
+            if beyond.any():
+                count = int(beyond.sum())
+                whole = self._coder.decode(_BYTES, ESCAPE_BYTES * count).reshape(count, ESCAPE_BYTES)
+                some[beyond] = (whole << (0, 8, 16)).sum(1) - ((whole[:, -1] >= 128) << 24)
+            symbols[positions] = some
         return symbols
-
-    def decode_by(self, numbers: NDArray[np.uint8], tables: Tables) -> NDArray[np.int32]:
-        """Read what `Encoder.encode_by` wrote with these tables.
-
-        Returns:
-            int32 [n].
-
-        Raises:
-            DamagedError: the bytes belong to no code.
-        """
-        codes = np.zeros(len(numbers), np.int32)
-        try:
-            for number, where in _by_table(numbers, tables):
-                largest = tables.largest[number]
-                symbols = self._coder.decode(tables.models[number], len(where)) - largest
-                beyond = symbols > largest
-                if beyond.any():
-                    count = int(beyond.sum())
-                    whole = self._coder.decode(_BYTES, ESCAPED * count).reshape(count, ESCAPED)
-                    symbols[beyond] = (whole << (0, 8, 16)).sum(1) - ((whole[:, -1] >= 128) << 24)
-                codes[where] = symbols
-        except AssertionError:
-            raise DamagedError("codes that no encoder writes") from None
-        return codes
 
     def finish(self) -> None:
         """Say that every symbol has been read.
@@ -191,7 +136,7 @@ class Decoder:
 
 
 def pack_raw(codes: NDArray[np.int32], bits: int) -> bytes:
-    """Pack codes at a fixed width, most significant bit first, the last byte filled up with zeros.
+    """Pack indices at a fixed width, most significant bit first, the last byte filled up with zeros.
 
     Args:
         codes: int32, any shape, read in raster order, each in 0..2**bits-1.
@@ -227,19 +172,14 @@ def unpack_raw(data: bytes, count: int, bits: int) -> NDArray[np.int32]:
     return codes
 
 
-def _by_table(numbers: NDArray[np.uint8], tables: Tables) -> Iterator[tuple[int, NDArray[np.intp]]]:
-    """Each number that has a table, and where it stands, in order."""
-    order = np.argsort(numbers, kind="stable")
-    ends = np.cumsum(np.bincount(numbers, minlength=len(tables.models)))
-    for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-        if start < end and tables.models[number] is not None:
-            yield number, order[start:end]
+@cache
+def _gaussian_models() -> list[Any]:
+    """The Gaussian tables as models of fixed tables; their intervals are those of the lazy one."""
+    return [
+        None if t is None else constriction.stream.model.Categorical(_pmf_minus_one(t), perfect=False)
+        for t in tables().tables
+    ]
 
 
-def _fixed(frequencies: NDArray[np.uint32]) -> Any:
-    """A model with one table for all symbols; its intervals are those of the lazy one."""
-    return constriction.stream.model.Categorical(_excess(frequencies), perfect=False)
-
-
-def _excess(frequencies: NDArray[np.uint32]) -> NDArray[np.float32]:
+def _pmf_minus_one(frequencies: NDArray[np.uint32]) -> NDArray[np.float32]:
     return np.subtract(frequencies, 1, dtype=np.float32, casting="unsafe")

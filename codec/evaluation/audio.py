@@ -83,7 +83,8 @@ def measure(
     """
     started = time.perf_counter()
     encoded = pipeline.encode_file(
-        replace(original, tags={}), model=model, quality=quality, effort=effort, device=device
+        replace(original, tags={}),
+        pipeline.EncodeOptions(model=model, quality=quality, effort=effort, device=device),
     )
     encode_seconds = time.perf_counter() - started
     data = through_file(encoded.data)

@@ -91,7 +91,9 @@ def measure(
     # With its source, which is in the bitstream: the size is that of `vqcodec encode` without metadata.
     picture = media.Image(original.samples, source=original.source)
     started = time.perf_counter()
-    encoded = pipeline.encode_file(picture, model=model, quality=quality, effort=effort, device=device)
+    encoded = pipeline.encode_file(
+        picture, pipeline.EncodeOptions(model=model, quality=quality, effort=effort, device=device)
+    )
     encode_seconds = time.perf_counter() - started
     data = through_file(encoded.data)
     started = time.perf_counter()

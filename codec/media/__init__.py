@@ -13,6 +13,9 @@ from .tags import pack_tags, unpack_tags
 MAX_SECONDS = 43_200.0
 """Longer sounds are not decoded unless the caller raises the limit; each channel counts. 12 hours: 2.8 GB."""
 
+Source = Any
+"""A path, bytes, a binary file, a PIL image, a uint8 array [H, W, C], an Image or an Audio."""
+
 __all__ = [
     "AUDIO_FORMATS",
     "HIGHEST_RATE",
@@ -22,6 +25,7 @@ __all__ = [
     "MAX_SECONDS",
     "Audio",
     "Image",
+    "Source",
     "pack_alpha",
     "pack_tags",
     "read",

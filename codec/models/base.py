@@ -1,78 +1,291 @@
-"""What a model offers to the stages around it."""
+"""The contract between models and everything around them.
+
+A model maps samples to planes of integers and back (`OperatingPoint`), and has priors over the integers of
+all its planes. Codebook indices, latents, coarse and fine grids, residual levels and vectors differ only in
+their planes and priors, so that one driver codes and samples all of them.
+
+    samples --analyse--> targets --quantise--> symbols --synthesise--> samples
+
+Samples of images are float32 [B, 3, H, W] in -1..1, H and W multiples of the coarsest stride; of audio
+[B, 1, N]. Symbols of a plane of indices are [B, h, w] or [B, T], of a plane of latents [B, h, w, M].
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from ..priors.learned import LearnedPrior
-from ..priors.static import StaticPrior
+from ..priors.base import EntropyModel, Prior, Step, Symbols
+from ..priors.gaussian_tables import LATENT_UNIT
+
+Progress = Callable[[int, int], None]
+"""Called with blocks done and blocks in all."""
+
+Setting = int | float | bool | str
 
 
-class Codec(Protocol):
-    """A latent-variable model that is put to work; its class is an `nn.Module` besides.
-
-    Samples of pictures are float32 [B, 3, H, W] in -1..1, H and W multiples of `stride`, of sounds [B, 1, N];
-    latents float32 [B, D, h, w] or [B, D, T]; codes int64 [B, h, w] or [B, T] in 0..K-1, h = H / stride and
-    so on.
+@dataclass(frozen=True)
+class Plane:
+    """One grid of integers of a model, coarse planes first.
 
     Attributes:
-        medium: "image" or "audio".
-        channels, axes: of the samples: 3 and 2 of pictures, 1 and 1 of sounds.
-        method: the paper's name of it, e.g. "VQ-VAE"; `models.from_card` goes by medium and method.
-        stride: samples per code, along each side.
-        decoding: prefixes of the tensors that a decoder needs; the fingerprint is taken over them.
-        card: the model card.
+        name: for example "codes", "y", "top".
+        stride: samples per position, along each axis.
+        depth: integers per position: 1 index, or M channels of latents.
+        alphabet: K of a codebook, or None: signed latents, held in 1/16 of their step.
     """
 
-    medium: str
-    channels: int
-    axes: int
-    method: str
+    name: str
     stride: int
-    decoding: tuple[str, ...]
-    card: dict[str, Any]
+    depth: int = 1
+    alphabet: int | None = None
+
+    def empty(self, grid: tuple[int, ...]) -> NDArray[Any]:
+        """Zeros for the symbols of a grid: int32 of its shape, or int16 [*grid, M] of latents."""
+        return np.zeros(grid, np.int32) if self.alphabet else np.zeros((*grid, self.depth), np.int16)
 
     @property
-    def config(self) -> Any:
-        """The settings, a frozen dataclass; `codes` among them is K."""
+    def raw_bits(self) -> int:
+        """Bits of an index that is packed as it is."""
+        return max(1, ((self.alphabet or 1) - 1).bit_length())
+
+
+@dataclass(frozen=True)
+class Card:
+    """The model card, which lies in the metadata of the weights.
+
+    Attributes:
+        name: what bitstreams call the model.
+        medium: "image" or "audio".
+        method: the paper's name of it; with the medium it says which class builds it.
+        config: settings of the model.
+        fingerprint: 16 hexadecimal digits over what decides how symbols are read and decoded.
+        parameters: of the networks.
+        points: "quality", "bpp" and "psnr_db" at some operating points, of variable-rate models.
+        measured: validation figures.
+        training: commands, data, steps, hours.
+        learned: of the learned prior: method, config, fingerprint, measured, training; None without one.
+    """
+
+    name: str
+    medium: str
+    method: str
+    config: Mapping[str, Setting]
+    fingerprint: str = ""
+    parameters: int | None = None
+    points: Sequence[Mapping[str, float]] = ()
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    learned: Mapping[str, Any] | None = None
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Card:
+        """Read a card; what a later version has beside these fields is passed over.
+
+        Raises:
+            TypeError: a field is missing.
+        """
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as it is written; fields that a model does not have are left out."""
+        optional = {"parameters", "points", "learned"}
+        return {k: v for k, v in asdict(self).items() if v or k not in optional}
+
+
+@dataclass(frozen=True)
+class OperatingPoint(ABC):
+    """A model at one rate, with the effort that its encoder makes.
+
+    Attributes:
+        model: with its priors.
+        index: quality index, 0..255.
+        effort: 0..3, how long the encoder searches for better symbols; a decoder is not affected.
+    """
+
+    model: Model
+    index: int
+    effort: int = 1
+
+    whole: ClassVar[bool] = False
+    """Whether `synthesise` takes all symbols at once, and bounds its memory itself."""
 
     @property
-    def prior(self) -> StaticPrior | None:
-        """p(codes) by static tables, once they are fitted."""
+    @abstractmethod
+    def planes(self) -> tuple[Plane, ...]:
+        """Those that are coded at this rate, in their order."""
 
     @property
-    def learned(self) -> LearnedPrior | None:
-        """p(codes) by a network, once it is trained."""
+    @abstractmethod
+    def halo(self) -> int:
+        """Positions of the coarsest plane around a block that its samples can depend on."""
+
+    @property
+    def analysis_halo(self) -> int:
+        """Positions around a block that its symbols can depend on."""
+        return self.halo
+
+    @property
+    def stride(self) -> int:
+        """Samples per position of the coarsest plane."""
+        return max(plane.stride for plane in self.planes)
+
+    @property
+    def finest_stride(self) -> int:
+        """Samples per position of the finest plane."""
+        return min(plane.stride for plane in self.planes)
 
     @property
     def device(self) -> torch.device:
         """Where the networks run."""
+        return self.model.device
+
+    @abstractmethod
+    def analyse(self, samples: Tensor) -> dict[str, Tensor]:
+        """Samples -> targets of each plane: indices int64, or latents float32 in steps."""
+
+    def quantise(self, step: Step, targets: NDArray[Any], model: EntropyModel) -> NDArray[np.int32]:
+        """Targets of a step in one region -> symbols, by default the nearest."""
+        del step
+        return model.quantise(targets)
+
+    @abstractmethod
+    def synthesise(
+        self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None
+    ) -> Tensor:
+        """Symbols -> samples: the mean of the likelihood, or a draw from an autoregressive decoder.
+
+        Args:
+            symbols: of each plane.
+            seed: of a decoder that draws.
+            progress: called by a decoder that is slow.
+        """
+
+    def in_preview(self, step: Step) -> bool:
+        """Whether a preview needs the symbols of this step; steps of a preview come first."""
+        del step
+        return False
+
+    def preview(self, symbols: dict[str, Tensor]) -> Tensor | None:
+        """Samples at 1/8 of the size from the steps that are `in_preview`, or None: there is no preview."""
+        del symbols
+        return None
+
+    def neutral(self) -> dict[str, NDArray[Any]]:
+        """Symbols of the middle of mid-grey, or of silence: an array per plane, [] or [M]."""
+        model, halo = self.model, self.halo
+        side = self.stride * (2 * halo + 1)
+        nothing = torch.zeros(1, model.channels, *[side] * model.axes, device=self.device)
+        with torch.inference_mode():
+            found = model.at(self.index, effort=0).analyse(nothing)
+        values = {}
+        for plane in self.planes:
+            middle = halo * (self.stride // plane.stride)
+            target = found[plane.name][(0, *[middle] * model.axes)].cpu().numpy()
+            values[plane.name] = target if plane.alphabet else np.rint(LATENT_UNIT * target).astype(np.int16)
+        return values
+
+
+class Model(nn.Module, ABC):
+    """A latent-variable model that is put to work.
+
+    Card and priors are not written to: a model with others is another object (`equipped`), so that those that
+    are loaded once can be shared.
+    """
+
+    medium: ClassVar[str]
+    """"image" or "audio"."""
+
+    channels: ClassVar[int]
+    axes: ClassVar[int]
+    """Of the samples: 3 and 2 of images, 1 and 1 of audio."""
+
+    rate: ClassVar[int] = 0
+    """Samples a second, of audio."""
+
+    method: ClassVar[str]
+    """The paper's name of it; models are built by medium and method."""
+
+    stride: int
+    """Samples per position of the coarsest plane."""
+
+    points: ClassVar[int] = 1
+    """How many operating points there are: 256, or 1."""
+
+    networks: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of the tensors that are stored in half precision."""
+
+    decoding: ClassVar[tuple[str, ...]]
+    """Prefixes of the tensors that a decoder needs; the fingerprint is taken over them."""
+
+    config: Any
+    """Settings, a frozen dataclass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._card: Card | None = None
+        self._priors: Mapping[int, Prior] = MappingProxyType({})
 
     @property
-    def halo(self) -> int:
-        """Codes around a block that its samples, or its codes, can depend on."""
+    def card(self) -> Card:
+        """The model card."""
+        if self._card is None:
+            raise RuntimeError("a model without a card")
+        return self._card
 
-    def latents(self, samples: Tensor) -> Tensor:
-        """The encoder's outputs, before they are quantized."""
+    @property
+    def priors(self) -> Mapping[int, Prior]:
+        """Number in a chunk (`container.STATIC`, `container.LEARNED`) -> prior over all planes."""
+        return self._priors
 
-    def analyse(self, samples: Tensor) -> Tensor:
-        """Samples -> codes."""
+    def equipped(self, card: Card | None = None, priors: Mapping[int, Prior] | None = None) -> Self:
+        """The same networks with another card, or other priors."""
+        other = copy.copy(self)
+        if card is not None:
+            other._card = card
+        if priors is not None:
+            other._priors = MappingProxyType(dict(priors))
+        return other
 
-    def synthesise(self, codes: Tensor) -> Tensor:
-        """Codes -> samples."""
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = copy.copy(self)
+        memo[id(self)] = other
+        for name, value in vars(self).items():
+            # Priors are frozen, and mapping proxies cannot be copied.
+            vars(other)[name] = value if name in ("_priors", "_card") else copy.deepcopy(value, memo)
+        return other
 
-    def reconstruct(self, quantized: Tensor) -> Tensor:
-        """Latents, quantized or not -> samples."""
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the networks run."""
 
-    def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Set weights before the first step; `draw(n)` gives the n-th batch of samples."""
+    @abstractmethod
+    def at(self, index: int, effort: int = 1) -> OperatingPoint:
+        """The operating point nearest to a quality index, 0..255."""
 
-    def loss(self, samples: Tensor) -> dict[str, Tensor]:
-        """Terms for a batch: "loss", what is minimised; others of the method."""
+    @abstractmethod
+    def priors_from(self, card: Card, tensors: Mapping[str, NDArray[np.generic]]) -> Mapping[int, Prior]:
+        """The priors among the tensors of a weights file.
 
-    def update(self, progress: float, generator: torch.Generator) -> dict[str, Any]:
-        """What follows an optimiser step: "codes" of the step's batch, how many were "restarted"."""
+        Raises:
+            ModelError: a method of a later version, or tensors that do not fit it.
+            LookupError, ValueError: the card tells of another prior.
+        """
+
+    def decodes(self, other: Model) -> bool:
+        """Whether the symbols of another model mean the same to this one."""
+        return other is self
+
+
+__all__ = ["Card", "Model", "OperatingPoint", "Plane", "Progress", "Setting", "Symbols"]

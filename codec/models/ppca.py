@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from . import variable_rate as scalar
+from . import variable_rate
 from .quantizers import as_vectors
 
 
@@ -167,18 +167,18 @@ class Config:
     context_near: int = 48
 
 
-RANGES: dict[str, tuple[float, float]] = scalar.RANGES
+RANGES: dict[str, tuple[float, float]] = variable_rate.RANGES
 """Setting -> the smallest and the largest value that a training can work with."""
 
 
-class PPCACodec(scalar.ScalarCodec):
+class PPCACodec(variable_rate.VariableRateVAE):
     """Blocks of pixels <-> their principal components, which are all that is rounded and coded.
 
     Nothing of the transform is learned by steps: its weights are those of `fit`. Training fits the prior.
     """
 
     method = "pPCA"
-    searched = True
+    uses_rdoq = True
     networks = ("basis",)
     decoding = ("basis", "deviation", "mean", "learned.")
     config: Config
@@ -196,18 +196,18 @@ class PPCACodec(scalar.ScalarCodec):
         """Blocks around a block that it depends on."""
         return 0
 
-    def transform(self, pixels: Tensor, place: Tensor) -> Tensor:
-        """As in `ScalarCodec.transform`."""
-        del place
+    def analysis(self, pixels: Tensor, index: Tensor) -> Tensor:
+        """As in `VariableRateVAE.analysis`."""
+        del index
         return F.conv2d(F.pixel_unshuffle(pixels, BLOCK), self.basis)
 
-    def inverse(self, latents: Tensor, place: Tensor) -> Tensor:
-        """As in `ScalarCodec.inverse`."""
-        del place
+    def synthesis(self, latents: Tensor, index: Tensor) -> Tensor:
+        """As in `VariableRateVAE.synthesis`."""
+        del index
         return F.pixel_shuffle(F.conv_transpose2d(latents, self.basis), BLOCK)
 
-    def glance(self, latents: Tensor) -> Tensor:
-        """As in `ScalarCodec.glance`."""
+    def preview(self, latents: Tensor) -> Tensor:
+        """As in `VariableRateVAE.preview`."""
         size = latents.shape[1]
         means = self.basis[:size].view(size, 3, 2, 8, 2, 8).mean((3, 5))
         return F.conv_transpose2d(latents, means, stride=2)

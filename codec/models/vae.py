@@ -6,7 +6,7 @@ Both networks run beside a linear transform. The forward one is pPCA's, with ove
 32 x 32 pixels in a raster of 16 x 16 (a lapped transform; Malvar 1990), whose middle starts as the principal
 components of 16 x 16 blocks and whose rim starts at zero. The networks work at 1/16 and 1/64 of the pixels,
 and their last layers start at zero, so that step 0 is pPCA with its own prior, and they learn only what a
-linear transform cannot do. What the loss is, `scalar` says.
+linear transform cannot do. The loss is in `variable_rate`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..bitstream.quality import DIAL
-from . import ppca
-from . import variable_rate as scalar
+from ..bitstream.quality import LAST_INDEX
+from . import ppca, variable_rate
 from .networks import residual_stack, start_at_zero
-from .variable_rate import ScalarCodec
+from .variable_rate import VariableRateVAE
 
-GAIN = 32.0
-"""Outputs of the networks are multiplied by this, to be as large as what they correct."""
+OUTPUT_SCALE = 32.0
+"""Factor of the networks' outputs, which brings them to the size of what they correct."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "encoder_coarse": (0, 100),
     "decoder_fine": (0, 100),
     "decoder_coarse": (0, 100),
-    **scalar.RANGES,
+    **variable_rate.RANGES,
 }
 """Setting -> the smallest and the largest value that a training can work with."""
 
 
-class VAE(ScalarCodec):
+class VAE(VariableRateVAE):
     """Lapped transform and networks, both ways."""
 
     method = "VAE"
@@ -94,22 +93,22 @@ class VAE(ScalarCodec):
         decoder = 2 + config.decoder_fine + 2 * config.decoder_coarse + 4
         return -(-max(encoder, decoder) // 4) + 1
 
-    def transform(self, pixels: Tensor, place: Tensor) -> Tensor:
-        """As in `ScalarCodec.transform`."""
+    def analysis(self, pixels: Tensor, index: Tensor) -> Tensor:
+        """As in `VariableRateVAE.analysis`."""
         linear = F.conv2d(F.pixel_unshuffle(pixels, 8), self.forward_basis, stride=2, padding=1)
-        corrected: Tensor = self.encoder(_with_place(F.pixel_unshuffle(pixels, 4) / 128, place))
-        return linear + GAIN * corrected
+        corrected: Tensor = self.encoder(_with_index(F.pixel_unshuffle(pixels, 4) / 128, index))
+        return linear + OUTPUT_SCALE * corrected
 
-    def inverse(self, latents: Tensor, place: Tensor) -> Tensor:
-        """As in `ScalarCodec.inverse`."""
+    def synthesis(self, latents: Tensor, index: Tensor) -> Tensor:
+        """As in `VariableRateVAE.synthesis`."""
         blocks = F.conv_transpose2d(latents, self.backward_basis, stride=2, padding=1)
         linear = F.pixel_unshuffle(F.pixel_shuffle(blocks, 8), 4)
         unit = latents / self.deviation[:, None, None]
-        corrected: Tensor = self.decoder(unit, _with_place(linear / 128, place))
-        return F.pixel_shuffle(linear + GAIN * corrected, 4)
+        corrected: Tensor = self.decoder(unit, _with_index(linear / 128, index))
+        return F.pixel_shuffle(linear + OUTPUT_SCALE * corrected, 4)
 
-    def glance(self, latents: Tensor) -> Tensor:
-        """As in `ScalarCodec.glance`: the linear inverse alone."""
+    def preview(self, latents: Tensor) -> Tensor:
+        """As in `VariableRateVAE.preview`: the linear inverse alone."""
         size = latents.shape[1]
         means = self.backward_basis[:size].view(size, 3, 64, 4, 4).mean(2)
         return F.conv_transpose2d(latents, means, stride=2, padding=1)
@@ -174,7 +173,7 @@ def _encoder(config: Config) -> nn.Sequential:
     )
 
 
-def _with_place(maps: Tensor, place: Tensor) -> Tensor:
-    """One more channel, which tells the place on the dial in -1..1."""
-    plane = (2 * place / DIAL - 1).to(maps.dtype)[:, None, None, None]
+def _with_index(maps: Tensor, index: Tensor) -> Tensor:
+    """One more channel: the quality index, scaled to -1..1."""
+    plane = (2 * index / LAST_INDEX - 1).to(maps.dtype)[:, None, None, None]
     return torch.cat((maps, plane.expand(-1, 1, *maps.shape[2:])), 1)

@@ -1,6 +1,6 @@
-"""What every codec with rounded latents does, whatever its transform: the VAE in its rate-distortion form.
+"""Variable-rate VAE: what every model with rounded latents does, whatever its transforms.
 
-The ELBO of a VAE (Kingma and Welling 2014, eq. 3) is, for a picture x and latents y,
+The ELBO of a VAE (Kingma and Welling 2014, eq. 3) is, for an image x and latents y,
 
     log p(x) >= E_q [ log p(x | y) ]  -  KL( q(y | x) || p(y) )
 
@@ -15,36 +15,48 @@ Sampling the posterior, y + u with u uniform, is the reparametrisation; rounding
 place. As in Minnen and Singh 2020 (section 3.3) the rate is taken of noisy latents, the distortion of rounded
 ones with the gradient passed straight through.
 
-One model serves all rates: lambda is drawn anew for each picture of a batch and told to the networks, and a
-step per latent channel follows it (gain vectors; Cui et al. 2021). A latent is coded as an integer number of
-steps from its mean under the prior (`priors.context`), and held in sixteenths of its step.
+One model serves all rates: lambda is drawn anew for each image of a batch and given to the networks as the
+quality index, and a step per latent channel follows it (gain vectors; Cui et al. 2021, "gained VAE"). A
+latent is coded as an integer number of steps from its mean under the context model (`priors.context`), and
+held in sixteenths of its step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..bitstream.quality import DIAL
-from ..coding.rangecoder import TOTAL
-from ..priors import context, exact, gaussian
-from ..priors import gaussian_tables as normal
-from ..priors.context import Shape, Walk
+from ..bitstream.container import LEARNED
+from ..bitstream.quality import LAST_INDEX
+from ..errors import ModelError
+from ..priors import PREFIX, context, exact, gaussian, gaussian_tables
+from ..priors.base import TOTAL, EntropyModel, Prior, Step
+from ..priors.context import ContextModel, Shape
 from ..priors.gaussian import GaussianPrior
+from ..priors.gaussian_tables import LATENT_UNIT, SCALE_MAX, SCALE_MIN, Gaussian
+from .base import Card, Model, OperatingPoint, Plane, Progress
 
-OCTAVE = 27
-"""Places on the dial over which lambda doubles."""
+INDICES_PER_LAMBDA_DOUBLING = 27
 
-WEIGHTING = 0.4
-"""Losses are weighed by lambda to minus this, so that no end of the dial outshouts the other."""
+LOSS_EXPONENT = 0.4
+"""w of the loss weight lambda^-w, which keeps low and high rates balanced within a batch."""
 
-BRIGHTEST = 255.0
-"""Errors are told in squares of 8-bit values."""
+WHITE = 255.0
+"""Errors are squares of 8-bit values."""
+
+ERROR_SCALE = 1 / 3
+"""Weight of a squared latent error against the MSE: 256 pixels per latent position over 768 samples."""
+
+PREVIEW_SLICES = 1
+"""Slices of channels that a preview is made of."""
 
 SHRINKABLE = {"components"}
 """Settings that may be smaller than those of the weights that a training starts from."""
@@ -59,46 +71,41 @@ RANGES: dict[str, tuple[float, float]] = {
 """Setting -> the smallest and the largest value: no layer of the prior has more than 1,032 inputs."""
 
 
-def lagrangian(place: Tensor) -> Tensor:
-    """Return lambda, bits per pixel for a mean squared error of 1: 2**-11 at 0, 0.34 at DIAL."""
-    return torch.exp2(place / OCTAVE - 11)
+def rd_lambda(index: Tensor) -> Tensor:
+    """Return lambda, bits per pixel for a mean squared error of 1: 2**-11 at index 0, 0.34 at LAST_INDEX."""
+    return torch.exp2(index / INDICES_PER_LAMBDA_DOUBLING - 11)
 
 
-def weight(multiplier: Tensor) -> Tensor:
+def loss_weight(lambda_: Tensor) -> Tensor:
     """What the loss at this lambda is multiplied by."""
-    return (multiplier / 0.01) ** -WEIGHTING
+    return (lambda_ / 0.01) ** -LOSS_EXPONENT
 
 
-class ScalarCodec(nn.Module):
-    """Steps, prior and loss; a method's class adds `transform` and `inverse`.
+class VariableRateVAE(Model):
+    """Steps, prior and loss; a method's class adds `analysis` and `synthesis`.
 
     Samples are float32 [B, 3, H, W] in -1..1, H and W multiples of `stride`; latents float32 [B, M, h, w] in
     units of pixel values 0..255 under an orthonormal transform, h = H / stride.
 
     Attributes:
-        deviation: standard deviation of each channel of the latents over the training pictures.
-        offset, slope: of each channel's step, see `ratio`.
-        layers: of the prior, in training.
+        deviation: standard deviation of each channel of the latents over the training images.
+        offset, slope: of each channel's step, see `log2_gain`.
+        layers: of the context model, in training.
     """
 
     medium = "image"
     channels, axes = 3, 2
     stride = 16
-    method: str
-    networks: tuple[str, ...] = ()
-    decoding: tuple[str, ...]
-    """Prefixes of the tensors that a decoder needs; the fingerprint is taken over them."""
+    points = LAST_INDEX + 1
 
     slow: tuple[str, ...] = ()
     """Prefixes of the parameters that learn more slowly than the rest."""
 
-    searched = False
-    """Whether codes nearer to zero are taken where their bits outweigh the error (rate-distortion optimised
-    quantisation). An encoder that is trained has learned it: a search brings it nothing."""
+    uses_rdoq: ClassVar[bool] = False
+    """Whether symbols nearer to zero are taken where their bits outweigh the error (rate-distortion optimised
+    quantisation). An encoder that is trained has learned it: it gains nothing by it."""
 
     critics = None
-    codes = 0
-    """There is no codebook."""
 
     deviation: Tensor
     mean: Tensor
@@ -118,9 +125,6 @@ class ScalarCodec(nn.Module):
         self.register_buffer("mean", torch.zeros(3))
         self.offset = nn.Parameter(torch.zeros(config.components))
         self.slope = nn.Parameter(torch.zeros(config.components))
-        self.card: dict[str, Any] = {}
-        self.prior = None
-        self.learned: GaussianPrior | None = None
 
     @property
     def device(self) -> torch.device:
@@ -134,65 +138,75 @@ class ScalarCodec(nn.Module):
         """Latents around a block that its samples, or its latents, can depend on."""
         raise NotImplementedError
 
-    def transform(self, pixels: Tensor, place: Tensor) -> Tensor:
-        """Pixels less their mean colour, [B, 3, H, W] in steps of 8 bits -> latents [B, M, h, w]."""
+    def analysis(self, pixels: Tensor, index: Tensor) -> Tensor:
+        """g_a: pixels less their mean colour, [B, 3, H, W] in steps of 8 bits -> latents [B, M, h, w]."""
         raise NotImplementedError
 
-    def inverse(self, latents: Tensor, place: Tensor) -> Tensor:
-        """Latents -> pixels less their mean colour."""
+    def synthesis(self, latents: Tensor, index: Tensor) -> Tensor:
+        """g_s: latents -> pixels less their mean colour."""
         raise NotImplementedError
 
-    def glance(self, latents: Tensor) -> Tensor:
+    def preview(self, latents: Tensor) -> Tensor:
         """The first of the latents, [B, m, h, w] -> means of 8 x 8 pixels less their mean colour."""
         raise NotImplementedError
 
     # coding
 
-    def latents(self, samples: Tensor, place: Tensor) -> Tensor:
+    def at(self, index: int, effort: int = 1) -> VariableRatePoint:
+        """The operating point of a quality index."""
+        return VariableRatePoint(self, index, effort)
+
+    def priors_from(self, card: Card, tensors: Mapping[str, NDArray[np.generic]]) -> Mapping[int, Prior]:
+        """As in `Model.priors_from`: the conditional Gaussian."""
+        del card
+        arrays = {n.removeprefix(PREFIX): array for n, array in tensors.items() if n.startswith(PREFIX)}
+        return {LEARNED: GaussianPrior(arrays, shape=self.shape)}
+
+    def latents(self, samples: Tensor, index: Tensor) -> Tensor:
         """The mean of the posterior, in steps of the latents.
 
         Args:
             samples: [B, 3, H, W] in -1..1.
-            place: on the dial, float32 [B], 0..DIAL.
+            index: quality index, float32 [B], 0..LAST_INDEX.
         """
-        pixels = samples * (BRIGHTEST / 2) - self.mean[:, None, None]
-        latents = self.transform(pixels, place)
-        return latents / self._maps(self.step(place))
+        pixels = samples * (WHITE / 2) - self.mean[:, None, None]
+        latents = self.analysis(pixels, index)
+        return latents / self._maps(self.step(index))
 
-    def reconstruct(self, latents: Tensor, place: Tensor) -> Tensor:
+    def reconstruct(self, latents: Tensor, index: Tensor) -> Tensor:
         """Mean of p(x | y), for latents in steps: -> [B, 3, H, W] in -1..1."""
-        pixels = self.inverse(latents * self._maps(self.step(place)), place)
-        return (pixels + self.mean[:, None, None]) * (2 / BRIGHTEST)
+        pixels = self.synthesis(latents * self._maps(self.step(index)), index)
+        return (pixels + self.mean[:, None, None]) * (2 / WHITE)
 
-    def ratio(self, place: Tensor) -> Tensor:
+    def log2_gain(self, index: Tensor) -> Tensor:
         """log2 of a channel's standard deviation over its step, in whole sixteenths: [B] -> [B, M].
 
         At high rates a step of sqrt(26 / lambda) would be optimal: the slope of the rate-distortion curve of
-        all channels is lambda then. `offset` and `slope` are what is learned beside it. Gradients pass.
+        all channels is lambda then. `offset` and `slope` are what is learned besides. Gradients pass.
         """
-        rise, start = self.line()
-        whole = torch.floor((start + rise * place[:, None].double()) * 2.0**-16)
-        octaves = place[:, None] / OCTAVE - 11
-        step = 0.5 * (math.log2(26) - octaves) + self.offset + self.slope * octaves
-        real = self.deviation.log2() - step
+        gain_slope, gain_offset = self.line()
+        whole = torch.floor((gain_offset + gain_slope * index[:, None].double()) * 2.0**-16)
+        log2_lambda = index[:, None] / INDICES_PER_LAMBDA_DOUBLING - 11
+        log2_step = 0.5 * (math.log2(26) - log2_lambda) + self.offset + self.slope * log2_lambda
+        real = self.deviation.log2() - log2_step
         return real + (whole.float() / 16 - real).detach()
 
     @torch.no_grad()
     def line(self) -> tuple[Tensor, Tensor]:
-        """Rise and start of `ratio` as a straight line over the dial, in 2**-20, half of 2**-4 included."""
-        slope = (0.5 - self.slope) / OCTAVE
-        start = self.deviation.log2() - 0.5 * math.log2(26) - self.offset - 11 * (0.5 - self.slope)
+        """Slope and offset of `log2_gain`, a line over the index, in 2**-20, half of 2**-4 included."""
+        slope = (0.5 - self.slope) / INDICES_PER_LAMBDA_DOUBLING
+        offset = self.deviation.log2() - 0.5 * math.log2(26) - self.offset - 11 * (0.5 - self.slope)
         unit = 2.0**20
-        return torch.round(slope.double() * unit), torch.round(start.double() * unit + unit / 32)
+        return torch.round(slope.double() * unit), torch.round(offset.double() * unit + unit / 32)
 
-    def step(self, place: Tensor) -> Tensor:
+    def step(self, index: Tensor) -> Tensor:
         """Width of the posterior of each channel: [B] -> [B, M]."""
-        return self.deviation * torch.exp2(-self.ratio(place))
+        return self.deviation * torch.exp2(-self.log2_gain(index))
 
     # training
 
     def loss(self, samples: Tensor) -> dict[str, Tensor]:
-        """The negative ELBO at random places on the dial.
+        """The negative ELBO at random quality indexes.
 
         Returns:
             "loss", its weighted mean; "rate" in bits per pixel; "distortion", the mean squared error of 8-bit
@@ -200,54 +214,55 @@ class ScalarCodec(nn.Module):
         """
         count, device = len(samples), samples.device
         stratum = torch.arange(count, device=device) + torch.rand(count, device=device)
-        place = torch.floor(stratum / count * (DIAL + 1)).clamp(max=DIAL)
-        rate, distortion = self.measure(samples, place, noisy=True)
-        multiplier = lagrangian(place)
-        loss = ((rate + multiplier * distortion) * weight(multiplier)).mean()
+        index = torch.floor(stratum / count * self.points).clamp(max=LAST_INDEX)
+        rate, distortion = self.measure(samples, index, noisy=True)
+        lambda_ = rd_lambda(index)
+        loss = ((rate + lambda_ * distortion) * loss_weight(lambda_)).mean()
         return {"loss": loss, "rate": rate.mean(), "distortion": distortion.mean()}
 
-    def measure(self, samples: Tensor, place: Tensor, *, noisy: bool) -> tuple[Tensor, Tensor]:
-        """Rate in bits per pixel and distortion in squares of 8-bit values, of each sample: [B] both.
+    def measure(self, samples: Tensor, index: Tensor, *, noisy: bool) -> tuple[Tensor, Tensor]:
+        """Rate in bits per pixel and distortion in squares of 8-bit values, of each image: [B] both.
 
         Args:
             samples: [B, 3, H, W].
-            place: [B].
+            index: [B].
             noisy: take the rate of a sample of the posterior, not of rounded latents.
         """
-        latents = self.latents(samples, place)
-        rounded, bits = self.coded(latents, place, noisy=noisy)
-        reconstruction = self.reconstruct(rounded, place)
-        distortion = (reconstruction - samples).square().mean((1, 2, 3)) * (BRIGHTEST / 2) ** 2
+        latents = self.latents(samples, index)
+        rounded, bits = self.quantise(latents, index, noisy=noisy)
+        reconstruction = self.reconstruct(rounded, index)
+        distortion = (reconstruction - samples).square().mean((1, 2, 3)) * (WHITE / 2) ** 2
         return bits / (samples.shape[2] * samples.shape[3]), distortion
 
-    def coded(self, latents: Tensor, place: Tensor, *, noisy: bool) -> tuple[Tensor, Tensor]:
-        """Latents as the decoder will have them, [B, M, h, w] in steps, and the bits of each picture, [B]."""
+    def quantise(self, latents: Tensor, index: Tensor, *, noisy: bool) -> tuple[Tensor, Tensor]:
+        """Latents as the decoder will have them, [B, M, h, w] in steps, and the bits of each image, [B]."""
         count, size, height, width = latents.shape
         targets = latents.permute(0, 2, 3, 1).flatten(0, 2)
         owner = torch.arange(count, device=latents.device).repeat_interleave(height * width)
-        ratio = self.ratio(place)
+        log2_gains = self.log2_gain(index)
         layers = dict(self.layers.items())
-        walk = Walk(self.shape, layers, context.Reals(), (count, height, width), condition(place))
-        found = torch.zeros_like(targets)
+        grids, arithmetic = (count, height, width), context.FakeQuantized()
+        model = ContextModel(self.shape, layers, arithmetic, grids, condition(index))
+        decoded = torch.zeros_like(targets)
         bits = latents.new_zeros(count)
         for s, p in self.shape.steps:
-            part, where = self.shape.slices[s], walk.where(s, p)
-            octaves = ratio[owner[where], part]
-            mean, spread = exact.limited(walk.expect(s, p)).chunk(2, 1)
-            mean = exact.rounded(mean * torch.exp2(octaves), 4)
-            target = targets[where, part]
-            logarithm = (octaves + spread).clamp(normal.NARROWEST / 16, normal.WIDEST / 16)
+            part, positions = self.shape.slices[s], model.positions(s, p)
+            log2_gain = log2_gains[owner[positions], part]
+            mean, log2_sigma = exact.limited(model.params(s, p)).chunk(2, 1)
+            mean = exact.rounded(mean * torch.exp2(log2_gain), 4)
+            target = targets[positions, part]
+            log2_scale = (log2_gain + log2_sigma).clamp(SCALE_MIN / 16, SCALE_MAX / 16)
             error = (target - mean).detach()
-            written = logarithm > (normal.NARROWEST + 1.5) / 16
-            value = target + (torch.round(error) * written - error)
+            coded = log2_scale > (SCALE_MIN + 1.5) / 16
+            value = target + (torch.round(error) * coded - error)
             residual = target - mean
             residual = residual + (torch.rand_like(error) - 0.5 if noisy else torch.round(error) - error)
-            spent = -likelihood(residual, torch.exp2(logarithm)).log2().sum(1)
-            bits = bits.index_add(0, owner[where], spent)
-            channels = torch.arange(part.start, part.stop, device=where.device)
-            found = found.index_put((where[:, None], channels), value)
-            walk.put(s, p, features(value, octaves))
-        return found.view(count, height, width, size).permute(0, 3, 1, 2), bits
+            spent = -likelihood(residual, torch.exp2(log2_scale)).log2().sum(1)
+            bits = bits.index_add(0, owner[positions], spent)
+            channels = torch.arange(part.start, part.stop, device=positions.device)
+            decoded = decoded.index_put((positions[:, None], channels), value)
+            model.update(s, p, features(value, log2_gain))
+        return decoded.view(count, height, width, size).permute(0, 3, 1, 2), bits
 
     def update(self, progress: float, generator: torch.Generator) -> dict[str, Any]:
         """Nothing follows a step."""
@@ -258,14 +273,14 @@ class ScalarCodec(nn.Module):
         """Set weights before the first step; `draw(n)` gives the n-th batch of samples."""
         raise NotImplementedError
 
-    def finished(self) -> ScalarCodec:
+    def finished(self) -> VariableRateVAE:
         """The model that is saved: itself, with its prior in integers.
 
         Raises:
             ModelError: a layer is beyond what is exact.
         """
-        self.learned = gaussian.export(self.layers, self.shape, self.line())  # type: ignore[arg-type]
-        return self
+        layers = {name: cast("exact.Linear", layer) for name, layer in self.layers.items()}
+        return self.equipped(priors={LEARNED: gaussian.export(layers, self.shape, self.line())})
 
     @torch.no_grad()
     def begin_from(self, other: Any, count: float) -> None:
@@ -284,49 +299,132 @@ class ScalarCodec(nn.Module):
                 tensor.copy_(known[name][tuple(slice(size) for size in tensor.shape)])
         before = context.layers_in_training(other.shape)
         for name, layer in before.items():
-            cast("exact.Linear", layer).take(other.learned.layers[name])
+            cast("exact.Linear", layer).take(other.prior.layers[name])
         self.layers.load_state_dict(context.first_channels(before.state_dict(), other.shape, self.shape))
 
-    def describe(self, training: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
-        """What its card says, but for its name."""
+    def describe(self, name: str, training: dict[str, Any], measured: dict[str, Any]) -> Card:
+        """Its card."""
         figures = dict(measured)
-        return {
-            "medium": self.medium,
-            "method": self.method,
-            "config": asdict(self.config),
-            "parameters": sum(p.numel() for p in self.parameters()),
-            "points": figures.pop("points", []),
-            "measured": {"validation": figures},
-            "training": training,
-        }
+        return Card(
+            name,
+            self.medium,
+            self.method,
+            asdict(self.config),
+            parameters=sum(p.numel() for p in self.parameters()),
+            points=figures.pop("points", []),
+            measured={"validation": figures},
+            training=training,
+        )
 
-    def carry(self, other: Any) -> None:
-        """Nothing is kept beside the weights."""
+    def keep_prior(self, other: Model) -> VariableRateVAE:
+        """Nothing is kept besides the weights."""
+        del other
+        return self
+
+    @property
+    def prior(self) -> GaussianPrior:
+        """The conditional Gaussian in integers."""
+        prior = self.priors.get(LEARNED)
+        if not isinstance(prior, GaussianPrior):
+            raise ModelError("a model without its prior", "copy the file again")
+        return prior
 
     @staticmethod
     def _maps(values: Tensor) -> Tensor:
         return values[:, :, None, None]
 
 
+@dataclass(frozen=True)
+class VariableRatePoint(OperatingPoint):
+    """A variable-rate VAE at a quality index: one plane of latents."""
+
+    model: VariableRateVAE
+
+    @property
+    def planes(self) -> tuple[Plane, ...]:
+        """The latents."""
+        return (Plane("y", self.model.stride, depth=self.model.shape.channels),)
+
+    @property
+    def halo(self) -> int:
+        """As in `OperatingPoint.halo`."""
+        return self.model.halo
+
+    @property
+    def rd_lambda(self) -> float:
+        """Bits per pixel for a mean squared error of 1 in steps of 8 bits."""
+        return float(rd_lambda(torch.tensor(float(self.index))))
+
+    @cached_property
+    def steps(self) -> Tensor:
+        """Width of each channel's step: float32 [M]."""
+        log2_gains = self.model.prior.log2_gains(self.index).to(self.device)
+        return self.model.deviation * torch.exp2(-log2_gains.float() / 16)
+
+    @cached_property
+    def rd_tradeoff(self) -> NDArray[np.float32]:
+        """Bits that a squared error of one step is worth: float32 [M]."""
+        steps: NDArray[np.float32] = self.steps.square().cpu().numpy()
+        return np.float32(ERROR_SCALE * self.rd_lambda) * steps
+
+    @property
+    def _index(self) -> Tensor:
+        return torch.full((1,), float(self.index), device=self.device)
+
+    def analyse(self, samples: Tensor) -> dict[str, Tensor]:
+        """As in `OperatingPoint.analyse`: float32 [B, h, w, M], in steps."""
+        model = self.model
+        pixels = samples * (WHITE / 2) - model.mean[:, None, None]
+        return {"y": model.analysis(pixels, self._index).permute(0, 2, 3, 1) / self.steps}
+
+    def quantise(self, step: Step, targets: NDArray[Any], model: EntropyModel) -> NDArray[np.int32]:
+        """As in `OperatingPoint.quantise`; with effort, of models that gain by it, by rate and distortion."""
+        if self.effort and self.model.uses_rdoq and isinstance(model, Gaussian):
+            return model.quantise(targets, self.rd_tradeoff[step.positions[0][-1]])
+        return model.quantise(targets)
+
+    def synthesise(
+        self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None
+    ) -> Tensor:
+        """As in `OperatingPoint.synthesise`."""
+        del seed, progress
+        model = self.model
+        latents = symbols["y"].float() * (self.steps / LATENT_UNIT)
+        pixels = model.synthesis(latents.permute(0, 3, 1, 2), self._index)
+        return (pixels + model.mean[:, None, None]) * (2 / WHITE)
+
+    def in_preview(self, step: Step) -> bool:
+        """Whether a step is about the first slices of channels."""
+        last: int = self.model.shape.slices[PREVIEW_SLICES - 1].stop
+        return bool(step.positions[0][-1].stop <= last) if step.positions else False
+
+    def preview(self, symbols: dict[str, Tensor]) -> Tensor:
+        """Means of 8 x 8 pixels from the first slices of the latents alone: [B, 3, H / 8, W / 8]."""
+        model, last = self.model, self.model.shape.slices[PREVIEW_SLICES - 1].stop
+        latents = symbols["y"][..., :last].float() * (self.steps[:last] / LATENT_UNIT)
+        pixels = model.preview(latents.permute(0, 3, 1, 2))
+        return (pixels + model.mean[:, None, None]) * (2 / WHITE)
+
+
 def likelihood(residual: Tensor, sigma: Tensor) -> Tensor:
     """Mass of N(0, sigma**2) within half a step of a residual in steps, and the floor of the tables."""
     size = residual.abs()
     upper, lower = (torch.special.ndtr((edge - size) / sigma) for edge in (0.5, -0.5))
-    mass: Tensor = upper - lower + normal.FLOOR / TOTAL
+    mass: Tensor = upper - lower + gaussian_tables.FLOOR / TOTAL
     return mass
 
 
-def features(values: Tensor, octaves: Tensor) -> Tensor:
-    """Latents in steps as the prior's layers take them, [N, n] -> [N, 2 n]: over their deviation; compressed.
+def features(values: Tensor, log2_gains: Tensor) -> Tensor:
+    """Latents in steps as the context model takes them, [N, n] -> [N, 2 n]: over their deviation; compressed.
 
     Args:
         values: in steps.
-        octaves: log2 of deviation over step.
+        log2_gains: log2 of deviation over step.
     """
-    return exact.embedded(torch.cat((values * torch.exp2(-octaves), torch.asinh(values)), 1))
+    return exact.embedded(torch.cat((values * torch.exp2(-log2_gains), torch.asinh(values)), 1))
 
 
-def condition(place: Tensor) -> Tensor:
-    """The place on the dial as the prior's layers take it: [B] -> [B, 1], in sixteenths."""
-    told: Tensor = torch.floor((place - 128) / 2)[:, None] / 2**exact.ACTIVATION
-    return told
+def condition(index: Tensor) -> Tensor:
+    """The quality index as the context model takes it: [B] -> [B, 1], in sixteenths."""
+    scaled: Tensor = torch.floor((index - 128) / 2)[:, None] / 2**exact.ACTIVATION
+    return scaled

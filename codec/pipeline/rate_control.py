@@ -1,120 +1,261 @@
-"""A picture on a dial to a goal: as good as its bytes allow, or as small as its quality allows."""
+"""Rate control: find the quality index that meets a target size, rate or PSNR."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from typing import Literal
 
 from .. import media
-from ..bitstream.container import Geometry
-from ..bitstream.quality import DIAL, place_of
-from ..coding import dial
-from ..errors import TargetError
-from ..models.points import Point
-from ..models.variable_rate import ScalarCodec
-from ..transform.image import Progress
-from .encoding import QUALITY, Encoded, encode_at, packed_at, verify
+from ..bitstream.quality import BEST, DEFAULT_QUALITY, LAST_INDEX, WORST, index_of
+from ..errors import TargetError, UsageError
+from ..models.base import Model, Progress
+from .decoding import verify
+from .encoding import Encoded, encode_at, store
 
-NEAR_BYTES, NEAR_DB = 0.005, 0.02
-"""What is this near to its goal, on the right side of it, is good enough (bytes as a share)."""
+BYTES_TOLERANCE, DB_TOLERANCE = 0.005, 0.02
+"""Stop searching within 0.5 % below the byte target, or 0.02 dB above the PSNR target."""
 
-OCTAVE, DECIBEL = 49, 16
-"""Places over which bytes about double, and PSNR rises by 1 dB; only the number of trials depends on them."""
+INDICES_PER_RATE_DOUBLING, INDICES_PER_DB = 49, 16
+"""About so many indexes double the bytes, or raise the PSNR by 1 dB; only the number of trials follows them."""
 
 TRIALS = 6
 """After so many, the search halves what is left."""
 
+MAX_BYTES = 1 << 62
+"""Of a file, where a rate would be more."""
+
+Unit = Literal["quality", "bitrate", "bpp", "psnr", "target size"]
+
+UNITS: dict[str, tuple[Unit, ...]] = {
+    "image": ("target size", "bpp", "psnr"),
+    "audio": ("target size", "bitrate"),
+}
+"""Medium -> what a target can be given in, besides the quality."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an encoding has to meet: one of a quality, a largest rate or size, a least PSNR.
+
+    Attributes:
+        unit: "quality" 1..5, "bitrate" in kbit/s and "bpp" in bits per pixel of the whole file, "psnr" in dB,
+            "target size" in bytes.
+        value: in this unit; None: the default quality.
+    """
+
+    unit: Unit = "quality"
+    value: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        quality: float | None = None,
+        bitrate: float | None = None,
+        bpp: float | None = None,
+        psnr: float | None = None,
+        target_size: int | None = None,
+    ) -> Target:
+        """The target among these, of which at most one is given.
+
+        Raises:
+            UsageError: more than one is given, or one that is not above zero.
+        """
+        values: dict[Unit, float | None] = {
+            "quality": quality,
+            "bitrate": bitrate,
+            "bpp": bpp,
+            "psnr": psnr,
+            "target size": target_size,
+        }
+        given = {unit: value for unit, value in values.items() if value is not None}
+        if len(given) > 1:
+            raise UsageError(
+                "quality, bitrate, bpp, psnr and target size exclude each other", "give one of them"
+            )
+        for unit, value in given.items():
+            if unit != "quality" and not 0 < value < math.inf:
+                raise UsageError(
+                    "targets are numbers above zero", "for example bpp 0.4, psnr 30, target size 40000"
+                )
+            return cls(unit, value)
+        return cls()
+
+    def check(self, model: Model) -> None:
+        """Refuse what a model, or its medium, cannot be asked for.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        name, units = model.card.name, UNITS[model.medium]
+        if self.unit != "quality" and self.unit not in units:
+            others = f"{', '.join(units[:-1])} or {units[-1]}"
+            raise UsageError(f"{self.unit} means nothing for {model.medium}", f"give {others}")
+        if self.unit != "quality" or self.value is None:
+            return
+        if model.points > 1 and not WORST <= self.value <= BEST:
+            raise UsageError(f"no quality {self.value:g}", f"{WORST:g} to {BEST:g}, with decimals")
+        if model.points == 1 and self.value != DEFAULT_QUALITY:
+            raise UsageError(
+                f"{name} has no quality {self.value:g}", f"its operating points: {DEFAULT_QUALITY:g}"
+            )
+
+    def limit(self, original: media.Image | media.Audio) -> int | None:
+        """The largest file in bytes; None of a target that is no rate or size."""
+        if self.value is None or self.unit in ("quality", "psnr"):
+            return None
+        if self.unit == "target size":
+            return int(self.value)
+        if isinstance(original, media.Image):
+            return int(min(self.value * original.width * original.height / 8, MAX_BYTES))
+        return int(min(self.value * 125 * original.seconds, MAX_BYTES))
+
+    def describe(self, encoded: Encoded) -> str:
+        """The rate or size of a file in the unit of the target."""
+        if self.unit == "bpp":
+            return f"{encoded.bpp:.3f} bpp"
+        if self.unit == "bitrate":
+            return f"{encoded.kbps:.2f} kbit/s"
+        return f"{len(encoded.data):,} bytes"
+
 
 def encode(
-    image: media.Image,
-    codec: ScalarCodec,
+    original: media.Image | media.Audio,
+    model: Model,
+    target: Target,
     *,
-    quality: float | None = None,
-    limit: int | None = None,
-    psnr: float | None = None,
     effort: int,
+    fast: bool = False,
     progress: Progress | None = None,
 ) -> Encoded:
-    """Compress a picture by a model that has a dial.
+    """Compress an image or audio so that a target is met.
 
     Args:
-        image: with the metadata that goes into the bitstream.
-        codec: the model.
-        quality: 1..5, the place on the dial; or else
-        limit: bytes, which the best file that is not larger comes near to; or else
-        psnr: dB, which the smallest file that is not worse comes near to.
-        effort: see `dial.write`.
-        progress: called with blocks done and blocks in all, of each trial.
+        original: with the metadata that goes into the bitstream.
+        model: with its operating points.
+        target: a quality; or a rate or size, which the best file that is not larger comes near to; or a PSNR,
+            which the smallest file that is not worse comes near to.
+        effort: 0..3, see `encode_at`.
+        fast: do without a learned prior, where there is another way.
+        progress: called with blocks done and blocks in all, over all trials.
 
     Raises:
-        TargetError: no place meets the goal.
+        TargetError: no operating point meets the target.
     """
-    at = cache(lambda place: encode_at(image, Point(codec, place), effort=effort, progress=progress))
+    trials = _Trials(original, model, effort, fast, progress)
+    limit = target.limit(original)
     if limit is not None:
-        return _within(limit, at, image, codec)
-    if psnr is not None:
-        return _above(psnr, at)
-    encoded: Encoded = at(place_of(QUALITY if quality is None else quality))
-    return encoded
+        return _within(limit, target, trials)
+    if target.unit == "psnr" and target.value is not None:
+        return _above(target.value, trials)
+    return trials.at(index_of(DEFAULT_QUALITY if target.value is None else target.value))
 
 
-def _within(limit: int, at: Callable[[int], Encoded], image: media.Image, codec: ScalarCodec) -> Encoded:
-    def size(place: int) -> float:
-        return math.log2(len(at(place).data))
+class _Trials:
+    """Encodings at quality indexes; only the one that was asked for last is kept, since they are large."""
 
-    place = search(size, math.log2(max(limit, 1)), 1 / OCTAVE, NEAR_BYTES / math.log(2), upwards=False)
-    if place is None:
-        raise TargetError(f"smallest is {len(at(0).data):,} bytes, target {limit:,}", "a larger target")
-    best = at(place)
-    if place == DIAL:
+    def __init__(
+        self,
+        original: media.Image | media.Audio,
+        model: Model,
+        effort: int,
+        fast: bool,
+        progress: Progress | None,
+    ) -> None:
+        self.original, self.model, self.effort, self.fast = original, model, effort, fast
+        self.last = model.points - 1
+        self._progress, self._count = progress, 0
+        self._newest: tuple[int, Encoded] | None = None
+
+    def at(self, index: int) -> Encoded:
+        """The encoding at an index."""
+        if self._newest is None or self._newest[0] != index:
+            self._newest = None  # before the next is made
+            point = self.model.at(index, self.effort)
+            self._newest = index, encode_at(self.original, point, fast=self.fast, progress=self._part())
+            self._count += 1
+        return self._newest[1]
+
+    def _part(self) -> Progress | None:
+        """Progress over as many trials as there usually are."""
+        progress, number = self._progress, self._count
+        if progress is None:
+            return None
+        count = max(TRIALS, number + 1) if number else 1
+        return lambda done, whole: progress(number * whole + done, count * whole)
+
+
+def _within(limit: int, target: Target, trials: _Trials) -> Encoded:
+    def log_size(index: int) -> float:
+        return math.log2(len(trials.at(index).data))
+
+    slope, tolerance = 1 / INDICES_PER_RATE_DOUBLING, BYTES_TOLERANCE / math.log(2)
+    found = find_index(log_size, math.log2(max(limit, 1)), slope, tolerance, at_least=False, last=trials.last)
+    if found is None:
+        effortless = "" if trials.effort <= 1 else ", or --effort 1"
+        smallest = target.describe(trials.at(0))
+        raise TargetError(f"smallest is {smallest}, target {target.value:,g}", f"a larger target{effortless}")
+    if found == trials.last and isinstance(trials.original, media.Image):
         # There is room: perhaps enough for the pixels themselves.
-        geometry = Geometry(image.width, image.height, image.channels, codec.stride)
-        stored = dial.store(image.samples, Point(codec, place), geometry, below=limit)
-        lossless = None if stored is None else packed_at(image, Point(codec, place), stored)
-        if lossless is not None and len(lossless.data) <= limit:
-            return lossless
-    return best
+        stored = store(trials.original, trials.model.at(found), limit=limit)
+        if stored is not None:
+            return stored
+    return trials.at(found)
 
 
-def _above(psnr: float, at: Callable[[int], Encoded]) -> Encoded:
-    measured = cache(lambda place: verify(at(place)))
-    place = search(measured, psnr, 1 / DECIBEL, NEAR_DB, upwards=True)
-    if place is None:
-        raise TargetError(f"best is {measured(DIAL):.2f} dB, target {psnr:g}", "a smaller target")
-    return at(place)
+def _above(psnr: float, trials: _Trials) -> Encoded:
+    measured: dict[int, float] = {}
+
+    def measure(index: int) -> float:
+        if index not in measured:
+            measured[index] = verify(trials.at(index))
+        return measured[index]
+
+    found = find_index(measure, psnr, 1 / INDICES_PER_DB, DB_TOLERANCE, at_least=True, last=trials.last)
+    if found is None:
+        raise TargetError(f"best is {measure(trials.last):.2f} dB, target {psnr:g}", "a smaller target")
+    return trials.at(found)
 
 
-def search(
-    measure: Callable[[int], float], goal: float, rise: float, near: float, *, upwards: bool
+def find_index(
+    measure: Callable[[int], float],
+    target: float,
+    slope: float,
+    tolerance: float,
+    *,
+    at_least: bool,
+    last: int = LAST_INDEX,
 ) -> int | None:
-    """The place on the dial where a figure that rises along it meets a goal.
+    """Find the quality index where a figure that rises with it meets a target.
 
     Args:
-        measure: the figure at a place, 0..DIAL.
-        goal: what it is compared with.
-        rise: about how much it rises from place to place.
-        near: a figure on the right side of the goal, and this near to it, ends the search.
-        upwards: the goal is a least figure, and the first place that reaches it is wanted; else it is a
-            greatest one, and the last place that keeps it.
+        measure: the figure at an index, 0..last.
+        target: what it is compared with.
+        slope: about how much it rises from index to index.
+        tolerance: a figure on the right side of the target, and this near to it, ends the search.
+        at_least: the target is a least figure, and the first index that reaches it is wanted; else it is a
+            greatest one, and the last index that keeps it.
+        last: the highest index.
 
     Returns:
-        None if no place meets the goal.
+        None if no index meets the target.
     """
     known: dict[int, float] = {}
-    low, high, place = -1, DIAL + 1, DIAL // 2
+    low, high, index = -1, last + 1, last // 2
     while high - low > 1:
-        value = known[place] = measure(place)
-        small = value < goal if upwards else value <= goal
-        low, high = (place, high) if small else (low, place)
-        if small != upwards and abs(value - goal) < near:
-            return place
+        value = known[index] = measure(index)
+        small = value < target if at_least else value <= target
+        low, high = (index, high) if small else (low, index)
+        if small != at_least and abs(value - target) < tolerance:
+            return index
         if len(known) >= TRIALS:
-            place = (low + high) // 2
+            index = (low + high) // 2
         elif low in known and high in known and known[high] > known[low]:
-            place = low + int((high - low) * (goal - known[low]) / (known[high] - known[low]))
+            index = low + int((high - low) * (target - known[low]) / (known[high] - known[low]))
         else:
-            place += math.floor(min(max((goal - value) / rise, -DIAL), DIAL))
-        place = min(max(place, low + 1), high - 1)
-    found = high if upwards else low
-    return found if 0 <= found <= DIAL else None
+            index += math.floor(min(max((target - value) / slope, -last), last))
+        index = min(max(index, low + 1), high - 1)
+    found = high if at_least else low
+    return found if 0 <= found <= last else None

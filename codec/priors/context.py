@@ -1,14 +1,15 @@
-"""What a latent is expected to be, given those before it: the network behind the conditional Gaussian.
+"""Context model: mean and scale of each latent, given the latents already coded.
 
-Channels are cut into slices by falling variance, and the places of a slice into phases (Minnen and Singh
-2020; He et al. 2021 and 2022, "ELIC"). A slice's trunk sees all slices before it, at all places; each phase
-sees what the phases before it have of the slice, around its own places. The first slice, with nothing before
-it, has three phases: one place in four, the one diagonally opposite, the other two; all others are
-checkerboards.
+Channels are cut into slices by falling variance, and the positions of a slice into phases (Minnen and Singh
+2020; He et al. 2021 and 2022, "ELIC"). A slice's trunk sees all slices before it, at all positions; each
+phase sees what the phases before it have of the slice, around its own positions. The first slice, with
+nothing before it, has three phases: one position in four, the one diagonally opposite, the other two; all
+others are checkerboards.
 
     p(v) = product over slices s and phases p of N(mean_sp, sigma_sp), a function of all before
 
-The walk is written once, for two kinds of numbers: `Reals` in training, `Integers` in coding (`exact`).
+The walk is written once, for two kinds of arithmetic: `FakeQuantized` in training, `Integer` in coding
+(`exact`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 
 from . import exact
@@ -27,11 +30,11 @@ from . import exact
 SLICES = (16, 32, 64)
 """Channels of the first slices; the last has the rest."""
 
-NEAR, NEARER = 2, 1
-"""Places to each side that the phases of the first slice see, and those of others."""
+RADIUS_FIRST, RADIUS = 2, 1
+"""Positions to each side that the phases of the first slice see, and those of others."""
 
-SCALE = 8
-"""Bits behind the point of what the heads give: means in standard deviations, log2 of sigma in octaves."""
+HEAD_BITS = 8
+"""Fractional bits of what the heads give: means in standard deviations, log2 of sigma in octaves."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Shape:
         return [(s, p) for s in range(len(self.slices)) for p in range(phases(s))]
 
     def layers(self) -> dict[str, tuple[int, int, int, float]]:
-        """Name -> inputs, outputs, bits behind the point of its outputs, gain of the first weights."""
+        """Name -> inputs, outputs, fractional bits of its outputs, gain of the first weights."""
         width, hidden = self.width, self.hidden
         fine, coarse = exact.STREAM, exact.ACTIVATION
         found: dict[str, tuple[int, int, int, float]] = {}
@@ -77,17 +80,17 @@ class Shape:
             for number in range(self.blocks if s else 0):
                 found[f"{s}_spatial{number}"] = (9 * width, hidden, coarse, 1.4)
                 found[f"{s}_pointwise{number}"] = (hidden, width, fine, 0.5)
-            near = self._near(s)
-            found[f"{s}_near"] = (2 * count, near, coarse, 1.4)
+            spatial = self._spatial(s)
+            found[f"{s}_near"] = (2 * count, spatial, coarse, 1.4)
             for p in range(phases(s)):
                 if p:
-                    found[f"{s}_around{p}"] = (near * (_window(s) ** 2 - 1), width, fine, 0.5)
+                    found[f"{s}_around{p}"] = (spatial * (_window(s) ** 2 - 1), width, fine, 0.5)
                     found[f"{s}_expand{p}"] = (width, 2 * width, coarse, 1.4)
                     found[f"{s}_contract{p}"] = (2 * width, width, fine, 0.5)
-                found[f"{s}_head{p}"] = (width, 2 * count, SCALE, 0.0)
+                found[f"{s}_head{p}"] = (width, 2 * count, HEAD_BITS, 0.0)
         return found
 
-    def _near(self, s: int) -> int:
+    def _spatial(self, s: int) -> int:
         return self.near if s else self.near * (_window(1) ** 2 - 1) // (_window(0) ** 2 - 1)
 
 
@@ -97,16 +100,16 @@ def phases(s: int) -> int:
 
 
 @cache
-def places(s: int, p: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Where the latents of a phase are in a grid, in raster order: int64 [n].
+def phase_positions(s: int, p: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """Positions of a phase in a flat grid, in raster order: int64 [n].
 
     Kept for good, since CUDA graphs read them; of all grids up to 32 x 32 they take 9 MB.
     """
     with torch.inference_mode(False):  # what is kept may be first asked for by a coder, then by a training
-        return _places(s, p, height, width).to(device)
+        return _phase_positions(s, p, height, width).to(device)
 
 
-def _places(s: int, p: int, height: int, width: int) -> Tensor:
+def _phase_positions(s: int, p: int, height: int, width: int) -> Tensor:
     rows, columns = torch.arange(height)[:, None], torch.arange(width)
     odd = (rows + columns) % 2
     if s:
@@ -118,8 +121,8 @@ def _places(s: int, p: int, height: int, width: int) -> Tensor:
     return chosen.flatten().nonzero().flatten()
 
 
-class Numbers(Protocol):
-    """A kind of numbers that the network can be run on."""
+class Arithmetic(Protocol):
+    """The arithmetic that the network is run in."""
 
     def activation(self, stream: Tensor) -> Tensor:
         """ReLU of a sum, in the precision that layers take."""
@@ -131,7 +134,7 @@ class Numbers(Protocol):
         """Their sum within its limits."""
 
 
-class Reals:
+class FakeQuantized:
     """Real numbers, rounded as integers will be; gradients pass."""
 
     def activation(self, stream: Tensor) -> Tensor:  # noqa: D102
@@ -144,8 +147,8 @@ class Reals:
         return exact.limited(stream + correction)
 
 
-class Integers:
-    """Integers, carried by floating-point numbers."""
+class Integer:
+    """Integers, carried by floating-point arithmetic."""
 
     def activation(self, stream: Tensor) -> Tensor:  # noqa: D102
         return exact.activation(stream)
@@ -157,85 +160,93 @@ class Integers:
         return exact.added(stream, correction)
 
 
-class Walk:
+class ContextModel:
     """One walk of the network over grids of one size, side by side.
 
-    Maps are flat, [B h w, C]: all places of the first grid in raster order, then those of the second.
+    Maps are flat, [B h w, C]: all positions of the first grid in raster order, then those of the second.
 
     Args:
         shape: of the network.
         layers: name -> what maps [N, I] to [N, O].
-        numbers: that they are given in.
+        arithmetic: that they are run in.
         grids: B, h, w.
-        condition: [B, 1], the place on the dial as layers take it.
+        condition: [B, 1], the quality index as layers take it.
     """
 
     def __init__(
         self,
         shape: Shape,
         layers: Mapping[str, Callable[[Tensor], Tensor]],
-        numbers: Numbers,
+        arithmetic: Arithmetic,
         grids: tuple[int, int, int],
         condition: Tensor,
     ) -> None:
-        self.shape, self.layers, self.numbers, self.grids = shape, layers, numbers, grids
+        self.shape, self.layers, self.arithmetic, self.grids = shape, layers, arithmetic, grids
         count, height, width = grids
         self._inputs = [condition[:, None].expand(-1, height * width, -1).flatten(0, 1)]
         self._first = torch.arange(count, device=condition.device)[:, None] * (height * width)
-        self._trunk = self._current = self._near = condition
+        self._trunk = self._current = self._spatial = condition
 
-    def where(self, s: int, p: int) -> Tensor:
+    def grid_positions(self, s: int, p: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows and columns of the positions of a phase in each grid."""
+        width = max(self.grids[2], 1)
+        rows, columns = np.divmod(phase_positions(s, p, *self.grids[1:]).numpy(), width)
+        return rows, columns
+
+    def positions(self, s: int, p: int) -> Tensor:
         """Rows of the maps that a phase is about: int64 [N]."""
-        inside = places(s, p, *self.grids[1:], self._first.device)
+        inside = phase_positions(s, p, *self.grids[1:], self._first.device)
         return (self._first + inside).flatten()
 
-    def expect(self, s: int, p: int) -> Tensor:
-        """Means and logarithms of sigma for a step, side by side: [N, 2 n], in 2**-SCALE."""
-        layers, numbers, where = self.layers, self.numbers, self.where(s, p)
+    def params(self, s: int, p: int) -> Tensor:
+        """Means and logarithms of sigma for a step, side by side: [N, 2 n], in 2**-HEAD_BITS."""
+        layers, arithmetic, positions = self.layers, self.arithmetic, self.positions(s, p)
         if p == 0:
             self._trunk = self._features(s)
-        x = self._trunk.index_select(0, where)
+        x = self._trunk.index_select(0, positions)
         if p:
-            window = around(self._near, self.grids, _reach(s), centre=False).index_select(0, where)
-            x = numbers.added(x, layers[f"{s}_around{p}"](window))
-            inner = numbers.rectified(layers[f"{s}_expand{p}"](numbers.activation(x)))
-            x = numbers.added(x, layers[f"{s}_contract{p}"](inner))
-        return layers[f"{s}_head{p}"](numbers.activation(x))
+            window = spatial_context(self._spatial, self.grids, _radius(s), centre=False).index_select(
+                0, positions
+            )
+            x = arithmetic.added(x, layers[f"{s}_around{p}"](window))
+            inner = arithmetic.rectified(layers[f"{s}_expand{p}"](arithmetic.activation(x)))
+            x = arithmetic.added(x, layers[f"{s}_contract{p}"](inner))
+        return layers[f"{s}_head{p}"](arithmetic.activation(x))
 
-    def put(self, s: int, p: int, features: Tensor) -> None:
-        """What the latents of a step turned out to be: [N, 2 n], as layers take them."""
-        where = self.where(s, p)
+    def update(self, s: int, p: int, features: Tensor) -> None:
+        """Take the features of the latents of a step, once they are known: [N, 2 n], as layers take them."""
+        positions = self.positions(s, p)
         if p == 0:
             self._current = features.new_zeros(len(self._inputs[0]), features.shape[1])
-        self._current = self._current.index_copy(0, where, features)
+        self._current = self._current.index_copy(0, positions, features)
         if p == phases(s) - 1:
             self._inputs.append(self._current)
             return
-        near = self.numbers.rectified(self.layers[f"{s}_near"](features))
+        spatial = self.arithmetic.rectified(self.layers[f"{s}_near"](features))
         if p == 0:
-            self._near = near.new_zeros(len(self._inputs[0]), near.shape[1])
-        self._near = self._near.index_copy(0, where, near)
+            self._spatial = spatial.new_zeros(len(self._inputs[0]), spatial.shape[1])
+        self._spatial = self._spatial.index_copy(0, positions, spatial)
 
     def _features(self, s: int) -> Tensor:
-        layers, numbers = self.layers, self.numbers
+        layers, arithmetic = self.layers, self.arithmetic
         x = layers[f"{s}_first"](torch.cat(self._inputs, 1))
         for number in range(self.shape.blocks if s else 0):
-            window = around(numbers.activation(x), self.grids, 1, centre=True)
-            inner = numbers.rectified(layers[f"{s}_spatial{number}"](window))
-            x = numbers.added(x, layers[f"{s}_pointwise{number}"](inner))
+            window = spatial_context(arithmetic.activation(x), self.grids, 1, centre=True)
+            inner = arithmetic.rectified(layers[f"{s}_spatial{number}"](window))
+            x = arithmetic.added(x, layers[f"{s}_pointwise{number}"](inner))
         return x
 
 
-def around(maps: Tensor, grids: tuple[int, int, int], reach: int, *, centre: bool) -> Tensor:
-    """Features of all places in a square window, zero beyond the grid: [B h w, C] -> [B h w, n C]."""
+def spatial_context(maps: Tensor, grids: tuple[int, int, int], radius: int, *, centre: bool) -> Tensor:
+    """Features of all positions in a square window, zero beyond the grid: [B h w, C] -> [B h w, n C]."""
     count, height, width = grids
-    size = 2 * reach + 1
-    padded = F.pad(maps.view(count, height, width, -1), (0, 0, reach, reach, reach, reach))
+    size = 2 * radius + 1
+    padded = F.pad(maps.view(count, height, width, -1), (0, 0, radius, radius, radius, radius))
     parts = [
         padded[:, top : top + height, left : left + width]
         for top in range(size)
         for left in range(size)
-        if centre or (top, left) != (reach, reach)
+        if centre or (top, left) != (radius, radius)
     ]
     return torch.cat(parts, 3).flatten(0, 2)
 
@@ -264,9 +275,9 @@ def first_channels(layers: Mapping[str, Tensor], old: Shape, new: Shape) -> dict
     return found
 
 
-def _reach(s: int) -> int:
-    return NEARER if s else NEAR
+def _radius(s: int) -> int:
+    return RADIUS if s else RADIUS_FIRST
 
 
 def _window(s: int) -> int:
-    return 2 * _reach(s) + 1
+    return 2 * _radius(s) + 1

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..coding.rangecoder import TOTAL
 from ..errors import ModelError
+from .base import TOTAL
 
 INPUT = 127
 """Largest absolute value that a layer takes, and that a weight has."""

@@ -1,13 +1,15 @@
-"""Gaussians of 64 widths as integer frequencies, and the integers that latents are told to networks by.
+"""64 Gaussian frequency tables, and the fixed-point arithmetic that scales latents for the network.
 
-A latent is held in sixteenths of its step: v = 16 k + m, where k is the code and m its predicted mean. Ratios
-of a standard deviation to a step are held as sixteenths of an octave, so that scaling is a product with one
-of 16 integers and a shift. FORMAT.md gives the arithmetic.
+A latent is held in sixteenths of its step: v = 16 k + m, where k is the coded symbol and m its predicted
+mean. Ratios of a standard deviation to a step are held as sixteenths of an octave, so that scaling is a
+product with one of 16 integers and a shift. FORMAT-priors.md gives the arithmetic.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import cache
 
@@ -16,14 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..coding.rangecoder import TOTAL, Tables
+from .base import TOTAL
 from .exact import INPUT
 
-WIDTHS = 64
-"""Standard deviations that codes can have: 2**((3 i - 53) / 16) steps, 0.1 to 362."""
+SCALE_LEVELS = 64
+"""Standard deviations that symbols can have: 2**((3 i - 53) / 16) steps, 0.1 to 362."""
 
-NARROWEST, WIDEST = -53, 3 * (WIDTHS - 1) - 53
+SCALE_MIN, SCALE_MAX = -53, 3 * (SCALE_LEVELS - 1) - 53
 """log2 of the first and the last of them, in sixteenths."""
+
+LATENT_UNIT = 16
+"""Latents are held in 1/16 of their step."""
 
 LIMIT = 2**15 - 1
 """Largest absolute value of a latent, in sixteenths of a step."""
@@ -31,19 +36,129 @@ LIMIT = 2**15 - 1
 FLOOR = 16
 """Least frequency: a likelihood of 2**-20."""
 
-FRACTION = 14
-"""Bits behind the point of the table of powers of two."""
+POWER_BITS = 14
+"""Fractional bits of the table of powers of two."""
+
+ESCAPE_BYTES = 3
+"""Bytes, little endian, of a symbol that its table does not have."""
+
+
+class GaussianTables:
+    """Fixed frequency tables for signed symbols, chosen by index; each has an escape for what is beyond it.
+
+    Symbols of a table of 2 L + 2 frequencies are -L..L; the last frequency is that of the escape. Symbols
+    whose index has no table are 0, and take nothing.
+
+    Args:
+        tables: uint32 [2 L + 2] each, at least 1 everywhere and summing to TOTAL; None for no table.
+    """
+
+    def __init__(self, tables: Sequence[NDArray[np.uint32] | None]) -> None:
+        self.tables = tables
+        self.largest = np.array([0 if t is None else len(t) // 2 - 1 for t in tables], np.int32)
+        starts = np.cumsum([0, *(1 if t is None else len(t) for t in tables)])
+        self._middle = starts[:-1].astype(np.int32) + self.largest
+        self._escape = starts[1:].astype(np.int32) - 1
+        self._bits = np.concatenate(
+            [np.zeros(1) if t is None else -np.log2(t / TOTAL) for t in tables]
+        ).astype(np.float32)
+        self._bits[self._escape[[t is not None for t in tables]]] += 8 * ESCAPE_BYTES
+
+    def bits(self, symbols: NDArray[np.int32], indexes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Bits of symbols by these tables; of what a table does not have, those of the escape."""
+        beyond = np.abs(symbols) > self.largest[indexes]
+        bits: NDArray[np.float32] = self._bits[
+            np.where(beyond, self._escape[indexes], self._middle[indexes] + symbols)
+        ]
+        return bits
+
+    def sample(self, raw: NDArray[np.uint64], indexes: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Draw symbols, without escapes.
+
+        Args:
+            raw: uint64 [n], random.
+            indexes: uint8 [n], of each symbol's table.
+        """
+        symbols = np.zeros(len(indexes), np.int32)
+        for index, positions in self.groups(indexes):
+            table = self.tables[index]
+            if table is not None:
+                cumulative = np.cumsum(table[:-1].astype(np.int64))
+                uniform = (raw[positions] >> np.uint64(40)).astype(np.int64) * cumulative[-1] >> 24
+                symbols[positions] = np.searchsorted(cumulative, uniform, "right") - self.largest[index]
+        return symbols
+
+    def groups(self, indexes: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """Each index that has a table, and the positions where it stands, in order."""
+        order = np.argsort(indexes, kind="stable")
+        ends = np.cumsum(np.bincount(indexes, minlength=len(self.tables)))
+        for index, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+            if start < end and self.tables[index] is not None:
+                yield index, order[start:end]
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Probabilities of rounded latents: an `base.EntropyModel`.
+
+    Attributes:
+        means: int32 [n, c], in sixteenths of a step.
+        scale_indexes: uint8 [n, c], of the standard deviation in the scale table; 0: the symbol is 0.
+    """
+
+    means: NDArray[np.int32]
+    scale_indexes: NDArray[np.uint8]
+
+    def quantise(
+        self, targets: NDArray[np.float32], rd_tradeoff: NDArray[np.float32] | None = None
+    ) -> NDArray[np.int32]:
+        """The nearest symbols, or those one nearer to zero where their bits outweigh the error.
+
+        Rate-distortion optimised quantisation, as in video encoders.
+
+        Args:
+            targets: latents in steps, float32 [n, c].
+            rd_tradeoff: bits that a squared error of one step is worth, [c]; None: always the nearest.
+        """
+        offsets = targets - self.means * np.float32(1 / LATENT_UNIT)
+        symbols = np.rint(offsets).astype(np.int32)
+        symbols[self.scale_indexes == 0] = 0
+        if rd_tradeoff is not None:
+            rows, columns = symbols.nonzero()
+            high, indexes = symbols[rows, columns], self.scale_indexes[rows, columns]
+            low = high - np.sign(high)
+            offset = offsets[rows, columns]
+            saved = tables().bits(high, indexes) - tables().bits(low, indexes)
+            added = rd_tradeoff[columns] * (np.square(offset - low) - np.square(offset - high))
+            symbols[rows, columns] = np.where(saved > added, low, high)
+        least, most = -((LIMIT + self.means) // LATENT_UNIT), (LIMIT - self.means) // LATENT_UNIT
+        return np.clip(symbols, least, most)
+
+    def values(self, symbols: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The latents, in sixteenths of a step."""
+        return np.clip(LATENT_UNIT * symbols + self.means, -LIMIT, LIMIT)
+
+    def bits(self, symbols: NDArray[np.int32]) -> float:
+        """Sum of -log2 of the probabilities of symbols, int32 [n, c]."""
+        return float(tables().bits(symbols, self.scale_indexes).sum())
+
+    def sample(self, source: np.random.Philox) -> NDArray[np.int32]:
+        """Draw symbols, int32 [n, c]."""
+        raw = source.random_raw(self.means.size)
+        return tables().sample(raw, self.scale_indexes.ravel()).reshape(self.means.shape)
 
 
 @cache
-def tables() -> Tables:
-    """Frequencies of the codes -L..L and of the escape, for each width but the first.
+def tables() -> GaussianTables:
+    """Frequencies of the symbols -L..L and of the escape, for each scale index but 0.
 
-    A code has FLOOR + round(P (TOTAL - (2 L + 2) FLOOR)), where P is the mass of a Gaussian between k - 1/2
-    and k + 1/2 and L = ceil(6 sigma) + 2; what is left over goes to 0. Codes of the first width are not
-    written: they are 0.
+    A symbol has FLOOR + round(P (TOTAL - (2 L + 2) FLOOR)), where P is the mass of a Gaussian between k - 1/2
+    and k + 1/2 and L = ceil(6 sigma) + 2; what is left over goes to 0. Symbols of scale index 0 are not
+    coded: they are 0.
     """
-    return Tables([_frequencies(2 ** ((3 * i + NARROWEST) / 16)) if i else None for i in range(WIDTHS)])
+    return GaussianTables(
+        [_frequencies(2 ** ((3 * i + SCALE_MIN) / 16)) if i else None for i in range(SCALE_LEVELS)]
+    )
 
 
 def _frequencies(sigma: float) -> NDArray[np.uint32]:
@@ -57,7 +172,7 @@ def _frequencies(sigma: float) -> NDArray[np.uint32]:
 
 
 def scaled_masses(sigma: float, largest: int) -> NDArray[np.float64]:
-    """P(k) (TOTAL - (2 L + 2) FLOOR) of the codes k = 0..L."""
+    """P(k) (TOTAL - (2 L + 2) FLOOR) of the symbols k = 0..L."""
     tails = [0.5 * math.erfc((k - 0.5) / (sigma * math.sqrt(2))) for k in range(largest + 2)]
     masses = np.subtract(tails[:-1], tails[1:])
     return np.asarray(masses * (TOTAL - (2 * largest + 2) * FLOOR))
@@ -68,11 +183,11 @@ def scaled(values: Tensor, exponents: Tensor, shift: int) -> Tensor:
 
     Args:
         values: int32 below 2**15, [N, C].
-        exponents: int32 broadcast to it; shift - exponents / 16 is at least -FRACTION.
+        exponents: int32 broadcast to it; shift - exponents / 16 is at least -POWER_BITS.
         shift: to the right.
     """
     factor = _powers()[exponents & 15]
-    right = FRACTION + shift - (exponents >> 4)
+    right = POWER_BITS + shift - (exponents >> 4)
     right = right.clamp(0, 31)
     half = torch.where(right > 0, 1 << (right - 1).clamp(min=0), 0)
     return ((values * factor + half) >> right).clamp(-LIMIT, LIMIT)
@@ -80,24 +195,24 @@ def scaled(values: Tensor, exponents: Tensor, shift: int) -> Tensor:
 
 def compressed(values: Tensor) -> Tensor:
     """round(16 asinh(v / 16)) of latents in sixteenths of a step: int32 -> int32 within INPUT."""
-    size = torch.bucketize(values.abs(), _rungs(), out_int32=True, right=True)
+    size = torch.bucketize(values.abs(), _asinh_thresholds(), out_int32=True, right=True)
     return torch.where(values < 0, -size, size)
 
 
 @cache
 def _powers() -> Tensor:
-    """round(2**(FRACTION + f / 16)), f = 0..15: int32."""
+    """round(2**(POWER_BITS + f / 16)), f = 0..15: int32."""
     context = Context(prec=40)
-    values = [context.power(2, Decimal(f) / 16) * 2**FRACTION for f in range(16)]
+    values = [context.power(2, Decimal(f) / 16) * 2**POWER_BITS for f in range(16)]
     return torch.tensor([int(value.to_integral_value()) for value in values], dtype=torch.int32)
 
 
 @cache
-def _rungs() -> Tensor:
+def _asinh_thresholds() -> Tensor:
     """The smallest v with 16 asinh(v / 16) at least j - 1/2, j = 1..INPUT: int32."""
     context = Context(prec=40)
-    rungs = []
+    thresholds = []
     for j in range(1, INPUT + 1):
         grown = context.exp(Decimal(2 * j - 1) / 32)
-        rungs.append(math.ceil((grown - 1 / grown) * 8))
-    return torch.tensor(rungs, dtype=torch.int32)
+        thresholds.append(math.ceil((grown - 1 / grown) * 8))
+    return torch.tensor(thresholds, dtype=torch.int32)

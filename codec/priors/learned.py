@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from . import exact
-from .base import Codes, Frequencies, Scan
+from .base import Categorical, Frequencies, Scan, Symbols, in_order
 
 PREFIX = "learned."
 """Of the names that its arrays have in a weight file."""
+
+CHUNKS_PER_BATCH = 256
+"""Regions that are walked through side by side, at most: of audio, each takes half a megabyte meanwhile."""
 
 GROUP = 256
 """Codes whose frequencies are made at a time, at least: they stay in the cache until they are coded."""
@@ -106,10 +109,12 @@ class LearnedPrior(IntegerNetwork):
     Attributes:
         arrays: also "embedding", int8 [K or more, E].
         temperature, top_k: see `exact.reshaped`; coding has neither.
+        plane: whose indices they are.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
+    plane: str = "codes"
 
     def __post_init__(self) -> None:
         embedding = self.arrays.get("embedding", np.zeros(0))
@@ -119,13 +124,20 @@ class LearnedPrior(IntegerNetwork):
             raise ModelError("a prior without logits")
         super().__post_init__()
 
-    def start(self, codes: Sequence[Codes]) -> Scan:
-        """Begin a walk, as in `Prior.start`."""
+    def scan(self, known: Sequence[Symbols], index: int) -> Scan:
+        """Begin a walk through all regions at once, as in `base.Prior`."""
         raise NotImplementedError
 
+    def estimate_bits(self, symbols: Symbols) -> None:
+        """Not known without a walk."""
+
+    def batches(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        """As in `base.Prior`: of any sizes."""
+        return in_order(len(shapes), CHUNKS_PER_BATCH)
+
     @property
-    def levels(self) -> int:
-        """K, the number of different codes."""
+    def alphabet_size(self) -> int:
+        """K."""
         return len(self.layers["logits"].bias)
 
     @cached_property
@@ -134,16 +146,16 @@ class LearnedPrior(IntegerNetwork):
         return torch.from_numpy(self.arrays["embedding"]).to(self.carrier)
 
     @property
-    def mark(self) -> bytes:
-        """What a chunk names of the fingerprint: 2 bytes tell apart the few priors that a model ever has."""
+    def prior_id(self) -> bytes:
+        """2 bytes of the fingerprint: they tell apart the few priors that a model ever has."""
         return self.fingerprint[:2]
 
     def reshaped(self, temperature: float, top_k: int | None) -> Self:
         """The same prior for drawing."""
         return replace(self, temperature=temperature, top_k=top_k)
 
-    def frequencies(self, logits: NDArray[Any], counts: Sequence[int]) -> Iterator[Frequencies]:
-        """Frequencies of regions that have so many codes each, from the logits of all of them, [N, K]."""
+    def categoricals(self, logits: NDArray[Any], counts: Sequence[int]) -> Iterator[Categorical]:
+        """Entropy models of regions that have so many codes each, from the logits of all of them, [N, K]."""
         first = at = 0
         waiting: list[int] = []
         for number, count in enumerate(counts):
@@ -152,7 +164,7 @@ class LearnedPrior(IntegerNetwork):
             if at - first >= GROUP or number == len(counts) - 1:
                 shares, start = self._shares(logits[first:at]), 0
                 for size in waiting:
-                    yield shares[start : start + size]
+                    yield Categorical(shares[start : start + size])
                     start += size
                 first, waiting = at, []
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from . import exact
-from .base import Codes, Frequencies, Positions
+from .base import Categorical, Codes, Positions, Step, Symbols
 from .learned import LearnedPrior, Network
 
 TAPS = 4
@@ -96,16 +96,19 @@ class PixelCNNPrior(LearnedPrior):
 
     def check(self) -> None:
         """As in `LearnedPrior.check`."""
-        if len(self.arrays["embedding"]) != self.levels:
-            raise ModelError(f"a prior that knows {len(self.arrays['embedding'])} of {self.levels} codes")
+        if len(self.arrays["embedding"]) != self.alphabet_size:
+            raise ModelError(
+                f"a prior that knows {len(self.arrays['embedding'])} of {self.alphabet_size} codes"
+            )
         width = self.fits("first", TAPS * self.arrays["embedding"].shape[1])
         for number in range(self.blocks):
             self.fits(f"{number}.pointwise", self.fits(f"{number}.spatial", (TAPS + 1) * width), width)
         self.fits("logits", width)
 
-    def start(self, codes: Sequence[Codes]) -> _Wavefront:
-        """Begin a walk through all regions at once, as in `Prior.start`."""
-        return _Wavefront(self, codes)
+    def scan(self, known: Sequence[Symbols], index: int) -> _Wavefront:
+        """As in `LearnedPrior.scan`."""
+        del index
+        return _Wavefront(self, [symbols[self.plane] for symbols in known])
 
 
 class _Front:
@@ -143,29 +146,33 @@ class _Wavefront:
         self.prior, self.codes = prior, codes
         heights = [region.shape[0] for region in codes]
         self.starts = np.cumsum([1, *(height + 1 for height in heights)])[:-1]
-        self.steps = max((r.shape[1] + 2 * (r.shape[0] - 1) for r in codes if r.size), default=0)
+        self._count = max((r.shape[1] + 2 * (r.shape[0] - 1) for r in codes if r.size), default=0)
         rows = sum(heights) + len(heights)
         layers, carrier = prior.layers, prior.carrier
         self.embedded = _Front(rows, prior.embedding.shape[1], carrier)
         width = len(layers["first"].bias)
         self.fronts = [_Front(rows, width, carrier) for _ in range(prior.blocks)]
 
-    def positions(self, step: int) -> list[Positions]:
-        return [_places(region.shape, step) for region in self.codes]
+    @property
+    def steps(self) -> Iterator[Step]:
+        return (Step(t, self.prior.plane, self._positions(t)) for t in range(self._count))
 
-    def frequencies(self, step: int) -> Iterator[Frequencies]:
-        places = self.positions(step)
-        if step:
-            before = self.positions(step - 1)
+    def models(self, step: Step) -> Iterator[Categorical]:
+        t = step.number
+        if t:
+            before = self._positions(t - 1)
             known = np.concatenate([r[where] for r, where in zip(self.codes, before, strict=True)])
             embedded = self.prior.embedding.index_select(0, torch.from_numpy(known))
-            self.embedded.put(step - 1, self._rows(before), embedded)
+            self.embedded.put(t - 1, self._rows(before), embedded)
         with exact.arithmetic():
-            logits = self._logits(step, self._rows(places)).numpy()
-        return self.prior.frequencies(logits, [len(rows) for rows, _ in places])
+            logits = self._logits(t, self._rows(step.positions)).numpy()
+        return self.prior.categoricals(logits, [len(rows) for rows, _ in step.positions])
 
-    def _rows(self, places: Sequence[Positions]) -> Tensor:
-        rows = [start + inside for start, (inside, _) in zip(self.starts, places, strict=True)]
+    def _positions(self, t: int) -> list[Positions]:
+        return [_positions(region.shape, t) for region in self.codes]
+
+    def _rows(self, positions: Sequence[Positions]) -> Tensor:
+        rows = [start + inside for start, (inside, _) in zip(self.starts, positions, strict=True)]
         return torch.from_numpy(np.concatenate(rows))
 
     def _logits(self, step: int, rows: Tensor) -> Tensor:
@@ -180,7 +187,7 @@ class _Wavefront:
 
 
 @lru_cache(maxsize=4096)
-def _places(shape: tuple[int, ...], step: int) -> Positions:
+def _positions(shape: tuple[int, ...], step: int) -> Positions:
     """Rows and columns of a step; regions of one shape, and the next step, share them."""
     height, width = shape
     rows = np.arange(max(0, (step - width + 2) // 2), min(height, step // 2 + 1), dtype=np.intp)

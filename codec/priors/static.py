@@ -14,15 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..coding.rangecoder import TOTAL
-from ..errors import ModelError
-from .base import Codes, Frequencies, Positions
+from ..errors import ModelError, UsageError
+from .base import TOTAL, Categorical, Codes, Frequencies, Positions, Scan, Step, Symbols, in_order, in_time
 
 TABLE_TOTAL = 2**16
+
+CHUNKS_PER_BATCH = 256
+"""Regions that are walked through side by side, at most: of audio, each takes half a megabyte meanwhile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +36,7 @@ class StaticPrior:
         tables: uint16 [C+1, C+1, K], frequencies less one by left (last) class, upper (last but one) class,
             code; every table's frequencies sum to TABLE_TOTAL.
         classes: uint8 [K], each in 0..C-1.
+        plane: whose indices they are.
 
     Raises:
         ModelError: on construction, if shapes, types or sums are others.
@@ -40,6 +44,9 @@ class StaticPrior:
 
     tables: NDArray[np.uint16]
     classes: NDArray[np.uint8]
+    plane: str = "codes"
+
+    prior_id = b""
 
     def __post_init__(self) -> None:
         tables, classes = self.tables, self.classes
@@ -47,14 +54,14 @@ class StaticPrior:
             raise ModelError("prior.tables must be uint16 and prior.classes uint8")
         if tables.ndim != 3 or tables.shape[0] != tables.shape[1] or classes.shape != tables.shape[2:]:
             raise ModelError(f"prior.tables {tables.shape} do not match prior.classes {classes.shape}")
-        if not (2 <= self.levels < TABLE_TOTAL and classes.max() < self.class_count):
+        if not (2 <= self.alphabet_size < TABLE_TOTAL and classes.max() < self.class_count):
             raise ModelError(f"prior.classes must be in 0..{self.class_count - 1}, and at least two")
-        if (tables.sum(axis=2, dtype=np.int64) != TABLE_TOTAL - self.levels).any():
+        if (tables.sum(axis=2, dtype=np.int64) != TABLE_TOTAL - self.alphabet_size).any():
             raise ModelError(f"prior.tables do not sum to {TABLE_TOTAL}")
 
     @property
-    def levels(self) -> int:
-        """K, the number of different codes."""
+    def alphabet_size(self) -> int:
+        """K."""
         return int(self.tables.shape[2])
 
     @property
@@ -66,15 +73,32 @@ class StaticPrior:
     def frequencies(self) -> Frequencies:
         """The coder's tables: uint32 [(C+1)**2, K], rows by left class * (C+1) + upper class."""
         frequencies = (self.tables.astype(np.uint32) + np.uint32(1)) * np.uint32(TOTAL // TABLE_TOTAL)
-        return frequencies.reshape(-1, self.levels)
+        return frequencies.reshape(-1, self.alphabet_size)
 
-    def bits(self, region: Codes) -> float:
-        """Bits that a region ought to take, without coding it: the sum of -log2 of its probabilities."""
+    def estimate_bits(self, symbols: Symbols) -> float:
+        """Bits that a region takes, without coding it: the sum of -log2 of its probabilities."""
+        region = symbols[self.plane]
         rows = _contexts(region, self.classes, self.class_count)
         return float(-np.log2(self.frequencies[rows, region] / TOTAL).sum())
 
-    def start(self, codes: Sequence[Codes]) -> _DiagonalScan | _SequenceScan:
-        """Begin a walk through all regions at once; `codes`, of one axis or two, as in `Prior.start`."""
+    def batches(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        """As in `base.Prior`: of any sizes."""
+        return in_order(len(shapes), CHUNKS_PER_BATCH)
+
+    def reshaped(self, temperature: float, top_k: int | None) -> Self:
+        """As in `base.Prior`.
+
+        Raises:
+            UsageError: anything but the tables as they are.
+        """
+        if temperature != 1 or top_k is not None:
+            raise UsageError("static tables have no temperature", "leave out temperature and top-k")
+        return self
+
+    def scan(self, known: Sequence[Symbols], index: int) -> Scan:
+        """Begin a walk through all regions at once, of one axis or two; as in `base.Prior`."""
+        del index
+        codes = [symbols[self.plane] for symbols in known]
         sequences = bool(codes) and codes[0].ndim == 1
         return _SequenceScan(self, codes) if sequences else _DiagonalScan(self, codes)
 
@@ -108,21 +132,22 @@ class _DiagonalScan:
         self.prior = prior
         self.codes = codes
         self.fronts = [np.full(region.shape[0] + 1, prior.class_count, np.intp) for region in codes]
-        self.steps = max((sum(region.shape) - 1 for region in codes if region.size), default=0)
+        self._count = max((sum(region.shape) - 1 for region in codes if region.size), default=0)
 
-    def positions(self, step: int) -> list[Positions]:
-        return [_diagonal(region.shape, step) for region in self.codes]
+    @property
+    def steps(self) -> Iterator[Step]:
+        plane, shapes = self.prior.plane, [region.shape for region in self.codes]
+        return (Step(t, plane, [_diagonal(shape, t) for shape in shapes]) for t in range(self._count))
 
-    def frequencies(self, step: int) -> Iterator[Frequencies]:
+    def models(self, step: Step) -> Iterator[Categorical]:
         tables, prior = self.prior.frequencies, self.prior
         contexts = []
-        for region, front in zip(self.codes, self.fronts, strict=True):
-            rows, columns = _diagonal(region.shape, step - 1)
+        for region, front, (now, _) in zip(self.codes, self.fronts, step.positions, strict=True):
+            rows, columns = _diagonal(region.shape, step.number - 1)
             front[rows + 1] = prior.classes[region[rows, columns]]
-            rows, _ = _diagonal(region.shape, step)
-            contexts.append(front[rows + 1] * (prior.class_count + 1) + front[rows])
+            contexts.append(front[now + 1] * (prior.class_count + 1) + front[now])
         # One region at a time, so that its frequencies are still in the cache when the coder comes to them.
-        return (tables.take(context, axis=0) for context in contexts)
+        return (Categorical(tables.take(context, axis=0)) for context in contexts)
 
 
 class _SequenceScan:
@@ -135,23 +160,19 @@ class _SequenceScan:
         self.before = self.last.copy()
 
     @property
-    def steps(self) -> int:
-        return max((len(region) for region in self.codes), default=0)
+    def steps(self) -> Iterator[Step]:
+        return in_time(self.prior.plane, [len(region) for region in self.codes])
 
-    def positions(self, step: int) -> list[Positions]:
-        here, nowhere = (np.array([step]),), (np.empty(0, np.intp),)
-        return [here if step < len(region) else nowhere for region in self.codes]
-
-    def frequencies(self, step: int) -> Iterator[Frequencies]:
-        tables, prior = self.prior.frequencies, self.prior
-        if step:
+    def models(self, step: Step) -> Iterator[Categorical]:
+        tables, prior, t = self.prior.frequencies, self.prior, step.number
+        if t:
             self.before = self.last
-            newest = [region[min(step, len(region)) - 1] for region in self.codes]
+            newest = [region[min(t, len(region)) - 1] for region in self.codes]
             self.last = prior.classes[newest].astype(np.intp)
         rows = self.last * (prior.class_count + 1) + self.before
-        none = tables[:0]
+        none = Categorical(tables[:0])
         return (
-            tables[row : row + 1] if step < len(region) else none
+            Categorical(tables[row : row + 1]) if t < len(region) else none
             for row, region in zip(rows, self.codes, strict=True)
         )
 
@@ -167,12 +188,12 @@ def counts(codes: Iterable[Codes], classes: NDArray[np.uint8], class_count: int)
     Returns:
         int64 [C+1, C+1, K] by the classes of both neighbours, and code; counts of several calls may be added.
     """
-    levels = len(classes)
-    counted = np.zeros((class_count + 1) ** 2 * levels, np.int64)
+    alphabet = len(classes)
+    counted = np.zeros((class_count + 1) ** 2 * alphabet, np.int64)
     for region in codes:
-        cell = _contexts(region, classes, class_count) * levels + region
+        cell = _contexts(region, classes, class_count) * alphabet + region
         counted += np.bincount(cell.ravel(), minlength=counted.size)
-    return counted.reshape(class_count + 1, class_count + 1, levels)
+    return counted.reshape(class_count + 1, class_count + 1, alphabet)
 
 
 def fit(counted: NDArray[np.int64], weight: float = 64.0) -> NDArray[np.uint16]:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from . import exact
-from .base import Codes, Frequencies, Positions
+from .base import Categorical, Codes, Step, Symbols, in_time
 from .learned import LearnedPrior, Network
 
 GATE = 6
@@ -126,8 +126,8 @@ class WaveNetPrior(LearnedPrior):
             raise ModelError(f"a prior without the dilations of its {count} layers")
         if not ((dilations > 0) & (dilations <= 2**16)).all():
             raise ModelError("dilations of a prior must be 1 to 65536")
-        if len(embedding) != self.levels + 1:
-            raise ModelError(f"a prior that knows {len(embedding) - 1} of {self.levels} codes")
+        if len(embedding) != self.alphabet_size + 1:
+            raise ModelError(f"a prior that knows {len(embedding) - 1} of {self.alphabet_size} codes")
         width = embedding.shape[1]
         skip = self.fits("0.output", width) - width
         if skip < 1:
@@ -150,13 +150,14 @@ class WaveNetPrior(LearnedPrior):
         network.take(self)
         return network.requires_grad_(False).to(codebook.device)
 
-    def start(self, codes: Sequence[Codes]) -> _Sequences:
-        """Begin a walk through all regions at once, as in `Prior.start`."""
-        return _Sequences(self, codes)
+    def scan(self, known: Sequence[Symbols], index: int) -> _Sequences:
+        """As in `LearnedPrior.scan`."""
+        del index
+        return _Sequences(self, [symbols[self.plane] for symbols in known])
 
 
 @dataclass(frozen=True)
-class _Step:
+class _Matrices:
     """What a step is computed with, in numpy: on so few numbers its calls cost a third of torch's.
 
     All are floating-point numbers whose products and sums are exact, with the shifts of their layers as
@@ -184,7 +185,7 @@ class _Step:
     limited: bool
 
     @classmethod
-    def of(cls, prior: WaveNetPrior) -> _Step:
+    def of(cls, prior: WaveNetPrior) -> _Matrices:
         """Those of a prior, in the type that carries it."""
 
         def stacked(part: str) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -208,17 +209,17 @@ class _Sequences:
     """Step t codes the t-th code of every region that is so long."""
 
     def __init__(self, prior: WaveNetPrior, codes: Sequence[Codes]) -> None:
-        self.prior, self.codes, self.step = prior, codes, _Step.of(prior)
+        self.prior, self.codes, self.matrices = prior, codes, _Matrices.of(prior)
         self.lengths = np.array([len(region) for region in codes], np.intp)
-        self.steps = max((len(region) for region in codes), default=0)
+        longest = max((len(region) for region in codes), default=0)
         # What lies further back than the first code is zero: no ring need be longer than the walk.
-        self.dilations = np.minimum(prior.dilations, max(self.steps, 1))
-        kind, count = self.step.past.dtype, len(codes)
-        layers, _, width, _ = self.step.past.shape
+        self.dilations = np.minimum(prior.dilations, max(longest, 1))
+        kind, count = self.matrices.past.dtype, len(codes)
+        layers, _, width, _ = self.matrices.past.shape
         self.embedding = prior.embedding.numpy() * kind.type(2 ** (exact.STREAM - exact.ACTIVATION))
         self.ring = np.zeros((self.dilations.max(), layers, count, width), kind)
-        self.last = np.full(count, prior.levels)
-        self.sums, self.said = np.empty((2, count, self.step.output.shape[2]), kind)
+        self.last = np.full(count, prior.alphabet_size)
+        self.sums, self.said = np.empty((2, count, self.matrices.output.shape[2]), kind)
         self.mixed = np.empty((2, count, width), kind)
         # Arrays, since numpy takes longer to look at a number than to add two of these.
         self.half, self.least, self.most = (
@@ -226,18 +227,19 @@ class _Sequences:
         )
         self.middle = np.full_like(self.mixed, GATE_MAX)
 
-    def positions(self, step: int) -> list[Positions]:
-        here, nowhere = (np.array([step]),), (np.empty(0, np.intp),)
-        return [here if step < length else nowhere for length in self.lengths]
+    @property
+    def steps(self) -> Iterator[Step]:
+        return in_time(self.prior.plane, self.lengths.tolist())
 
-    def frequencies(self, step: int) -> Iterator[Frequencies]:
-        going = step < self.lengths
-        if step:
-            self.last = np.array([r[min(step, len(r)) - 1] if len(r) else 0 for r in self.codes])
-        return self.prior.frequencies(self._logits(step)[going], going.astype(int).tolist())
+    def models(self, step: Step) -> Iterator[Categorical]:
+        t = step.number
+        going = t < self.lengths
+        if t:
+            self.last = np.array([r[min(t, len(r)) - 1] if len(r) else 0 for r in self.codes])
+        return self.prior.categoricals(self._logits(t)[going], going.astype(int).tolist())
 
     def _logits(self, step: int) -> NDArray[Any]:
-        numbers, width = self.step, self.ring.shape[3]
+        numbers, width = self.matrices, self.ring.shape[3]
         sums, said, mixed = self.sums, self.said, self.mixed
         slots = (step - self.dilations) % len(self.ring)
         past = np.matmul(self.ring[slots, np.arange(len(slots))][:, None], numbers.past)

@@ -99,7 +99,7 @@ def factor_of(gain: int) -> float:
     return float(10 ** ((gain - NEUTRAL) / 40)) if gain else 0.0
 
 
-def is_shared(signal: np.ndarray) -> bool:
+def is_mono(signal: np.ndarray) -> bool:
     """Whether two channels, float32 [2, N], are one: their mean is coded, for half the bits.
 
     Where the difference can be heard, channels coded by themselves come out better than mean and difference
@@ -116,6 +116,6 @@ def _energy(samples: np.ndarray) -> float:
     return float(np.square(samples, dtype=np.float64).sum())
 
 
-def unmixed(signal: np.ndarray) -> np.ndarray:
+def to_left_right(signal: np.ndarray) -> np.ndarray:
     """The mean of left and right, and half their difference -> left and right, float32 [2, N]."""
     return np.stack((signal[0] + signal[1], signal[0] - signal[1]))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .. import losses
 from ..networks import ConvNeXtBlock, InverseSTFT, ResidualBlock
-from . import method
+from . import method, search_audio
 from .discriminator import Critics
 
 DOWNSAMPLINGS = 6
@@ -108,9 +108,7 @@ class AudioVQVAE(method.VQVAE):
     channels, axes = 1, 1
     rate = 16_000
     stride = 2**DOWNSAMPLINGS
-    decoding: tuple[str, ...] = ("decoder.", "quantizer.codebook")
-    """Prefixes of the tensors that a decoder needs; the fingerprint is taken over them."""
-
+    decoding = ("decoder.", "quantizer.codebook")
     networks = ("encoder.", "decoder.")
     config: Config
     _judged: tuple[Tensor, Tensor] | None = None
@@ -133,6 +131,18 @@ class AudioVQVAE(method.VQVAE):
         encoder = int(2**self.config.encoder_blocks) + 1
         decoder = 3 * (self.config.decoder_blocks + 1) + WINDOW_HOPS // 2
         return max(encoder, decoder)
+
+    def prepare_search(self, effort: int) -> Callable[[Tensor], Tensor] | None:
+        """Bits of the codes by the learned prior."""
+        return search_audio.bits_of(self) if self.searches(effort) else None
+
+    def searches(self, effort: int) -> bool:
+        """As in `VQVAE.searches`."""
+        return search_audio.STEPS[effort] > 0
+
+    def search(self, samples: Tensor, effort: int, prepared: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """Codes by the distance of spectra after decoding, see `search_audio`."""
+        return search_audio.find_codes(self, samples, effort, prepared)
 
     def latents(self, samples: Tensor) -> Tensor:
         """z_e(x): [B, 1, N] -> [B, D, N / 64]."""

@@ -14,12 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .wavenet import LEVELS, WaveNetVQVAE, from_levels
+from .mu_law import LEVELS, from_levels
+
+if TYPE_CHECKING:
+    from .wavenet import WaveNetVQVAE
 
 SEGMENT_CODES = 250
 """A second."""
@@ -42,7 +46,6 @@ Floats = NDArray[np.float32]
 def generate(
     codes: NDArray[np.int32],
     codec: WaveNetVQVAE,
-    count: int,
     *,
     seed: int = 0,
     temperature: float = TEMPERATURE,
@@ -53,13 +56,12 @@ def generate(
     Args:
         codes: int32 [T].
         codec: the model.
-        count: samples wanted, at most stride * T.
         seed: of the random numbers.
         temperature: above 0; what logits are divided by.
         progress: called with batches of segments done and batches in all.
 
     Returns:
-        float32 [count] in -1..1.
+        float32 [stride * T] in -1..1.
     """
     hop, length = codec.stride, SEGMENT_CODES * codec.stride
     warm = -(-codec.decoder.stack.reach // hop)
@@ -92,7 +94,7 @@ def generate(
             signal[start + FADE : start + length + FADE] = piece[FADE : length + FADE]
         if progress:
             progress(number + 1, len(batches))
-    return signal[:count]
+    return signal[: len(codes) * hop]
 
 
 def _conditions(codes: NDArray[np.int32], codec: WaveNetVQVAE, halo: int) -> tuple[Floats, Floats]:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from .. import losses, ppca
 from ..networks import residual_stack, start_at_zero
 from ..quantizers import as_vectors
-from . import method
+from . import method, search_image
 
 PCA_SCALE = 2.0
 """Standard deviation that the first principal component is scaled to."""
@@ -100,9 +100,7 @@ class ImageVQVAE(method.VQVAE):
     medium = "image"
     channels, axes = 3, 2
     stride = 4
-    decoding: tuple[str, ...] = ("decoder.", "quantizer.codebook", "pca_")
-    """Prefixes of the tensors that a decoder needs; the fingerprint is taken over them."""
-
+    decoding = ("decoder.", "quantizer.codebook", "pca_")
     networks = ("encoder.", "decoder.")
 
     pca_mean: Tensor
@@ -122,6 +120,18 @@ class ImageVQVAE(method.VQVAE):
         """Codes around a block that its samples, or its codes, can depend on."""
         deeper: int = max(self.config.encoder_blocks, self.config.decoder_blocks)
         return deeper + 3
+
+    def prepare_search(self, effort: int) -> search_image.Rates | None:
+        """Bits of the codes by the static tables."""
+        return search_image.Rates.of(self) if effort else None
+
+    def searches(self, effort: int) -> bool:
+        """As in `VQVAE.searches`."""
+        return search_image.ROUNDS[effort] > 0
+
+    def search(self, samples: Tensor, effort: int, prepared: search_image.Rates | None) -> Tensor:
+        """Codes by rate and distortion, see `search_image`."""
+        return search_image.find_codes(self, samples, effort, prepared)
 
     def latents(self, samples: Tensor) -> Tensor:
         """z_e(x): [B, 3, H, W] -> [B, D, H / 4, W / 4]."""

@@ -9,20 +9,25 @@ coded by is fitted afterwards (`priors`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...bitstream.container import LEARNED, STATIC
+from ...errors import ModelError
+from ...priors import CODED, PREFIX
+from ...priors.base import Prior
+from ...priors.static import StaticPrior
 from .. import losses
+from ..base import Card, Model, OperatingPoint, Plane, Progress
 from ..growth import grow
 from ..quantizers import VectorQuantizer, as_vectors, kmeans
-
-if TYPE_CHECKING:
-    from ...priors.learned import LearnedPrior
-    from ...priors.static import StaticPrior
 
 
 class Settings(Protocol):
@@ -71,26 +76,15 @@ RANGES: dict[str, tuple[float, float]] = {
 """Setting -> the smallest and the largest value that a training can work with."""
 
 
-class VQVAE(nn.Module):
+class VQVAE(Model):
     """Quantizer, loss and codebook; a medium's class adds the two networks and the distortion.
 
     Samples are float32 [B, C, ...]; latents float32 [B, D, ...]; codes int64 [B, ...] in 0..K-1.
     """
 
     method = "VQ-VAE"
-    medium: str
-    channels: int
-    axes: int
-    stride: int
-    decoding: tuple[str, ...]
-    networks: tuple[str, ...]
-    """Prefixes of the tensors that are stored in half precision."""
-
     slow: tuple[str, ...] = ()
     """Prefixes of the parameters that learn more slowly than the rest."""
-
-    rate: int
-    """Samples a second, of sounds."""
 
     encoder: Any
     decoder: Any
@@ -110,20 +104,12 @@ class VQVAE(nn.Module):
             decay=config.decay,
             restart_below=config.restart_below,
         )
-        self.prior: StaticPrior | None = None
-        self.learned: LearnedPrior | None = None
-        self.card: dict[str, Any] = {}
         self._last: tuple[Tensor, Tensor] | None = None
 
     @property
     def frozen(self) -> bool:
         """Whether encoder and codebook stay as they are."""
         return bool(getattr(self.config, "frozen", False))
-
-    @property
-    def codes(self) -> int:
-        """K."""
-        return int(self.config.codes)
 
     @property
     def device(self) -> torch.device:
@@ -150,6 +136,54 @@ class VQVAE(nn.Module):
     def distortion(self, quantized: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """-log p(x | z) up to scale and constant, as it is minimised, and its terms by name."""
         raise NotImplementedError
+
+    def at(self, index: int, effort: int = 1) -> CodebookPoint:
+        """The one operating point."""
+        return CodebookPoint(self, index, effort)
+
+    def priors_from(self, card: Card, tensors: Mapping[str, NDArray[np.generic]]) -> Mapping[int, Prior]:
+        """As in `Model.priors_from`: static tables, and the learned prior that the card tells of."""
+        found: dict[int, Prior] = {}
+        if "prior.tables" in tensors:
+            static = StaticPrior.from_tensors(tensors)
+            if static.alphabet_size != self.config.codes:
+                raise ValueError(f"tables for {static.alphabet_size} codes")
+            found[STATIC] = static
+        if card.learned is None:
+            return found
+        method = card.learned["method"]
+        if (self.medium, method) not in CODED:
+            raise ModelError(f"a prior of method {method} for {self.medium}, unknown here", "upgrade")
+        arrays = {n.removeprefix(PREFIX): array for n, array in tensors.items() if n.startswith(PREFIX)}
+        learned = CODED[self.medium, method](arrays)
+        if (
+            learned.fingerprint.hex() != card.learned["fingerprint"]
+            or learned.alphabet_size != self.config.codes
+        ):
+            raise ValueError("another prior")
+        return found | {LEARNED: learned}
+
+    def decodes(self, other: Model) -> bool:
+        """Whether another model has the same codebook."""
+        return (
+            isinstance(other, VQVAE)
+            and other.medium == self.medium
+            and torch.equal(other.quantizer.codebook, self.quantizer.codebook)
+        )
+
+    def prepare_search(self, effort: int) -> Any:
+        """What `search` needs for all blocks of an image or channel: nothing, by default."""
+        del effort
+
+    def searches(self, effort: int) -> bool:
+        """Whether a search with this effort looks through the decoder."""
+        del effort
+        return False
+
+    def search(self, samples: Tensor, effort: int, prepared: Any) -> Tensor:
+        """Codes that a search with this effort finds: by default the nearest."""
+        del effort, prepared
+        return self.analyse(samples)
 
     def analyse(self, samples: Tensor) -> Tensor:
         """The posterior q(z | x), a point mass (eq. 1): samples -> codes."""
@@ -209,19 +243,19 @@ class VQVAE(nn.Module):
         """The model that is saved: itself."""
         return self
 
-    def describe(self, training: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
-        """What its card says, but for its name."""
+    def describe(self, name: str, training: dict[str, Any], measured: dict[str, Any]) -> Card:
+        """Its card."""
         parameters = [p.numel() for n, p in self.named_parameters() if not n.startswith("critics.")]
-        carried = {} if self.learned is None else {"learned": self.card["learned"]}
-        return {
-            "medium": self.medium,
-            "method": self.method,
-            "config": asdict(self.config),
-            "parameters": sum(parameters),
-            "measured": {"validation": measured},
-            "training": training,
-            **carried,
-        }
+        return Card(
+            name,
+            self.medium,
+            self.method,
+            asdict(self.config),
+            parameters=sum(parameters),
+            measured={"validation": measured},
+            training=training,
+            learned=self.card.learned if LEARNED in self.priors else None,
+        )
 
     def critics_loss(self) -> dict[str, Tensor]:
         """What the critics minimise, for the batch of the last `loss`, as "loss"."""
@@ -239,18 +273,19 @@ class VQVAE(nn.Module):
             grow(getattr(self, part), getattr(other, part), generator)
         for name, tensor in self.named_buffers(recurse=False):
             tensor.copy_(other.get_buffer(name))
-        self.quantizer.set_codebook(self.quantizer.codebook.detach(), count / self.codes)
+        self.quantizer.set_codebook(self.quantizer.codebook.detach(), count / self.config.codes)
 
-    def carry(self, other: Any) -> None:
-        """Keep the learned prior of the weights that a training starts from, until it has a newer one.
+    def keep_prior(self, other: Model) -> VQVAE:
+        """Take the learned prior of the weights that a training starts from, until there is a newer one.
 
-        What it measured holds for those codes alone: it stays where encoder and codebook do.
+        What the prior measured holds for those codes alone: it stays where encoder and codebook do.
         """
-        if type(other) is type(self) and other.learned is not None:
-            told = dict(other.card["learned"])
-            if not self.frozen:
-                told.pop("measured", None)
-            self.learned, self.card = other.learned, {"learned": told}
+        if type(other) is not type(self) or LEARNED not in other.priors:
+            return self
+        learned = dict(other.card.learned or {})
+        if not self.frozen:
+            learned.pop("measured", None)
+        return self.equipped(replace(other.card, learned=learned), {LEARNED: other.priors[LEARNED]})
 
     @torch.no_grad()
     def start_codebook(
@@ -260,3 +295,42 @@ class VQVAE(nn.Module):
         outputs = torch.cat([as_vectors(self.latents(draw(i))) for i in batches])
         picks = torch.randperm(len(outputs), generator=generator)[:most]
         self.quantizer.set_codebook(kmeans(outputs[picks].cpu(), self.config.codes, generator))
+
+
+@dataclass(frozen=True)
+class CodebookPoint(OperatingPoint):
+    """A VQ-VAE, which has one rate: one plane of codebook indices."""
+
+    model: VQVAE
+
+    @property
+    def planes(self) -> tuple[Plane, ...]:
+        """The codes."""
+        return (Plane("codes", self.model.stride, alphabet=self.model.config.codes),)
+
+    @property
+    def halo(self) -> int:
+        """As in `OperatingPoint.halo`."""
+        return self.model.halo
+
+    @property
+    def analysis_halo(self) -> int:
+        """A search looks through the decoder after the encoder, so that both halos add up."""
+        return self.model.halo * (2 if self.model.searches(self.effort) else 1)
+
+    @cached_property
+    def _prepared(self) -> Any:
+        return self.model.prepare_search(self.effort)
+
+    def analyse(self, samples: Tensor) -> dict[str, Tensor]:
+        """As in `OperatingPoint.analyse`."""
+        if not self.effort:
+            return {"codes": self.model.analyse(samples)}
+        return {"codes": self.model.search(samples, self.effort, self._prepared)}
+
+    def synthesise(
+        self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None
+    ) -> Tensor:
+        """As in `OperatingPoint.synthesise`: the mean."""
+        del seed, progress
+        return self.model.synthesise(symbols["codes"])

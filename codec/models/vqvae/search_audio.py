@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...bitstream.container import LEARNED
 from ...priors.wavenet import WaveNetPrior
 from .. import losses
-from . import AudioVQVAE, WaveNetVQVAE
+
+if TYPE_CHECKING:
+    from .audio import AudioVQVAE
 
 STEPS = {0: 0, 1: 0, 2: 10, 3: 20}
 """Steps of gradient descent, by effort. On validation speech 40 and 60 gained nothing over 20."""
@@ -37,19 +41,15 @@ LOOK_EVERY = 5
 """Steps between questions to the learned prior: what it says of a sound changes slowly."""
 
 
-def steps_of(codec: AudioVQVAE, effort: int) -> int:
-    """Steps of a search: none through an autoregressive decoder, which has no reconstruction to judge by."""
-    return 0 if isinstance(codec, WaveNetVQVAE) else STEPS[effort]
-
-
 def bits_of(codec: AudioVQVAE) -> Callable[[Tensor], Tensor] | None:
     """What codes take by the codec's learned prior; None where it has none.
 
     int64 [1, T] -> [1, K, T]: the bits of every code that could stand at a place, given those before it.
     """
-    if not isinstance(codec.learned, WaveNetPrior):
+    learned = codec.priors.get(LEARNED)
+    if not isinstance(learned, WaveNetPrior):
         return None
-    network = codec.learned.network(codec.quantizer.codebook)
+    network = learned.network(codec.quantizer.codebook)
     return lambda codes: -F.log_softmax(network(codes), 1) / math.log(2)
 
 
@@ -72,7 +72,7 @@ def find_codes(
     """
     latents = codec.latents(samples)
     nearest = codec.quantizer.encode(latents)
-    steps = steps_of(codec, effort)
+    steps = STEPS[effort]
     if not steps or samples.shape[2] <= losses.SHORTEST:
         return nearest
     codebook = codec.quantizer.codebook.detach()

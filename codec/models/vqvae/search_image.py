@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import ImageVQVAE
+from ...bitstream.container import STATIC
+from ...priors.static import StaticPrior
+
+if TYPE_CHECKING:
+    from .image import ImageVQVAE
 
 RATE_WEIGHT = 0.02
 """Squared error that one bit is worth: under the slope of the rate-distortion curve at 0.4 bpp (about 0.05),
@@ -42,14 +47,15 @@ class Rates:
     @classmethod
     def of(cls, codec: ImageVQVAE) -> Rates | None:
         """The rates of a model's static tables; None where it has none."""
-        if codec.prior is None:
+        static = codec.priors.get(STATIC)
+        if not isinstance(static, StaticPrior):
             return None
-        frequencies = torch.from_numpy(codec.prior.tables.astype("int32")).to(codec.device) + 1
+        frequencies = torch.from_numpy(static.tables.astype("int32")).to(codec.device) + 1
         total = frequencies.sum(2, keepdim=True)
-        classes = torch.from_numpy(codec.prior.classes.astype("int64")).to(codec.device)
+        classes = torch.from_numpy(static.classes.astype("int64")).to(codec.device)
         return cls(
             F.pad(-(frequencies / total).log2(), (0, 1)),
-            F.pad(classes, (0, 1), value=codec.prior.class_count),
+            F.pad(classes, (0, 1), value=static.class_count),
         )
 
     def around(self, codes: Tensor) -> Tensor:

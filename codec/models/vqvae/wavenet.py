@@ -20,16 +20,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ...errors import UsageError
-from ...metrics import spectra
+from ..base import Progress
 from ..networks import GatedStack
-from . import audio
+from . import audio, generation, method
+from .mu_law import LEVELS, to_levels
 
-LEVELS = 256
 GUIDE_REACH = 16
 """Samples of the guide that a sample sees to each side."""
 
@@ -138,9 +139,22 @@ class WaveNetVQVAE(audio.AudioVQVAE):
         """The network that gives the likelihood."""
         return WaveNet(config)
 
-    def reconstruct(self, quantized: Tensor) -> Tensor:
-        """Not defined: a sample depends on those drawn before it; see `generation.generate`."""
-        raise NotImplementedError("an autoregressive decoder has no mean; samples are drawn")
+    def at(self, index: int, effort: int = 1) -> DrawingPoint:
+        """The one operating point."""
+        return DrawingPoint(self, index, effort)
+
+    def prepare_search(self, effort: int) -> None:
+        """As in `VQVAE.prepare_search`."""
+
+    def searches(self, effort: int) -> bool:
+        """Never: an autoregressive decoder has no mean that a search could judge by."""
+        del effort
+        return False
+
+    def search(self, samples: Tensor, effort: int, prepared: None) -> Tensor:
+        """The nearest codes."""
+        del effort, prepared
+        return self.analyse(samples)
 
     def distortion(self, quantized: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """-log p(x | z) in nats per sample, as "nll"."""
@@ -171,13 +185,21 @@ class WaveNetVQVAE(audio.AudioVQVAE):
         self.quantizer.set_codebook(other.quantizer.codebook.detach(), count / self.codes)
 
 
-def to_levels(samples: Tensor) -> Tensor:
-    """float32 in -1..1 -> int64 mu-law levels 0..255 (ITU-T G.711, mu = 255)."""
-    levels: Tensor = spectra.torchaudio().functional.mu_law_encoding(samples, LEVELS)
-    return levels.clamp(0, LEVELS - 1)
+@dataclass(frozen=True)
+class DrawingPoint(method.CodebookPoint):
+    """A VQ-VAE whose decoder draws its samples one after the other."""
 
+    model: WaveNetVQVAE
 
-def from_levels(levels: Tensor) -> Tensor:
-    """Undo `to_levels`."""
-    samples: Tensor = spectra.torchaudio().functional.mu_law_decoding(levels, LEVELS)
-    return samples
+    whole = True
+
+    def synthesise(
+        self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None
+    ) -> Tensor:
+        """As in `OperatingPoint.synthesise`: a draw from the likelihood, see `generation.generate`."""
+        return torch.stack(
+            [
+                torch.from_numpy(generation.generate(codes, self.model, seed=seed, progress=progress))[None]
+                for codes in symbols["codes"].cpu().numpy().astype(np.int32)
+            ]
+        )

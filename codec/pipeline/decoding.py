@@ -1,0 +1,264 @@
+"""Bitstream -> an image or audio in memory, with its metadata."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import media, weights
+from ..bitstream import container
+from ..bitstream.container import Bitstream
+from ..bitstream.geometry import AUDIO_RATE, SEGMENT, AudioGeometry, Geometry, ImageGeometry
+from ..coding import chunks
+from ..coding.chunks import DecodedChunks
+from ..errors import DamagedError, MediaError, ModelError, UsageError, VersionError
+from ..metrics import audio as audio_metrics
+from ..metrics import image as image_metrics
+from ..models.base import Model, OperatingPoint, Progress
+from ..priors.base import Symbols
+from ..transform import audio as audio_transform
+from ..transform import image as image_transform
+from ..transform.loudness import Loudness
+from .encoding import Encoded
+
+
+def decode_stream(
+    stream: Bitstream,
+    point: OperatingPoint,
+    *,
+    decoder: OperatingPoint | None = None,
+    salvage: bool = False,
+    progress: Progress | None = None,
+) -> tuple[media.Image | media.Audio, list[str]]:
+    """What a bitstream stands for, and the damage that was passed over, in words.
+
+    Args:
+        stream: parsed.
+        point: the model that wrote it, at its quality index.
+        decoder: another model that decodes the same symbols.
+        salvage: fill damaged regions with grey or silence and leave out damaged metadata.
+        progress: called with blocks done and blocks in all.
+
+    Raises:
+        DamagedError: damage, without `salvage`.
+        ModelError: a chunk is coded by a prior that the model does not have.
+    """
+    found = chunks.decode(stream, point, salvage=salvage)
+    damage = [*stream.damage, *found.damage]
+    decoded = _render(found, decoder or point, stream.geometry, stream, damage, salvage, progress)
+    return decoded, damage
+
+
+def decode_preview(
+    stream: Bitstream, point: OperatingPoint, *, salvage: bool
+) -> tuple[media.Image, list[str]]:
+    """An image of an eighth of the size, with the metadata that does not depend on it; as `decode_stream`.
+
+    Raises:
+        ModelError: the model has no preview.
+    """
+    if not isinstance(stream.geometry, ImageGeometry):
+        raise ModelError(f"{stream.model} has no preview", "decode it whole")
+    found = chunks.decode(stream, point, salvage=salvage, preview=True)
+    pixels = image_transform.preview(found.symbols, point, stream.geometry)
+    if pixels is None:
+        raise ModelError(f"{stream.model} has no preview", "decode it whole")
+    for region, stored in found.pixels:
+        pixels[region.part(image_transform.PREVIEW)] = image_transform.reduce(stored)
+    image = media.Image(pixels, icc=stream.boxes.get("icc"), source=stream.source)
+    return image, [*stream.damage, *found.damage]
+
+
+def render(symbols: Symbols, point: OperatingPoint, geometry: Geometry) -> media.Image | media.Audio:
+    """The image or audio that symbols stand for, without metadata."""
+    return _render(DecodedChunks(symbols), point, geometry, None, [], False, None)
+
+
+def reconstruct(encoded: Encoded) -> media.Image | media.Audio:
+    """Decode what was just written, and compare every symbol.
+
+    Raises:
+        DamagedError: a symbol differs.
+    """
+    stream = container.parse(encoded.data)
+    found = chunks.decode(stream, encoded.point)
+    if not all(np.array_equal(found.symbols[name], array) for name, array in encoded.symbols.items()):
+        raise DamagedError("the bitstream does not decode to the codes it was made from", "report this")
+    return _render(found, encoded.point, stream.geometry, stream, [], False, None)
+
+
+def verify(encoded: Encoded) -> float:
+    """Decode what was just written, compare every symbol, and measure the result.
+
+    Returns:
+        Of an image the PSNR of the reconstruction in dB, of audio the SI-SDR (the mean over its channels, at
+        the rate of the model); infinite when nothing differs.
+
+    Raises:
+        DamagedError: a symbol differs.
+    """
+    decoded, original = reconstruct(encoded), encoded.original
+    if isinstance(decoded, media.Image) and isinstance(original, media.Image):
+        return image_metrics.psnr(decoded.samples, original.samples)
+    if not isinstance(decoded, media.Audio) or not isinstance(original, media.Audio):
+        raise TypeError("an image for audio")
+    pairs = zip(decoded.signal, original.signal, strict=True)
+    ratios = [audio_metrics.si_sdr(ours, theirs) for ours, theirs in pairs]
+    # A silent channel without error says nothing of the others.
+    audible = [ratio for ratio in ratios if ratio != math.inf]
+    return float(np.mean(audible)) if audible else math.inf
+
+
+def open_stream(
+    data: bytes | str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | Model | None,
+    device: str,
+) -> tuple[Bitstream, OperatingPoint]:
+    """A bitstream and what decodes it, as `decode` finds it, or a model in memory."""
+    stream = container.parse(bytes_of(data))
+    return stream, point_for(stream, model, device)
+
+
+def point_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, device: str) -> OperatingPoint:
+    """The model whose fingerprint the bitstream names, at its quality index.
+
+    Raises:
+        ModelError: it is not shipped, and not the one given.
+    """
+    needs = f"needs model {stream.model} ({stream.fingerprint.hex()})"
+    if model is None and not (weights.folder() / f"{stream.model}.safetensors").is_file():
+        raise ModelError(needs, "name its weights with -m FILE")
+    found = model if isinstance(model, Model) else weights.load(model or stream.model, device)
+    card = found.card
+    if card.fingerprint != stream.fingerprint.hex():
+        raise ModelError(f"{needs}, not {card.name} ({card.fingerprint})", "name its weights with -m FILE")
+    if len(stream.settings) != (found.points > 1):
+        raise VersionError(f"settings that {stream.model} does not have here", "upgrade vqcodec")
+    if found.medium != stream.kind:
+        raise DamagedError(f"header claims {stream.kind}, {stream.model} is for {found.medium}")
+    point = found.at(stream.quality_index or 0)
+    if point.finest_stride != stream.geometry.stride:
+        raise DamagedError(
+            f"header claims stride {stream.geometry.stride}, {stream.model} has {point.finest_stride}"
+        )
+    return point
+
+
+def other_decoder(
+    stream: Bitstream, point: OperatingPoint, decoder: str | os.PathLike[str], device: str
+) -> OperatingPoint:
+    """Another model that decodes the same symbols.
+
+    Raises:
+        UsageError: there is none of this name, or it decodes others.
+    """
+    named = f"{stream.model}-{decoder}"
+    shipped = (weights.folder() / f"{named}.safetensors").is_file()
+    if not shipped and not Path(decoder).is_file():
+        names = [path.stem for path in weights.folder().glob(f"{stream.model}-*.safetensors")]
+        known = ", ".join(sorted(name.removeprefix(f"{stream.model}-") for name in names))
+        hint = f"{known}, or a .safetensors file" if known else "leave out --decoder"
+        raise UsageError(f"{stream.model} has no decoder '{decoder}'", hint)
+    other = weights.load(named if shipped else decoder, device)
+    if not other.decodes(point.model):
+        raise UsageError(
+            f"{other.card.name} does not decode the codes of {stream.model}", "leave out --decoder"
+        )
+    return other.at(point.index)
+
+
+def bytes_of(data: bytes | str | os.PathLike[str] | IO[bytes]) -> bytes:
+    """The bytes of a bitstream, a path or a binary file.
+
+    Raises:
+        MediaError: it cannot be read.
+    """
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    if isinstance(data, str | os.PathLike):
+        try:
+            return Path(data).read_bytes()
+        except OSError as error:
+            raise MediaError(f"{data}: {(error.strerror or str(error)).lower()}") from error
+    if not hasattr(data, "read"):
+        raise MediaError(f"a {type(data).__name__} is no bitstream", "give bytes, a path or a binary file")
+    content = data.read()
+    if not isinstance(content, bytes):
+        raise MediaError("a text stream", "open the file in binary mode")
+    return content
+
+
+def _render(
+    found: DecodedChunks,
+    point: OperatingPoint,
+    geometry: Geometry,
+    stream: Bitstream | None,
+    damage: list[str],
+    salvage: bool,
+    progress: Progress | None,
+) -> media.Image | media.Audio:
+    """Symbols -> samples, with the metadata of the bitstream; adds to the damage what salvage leaves out."""
+    boxes = {} if stream is None else stream.boxes
+    source = "" if stream is None else stream.source
+    if isinstance(geometry, ImageGeometry):
+        pixels = _pixels(found, point, geometry, progress)
+        icc, exif, xmp = (boxes.get(name) for name in ("icc", "exif", "xmp"))
+        alpha = None if "alpha" not in boxes else _alpha(boxes["alpha"], geometry, damage, salvage)
+        return media.Image(pixels, alpha, icc, exif, xmp, source)
+    levels = _loudness(boxes.get("levels", b""), geometry, damage, salvage)
+    signal = audio_transform.synthesise(found.symbols, point, geometry, levels, found.lost, progress=progress)
+    tags = _tags(boxes.get("tags", b"{}"), damage, salvage)
+    return media.Audio(signal, AUDIO_RATE, geometry.rate, geometry.frames, tags, source)
+
+
+def _pixels(
+    found: DecodedChunks, point: OperatingPoint, geometry: ImageGeometry, progress: Progress | None
+) -> NDArray[np.uint8]:
+    """The image that chunks hold: uint8 [H, W, C]; the networks do not run where all of it is stored."""
+    if len(found.pixels) < geometry.chunk_count:
+        pixels = image_transform.synthesise(found.symbols, point, geometry, progress=progress)
+    else:
+        pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
+    for region, stored in found.pixels:
+        pixels[region.samples] = stored
+    return pixels
+
+
+def _alpha(box: bytes, geometry: ImageGeometry, damage: list[str], salvage: bool) -> NDArray[np.uint8] | None:
+    try:
+        return media.unpack_alpha(box, geometry.width, geometry.height)
+    except DamagedError:
+        if not salvage:
+            raise
+        damage.append("damaged in box alpha")
+        return None
+
+
+def _tags(box: bytes, damage: list[str], salvage: bool) -> dict[str, str]:
+    try:
+        return media.unpack_tags(box)
+    except DamagedError:
+        if not salvage:
+            raise
+        damage.append("damaged in box tags")
+        return {}
+
+
+def _loudness(levels: bytes, geometry: AudioGeometry, damage: list[str], salvage: bool) -> list[Loudness]:
+    """The loudness of each channel, by the gains of the header and the box of levels."""
+    if levels and len(levels) != geometry.chunk_count:
+        if not salvage:
+            raise DamagedError(f"{len(levels)} levels for {geometry.chunk_count} chunks")
+        damage.append("damaged in box levels")
+        levels = b""
+    rows = [bytearray() for _ in geometry.gains]
+    for level, region in zip(levels, geometry.regions, strict=False):
+        rows[region.channel or 0].append(level)
+    segment = SEGMENT * geometry.stride
+    return [Loudness(gain, bytes(row), segment) for gain, row in zip(geometry.gains, rows, strict=True)]
