@@ -143,18 +143,10 @@ class WaveNetVQVAE(audio.AudioVQVAE):
         """The one operating point."""
         return DrawingPoint(self, index, effort)
 
-    def prepare_search(self, effort: int) -> None:
-        """As in `VQVAE.prepare_search`."""
-
     def searches(self, effort: int) -> bool:
         """Never: an autoregressive decoder has no mean that a search could judge by."""
         del effort
         return False
-
-    def search(self, samples: Tensor, effort: int, prepared: None) -> Tensor:
-        """The nearest codes."""
-        del effort, prepared
-        return self.analyse(samples)
 
     def distortion(self, quantized: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """-log p(x | z) in nats per sample, as "nll"."""
@@ -182,7 +174,7 @@ class WaveNetVQVAE(audio.AudioVQVAE):
         self.decoder.trunk.load_state_dict(other.decoder[:-1].state_dict())
         if self.decoder.waveform is not None:
             self.decoder.waveform.load_state_dict(other.decoder[-1].state_dict())
-        self.quantizer.set_codebook(other.quantizer.codebook.detach(), count / self.codes)
+        self.quantizer.set_codebook(other.quantizer.codebook.detach(), count / self.config.codes)
 
 
 @dataclass(frozen=True)
