@@ -125,7 +125,9 @@ def read(prior: Any, payloads: list[bytes], regions: list[Symbols], index: int) 
     found = [{name: np.zeros_like(array) for name, array in region.items()} for region in regions]
     for batch in batches(prior, regions):
         some = [found[n] for n in batch]
-        for symbols, sound in zip(some, driver.decode(prior, [payloads[n] for n in batch], some, index)):
+        for symbols, sound in zip(
+            some, driver.decode(prior, [payloads[n] for n in batch], some, index), strict=True
+        ):
             if not sound:
                 symbols.update({name: np.full_like(array, -1) for name, array in symbols.items()})
     return found
@@ -139,7 +141,9 @@ def write(prior: Any, regions: list[Symbols], point: OperatingPoint) -> list[byt
     ]
     found = [b""] * len(regions)
     for batch in batches(prior, regions):
-        for n, coded in zip(batch, driver.encode(prior, [targets[n] for n in batch], point.index)):
+        for n, coded in zip(
+            batch, driver.encode(prior, [targets[n] for n in batch], point.index), strict=True
+        ):
             found[n] = coded.payload
     return found
 
