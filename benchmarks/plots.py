@@ -88,11 +88,14 @@ def draw(rows: Sequence[Row], target: Path) -> None:
     # Without those that need a package that was not installed.
     panels = tuple(panel for panel in panels if any(row.get(panel.key) is not None for row in rows))
     curves = means(rows, rate, [panel.key for panel in panels])
-    figure, axes = plt.subplots(1, len(panels), figsize=(10.5, 4.2), layout="constrained")
+    figure, grid = plt.subplots(1, len(panels), figsize=(10.5, 4.2), layout="constrained", squeeze=False)
+    axes = grid[0]
     for panel, ax in zip(panels, axes, strict=True):
         for name, points in curves.items():
             xy = [(p[rate], panel.height(p[panel.key])) for p in points if p[panel.key] is not None]
-            style = "o-" if len(xy) > 1 else "D"
+            rates = [x for x, _ in xy]
+            # Efforts of a search have about one rate: marks without a curve.
+            style = "D" if len(xy) == 1 else "o-" if max(rates) > 1.1 * min(rates) else "o"
             ours = name.endswith(("-image", "-audio"))
             ax.plot(
                 *zip(*xy, strict=True),
