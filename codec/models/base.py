@@ -33,8 +33,11 @@ Progress = Callable[[int, int], None]
 """Called with blocks done and blocks in all."""
 
 Setting = Value
+Json = dict[str, Any]
+"""An object of JSON."""
+
 Figures = Mapping[str, Any]
-"""What was measured, by name: numbers, and lists of them."""
+"""The same, which is not written to: what was measured, how something was trained."""
 
 DISCRIMINATOR = "discriminator."
 """Prefix of the parameters that an optimiser of their own trains."""
@@ -90,12 +93,12 @@ class Card:
     fingerprint: str = ""
     parameters: int | None = None
     points: Sequence[Mapping[str, float]] = ()
-    measured: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    learned: Mapping[str, Any] | None = None
+    measured: Figures = field(default_factory=dict)
+    training: Figures = field(default_factory=dict)
+    learned: Figures | None = None
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Card:
+    def from_json(cls, values: Figures) -> Card:
         """Read a card; what a later version has beside these fields is passed over.
 
         Raises:
@@ -104,7 +107,7 @@ class Card:
         known = {f.name for f in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The card as it is written; fields that a model does not have are left out."""
         optional = {"parameters", "points", "learned"}
         return {k: v for k, v in asdict(self).items() if v or k not in optional}
@@ -500,6 +503,7 @@ __all__ = [
     "Card",
     "Discriminator",
     "Figures",
+    "Json",
     "LossStep",
     "Model",
     "OperatingPoint",

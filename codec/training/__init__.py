@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from .. import weights
 from ..errors import UsageError
 from ..files import atomically
 from ..models import MODELS
+from ..models.base import Json
 from .plan import CODEC_SHARE, Options, Plan, new_plan, prior_plan, reserve_folder, resumed_plan
 from .trainer import Report, Run, Trainer
 
@@ -80,7 +80,7 @@ def train(
         TrainingError: too few files, a loss that is not a number, out of memory.
         KeyboardInterrupt: interrupted; the step was finished and a checkpoint written.
     """
-    tell = report or _silent
+    report = report or _silent
     data = [data] if isinstance(data, str | Path) else data
     if stage not in STAGES:
         raise UsageError(f"no stage '{stage}'", " | ".join(STAGES))
@@ -102,7 +102,7 @@ def train(
             raise UsageError(
                 "a run is resumed as it was", "leave out data, model, stage, start, output, config, note"
             )
-        return _resumed(Path(resume), given, dict(overrides or {}), ours, tell, dry_run=dry_run)
+        return _resumed(Path(resume), given, dict(overrides or {}), ours, report, dry_run=dry_run)
     named = output is not None
     if stage == "prior":
         if start is None or model or config:
@@ -113,9 +113,9 @@ def train(
     else:
         plan = new_plan(data, model, start, output, config, given, dict(overrides or {}), note, stage)
     if dry_run:
-        return Trainer(plan, ours, tell).try_one_step()
-    run = _run(plan, ours, tell, named=named)
-    return _with_prior(plan, run, ours, tell)
+        return Trainer(plan, ours, report).try_one_step()
+    run = _run(plan, ours, report, named=named)
+    return _with_prior(plan, run, ours, report)
 
 
 def _run(plan: Plan, device: str, report: Report, *, named: bool) -> Run:
@@ -158,7 +158,7 @@ def _with_prior(plan: Plan, run: Run, device: str, report: Report) -> Run:
     if not plan.trains_prior_next:
         return run
     settings = plan.settings
-    kept: dict[str, Any] = {
+    kept: Json = {
         name: getattr(settings, name)
         for name in ("seed", "validation", "checkpoint_every", "keep_checkpoints")
     }

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,14 +17,14 @@ from .. import weights
 from ..errors import UsageError
 from ..files import atomically
 from ..models import MODELS, build, class_for, class_of
-from ..models.base import Card, Model, Trainable
+from ..models.base import Card, Figures, Json, Model, Trainable
 from ..priors import PRIORS, learned_prior_for
 from ..priors.settings import Config, TrainConfig, Value
 from . import checkpoints
 from .prior import PriorFit
 from .settings import check, held_out_share, overridden
 
-Options = Mapping[str, Any]
+Options = Figures
 """Fields of `TrainConfig` that the user gave."""
 
 CODEC_SHARE = 2 / 3
@@ -288,7 +287,7 @@ def resumed_plan(folder: Path, given: Options, overrides: Mapping[str, str]) -> 
     return Plan(folder=folder, model=model, settings=settings, chain=chain, **kept)
 
 
-def _default(saved: Mapping[str, Any]) -> tuple[Config, type[Model]]:
+def _default(saved: Figures) -> tuple[Config, type[Model]]:
     """The settings that a config.json began with, and the class of the codec.
 
     Raises:
@@ -306,9 +305,9 @@ def _default(saved: Mapping[str, Any]) -> tuple[Config, type[Model]]:
     return PRIORS[saved["method"]].config, kind
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> Json:
     try:
-        saved: dict[str, Any] = json.loads(path.read_text())
+        saved: Json = json.loads(path.read_text())
         if not {f.name for f in fields(Plan) if f.default is MISSING} <= saved.keys():
             raise ValueError("fields are missing")
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -13,13 +13,12 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +27,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from .. import weights
 from ..errors import TrainingError
 from ..files import atomically
-from ..models.base import DISCRIMINATOR, Card, Discriminator, LossStep
+from ..models.base import DISCRIMINATOR, Card, Discriminator, Figures, Json, LossStep
 from . import checkpoints, datasets, validation
 from .capture import CUDAGraphed
 from .checkpoints import TrainState
@@ -36,7 +35,7 @@ from .datasets import Dataset
 from .plan import Plan
 from .settings import TrainConfig, held_out_share
 
-Event = dict[str, Any]
+Event = Json
 """{"event": "start" | "step" | "validation" | ...} and what belongs to it."""
 
 Report = Callable[[Event], None]
@@ -327,7 +326,7 @@ class Trainer:
         self._say(event="end", stage=self.plan.stage, best=str(best), **measured)
         return Run(self.plan.folder, best, card)
 
-    def _card(self, measured: Mapping[str, Any]) -> Card:
+    def _card(self, measured: Figures) -> Card:
         plan = self.plan
         training = {
             "chain": plan.chain,
@@ -346,7 +345,7 @@ class Trainer:
         """Hashed once: the card is written often, and the tar files may be large."""
         return datasets.describe([Path(p) for p in self.plan.data])
 
-    def _say(self, **event: Any) -> None:
+    def _say(self, **event: object) -> None:
         folder = self.plan.folder
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(event) + "\n")

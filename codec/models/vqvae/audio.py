@@ -110,17 +110,14 @@ class AudioVQVAE(method.VQVAE):
         decoder = 3 * (self.config.decoder_blocks + 1) + WINDOW_HOPS // 2
         return max(encoder, decoder)
 
-    def prepare_search(self, effort: int) -> Callable[[Tensor], Tensor] | None:
-        """Bits of the codes by the learned prior."""
-        return search_audio.bits_of(self) if self.searches(effort) else None
-
     def searches(self, effort: int) -> bool:
         """As in `VQVAE.searches`."""
         return search_audio.STEPS[effort] > 0
 
-    def search(self, samples: Tensor, effort: int, prepared: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """Codes by the distance of spectra after decoding, see `search_audio`."""
-        return search_audio.find_codes(self, samples, effort, prepared)
+    def searcher(self, effort: int) -> Callable[[Tensor], Tensor]:
+        """As in `VQVAE.searcher`: by the distance of spectra after decoding, see `search_audio`."""
+        bits = search_audio.bits_of(self) if self.searches(effort) else None
+        return lambda samples: search_audio.find_codes(self, samples, effort, bits)
 
     def latents(self, samples: Tensor) -> Tensor:
         """z_e(x): [B, 1, N] -> [B, D, N / 64]."""

@@ -120,17 +120,14 @@ class ImageVQVAE(method.VQVAE):
         deeper: int = max(self.config.encoder_blocks, self.config.decoder_blocks)
         return deeper + 3
 
-    def prepare_search(self, effort: int) -> search_image.Rates | None:
-        """Bits of the codes by the static tables."""
-        return search_image.Rates.of(self) if effort else None
-
     def searches(self, effort: int) -> bool:
         """As in `VQVAE.searches`."""
         return search_image.ROUNDS[effort] > 0
 
-    def search(self, samples: Tensor, effort: int, prepared: search_image.Rates | None) -> Tensor:
-        """Codes by rate and distortion, see `search_image`."""
-        return search_image.find_codes(self, samples, effort, prepared)
+    def searcher(self, effort: int) -> Callable[[Tensor], Tensor]:
+        """As in `VQVAE.searcher`: by rate and distortion, see `search_image`."""
+        rates = search_image.Rates.of(self) if effort else None
+        return lambda samples: search_image.find_codes(self, samples, effort, rates)
 
     def latents(self, samples: Tensor) -> Tensor:
         """z_e(x): [B, 3, H, W] -> [B, D, H / 4, W / 4]."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -168,19 +168,18 @@ class VQVAE(Model):
             and torch.equal(other.quantizer.codebook, self.quantizer.codebook)
         )
 
-    def prepare_search(self, effort: int) -> Any:
-        """What `search` needs for all blocks of an image or channel: nothing, by default."""
-        del effort
-
     def searches(self, effort: int) -> bool:
         """Whether a search with this effort looks through the decoder."""
         del effort
         return False
 
-    def search(self, samples: Tensor, effort: int, prepared: Any) -> Tensor:
-        """Codes that a search with this effort finds: by default the nearest."""
-        del effort, prepared
-        return self.analyse(samples)
+    def searcher(self, effort: int) -> Callable[[Tensor], Tensor]:
+        """Prepare what finds codes of samples with this effort: by default the nearest.
+
+        What it needs is made once, for all blocks of an image or channel.
+        """
+        del effort
+        return self.analyse
 
     def analyse(self, samples: Tensor) -> Tensor:
         """The posterior q(z | x), a point mass (eq. 1): samples -> codes."""
@@ -288,14 +287,14 @@ class CodebookPoint(OperatingPoint):
         return self.model.halo * (2 if self.model.searches(self.effort) else 1)
 
     @cached_property
-    def _prepared(self) -> Any:
-        return self.model.prepare_search(self.effort)
+    def _search(self) -> Callable[[Tensor], Tensor]:
+        return self.model.searcher(self.effort)
 
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
         """As in `OperatingPoint.analyse`."""
         if not self.effort:
             return {"codes": self.model.analyse(samples)}
-        return {"codes": self.model.search(samples, self.effort, self._prepared)}
+        return {"codes": self._search(samples)}
 
     def synthesise(
         self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None

@@ -47,6 +47,11 @@ class Config(audio.Config):
         frozen: as in `audio.Config`, here the default.
     """
 
+    # A gated stack cannot begin as a smaller one, nor can what conditions it.
+    encoder_blocks: int = setting(4, low=0, high=12)
+    decoder_width: int = setting(128, low=1, high=1 << 14)
+    decoder_hidden: int = setting(384, low=1, high=1 << 14)
+    decoder_blocks: int = setting(8, low=0, high=100)
     residual: int = setting(32, low=1, high=1 << 14)
     skip: int = setting(64, low=1, high=1 << 14)
     head: int = setting(128, low=1, high=1 << 14)
@@ -147,18 +152,15 @@ class WaveNetVQVAE(audio.AudioVQVAE):
         """The one operating point."""
         return DrawingPoint(self, index, effort)
 
-    def prepare_search(self, effort: int) -> None:
-        """As in `VQVAE.prepare_search`."""
-
     def searches(self, effort: int) -> bool:
         """Never: an autoregressive decoder has no mean that a search could judge by."""
         del effort
         return False
 
-    def search(self, samples: Tensor, effort: int, prepared: Callable[[Tensor], Tensor] | None) -> Tensor:
-        """The nearest codes."""
-        del effort, prepared
-        return self.analyse(samples)
+    def searcher(self, effort: int) -> Callable[[Tensor], Tensor]:
+        """As in `VQVAE.searcher`: the nearest codes."""
+        del effort
+        return self.analyse
 
     def distortion(self, quantized: Tensor, samples: Tensor) -> Distortion:
         """-log p(x | z) in nats per sample, as "nll"."""

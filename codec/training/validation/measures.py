@@ -6,7 +6,7 @@ The rate comes from what the model, or its prior, says of the symbols; the disto
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import PIL.Image
@@ -64,7 +64,7 @@ class Validation(Protocol):
     def preview_sheet(self, model: Trainable, held_out: Sequence[np.ndarray]) -> PIL.Image.Image:
         """Draw what the model makes of some held-out files."""
 
-    def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> dict[str, Any]:
+    def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
         """Measure the finished model, with its priors, over held-out files.
 
         Returns:
@@ -128,7 +128,7 @@ class Reconstructions:
                 rows[-1].append(self._figures(trip, window, point))
         means = [{name: float(np.mean([f[name] for f in row])) for name in row[0]} for row in rows]
         name, sign = self.headline[0], self.medium.sign
-        figures: dict[str, Any] = {}
+        figures: dict[str, float] = {}
         for key in means[0]:
             figures[key] = float(np.mean([mean[key] for mean in means]))
         if len(indexes) == 1 or "loss" not in figures:
@@ -160,7 +160,7 @@ class Reconstructions:
                 pairs.append((window, self.medium.to_array(trip.samples)))
         return self.medium.sheet(pairs, point)
 
-    def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> dict[str, Any]:
+    def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
         """As in `Validation.measure`, by real bitstreams.
 
         The figures of one point: "quality", "bpp" or "kbps", distances, use of the indices, how many files;
@@ -214,7 +214,7 @@ class Likelihoods(Reconstructions):
         point = model.codec.at(0)
         return self.medium.sheet(list(self._drawn(model.codec, held_out)), point)
 
-    def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> dict[str, Any]:
+    def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
         """As in `Validation.measure`: the figures of `validate`, and distances of some that are drawn."""
         _, figures = self.validate(model, held_out)
         point = model.at(0)
@@ -267,7 +267,7 @@ class Priors:
         del held_out
         return self.medium.sampled(model.export(), DRAWN)
 
-    def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> dict[str, Any]:
+    def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
         """As in `Validation.measure`, by real bitstreams.
 
         The figures: "bpp" or "kbps" (mean of the files), "bits" (per symbol, of all chunks' payloads),
