@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from vqcodec import evaluation, media, weights
 from vqcodec.bitstream import container
-from vqcodec.evaluation.baselines.image import COMPETITORS, Ladder
+from vqcodec.evaluation.baselines.image import COMPETITORS, QualitySweep
 from vqcodec.metrics.image import CodeUse, code_use
 
 COLUMNS = (
@@ -56,11 +56,11 @@ def main() -> None:
             )
             row |= {"file": str(path), "codec": f"{row['codec']}, effort {effort}"}
             rows.append(row)
-            counts[effort] += np.bincount(encoded.codes.ravel(), minlength=size)
+            counts[effort] += np.bincount(encoded.symbols["codes"].ravel(), minlength=size)
             payload[effort] += 8 * container.read_info(encoded.data).code_bytes
             ideal[effort] += encoded.estimate_bits
             if effort == options.effort[0]:
-                rows += [evaluation.compare(Ladder(original, name), row) for name in options.against]
+                rows += [evaluation.compare(QualitySweep(original, name), row) for name in options.against]
     print(file=sys.stderr)
 
     use = {effort: code_use(counts[effort]) for effort in options.effort}

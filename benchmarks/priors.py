@@ -22,11 +22,12 @@ import torch
 from speed import photo, rates
 from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container
-from vqcodec.bitstream.container import LEARNED
+from vqcodec.bitstream.container import LEARNED, STATIC
+from vqcodec.coding import driver
 from vqcodec.errors import MediaError
-from vqcodec.models.variable_rate import ScalarCodec
-from vqcodec.priors import base
-from vqcodec.priors.learned import LearnedPrior
+from vqcodec.models.base import OperatingPoint
+from vqcodec.priors.base import Symbols
+from vqcodec.priors.gaussian_tables import LATENT_UNIT
 from vqcodec.training import datasets
 
 MEDIUM = {media.Image: "image", media.Audio: "audio"}
@@ -95,64 +96,65 @@ def exact(options: argparse.Namespace) -> None:
 
 
 def differences(encoded: pipeline.Encoded) -> dict[str, int]:
-    """Way of reading a file's chunks of the learned prior -> codes, or latents, that come out otherwise."""
-    prior, stream = encoded.codec.learned, container.parse(encoded.data)
-    assert prior is not None
-    mark = len(prior.mark) if isinstance(prior, LearnedPrior) else 0
+    """Way of reading a file's chunks of the learned prior -> symbols that come out otherwise."""
+    stream, point = container.parse(encoded.data), encoded.point
+    prior = point.model.priors[LEARNED]
     coded = [
-        (np.ascontiguousarray(encoded.codes[place]), chunk.payload[mark:])
-        for place, chunk in zip(stream.geometry.places, stream.chunks, strict=True)
+        ({p.name: encoded.symbols[p.name][region.part(p.stride)] for p in point.planes}, chunk.payload)
+        for region, chunk in zip(stream.geometry.regions, stream.chunks, strict=True)
         if chunk is not None and chunk.prior == LEARNED
     ]
-    regions, payloads = [region for region, _ in coded], [payload for _, payload in coded]
-    shapes = [region.shape for region in regions]
-    dial = int.from_bytes(stream.settings)
+    regions = [region for region, _ in coded]
+    payloads = [payload[len(prior.prior_id) :] for _, payload in coded]
     found = {}
     for name, carrier in (("float32", torch.float32), ("float64", torch.float64)):
         carried = prior.carried_by(carrier)
         for count in (1, 2):
             with threads(count):
-                found[f"{name}, {count} threads"] = _differing(read(carried, payloads, shapes, dial), regions)
-        alone = [read(carried, [p], [s], dial)[0] for p, s in zip(payloads, shapes, strict=True)]
+                decoded = read(carried, payloads, regions, point.index)
+                found[f"{name}, {count} threads"] = _differing(decoded, regions)
+        alone = [read(carried, [p], [r], point.index)[0] for p, r in zip(payloads, regions, strict=True)]
         found[f"{name}, chunk by chunk"] = _differing(alone, regions)
-    again = write(prior.carried_by(torch.float64), regions, dial)
-    pairs = ([np.frombuffer(data, np.uint8) for data in several] for several in (again, payloads))
-    found["float64 writing (bytes)"] = _differing(*pairs)
+    again = write(prior.carried_by(torch.float64), regions, point)
+    found["float64 writing (bytes)"] = sum(a != b for a, b in zip(again, payloads, strict=True))
     return found
 
 
-def read(prior: Any, payloads: list[bytes], shapes: list[tuple[int, ...]], dial: int) -> list[np.ndarray]:
-    """Regions from their payloads; of latents, those of one size side by side."""
-    if isinstance(prior, LearnedPrior):
-        return base.decompress(prior, payloads, shapes)
-    found: list[Any] = [None] * len(shapes)
-    for numbers in alike(shapes):
-        several = prior.read([payloads[n] for n in numbers], dial, *shapes[numbers[0]][:2])
-        for number, region in zip(numbers, several, strict=True):
-            found[number] = np.zeros(0) if region is None else region
+def read(prior: Any, payloads: list[bytes], regions: list[Symbols], index: int) -> list[Symbols]:
+    """Regions from their payloads, as many side by side as the prior takes."""
+    found = [{name: np.zeros_like(array) for name, array in region.items()} for region in regions]
+    for batch in batches(prior, regions):
+        some = [found[n] for n in batch]
+        for symbols, sound in zip(
+            some, driver.decode(prior, [payloads[n] for n in batch], some, index), strict=True
+        ):
+            if not sound:
+                symbols.update({name: np.full_like(array, -1) for name, array in symbols.items()})
     return found
 
 
-def write(prior: Any, regions: list[np.ndarray], dial: int) -> list[bytes]:
-    """Payloads of regions."""
-    if isinstance(prior, LearnedPrior):
-        return base.compress(prior, regions)
+def write(prior: Any, regions: list[Symbols], point: OperatingPoint) -> list[bytes]:
+    """Payloads of regions; latents are targets once they are brought to steps."""
+    targets = [
+        {p.name: r[p.name] if p.alphabet else np.float32(r[p.name] / LATENT_UNIT) for p in point.planes}
+        for r in regions
+    ]
     found = [b""] * len(regions)
-    for numbers in alike([region.shape for region in regions]):
-        several = prior.code([np.float32(regions[n] / 16) for n in numbers], dial)
-        for number, region in zip(numbers, several, strict=True):
-            found[number] = region.payload
+    for batch in batches(prior, regions):
+        for n, coded in zip(
+            batch, driver.encode(prior, [targets[n] for n in batch], point.index), strict=True
+        ):
+            found[n] = coded.payload
     return found
 
 
-def alike(shapes: list[tuple[int, ...]]) -> list[list[int]]:
-    """Numbers of the regions of each size."""
-    return [[n for n, shape in enumerate(shapes) if shape == size] for size in dict.fromkeys(shapes)]
+def batches(prior: Any, regions: list[Symbols]) -> list[list[int]]:
+    return prior.batches([next(iter(region.values())).shape for region in regions])
 
 
-def _differing(found: list[np.ndarray], expected: list[np.ndarray]) -> int:
+def _differing(found: list[Symbols], expected: list[Symbols]) -> int:
     pairs = zip(found, expected, strict=True)
-    return sum(int((a != b).sum()) if a.shape == b.shape else max(a.size, b.size) for a, b in pairs)
+    return sum(int((one[name] != array).sum()) for one, other in pairs for name, array in other.items())
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -162,8 +164,8 @@ def speed(options: argparse.Namespace) -> None:
     megapixels = original.width * original.height / 1e6
     work: dict[str, Callable[[], object]] = {}
     bpp = {}
-    dialled = isinstance(weights.load(options.model, "cpu"), ScalarCodec)
-    for name, fast in (("", False),) if dialled else (("", False), (" --fast", True)):
+    model = weights.load(options.model or weights.DEFAULTS["image"], "cpu")
+    for name, fast in (("", False),) if STATIC not in model.priors else (("", False), (" --fast", True)):
         settings = {"model": options.model, "fast": fast}
         data = pipeline.encode_file(original.samples, pipeline.EncodeOptions(**settings)).data
         bpp[name] = 8e-6 * len(data) / megapixels

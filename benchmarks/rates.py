@@ -15,7 +15,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from vqcodec import evaluation, media, pipeline
 from vqcodec.bitstream import container
-from vqcodec.evaluation.baselines.image import Ladder
+from vqcodec.evaluation.baselines.image import QualitySweep
 from vqcodec.evaluation.image import measure
 
 QUALITIES = (1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5)
@@ -63,7 +63,7 @@ def curves(options: argparse.Namespace) -> None:
                     ideal[name] += encoded.estimate_bits
             found[Path(name).stem].append(ours)
         for name in options.against:
-            ladder, pixels = Ladder(original, name), original.width * original.height
+            ladder, pixels = QualitySweep(original, name), original.width * original.height
             theirs = [ladder.figures(quality) for quality in LADDERS[name]]
             found[name].append([[f["bytes"] * 8 / pixels, f["psnr_db"], f["ms_ssim"]] for f in theirs])
             rows += [{"file": str(path), "codec": name, "bpp": f["bytes"] * 8 / pixels, **f} for f in theirs]

@@ -42,7 +42,7 @@ def speed(options: argparse.Namespace) -> None:
     # Only here: the memory of a process that measures its children would count for theirs, see `speed.peak`.
     import torch
     from vqcodec import media, pipeline
-    from vqcodec.evaluation import baselines as competitors
+    from vqcodec.evaluation.baselines import audio as baselines
 
     signal = speech(options.source, options.seconds * 16_000)
     original = media.Audio(signal[None], 16_000, 16_000, len(signal))
@@ -64,7 +64,7 @@ def speed(options: argparse.Namespace) -> None:
             started = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - started)
-        opus = competitors.audio.run(original, "opus:6")
+        opus = baselines.run(original, "opus:6")
         seconds["opus encode"].append(opus.encode_seconds)
         seconds["opus decode"].append(opus.decode_seconds)
     rate = {name: options.seconds / statistics.median(times) for name, times in seconds.items()}

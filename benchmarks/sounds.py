@@ -53,7 +53,7 @@ class Counts:
     def add(self, encoded: pipeline.Encoded) -> None:
         """One more."""
         info = container.read_info(encoded.data)
-        self.codes += np.bincount(encoded.codes.ravel(), minlength=len(self.codes))
+        self.codes += np.bincount(encoded.symbols["codes"].ravel(), minlength=len(self.codes))
         self.payload += 8 * info.code_bytes
         self.ideal += encoded.estimate_bits
         self.head = max(self.head, info.header_bytes)

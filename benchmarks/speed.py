@@ -46,7 +46,7 @@ def speed(options: argparse.Namespace) -> None:
     import numpy as np
     import torch
     from vqcodec import media, pipeline, weights
-    from vqcodec.evaluation.baselines.image import Ladder
+    from vqcodec.evaluation.baselines.image import QualitySweep
 
     torch.set_num_threads(options.threads)
     AvifImagePlugin.DEFAULT_MAX_THREADS = options.threads
@@ -59,7 +59,7 @@ def speed(options: argparse.Namespace) -> None:
     settings = {"model": options.model, "effort": options.effort}
     data = pipeline.encode_file(original.samples, pipeline.EncodeOptions(**settings)).data
     pipeline.decode(data, model=options.model)
-    bracket = Ladder(original, "avif").at(len(data))
+    bracket = QualitySweep(original, "avif").at(len(data))
     avif = {"format": "AVIF", "quality": bracket["q_low"], "speed": 6, "subsampling": "4:2:0"}
     packed = io.BytesIO()
     picture.save(packed, **avif)

@@ -30,7 +30,7 @@ def main() -> None:
 
     def decoded(channels: np.ndarray) -> np.ndarray:
         coded = [
-            pipeline.encode_audio(media.Audio(channel[None], codec.rate, codec.rate, len(channel)), codec)
+            pipeline.encode_at(media.Audio(channel[None], codec.rate, codec.rate, len(channel)), codec.at(0))
             for channel in channels
         ]
         return np.concatenate([pipeline.reconstruct(one).signal for one in coded])
@@ -44,7 +44,7 @@ def main() -> None:
             stereo = np.stack((a[:length], a[:length] * 0.8 + share * b[:length])).astype(np.float32)
             middle, side = stereo.mean(0), (stereo[0] - stereo[1]) / 2
             rows.append([float(np.square(side).sum() / np.square(middle).sum())])
-            both = decoded(stereo), loudness.unmixed(decoded(np.stack((middle, side))))
+            both = decoded(stereo), loudness.to_left_right(decoded(np.stack((middle, side))))
             for ours in both:
                 found = sounds.figures(ours, stereo, codec.rate)
                 rows[-1] += [found["log_mel"], found["si_sdr_db"]]

@@ -48,7 +48,7 @@ def models(
 
         if model is not None:
             path = weights.locate(model)
-            card = weights.read_card(path)
+            card = weights.read_json(path)
             console.record(type="model", file=str(path), bytes=path.stat().st_size, **card)
             lines = [*flat(card), ("file", f"{path} ({size_text(path.stat().st_size)})")]
             width = max(len(key) for key, _ in lines)
@@ -79,7 +79,7 @@ def table_rows(card: dict[str, Any], size: int | None) -> list[dict[str, Any]]:
         "fingerprint": str(card.get("fingerprint", ""))[:8],
     }
     rows = []
-    for point in weights.points(card) or [{}]:
+    for point in weights.operating_points(card) or [{}]:
         quality = point.get("quality")
         told = {name: point.get(name) for name in MEASURED}
         rows.append({**once, "quality": None if quality is None else f"{quality:g}", **told})

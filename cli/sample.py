@@ -118,7 +118,7 @@ def sample(
             raise UsageError(
                 f"{target}: samples of this model are .{' or .'.join(formats)}", f"-o NAME.{formats[0]}"
             )
-        whole = sampling.sheet(drawn) if pictures else sampling.medley(drawn)
+        whole = sampling.combine(drawn)
         write: Any = media.write_image if pictures else media.write_audio
         paths.check_free(target, force, "-f")
         with paths.replacing(target, force=force) as file:

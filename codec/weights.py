@@ -222,6 +222,6 @@ def _load(path: Path, _modified: int, device: str) -> Model:
     if fingerprint(tensors, model.decoding, card.config) != card.fingerprint:
         raise ModelError(f"{path}: weights do not match their fingerprint", "copy the file again")
     model.eval().requires_grad_(False)
-    ready: Model = model.to(torch.device(device))
-    ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return ready
+    model.to(torch.device(device))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 from vqcodec import media, pipeline
-from vqcodec.evaluation import baselines as competitors
+from vqcodec.evaluation import baselines
 from vqcodec.evaluation.baselines.image import COMPETITORS, Ladder
 from vqcodec.metrics import audio as sound_metrics
 from vqcodec.metrics.image import psnr
@@ -66,7 +66,7 @@ def show_sound(speech: Path, folder: Path) -> None:
     bitstream.write_bytes(encoded.data)
     decoded = pipeline.decode(bitstream)
     decoded.save(folder / f"{speech.stem}.decoded.wav")
-    opus = competitors.audio.run(original, "opus:6")
+    opus = baselines.audio.run(original, "opus:6")
 
     rows = [("16 bits a sample", 2 * original.frames * original.channels, None)]
     rows.append((speech.name, speech.stat().st_size, None))

@@ -39,7 +39,7 @@ ANYWHERE = {"vqcodec", "__main__", "pretrained"}
 STANDARD_LIBRARY_ALONE = {"errors", "files", "bitstream"}
 """Folders that read headers without waiting for anything."""
 
-WITHOUT_TORCH = {*STANDARD_LIBRARY_ALONE, "media", "cli", "coding.rangecoder", "transform.loudness"}
+WITHOUT_TORCH = {*STANDARD_LIBRARY_ALONE, "media", "cli", "transform.loudness"}
 """Folders and modules that import no torch at module level."""
 
 

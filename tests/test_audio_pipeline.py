@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from make_hostile import FOLDER, hostile_to_decoders
 from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container, header
-from vqcodec.bitstream.container import RAW, SEGMENT, STATIC, Bitstream, Chunk, AudioGeometry
+from vqcodec.bitstream.container import RAW, SEGMENT, STATIC, AudioGeometry, Bitstream, Chunk
 from vqcodec.coding import chunks
 from vqcodec.errors import (
     BitstreamError,

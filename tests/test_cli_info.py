@@ -73,7 +73,7 @@ def test_lengths_and_channels(photo, geometry, line):
     lines = invoke("info", "s.vqc").stdout.splitlines()
     assert lines[1].startswith(line)
     assert ("8 kHz is kept" in lines[1]) == (geometry.rate > 16_000)
-    bits = 8 * len(chunks) / geometry.grid[1]
+    bits = 8 * len(chunks) / geometry.grid(64)[1]
     prior = f"static {bits:.2f} bits per code" if chunks else "none"
     assert lines[3] == f"segments  {geometry.chunk_count} of at most 8 s     prior {prior}"
 

@@ -2,7 +2,6 @@ import io
 import subprocess
 import sys
 import tracemalloc
-import warnings
 import zlib
 
 import pytest
@@ -10,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_hostile import FOLDER, build, build_sound, hostile, hostile_to_decoders
 from vqcodec.bitstream import container
-from vqcodec.bitstream.container import Bitstream, Chunk, ImageGeometry, AudioGeometry
-from vqcodec.errors import BitstreamError, DamagedError, DamageWarning, LimitError, VersionError
+from vqcodec.bitstream.container import AudioGeometry, Bitstream, Chunk, ImageGeometry
+from vqcodec.errors import BitstreamError, DamagedError, LimitError, VersionError
 
 FINGERPRINT = bytes(range(8))
 SMALL = Bitstream(
@@ -42,11 +41,9 @@ MODERATE = settings(derandomize=True, deadline=None, database=None)
 
 
 def salvaged(data):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        stream = container.parse(data, salvage=True)
-    assert all(warning.category is DamageWarning for warning in caught)
-    return stream, [str(warning.message) for warning in caught]
+    """What salvage takes, and what it passes over in words; it warns of nothing itself."""
+    stream = container.parse(data, salvage=True)
+    return stream, stream.damage
 
 
 def test_layout_is_the_one_described():
@@ -70,7 +67,7 @@ def test_overhead_of_a_small_picture(source):
 
 
 def test_geometry_follows_from_the_size():
-    assert FULL.geometry.grid == (150, 257)
+    assert FULL.geometry.grid(4) == (150, 257)
     assert FULL.geometry.chunk_count == 6
     assert ImageGeometry(1, 1).chunk_count == 1
     assert ImageGeometry(513, 512).chunk_count == 2
@@ -137,7 +134,7 @@ def test_info_needs_the_header_alone():
 
 
 def test_container_imports_neither_numpy_nor_torch():
-    code = "import sys, vqcodec.container; sys.exit(bool({'numpy', 'torch'} & set(sys.modules)))"
+    code = "import sys, vqcodec.bitstream.container; sys.exit(bool({'numpy', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

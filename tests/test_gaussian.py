@@ -1,4 +1,4 @@
-"""The conditional Gaussian: integers that every machine shares, and what they say."""
+"""The conditional Gaussian: integers that every machine shares."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqcodec.coding.rangecoder import TOTAL, Decoder, Encoder
-from vqcodec.errors import ModelError
-from vqcodec.priors import context, exact, gaussian
-from vqcodec.priors import gaussian_tables as normal
+from vqcodec.coding import driver
+from vqcodec.coding.rangecoder import Decoder, Encoder
+from vqcodec.errors import ModelError, UsageError
+from vqcodec.priors import context, exact, gaussian, gaussian_tables
+from vqcodec.priors.base import TOTAL, Step
 from vqcodec.priors.context import Shape
+from vqcodec.priors.gaussian_tables import Gaussian
 
 SHAPE = Shape(channels=20, width=12, hidden=10, blocks=2, near=12)
-PLACE = 90
+INDEX = 90
 
 
 def prior(seed: int = 0, shape: Shape = SHAPE) -> gaussian.GaussianPrior:
@@ -40,16 +42,43 @@ def targets(count: int = 2, height: int = 7, width: int = 5, seed: int = 0) -> l
     return [*drawn.astype(np.float32)]
 
 
+def code(
+    model: gaussian.GaussianPrior, regions: list[np.ndarray], rd_tradeoff: np.ndarray | None = None
+) -> list[driver.CodedRegion]:
+    def quantise(step: Step, target: np.ndarray, gaussian: Gaussian) -> np.ndarray:
+        channels = step.positions[0][-1]
+        return gaussian.quantise(target, None if rd_tradeoff is None else rd_tradeoff[channels])
+
+    return driver.encode(model, [{"y": region} for region in regions], INDEX, quantise)
+
+
+def read(
+    model: gaussian.GaussianPrior, payloads: list[bytes], slices: int | None = None
+) -> list[np.ndarray | None]:
+    known = [{"y": np.zeros((7, 5, SHAPE.channels), np.int16)} for _ in payloads]
+    last = None if slices is None else SHAPE.slices[slices - 1].stop
+    until = None if last is None else lambda step: step.positions[0][-1].stop > last
+    sound = driver.decode(model, payloads, known, INDEX, until)
+    return [one["y"] if fine else None for one, fine in zip(known, sound, strict=True)]
+
+
+def draw(
+    model: gaussian.GaussianPrior, seed: tuple[int, int], known: np.ndarray | None = None, kept: int = 0
+) -> np.ndarray:
+    before = np.zeros((6, 5, SHAPE.channels), np.int16) if known is None else known
+    return driver.sample(model, [{"y": before}], {"y": kept}, [seed], INDEX)[0]["y"]
+
+
 # tables
 
 
 def test_tables_are_gaussians() -> None:
-    tables = normal.tables()
-    for number in range(1, normal.WIDTHS, 7):
+    tables = gaussian_tables.tables()
+    for number in range(1, gaussian_tables.SCALE_LEVELS, 7):
         table, sigma = tables.tables[number], 2 ** ((3 * number - 53) / 16)
         assert table is not None
         largest = len(table) // 2 - 1
-        assert table.sum(dtype=np.int64) == TOTAL and table.min() >= normal.FLOOR
+        assert table.sum(dtype=np.int64) == TOTAL and table.min() >= gaussian_tables.FLOOR
         assert np.array_equal(table[:largest], table[2 * largest : largest : -1])
         drawn = torch.distributions.Normal(0.0, sigma)
         edges = torch.arange(-largest, largest + 2, dtype=torch.float64) - 0.5
@@ -59,14 +88,14 @@ def test_tables_are_gaussians() -> None:
 
 def test_no_mass_is_near_to_a_half() -> None:
     """So that no erfc in double precision, of whatever library, gives another frequency."""
-    for number in range(1, normal.WIDTHS):
+    for number in range(1, gaussian_tables.SCALE_LEVELS):
         sigma = 2 ** ((3 * number - 53) / 16)
-        shares = normal.scaled_masses(sigma, math.ceil(6 * sigma) + 2)
+        shares = gaussian_tables.scaled_masses(sigma, math.ceil(6 * sigma) + 2)
         assert np.abs(shares - np.floor(shares) - 0.5).min() > 100 * TOTAL * 2.0**-53
 
 
 def test_tables_are_part_of_the_format() -> None:
-    whole = np.concatenate([t for t in normal.tables().tables if t is not None])
+    whole = np.concatenate([t for t in gaussian_tables.tables().tables if t is not None])
     assert zlib.crc32(whole.astype("<u4").tobytes()) == 279849126
 
 
@@ -77,25 +106,27 @@ def test_coding_by_tables_is_undone(pairs: list[tuple[int, int]], small: bool) -
     codes = np.array([code % 5 - 2 if small else code for code, _ in pairs], np.int32)
     codes[numbers == 0] = 0
     encoder = Encoder()
-    encoder.encode_by(codes, numbers, normal.tables())
+    model = Gaussian(np.zeros(len(pairs), np.int32), numbers)
+    encoder.encode(codes, model)
     decoder = Decoder(encoder.finish())
-    assert np.array_equal(decoder.decode_by(numbers, normal.tables()), codes)
+    assert np.array_equal(decoder.decode(model), codes)
     decoder.finish()
 
 
-def test_costs_are_what_the_coder_spends() -> None:
+def test_bits_are_what_the_coder_spends() -> None:
     rng = np.random.default_rng(0)
     numbers = rng.integers(1, 64, 40_000).astype(np.uint8)
     sigma = 2 ** ((3 * numbers.astype(int) - 53) / 16)
     codes = np.rint(rng.laplace(size=len(numbers)) * sigma * 2).astype(np.int32)
     encoder = Encoder()
-    encoder.encode_by(codes, numbers, normal.tables())
-    assert abs(8 * len(encoder.finish()) - normal.tables().costs(codes, numbers).sum()) < 100
+    model = Gaussian(np.zeros(len(numbers), np.int32), numbers)
+    encoder.encode(codes, model)
+    assert abs(8 * len(encoder.finish()) - model.bits(codes)) < 100
 
 
 def test_draws_have_the_width_of_their_table() -> None:
     source = np.random.Philox(key=np.array((1, 2), np.uint64))
-    drawn = normal.tables().drawn(source.random_raw(100_000), np.full(100_000, 30, np.uint8))
+    drawn = gaussian_tables.tables().sample(source.random_raw(100_000), np.full(100_000, 30, np.uint8))
     assert abs(drawn.std() / math.hypot(2 ** ((90 - 53) / 16), 12**-0.5) - 1) < 0.02
     assert abs(drawn.mean()) < 0.1
 
@@ -103,22 +134,25 @@ def test_draws_have_the_width_of_their_table() -> None:
 # arithmetic
 
 
-@given(st.lists(st.integers(-normal.LIMIT, normal.LIMIT), min_size=1, max_size=50), st.integers(-150, 150))
+@given(
+    st.lists(st.integers(-gaussian_tables.LIMIT, gaussian_tables.LIMIT), min_size=1, max_size=50),
+    st.integers(-150, 150),
+)
 @settings(deadline=None)
 def test_scaling_by_powers_of_two(values: list[int], exponent: int) -> None:
-    ours = normal.scaled(
+    ours = gaussian_tables.scaled(
         torch.tensor([values], dtype=torch.int32), torch.tensor([exponent], dtype=torch.int32), 4
     )
     factor = round(2 ** (14 + exponent % 16 / 16)) / 2**14  # the table's
     real = [math.floor(v * factor * 2.0 ** (exponent // 16 - 4) + 0.5) for v in values]
-    limited = [min(max(v, -normal.LIMIT), normal.LIMIT) for v in real]
+    limited = [min(max(v, -gaussian_tables.LIMIT), gaussian_tables.LIMIT) for v in real]
     if 4 - exponent // 16 + 14 <= 31:
         assert ours[0].tolist() == limited
 
 
 def test_compression_is_the_inverse_hyperbolic_sine() -> None:
-    values = np.arange(-normal.LIMIT, normal.LIMIT + 1)
-    ours = normal.compressed(torch.from_numpy(values.astype(np.int32))).numpy()
+    values = np.arange(-gaussian_tables.LIMIT, gaussian_tables.LIMIT + 1)
+    ours = gaussian_tables.compressed(torch.from_numpy(values.astype(np.int32))).numpy()
     real = 16 * np.arcsinh(values / 16)
     assert np.array_equal(ours, np.sign(values) * np.minimum(np.floor(np.abs(real) + 0.5), 127))
 
@@ -128,69 +162,69 @@ def test_compression_is_the_inverse_hyperbolic_sine() -> None:
 
 def test_steps_visit_every_latent_once() -> None:
     for height, width in ((1, 1), (2, 3), (5, 8)):
-        seen = np.zeros((height * width, SHAPE.channels), int)
-        for s, p in SHAPE.steps:
-            seen[context.places(s, p, height, width), SHAPE.slices[s]] += 1
+        seen = np.zeros((height, width, SHAPE.channels), int)
+        for step in prior().scan([{"y": seen}], INDEX).steps:
+            seen[step.positions[0]] += 1
         assert (seen == 1).all()
 
 
 def test_an_expectation_never_sees_its_own_latents_or_later_ones() -> None:
     model = prior()
     first, second = targets(1, seed=1)[0], targets(1, seed=2)[0]
-    steps = SHAPE.steps
-    for change, (s, p) in enumerate(steps):
-        mixed = first.copy().reshape(-1, SHAPE.channels)
+    steps = [step.positions[0] for step in model.scan([{"y": first}], INDEX).steps]
+    for change in range(len(steps)):
+        mixed = first.copy()
         for later in steps[change:]:
-            where = context.places(*later, 7, 5).numpy()
-            mixed[where, SHAPE.slices[later[0]]] = second.reshape(-1, SHAPE.channels)[
-                where, SHAPE.slices[later[0]]
-            ]
-        a = expectations(model, first)
-        b = expectations(model, mixed.reshape(first.shape))
+            mixed[later] = second[later]
+        a, b = expectations(model, first), expectations(model, mixed)
         for number in range(change + 1):
-            assert all(np.array_equal(x, y) for x, y in zip(a[number], b[number], strict=True)), (s, p)
+            assert all(np.array_equal(x, y) for x, y in zip(a[number], b[number], strict=True)), number
 
 
 def expectations(model: gaussian.GaussianPrior, target: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    scan = gaussian._Scan(model, PLACE, 1, *target.shape[:2])
-    flat = target.reshape(-1, target.shape[2])
-    found = []
-    for s, p in model.shape.steps:
-        expected = scan.expect(s, p)
-        found.append(expected)
-        values = np.clip(np.rint(16 * flat[scan.where(s, p), model.shape.slices[s]]), -30_000, 30_000)
-        scan.put(s, p, values.astype(np.int32))
+    known = np.zeros(target.shape, np.int16)
+    scan, found = model.scan([{"y": known}], INDEX), []
+    for step in scan.steps:
+        (expected,) = scan.models(step)
+        found.append((expected.means, expected.scale_indexes))
+        known[step.positions[0]] = np.clip(np.rint(16 * target[step.positions[0]]), -30_000, 30_000)
     return found
 
 
 @pytest.mark.parametrize("trade", [None, np.full(SHAPE.channels, 5, np.float32)])
 def test_what_is_coded_is_read(trade: np.ndarray | None) -> None:
     model = prior()
-    regions = model.code(targets(3), PLACE, trade)
-    read = model.read([r.payload for r in regions], PLACE, 7, 5)
-    for region, latents, target in zip(regions, read, targets(3), strict=True):
-        assert latents is not None and np.array_equal(latents, region.latents)
+    regions = code(model, targets(3), trade)
+    decoded = read(model, [r.payload for r in regions])
+    for region, latents, target in zip(regions, decoded, targets(3), strict=True):
+        assert latents is not None and np.array_equal(latents, region.symbols["y"])
         assert abs(8 * len(region.payload) - region.bits) < 70
         inside = np.abs(target) < 1900
         if trade is None:
-            error = np.abs(region.latents / 16 - target)[inside]
-            # But for codes that are not written, since their Gaussian is so narrow.
+            error = np.abs(region.symbols["y"] / 16 - target)[inside]
+            # But for symbols that are not written, since their Gaussian is so narrow.
             assert (error <= 0.5 + 1 / 16).mean() > 0.9
 
 
 def test_carriers_threads_and_batches_give_the_same_bytes() -> None:
     model = prior()
-    whole = [r.payload for r in model.code(targets(3), PLACE)]
+    whole = [r.payload for r in code(model, targets(3))]
     wide = model.carried_by(torch.float64)
-    assert [r.payload for r in wide.code(targets(3), PLACE)] == whole
-    assert [model.code([t], PLACE)[0].payload for t in targets(3)] == whole
+    assert [r.payload for r in code(wide, targets(3))] == whole
+    assert [code(model, [t])[0].payload for t in targets(3)] == whole
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        assert [r.payload for r in model.code(targets(3), PLACE)] == whole
+        assert [r.payload for r in code(model, targets(3))] == whole
     finally:
         torch.set_num_threads(threads)
     assert zlib.crc32(b"".join(whole)) == 2425411723
+
+
+def test_regions_of_one_size_are_batched() -> None:
+    shapes = [(4, 4)] * 9 + [(4, 3)] * 2 + [(4, 4)]
+    assert prior().batches(shapes) == [[*range(8)], [8, 11], [9, 10]]
+    assert prior().batches([]) == []
 
 
 def test_numpy_gives_the_same_expectations() -> None:
@@ -206,7 +240,7 @@ def reference(model: gaussian.GaussianPrior, target: np.ndarray) -> list[tuple[n
     height, width, channels = target.shape
     powers = [round(2 ** (14 + f / 16)) for f in range(16)]
     exponents = [
-        (int(a) + int(b) * PLACE) >> 16
+        (int(a) + int(b) * INDEX) >> 16
         for a, b in zip(model.arrays["start"], model.arrays["rise"], strict=True)
     ]
 
@@ -236,7 +270,7 @@ def reference(model: gaussian.GaussianPrior, target: np.ndarray) -> list[tuple[n
         ]
         return np.concatenate(parts, 2).reshape(height * width, -1)
 
-    inputs = [np.full((height * width, 1), (PLACE - 128) // 2)]
+    inputs = [np.full((height * width, 1), (INDEX - 128) // 2)]
     flat, found = target.reshape(-1, channels), []
     for s, part in enumerate(model.shape.slices):
         x = layer(f"{s}_first", np.concatenate(inputs, 1))
@@ -247,7 +281,7 @@ def reference(model: gaussian.GaussianPrior, target: np.ndarray) -> list[tuple[n
         told = np.zeros((height * width, 2 * count), np.int64)
         near = np.zeros((height * width, len(model.arrays[f"{s}_near.bias"])), np.int64)
         for p in range(context.phases(s)):
-            where, y = context.places(s, p, height, width).numpy(), x
+            where, y = context.phase_positions(s, p, height, width).numpy(), x
             if p:
                 y = summed(y, layer(f"{s}_around{p}", window(near, 1 if s else 2, False)))
                 y = summed(y, layer(f"{s}_contract{p}", np.clip(layer(f"{s}_expand{p}", active(y)), 0, 127)))
@@ -276,46 +310,48 @@ def test_training_sees_what_coding_does() -> None:
     line = torch.zeros(SHAPE.channels), torch.zeros(SHAPE.channels)
     model = gaussian.export(dict(layers.items()), SHAPE, line)
     told = torch.full((1, 1), -3.0)
-    whole = context.Walk(SHAPE, model.layers, context.Integers(), (1, 6, 5), told)
-    real = context.Walk(SHAPE, dict(layers.items()), context.Reals(), (1, 6, 5), told / 16)
+    whole = context.ContextModel(SHAPE, model.layers, context.Integer(), (1, 6, 5), told)
+    real = context.ContextModel(SHAPE, dict(layers.items()), context.FakeQuantized(), (1, 6, 5), told / 16)
     for s, p in SHAPE.steps:
         with torch.inference_mode():
-            a, b = whole.expect(s, p), real.expect(s, p)
-            assert torch.equal(a / 2**context.SCALE, b)
+            a, b = whole.params(s, p), real.params(s, p)
+            assert torch.equal(a / 2**context.HEAD_BITS, b)
             features = torch.randint(-127, 128, (len(a), a.shape[1])).float()
-            whole.put(s, p, features.clone())
-            real.put(s, p, features / 16)
+            whole.update(s, p, features.clone())
+            real.update(s, p, features / 16)
 
 
 def test_only_the_first_slices_can_be_read() -> None:
     model = prior()
-    (region,) = model.code(targets(1), PLACE)
-    (first,) = model.read([region.payload], PLACE, 7, 5, slices=1)
+    (region,) = code(model, targets(1))
+    (first,) = read(model, [region.payload], slices=1)
     assert first is not None
-    assert np.array_equal(first[..., :16], region.latents[..., :16]) and not first[..., 16:].any()
+    assert np.array_equal(first[..., :16], region.symbols["y"][..., :16]) and not first[..., 16:].any()
 
 
 def test_damage_is_noticed_or_gives_other_latents() -> None:
     model = prior()
-    (region,) = model.code(targets(1), PLACE)
+    (region,) = code(model, targets(1))
     for at in range(0, len(region.payload), 7):
         broken = bytearray(region.payload)
         broken[at] ^= 0x40
-        (read,) = model.read([bytes(broken)], PLACE, 7, 5)
-        assert read is None or not np.array_equal(read, region.latents)
+        (latents,) = read(model, [bytes(broken)])
+        assert latents is None or not np.array_equal(latents, region.symbols["y"])
     longer = [region.payload + bytes(range(1, 13)), b"abc"]
-    assert all(read is None for read in model.read(longer, PLACE, 7, 5))
+    assert all(latents is None for latents in read(model, longer))
 
 
 def test_draws_are_the_same_for_a_seed() -> None:
     model = prior()
-    drawn = model.draw(PLACE, (6, 5), (4, 0))
-    assert np.array_equal(drawn, model.draw(PLACE, (6, 5), (4, 0)))
-    assert not np.array_equal(drawn, model.draw(PLACE, (6, 5), (5, 0)))
-    again = model.draw(PLACE, (6, 5), (5, 0), known=drawn, kept=2)
+    drawn = draw(model, (4, 0))
+    assert np.array_equal(drawn, draw(model, (4, 0)))
+    assert not np.array_equal(drawn, draw(model, (5, 0)))
+    again = draw(model, (5, 0), known=drawn, kept=2)
     assert np.array_equal(again[:2], drawn[:2]) and not np.array_equal(again[2:], drawn[2:])
-    narrow = model.draw(PLACE, (6, 5), (4, 0), temperature=1 / 16)
+    narrow = draw(model.reshaped(1 / 16, None), (4, 0))
     assert np.abs(narrow).mean() < np.abs(drawn).mean()
+    with pytest.raises(UsageError, match="top-k"):
+        model.reshaped(1.0, 3)
 
 
 def test_a_prior_that_does_not_fit_is_refused() -> None:

@@ -10,7 +10,7 @@ from make_hostile import build_sound
 from vqcodec.bitstream import container, geometry, header
 from vqcodec.bitstream.binary import Cursor
 from vqcodec.bitstream.container import Bitstream, Chunk
-from vqcodec.bitstream.geometry import REGION, SEGMENT, AUDIO_RATE, ImageGeometry, AudioGeometry
+from vqcodec.bitstream.geometry import AUDIO_RATE, REGION, SEGMENT, AudioGeometry, ImageGeometry
 from vqcodec.errors import DamagedError, LimitError, VersionError
 
 MODERATE = settings(derandomize=True, deadline=None, database=None)
@@ -21,45 +21,62 @@ RATES = st.integers(1, 2**20) | st.sampled_from([1, 8_000, 16_000, 44_100, 47_99
 
 
 def covers_once(size: geometry.Geometry, grid: np.ndarray) -> None:
-    for place in size.places:
-        assert grid[place].size > 0
-        grid[place] += 1
+    for region in size.regions:
+        part = region.part(size.stride)
+        assert grid[part].shape == region.shape(size.stride) and grid[part].size > 0
+        grid[part] += 1
 
 
 @MODERATE
 @given(st.integers(1, 20_000), st.integers(1, 20_000), st.sampled_from([1, 4, 128]))
 def test_regions_cover_a_picture_once(width: int, height: int, stride: int) -> None:
     size = ImageGeometry(width, height, stride=stride * (8 if stride == 1 else 1))
-    grid = np.zeros(size.grid, np.int8)
+    grid = np.zeros(size.grid(size.stride), np.int8)
     covers_once(size, grid)
     assert (grid == 1).all()
-    assert len(list(size.places)) == size.chunk_count
-    assert size.grid == (math.ceil(height / size.stride), math.ceil(width / size.stride))
+    assert len(list(size.regions)) == size.chunk_count
+    assert grid.shape == (math.ceil(height / size.stride), math.ceil(width / size.stride))
+
+
+@MODERATE
+@given(st.integers(1, 3_000), st.integers(1, 3_000))
+def test_a_region_is_the_same_samples_in_every_plane(width: int, height: int) -> None:
+    """A finer plane has as many positions more; both end where the image ends."""
+    size = ImageGeometry(width, height, stride=4)
+    for stride in (1, 4, 8, 64):
+        grid = np.zeros(size.grid(stride), np.int8)
+        for region in size.regions:
+            rows, columns = region.part(stride)
+            assert rows.start * stride == region.samples[0].start
+            assert columns.start * stride == region.samples[1].start
+            grid[rows, columns] += 1
+        assert (grid == 1).all()
+    (whole,) = size.whole
+    assert whole.shape(1) == (height, width)
 
 
 @MODERATE
 @given(st.integers(1, 60 * 16_000), st.integers(2_000, 192_000), GAINS, st.sampled_from([16, 64]))
 def test_segments_cover_a_sound_once(frames: int, rate: int, gains: bytes, stride: int) -> None:
     size = AudioGeometry(frames, rate, gains, stride=stride)
-    grid = np.zeros(size.grid, np.int8)
+    grid = np.zeros(size.grid(size.stride), np.int8)
     covers_once(size, grid)
     assert [bool(row.all()) for row in grid] == [gain > 0 for gain in gains], "silent channels have no chunks"
     assert grid.max() <= 1
-    places = list(size.places)
-    assert len(places) == size.chunk_count
+    parts = [region.part(stride) for region in size.regions]
+    assert len(parts) == size.chunk_count
     # Time goes first, so that a player needs no second half of a file for the first half of a sound.
-    order = [(codes.start, channel) for channel, codes in places]  # type: ignore[union-attr]
+    order = [(codes.start, channel) for channel, codes in parts]
     assert order == sorted(order)
-    for _, codes in places:
-        length = codes.stop - codes.start  # type: ignore[union-attr]
-        assert length == SEGMENT or codes.stop == size.grid[1]  # type: ignore[union-attr]
+    for _, codes in parts:
+        assert codes.stop - codes.start == SEGMENT or codes.stop == grid.shape[1]
 
 
 @MODERATE
 @given(st.integers(1, 2**32), RATES)
 def test_samples_cover_the_frames(frames: int, rate: int) -> None:
     size = AudioGeometry(frames, rate)
-    samples, (channels, codes) = size.samples, size.grid
+    samples, (channels, codes) = size.samples, size.grid(size.stride)
     assert (samples - 1) * rate < frames * AUDIO_RATE <= samples * rate
     assert channels == 1
     assert (codes - 1) * size.stride < samples <= codes * size.stride
@@ -82,7 +99,7 @@ def test_samples_cover_the_frames(frames: int, rate: int) -> None:
 )
 def test_worked_examples(frames: int, rate: int, samples: int, codes: int, chunks: int) -> None:
     size = AudioGeometry(frames, rate)
-    assert (size.samples, size.grid, size.chunk_count) == (samples, (1, codes), chunks)
+    assert (size.samples, size.grid(64), size.chunk_count) == (samples, (1, codes), chunks)
 
 
 @MODERATE
@@ -131,7 +148,7 @@ def test_limits(size: geometry.Geometry, error: type[Exception] | None) -> None:
         return
     with pytest.raises(error) as caught:
         size.check()
-    assert str(caught.value).startswith(f"header claims {size.claim}")
+    assert str(caught.value).startswith(f"header claims {size.describe}")
 
 
 def test_what_cannot_be_written() -> None:
@@ -207,11 +224,11 @@ def test_the_box_of_tags_is_optional_to_others() -> None:
 
 @given(st.integers(1, 400), st.integers(1, 400))
 @settings(max_examples=30, deadline=None)
-def test_regions_of_a_picture_cover_the_grid_once(height: int, width: int) -> None:
+def test_regions_of_an_image_cover_the_grid_once(height: int, width: int) -> None:
     size = ImageGeometry(4 * width, 4 * height, stride=4)
     seen = np.zeros((height, width), np.uint8)
-    places = list(size.places)
-    for place in places:
-        seen[place] += 1
-        assert max(seen[place].shape) <= size.region == REGION // 4 == 128
-    assert (seen == 1).all() and len(places) == size.chunk_count
+    regions = list(size.regions)
+    for region in regions:
+        seen[region.part(4)] += 1
+        assert max(seen[region.part(4)].shape) <= REGION // 4 == 128
+    assert (seen == 1).all() and len(regions) == size.chunk_count

@@ -10,9 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqcodec.coding.rangecoder import TOTAL
+from one_plane import compress, decompress, draw
 from vqcodec.errors import DamagedError, ModelError
 from vqcodec.priors import base, exact, pixelcnn, wavenet
+from vqcodec.priors.base import TOTAL
 from vqcodec.priors.learned import LearnedPrior
 
 LEVELS = 24
@@ -50,11 +51,13 @@ KINDS = pytest.mark.parametrize("kind", ["pixelcnn", "wavenet"])
 
 def table_of(prior: base.Prior, codes: list[base.Codes]) -> list[np.ndarray]:
     """All frequencies of a walk, uint32 [*shape, K] per region."""
-    tables = [np.zeros((*region.shape, prior.levels), np.uint32) for region in codes]
-    scan = prior.start(codes)
-    for step in range(scan.steps):
-        for table, where, given_ in zip(tables, scan.positions(step), scan.frequencies(step), strict=True):
-            table[where] = given_
+    tables = [np.zeros((*region.shape, prior.alphabet_size), np.uint32) for region in codes]
+    scan = prior.scan([{"codes": region} for region in codes], 0)
+    for step in scan.steps:
+        models = [*scan.models(step)]
+        for number, (table, positions) in enumerate(zip(tables, step.positions, strict=True)):
+            if len(positions[0]):
+                table[positions] = models[number].frequencies
     return tables
 
 
@@ -92,7 +95,7 @@ def reference(prior: LearnedPrior, codes: np.ndarray) -> np.ndarray:
         return np.clip((x + 8) >> 4, low, 127)
 
     table = prior.arrays["embedding"].astype(np.int64)
-    logits = np.zeros((*codes.shape, prior.levels), np.int64)
+    logits = np.zeros((*codes.shape, prior.alphabet_size), np.int64)
     if isinstance(prior, wavenet.WaveNetPrior):
         steps = np.arange(-511, 512) / 64
         tanh, sigmoid = np.rint(127 * np.tanh(steps)), np.rint(127 / (1 + np.exp(-steps)))
@@ -159,13 +162,13 @@ def test_carriers_threads_and_batches(kind: str, threads: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        narrow, wide = (base.compress(prior.carried_by(c), codes) for c in (torch.float32, torch.float64))
+        narrow, wide = (compress(prior.carried_by(c), codes) for c in (torch.float32, torch.float64))
         assert narrow == wide
-        alone = [base.compress(prior, [region])[0] for region in codes]
+        alone = [compress(prior, [region])[0] for region in codes]
         assert alone == narrow
     finally:
         torch.set_num_threads(before)
-    read = base.decompress(prior.carried_by(torch.float64), narrow, shapes)
+    read = decompress(prior.carried_by(torch.float64), narrow, shapes)
     assert all(np.array_equal(a, b) for a, b in zip(read, codes, strict=True))
 
 
@@ -173,7 +176,7 @@ def test_carriers_threads_and_batches(kind: str, threads: int) -> None:
 def test_faster_products_elsewhere_are_not_ours(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program that allows less exact products still decodes the same codes, and keeps its choice."""
     prior, codes = network(kind).export(), regions(kind)
-    expected = base.compress(prior, codes)
+    expected = compress(prior, codes)
     seen = []
     inside = exact.Affine.__call__
 
@@ -186,7 +189,7 @@ def test_faster_products_elsewhere_are_not_ours(kind: str, monkeypatch: pytest.M
     torch.set_float32_matmul_precision("medium")
     try:
         with torch.autocast("cpu", torch.bfloat16):
-            assert base.compress(prior, codes) == expected
+            assert compress(prior, codes) == expected
             assert torch.is_autocast_enabled("cpu")
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
@@ -198,7 +201,7 @@ def test_faster_products_elsewhere_are_not_ours(kind: str, monkeypatch: pytest.M
 @KINDS
 def test_a_frozen_example(kind: str) -> None:
     """Integers made without torch give the bytes they always gave."""
-    written = b"".join(base.compress(fixed_prior(kind), fixed(kind)))
+    written = b"".join(compress(fixed_prior(kind), fixed(kind)))
     assert zlib.crc32(written) == FROZEN[kind]
 
 
@@ -267,13 +270,13 @@ def test_damage(kind: str) -> None:
     """Other bytes give other codes in range, or an error; never anything else."""
     prior, codes = network(kind).export(), regions(kind)
     shapes = [region.shape for region in codes]
-    payloads = base.compress(prior, codes)
+    payloads = compress(prior, codes)
     rng = np.random.default_rng(0)
     for _ in range(20):
         broken = bytearray(payloads[0])
         broken[rng.integers(len(broken))] ^= 1 << rng.integers(8)
         try:
-            found = base.decompress(prior, [bytes(broken), *payloads[1:]], shapes)
+            found = decompress(prior, [bytes(broken), *payloads[1:]], shapes)
         except DamagedError:
             continue
         assert all(np.array_equal(a, b) for a, b in zip(found[1:], codes[1:], strict=True))
@@ -313,19 +316,19 @@ def test_gradients_reach_every_weight(kind: str) -> None:
 def test_drawing(kind: str) -> None:
     prior, known = network(kind).export(), regions(kind)
     seeds = [(3, number) for number in range(len(known))]
-    drawn = base.draw(prior, known, 0, seeds)
+    drawn = draw(prior, known, 0, seeds)
     assert [region.shape for region in drawn] == [region.shape for region in known]
-    for one, other in zip(drawn, base.draw(prior.carried_by(torch.float64), known, 0, seeds), strict=True):
+    for one, other in zip(drawn, draw(prior.carried_by(torch.float64), known, 0, seeds), strict=True):
         assert np.array_equal(one, other)
-    alone = base.draw(prior, known[2:3], 0, seeds[2:3])
+    alone = draw(prior, known[2:3], 0, seeds[2:3])
     assert np.array_equal(alone[0], drawn[2])
-    assert not np.array_equal(base.draw(prior, known, 0, [(4, n) for n in range(len(known))])[0], drawn[0])
-    kept = base.draw(prior, known, 3, seeds)
+    assert not np.array_equal(draw(prior, known, 0, [(4, n) for n in range(len(known))])[0], drawn[0])
+    kept = draw(prior, known, 3, seeds)
     for region, given_ in zip(kept, known, strict=True):
         assert np.array_equal(region[:3], given_[:3])
-    steady = base.draw(fixed_prior(kind), fixed(kind), 0, [(1, number) for number in range(len(known))])
+    steady = draw(fixed_prior(kind), fixed(kind), 0, [(1, number) for number in range(len(known))])
     assert zlib.crc32(b"".join(region.astype("<i4").tobytes() for region in steady)) == DRAWN[kind]
-    greedy = base.draw(prior.reshaped(1.0, 1), known, 0, seeds)
+    greedy = draw(prior.reshaped(1.0, 1), known, 0, seeds)
     for region, table in zip(greedy, table_of(prior, greedy), strict=True):
         assert (np.take_along_axis(table, region[..., None], -1)[..., 0] + 1000 > table.max(-1)).all()
 
@@ -334,11 +337,9 @@ def test_drawing_follows_the_probabilities() -> None:
     """The first code of many regions, against its frequencies."""
     prior = network("pixelcnn").export()
     known = [np.zeros((1, 1), np.int32)] * 4000
-    drawn = np.concatenate(base.draw(prior, known, 0, [(0, n) for n in range(4000)])).ravel()
+    drawn = np.concatenate(draw(prior, known, 0, [(0, n) for n in range(4000)])).ravel()
     expected = table_of(prior, known[:1])[0][0, 0] / TOTAL
     found = np.bincount(drawn, minlength=LEVELS) / 4000
     assert np.abs(found - expected).max() < 4 * np.sqrt(0.25 / 4000)
-    cold = np.concatenate(
-        base.draw(prior.reshaped(0.25, None), known, 0, [(0, n) for n in range(4000)])
-    ).ravel()
+    cold = np.concatenate(draw(prior.reshaped(0.25, None), known, 0, [(0, n) for n in range(4000)])).ravel()
     assert np.bincount(cold).max() > 1.5 * np.bincount(drawn).max()

@@ -74,7 +74,7 @@ def load(name, *rest):
         raise OSError("libcudart.so.13: cannot open shared object file")
     return original(name, *rest)
 importlib.import_module = load
-from vqcodec import spectra
+from vqcodec.metrics import spectra
 module = spectra.torchaudio()
 assert tried and "torchaudio.half" not in sys.modules
 assert not sys.modules["torchaudio._extension"]._IS_TORCHAUDIO_EXT_AVAILABLE

@@ -76,7 +76,7 @@ class Bitstream:
     settings: bytes = b""
     source: str = ""
     boxes: dict[str, bytes] = field(default_factory=dict)
-    damage: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list, compare=False)
 
     @property
     def quality_index(self) -> int | None:

@@ -93,15 +93,13 @@ def encode(
             continue
         chosen = [n for n in range(len(parts)) if not best or _may_win(prior, parts[n], best[n])]
         results: dict[int, _Candidate] = {}
-        for batch in prior.batches(
-            [parts[n][planes[0].name].shape[: len(regions[n].samples)] for n in chosen]
-        ):
+        for batch in prior.batches([regions[n].shape(planes[0].stride) for n in chosen]):
             some = [chosen[n] for n in batch]
             coded = driver.encode(prior, [parts[n] for n in some], point.index, point.quantise)
-            for n, region in zip(some, coded, strict=True):
-                results[n] = _Candidate(Chunk(number, prior.prior_id + region.payload), region.bits)
+            for n, one in zip(some, coded, strict=True):
+                results[n] = _Candidate(Chunk(number, prior.prior_id + one.payload), one.bits)
                 for plane in planes:
-                    symbols[plane.name][regions[n].part(plane.stride)] = region.symbols[plane.name]
+                    symbols[plane.name][regions[n].part(plane.stride)] = one.symbols[plane.name]
         if best:
             best = [min(before, results.get(n, before), key=_size) for n, before in enumerate(best)]
         else:
@@ -212,8 +210,9 @@ def _decoded(
 ) -> list[bool]:
     """Fill parts by the driver, batch by batch; whether each was sound."""
     sound = [False] * len(parts)
+    first = point.planes[0].name
     until = (lambda step: not point.in_preview(step)) if preview else None
-    for batch in prior.batches([part[point.planes[0].name].shape for part in parts]):
+    for batch in prior.batches([part[first].shape for part in parts]):
         fine = driver.decode(
             prior, [payloads[n] for n in batch], [parts[n] for n in batch], point.index, until
         )

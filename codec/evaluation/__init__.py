@@ -9,35 +9,31 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from .. import media
 from ..errors import UsageError
-from ..pipeline import MEDIA
-from . import audio as sounds
-from . import baselines as competitors
-from . import image as pictures
-from .candidates import Row, Source, choose, many, point_text
+from . import audio, baselines, image
+from .candidates import Measures, Row, Source, choose, many, point_text
 from .disk import files, medium_of
 from .image import compare
 from .tables import COLUMNS, plot, summary, write_csv, write_json
 
 __all__ = [
     "COLUMNS",
+    "audio",
     "compare",
     "evaluate",
     "files",
     "measure",
-    "pictures",
+    "image",
     "plot",
-    "sounds",
     "summary",
     "write_csv",
     "write_json",
 ]
 
-BY_MEDIUM: dict[str, ModuleType] = {"image": pictures, "audio": sounds}
+BY_MEDIUM: dict[str, Measures] = {"image": image, "audio": audio}
 """Medium -> the module that measures its files."""
 
 
@@ -60,8 +56,8 @@ def evaluate(
         model: names or files of models; None: the default model of each medium.
         quality: operating points; None: all points of each model.
         against: codecs of Pillow: "jpeg" (4:2:0, optimised Huffman tables), "webp" (method 4), "avif" (speed
-            6, 4:2:0), at the bytes of ours (`competitors.image.Ladder.at` says what that is); "opus" of
-            libsndfile at 6 kilobits a second, or for example "opus:12" at 12.
+            6, 4:2:0), at the bytes of ours (`baselines.image.QualitySweep.matched_to`); "opus" of libsndfile
+            at 6 kilobits a second, or for example "opus:12" at 12.
         effort: of our encoder of pictures, 0 to 3.
         save_decoded: folder for our reconstructions, as STEM.MODEL.qN.png or .wav; files of these names are
             replaced.
@@ -70,10 +66,10 @@ def evaluate(
         on_error: called with a file that cannot be measured, which is then passed over; None: raise.
 
     Returns:
-        One dict per file, codec and point. Of pictures with the keys `pictures.COLUMNS`: PSNR in dB, MS-SSIM
+        One dict per file, codec and point. Of pictures with the keys `image.COLUMNS`: PSNR in dB, MS-SSIM
         None for pictures under 161 pixels, seconds of one run; q_low to bytes_high are the files that another
         codec's row stands between, and `same_bytes_as` says beside which of ours. Of sounds with the keys
-        `sounds.COLUMNS`: log-mel distance in decades and SI-SDR in dB, as `sounds.figures` has them, all at
+        `audio.COLUMNS`: log-mel distance in decades and SI-SDR in dB, as `audio.figures` has them, all at
         the rate of the codec; "seconds", "rate", "channels" are those of the sound itself.
 
     Raises:
@@ -82,15 +78,15 @@ def evaluate(
         MediaError: a file that is missing or cannot be read.
     """
     against = many(against)
-    competitors.check(against)
+    baselines.check(against)
     paths = files(sources)
     stems = [path.stem for path in paths]
     kinds = [medium_of(path) for path in paths]
     for name in against:
-        if (kind := competitors.medium(name)) not in kinds:
-            raise UsageError(f"{name} is for {MEDIA[kind]}, and there are none", "leave it out")
+        if (kind := baselines.medium(name)) not in kinds:
+            raise UsageError(f"{name} is for {kind}, and there are no such files", "leave it out")
     chosen = choose(model, quality, device, dict.fromkeys(kinds))
-    others = {kind: [name for name in against if competitors.medium(name) == kind] for kind in chosen}
+    others = {kind: [name for name in against if baselines.medium(name) == kind] for kind in chosen}
     # How many rows are done after each file.
     ends = [*itertools.accumulate(BY_MEDIUM[kind].count(chosen[kind], others[kind]) for kind in kinds)]
     found: list[Row] = []
@@ -119,7 +115,7 @@ def evaluate(
 
 
 def measure(original: media.Image | media.Audio, **options: Any) -> tuple[Row, Any, Any]:
-    """One picture or sound at one point, see `pictures.measure` and `sounds.measure`."""
+    """One picture or sound at one point, see `image.measure` and `audio.measure`."""
     if isinstance(original, media.Image):
-        return pictures.measure(original, **options)
-    return sounds.measure(original, **options)
+        return image.measure(original, **options)
+    return audio.measure(original, **options)

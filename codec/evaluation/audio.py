@@ -13,8 +13,8 @@ import numpy as np
 from .. import media, pipeline
 from ..metrics import audio as sound_metrics
 from ..metrics.audio import PERCEPTUAL
-from . import baselines as competitors
-from .candidates import CODE_FIGURES, Point, Row, Source, code_figures, mean
+from .baselines import audio as opus
+from .candidates import CODE_FIGURES, Candidate, Row, Source, code_figures, mean
 from .disk import through_file
 
 COLUMNS = (
@@ -49,20 +49,25 @@ WORST_DB = -60.0
 """The least that an SI-SDR counts as; infinite, it would make every mean infinite."""
 
 
-def count(points: Sequence[Point], against: Sequence[str]) -> int:
+def count(candidates: Sequence[Candidate], against: Sequence[str]) -> int:
     """How many rows `rows` gives."""
-    return len(points) + len(against)
+    return len(candidates) + len(against)
 
 
 def rows(
-    original: media.Audio, points: Sequence[Point], against: Sequence[str], *, effort: int, device: str
+    original: media.Audio,
+    candidates: Sequence[Candidate],
+    against: Sequence[str],
+    *,
+    effort: int,
+    device: str,
 ) -> Iterator[tuple[Row, media.Audio | None]]:
     """Rows of one sound ("file" is None): ours, with their reconstructions, and the others at their rates."""
-    for point in points:
+    for candidate in candidates:
         row, _, decoded = measure(
-            original, model=point.model, quality=point.quality, effort=effort, device=device
+            original, model=candidate.model, quality=candidate.quality, effort=effort, device=device
         )
-        row["codec"] = point.label
+        row["codec"] = candidate.label
         yield row, decoded
     for name in against:
         yield compare(original, name), None
@@ -105,8 +110,8 @@ def measure(
 
 def compare(original: media.Audio, name: str) -> Row:
     """The row of another codec ("file" is None): "q" is the bitrate asked for, "kbps" that of the file."""
-    codec, kbps = competitors.audio.parse(name)
-    coded = competitors.audio.run(original, name)
+    codec, kbps = opus.parse(name)
+    coded = opus.run(original, name)
     return _row(original, coded.signal, len(coded.data)) | {
         "codec": codec,
         "q": kbps,
@@ -143,23 +148,23 @@ def group(row: Row) -> tuple[object, ...]:
     return row["codec"], row["q"]
 
 
-def mean_row(group: Sequence[Row]) -> Row:
+def mean_row(rows: Sequence[Row]) -> Row:
     """The mean of rows of one codec at one point.
 
     Figures are means of the sounds' own: every sound counts the same whatever its length. What is not there
     or not finite, such as the SI-SDR of a silent sound, is left out. `encode_x`, `decode_x` are seconds of
     sound over seconds of work.
     """
-    length = sum(row["seconds"] for row in group)
+    length = sum(row["seconds"] for row in rows)
     return dict.fromkeys(MEANS) | {
-        "codec": group[0]["codec"],
-        "q": group[0]["q"],
-        "sounds": len(group),
-        "bytes": sum(row["bytes"] for row in group),
+        "codec": rows[0]["codec"],
+        "q": rows[0]["q"],
+        "sounds": len(rows),
+        "bytes": sum(row["bytes"] for row in rows),
         "seconds": length,
-        **{name: mean(_finite(row[name] for row in group)) for name in FIGURES},
-        "encode_x": length / max(sum(row["encode_seconds"] for row in group), 1e-9),
-        "decode_x": length / max(sum(row["decode_seconds"] for row in group), 1e-9),
+        **{name: mean(_finite(row[name] for row in rows)) for name in FIGURES},
+        "encode_x": length / max(sum(row["encode_seconds"] for row in rows), 1e-9),
+        "decode_x": length / max(sum(row["decode_seconds"] for row in rows), 1e-9),
     }
 
 

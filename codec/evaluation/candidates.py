@@ -1,20 +1,57 @@
-"""What is measured: models at their operating points, and rows of figures."""
+"""Choose what is measured: models at their operating points; and the rows of figures that come of it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from .. import weights
+from .. import media, weights
 from ..errors import UsageError
-from ..pipeline import MEDIA
+from ..models.base import Model
+from ..pipeline import Encoded
 
 Row = dict[str, Any]
 Source = str | os.PathLike[str]
 
 
-class Point(NamedTuple):
+class Measures(Protocol):
+    """What a module that measures the files of one medium offers: `image`, `audio`."""
+
+    @property
+    def COLUMNS(self) -> tuple[str, ...]:  # noqa: N802
+        """Keys of a row."""
+
+    @property
+    def MEANS(self) -> tuple[str, ...]:  # noqa: N802
+        """Keys of a row of the summary."""
+
+    @property
+    def SUFFIX(self) -> str:  # noqa: N802
+        """Of reconstructions that are kept."""
+
+    def count(self, candidates: Sequence[Candidate], against: Sequence[str]) -> int:
+        """How many rows `rows` gives."""
+
+    def rows(
+        self,
+        original: Any,  # an Image or an Audio, by the medium
+        candidates: Sequence[Candidate],
+        against: Sequence[str],
+        *,
+        effort: int,
+        device: str,
+    ) -> Iterator[tuple[Row, media.Image | media.Audio | None]]:
+        """Rows of one file ("file" is None), ours with their reconstructions."""
+
+    def group(self, row: Row) -> tuple[object, ...]:
+        """What the rows have in common that are put into one mean."""
+
+    def mean_row(self, rows: Sequence[Row]) -> Row:
+        """The mean of rows of one codec at one operating point."""
+
+
+class Candidate(NamedTuple):
     """A model at an operating point.
 
     Attributes:
@@ -32,28 +69,29 @@ def choose(
     model: Source | Sequence[Source] | None,
     quality: float | Sequence[float] | None,
     device: str,
-    media: Iterable[str],
-) -> dict[str, list[Point]]:
-    """Medium -> what to measure on its files; loads the models, so that no clock does.
+    mediums: Iterable[str],
+) -> dict[str, list[Candidate]]:
+    """Choose what to measure on the files of each medium; loads the models, so that no clock does.
 
     Raises:
         UsageError: no such model, or none for one of the media.
     """
     specs = many(model)
-    found: dict[str, list[Point]] = {medium: [] for medium in media}
-    pairs: list[tuple[Source | None, Any]] = [(spec, weights.load(spec, device)) for spec in specs]
+    found: dict[str, list[Candidate]] = {medium: [] for medium in mediums}
+    pairs: list[tuple[Source | None, Model]] = [(spec, weights.load(spec, device)) for spec in specs]
     if not specs:
         pairs = [(None, weights.load(weights.DEFAULTS[medium], device)) for medium in found]
-    names = [codec.card["name"] for _, codec in pairs]
-    for spec, codec in pairs:
-        label = str(spec) if names.count(codec.card["name"]) > 1 else codec.card["name"]
-        wanted = many(quality) or [point["quality"] for point in weights.points(codec.card)] or [None]
-        if codec.medium not in found:
-            raise UsageError(f"{label} is for {MEDIA[codec.medium]}, and there are none", "leave it out")
-        found[codec.medium] += [Point(spec, label, value) for value in wanted]
+    names = [loaded.card.name for _, loaded in pairs]
+    for spec, loaded in pairs:
+        label = str(spec) if names.count(loaded.card.name) > 1 else loaded.card.name
+        points = weights.operating_points(loaded.card.to_json())
+        wanted = many(quality) or [point["quality"] for point in points] or [None]
+        if loaded.medium not in found:
+            raise UsageError(f"{label} is for {loaded.medium}, and there are no such files", "leave it out")
+        found[loaded.medium] += [Candidate(spec, label, value) for value in wanted]
     for medium, chosen in found.items():
         if not chosen:
-            raise UsageError(f"no model for the {MEDIA[medium]} among the files", "one more -m, or none")
+            raise UsageError(f"no model for the {medium} among the files", "name one more with -m, or none")
     return found
 
 
@@ -66,22 +104,21 @@ CODE_FIGURES = ("bits_per_code", "saving", "gap")
 """Keys of `code_figures`."""
 
 
-def code_figures(encoded: Any) -> Row:
-    """What the entropy coding of a bitstream reached.
+def code_figures(encoded: Encoded) -> Row:
+    """Measure the entropy coding of a bitstream.
 
     Returns:
         "bits_per_code" of all chunks; "saving", the share of the bits of packed codes that it spared; "gap",
         by how much the chunks are larger than the cross-entropy of their codes, as a share. None without
         codes.
     """
-    bits, estimate = getattr(encoded, "bits_per_code", None), encoded.estimate_bits
+    bits, estimate = encoded.bits_per_code, encoded.estimate_bits
     if bits is None or not estimate:
         return dict.fromkeys(CODE_FIGURES)
     gap = bits * encoded.count / estimate - 1
-    if not encoded.codec.codes:
+    if not (raw := encoded.raw_bits):
         return {"bits_per_code": None, "saving": None, "gap": gap}
-    raw = max(1, (encoded.codec.codes - 1).bit_length())
-    return {"bits_per_code": bits, "saving": 1 - bits / raw, "gap": gap}
+    return {"bits_per_code": bits, "saving": 1 - bits * encoded.count / raw, "gap": gap}
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -90,8 +127,8 @@ def mean(values: Iterable[float | None]) -> float | None:
     return sum(there) / len(there) if there else None
 
 
-def many(value: Any) -> list[Any]:
-    """One or several things as a list; None is none."""
+def many(value: Any) -> list[Any]:  # a thing of any type
+    """List one or several things; None is none."""
     if value is None:
         return []
     return [value] if isinstance(value, str | os.PathLike | int | float) else list(value)

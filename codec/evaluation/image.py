@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from .. import media, pipeline
 from ..metrics.image import ms_ssim, psnr
-from .baselines.image import Ladder
-from .candidates import CODE_FIGURES, Point, Row, Source, code_figures, mean, point_text
+from .baselines.image import QualitySweep
+from .candidates import CODE_FIGURES, Candidate, Row, Source, code_figures, mean, point_text
 from .disk import through_file
 
 COLUMNS = (
@@ -55,24 +55,29 @@ SUFFIX = ".png"
 """Of reconstructions that are kept."""
 
 
-def count(points: Sequence[Point], against: Sequence[str]) -> int:
+def count(candidates: Sequence[Candidate], against: Sequence[str]) -> int:
     """How many rows `rows` gives."""
-    return len(points) * (1 + len(against))
+    return len(candidates) * (1 + len(against))
 
 
 def rows(
-    original: media.Image, points: Sequence[Point], against: Sequence[str], *, effort: int, device: str
+    original: media.Image,
+    candidates: Sequence[Candidate],
+    against: Sequence[str],
+    *,
+    effort: int,
+    device: str,
 ) -> Iterator[tuple[Row, media.Image | None]]:
     """Rows of one picture ("file" is None): each of ours, with its reconstruction, then the others."""
-    ladders = [Ladder(original, name) for name in against]
-    for point in points:
+    sweeps = [QualitySweep(original, name) for name in against]
+    for candidate in candidates:
         row, _, decoded = measure(
-            original, model=point.model, quality=point.quality, effort=effort, device=device
+            original, model=candidate.model, quality=candidate.quality, effort=effort, device=device
         )
-        row["codec"] = point.label
+        row["codec"] = candidate.label
         yield row, decoded
-        for ladder in ladders:
-            yield compare(ladder, row), None
+        for sweep in sweeps:
+            yield compare(sweep, row), None
 
 
 def measure(
@@ -118,11 +123,11 @@ def measure(
     return row, encoded, decoded
 
 
-def compare(ladder: Ladder, row: Row) -> Row:
+def compare(sweep: QualitySweep, row: Row) -> Row:
     """The row of another codec for the same picture at the bytes of one of our rows."""
-    found = ladder.at(row["bytes"])
+    found = sweep.matched_to(row["bytes"])
     ours = {name: row[name] for name in ("file", "width", "height")}
-    rate = {"codec": ladder.codec, "bpp": found["bytes"] * 8 / (row["width"] * row["height"])}
+    rate = {"codec": sweep.codec, "bpp": found["bytes"] * 8 / (row["width"] * row["height"])}
     same = {"same_bytes_as": f"{row['codec']} {point_text(row)}"}
     return dict.fromkeys(COLUMNS) | ours | found | rate | same
 
@@ -133,26 +138,26 @@ def group(row: Row) -> tuple[object, ...]:
     return row["codec"], None if same else row["q"], same
 
 
-def mean_row(group: Sequence[Row]) -> Row:
+def mean_row(rows: Sequence[Row]) -> Row:
     """The mean of rows of one codec at one point.
 
     `bpp`, `psnr_db`, `ms_ssim` are means of the pictures' own figures: every picture counts the same whatever
     its size (MS-SSIM over the pictures that have one). `encode_mps`, `decode_mps` are total megapixels over
     total seconds. `unmatched` counts pictures for which a codec had no files around our size.
     """
-    megapixels = sum(row["width"] * row["height"] for row in group) / 1e6
-    first, same = group[0], group[0]["same_bytes_as"]
+    megapixels = sum(row["width"] * row["height"] for row in rows) / 1e6
+    first, same = rows[0], rows[0]["same_bytes_as"]
     return dict.fromkeys(MEANS) | {
         "codec": first["codec"],
         "q": None if same else first["q"],
         "same_bytes_as": same,
-        "pictures": len(group),
-        "bytes": sum(row["bytes"] for row in group),
+        "pictures": len(rows),
+        "bytes": sum(row["bytes"] for row in rows),
         **{
-            name: mean(row[name] for row in group)
+            name: mean(row[name] for row in rows)
             for name in ("bpp", "psnr_db", "ms_ssim", *CODE_FIGURES, "estimate_bpp")
         },
-        "encode_mps": megapixels / max(sum(row["encode_seconds"] for row in group), 1e-9),
-        "decode_mps": megapixels / max(sum(row["decode_seconds"] for row in group), 1e-9),
-        "unmatched": sum(row["matched"] is False for row in group),
+        "encode_mps": megapixels / max(sum(row["encode_seconds"] for row in rows), 1e-9),
+        "decode_mps": megapixels / max(sum(row["decode_seconds"] for row in rows), 1e-9),
+        "unmatched": sum(row["matched"] is False for row in rows),
     }

@@ -8,18 +8,16 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
 
 from ..errors import UsageError
 from ..files import atomically
-from . import audio as sounds
-from . import image as pictures
-from .candidates import Row, Source
+from . import audio, image
+from .candidates import Measures, Row, Source
 
-COLUMNS = tuple(dict.fromkeys(pictures.COLUMNS + sounds.COLUMNS))
+COLUMNS = tuple(dict.fromkeys(image.COLUMNS + audio.COLUMNS))
 """Keys of the rows of pictures and of sounds, in the order of files that hold both."""
 
-MEANS = tuple(dict.fromkeys(pictures.MEANS + sounds.MEANS))
+MEANS = tuple(dict.fromkeys(image.MEANS + audio.MEANS))
 """The same of `summary`."""
 
 PANELS = (
@@ -31,9 +29,9 @@ PANELS = (
 
 
 def summary(rows: Iterable[Row]) -> list[Row]:
-    """One row per codec and point, over the pictures, and one over the sounds.
+    """One row per codec and point, over the pictures, and one over the audio.
 
-    See `pictures.mean_row` and `sounds.mean_row` for what is a mean of what.
+    See `image.mean_row` and `audio.mean_row` for what is a mean of what.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
@@ -44,7 +42,7 @@ def summary(rows: Iterable[Row]) -> list[Row]:
 def write_csv(rows: Sequence[Row], path: Source) -> None:
     """Rows of `evaluate` or `summary` as CSV with a header; None is an empty field, no error is `inf` dB."""
     there = dict.fromkeys(name for row in rows for name in row) or dict.fromkeys(COLUMNS)
-    orders = (pictures.COLUMNS, sounds.COLUMNS, COLUMNS, pictures.MEANS, sounds.MEANS, MEANS)
+    orders = (image.COLUMNS, audio.COLUMNS, COLUMNS, image.MEANS, audio.MEANS, MEANS)
     order = next((order for order in orders if there.keys() <= set(order)), tuple(there))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [name for name in order if name in there], lineterminator="\n")
@@ -97,8 +95,8 @@ def plot(rows: Sequence[Row], path: Source) -> None:
         figure.savefig(file, format=kind, dpi=150)
 
 
-def _module(row: Row) -> ModuleType:
-    return pictures if row.get("kbps") is None else sounds
+def _module(row: Row) -> Measures:
+    return image if row.get("kbps") is None else audio
 
 
 def _dots(rows: Sequence[Row], codec: str | None, rate: str, name: str) -> list[tuple[float, ...]]:

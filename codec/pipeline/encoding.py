@@ -74,6 +74,15 @@ class Encoded:
         return sum(self.symbols[plane.name][region.part(plane.stride)].size for region, plane in parts)
 
     @property
+    def raw_bits(self) -> int:
+        """Bits that the symbols would take packed as they are; 0 of planes of latents."""
+        planes = self.point.planes
+        if not all(plane.alphabet for plane in planes):
+            return 0
+        parts = ((region, plane) for region in self.geometry.regions for plane in planes)
+        return sum(self.symbols[p.name][region.part(p.stride)].size * p.raw_bits for region, p in parts)
+
+    @property
     def bits_per_code(self) -> float | None:
         """Bits of all chunks per symbol; None where there are no symbols."""
         return 8 * container.read_info(self.data).code_bytes / self.count if self.count else None

@@ -18,7 +18,7 @@ BYTES_TOLERANCE, DB_TOLERANCE = 0.005, 0.02
 """Stop searching within 0.5 % below the byte target, or 0.02 dB above the PSNR target."""
 
 INDICES_PER_RATE_DOUBLING, INDICES_PER_DB = 49, 16
-"""About so many indexes double the bytes, or raise the PSNR by 1 dB; only the number of trials follows them."""
+"""About so many indexes double the bytes, or raise the PSNR by 1 dB; the number of trials follows them."""
 
 TRIALS = 6
 """After so many, the search halves what is left."""

@@ -106,6 +106,12 @@ def sample(
     return found
 
 
+def combine(drawn: Sequence[media.Image | media.Audio]) -> media.Image | media.Audio:
+    """Put samples of one medium into one file: images in a grid, audio one after the other."""
+    images = [one for one in drawn if isinstance(one, media.Image)]
+    return image_grid(images) if images else concatenate([o for o in drawn if isinstance(o, media.Audio)])
+
+
 def image_grid(images: Sequence[media.Image], gap: int = 2) -> media.Image:
     """Arrange images of one size in about as many rows as columns; one alone stays as it is."""
     if len(images) == 1:

@@ -7,12 +7,15 @@ both directions and when it samples, sees the same symbols, and so the same prob
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..errors import UsageError
 
 PRECISION = 24
 """Bits of a probability."""
@@ -115,13 +118,19 @@ class Scan(Protocol):
         """
 
 
-class Prior(Protocol):
+REGIONS_PER_BATCH = 256
+"""Regions that are walked through side by side, at most: of audio, each takes half a megabyte meanwhile."""
+
+
+class Prior(ABC):
     """p(symbols) as integers, the same on every machine."""
 
     @property
     def prior_id(self) -> bytes:
         """What a chunk names the prior by; empty where the model's fingerprint covers it."""
+        return b""
 
+    @abstractmethod
     def scan(self, known: Sequence[Symbols], index: int) -> Scan:
         """Begin a walk.
 
@@ -131,14 +140,18 @@ class Prior(Protocol):
             index: quality index, 0..255.
         """
 
+    @abstractmethod
+    def to_tensors(self) -> dict[str, NDArray[Any]]:
+        """Its integers by the names they have in a weights file."""
+
     def estimate_bits(self, symbols: Symbols) -> float | None:
         """Bits that a region takes, where that is known without a walk; else None."""
+        del symbols
+        return None
 
     def batches(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
         """Numbers of the regions that are walked through side by side, by the shapes of their first plane."""
-
-    def to_tensors(self) -> dict[str, NDArray[Any]]:
-        """Its integers by the names they have in a weights file."""
+        return in_order(len(shapes), REGIONS_PER_BATCH)
 
     def reshaped(self, temperature: float, top_k: int | None) -> Self:
         """The same prior for sampling.
@@ -150,6 +163,9 @@ class Prior(Protocol):
         Raises:
             UsageError: the prior has no such choice.
         """
+        if temperature != 1 or top_k is not None:
+            raise UsageError("this prior has no temperature", "leave out temperature and top-k")
+        return self
 
 
 def in_order(count: int, most: int) -> list[list[int]]:

@@ -49,8 +49,6 @@ class GaussianPrior(IntegerNetwork):
     plane: str = "y"
     temperature: float = 1.0
 
-    prior_id = b""
-
     def check(self) -> None:
         """Refuse arrays that do not fit the shape.
 
@@ -76,9 +74,6 @@ class GaussianPrior(IntegerNetwork):
     def scan(self, known: Sequence[Symbols], index: int) -> _Scan:
         """Begin a walk through regions of one size, as in `base.Prior`."""
         return _Scan(self, [symbols[self.plane] for symbols in known], index)
-
-    def estimate_bits(self, symbols: Symbols) -> None:
-        """Not known without a walk."""
 
     def batches(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
         """As in `base.Prior`: of one size each."""

@@ -132,11 +132,13 @@ class Gaussian:
             added = rd_tradeoff[columns] * (np.square(offset - low) - np.square(offset - high))
             symbols[rows, columns] = np.where(saved > added, low, high)
         least, most = -((LIMIT + self.means) // LATENT_UNIT), (LIMIT - self.means) // LATENT_UNIT
-        return np.clip(symbols, least, most)
+        clipped: NDArray[np.int32] = np.clip(symbols, least, most)
+        return clipped
 
     def values(self, symbols: NDArray[np.int32]) -> NDArray[np.int32]:
         """The latents, in sixteenths of a step."""
-        return np.clip(LATENT_UNIT * symbols + self.means, -LIMIT, LIMIT)
+        latents: NDArray[np.int32] = np.clip(LATENT_UNIT * symbols + self.means, -LIMIT, LIMIT)
+        return latents
 
     def bits(self, symbols: NDArray[np.int32]) -> float:
         """Sum of -log2 of the probabilities of symbols, int32 [n, c]."""
@@ -145,7 +147,8 @@ class Gaussian:
     def sample(self, source: np.random.Philox) -> NDArray[np.int32]:
         """Draw symbols, int32 [n, c]."""
         raw = source.random_raw(self.means.size)
-        return tables().sample(raw, self.scale_indexes.ravel()).reshape(self.means.shape)
+        flat = tables().sample(raw, self.scale_indexes.ravel())
+        return flat.reshape(self.means.shape)
 
 
 @cache

@@ -15,20 +15,17 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from . import exact
-from .base import Categorical, Frequencies, Scan, Symbols, in_order
+from .base import Categorical, Frequencies, Prior
 
 PREFIX = "learned."
 """Of the names that its arrays have in a weight file."""
-
-CHUNKS_PER_BATCH = 256
-"""Regions that are walked through side by side, at most: of audio, each takes half a megabyte meanwhile."""
 
 GROUP = 256
 """Codes whose frequencies are made at a time, at least: they stay in the cache until they are coded."""
 
 
 @dataclass(frozen=True, eq=False)
-class IntegerNetwork:
+class IntegerNetwork(Prior):
     """Layers of integers by name.
 
     Attributes:
@@ -123,17 +120,6 @@ class LearnedPrior(IntegerNetwork):
         if "logits.weight" not in self.arrays:
             raise ModelError("a prior without logits")
         super().__post_init__()
-
-    def scan(self, known: Sequence[Symbols], index: int) -> Scan:
-        """Begin a walk through all regions at once, as in `base.Prior`."""
-        raise NotImplementedError
-
-    def estimate_bits(self, symbols: Symbols) -> None:
-        """Not known without a walk."""
-
-    def batches(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
-        """As in `base.Prior`: of any sizes."""
-        return in_order(len(shapes), CHUNKS_PER_BATCH)
 
     @property
     def alphabet_size(self) -> int:

@@ -14,22 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError, UsageError
-from .base import TOTAL, Categorical, Codes, Frequencies, Positions, Scan, Step, Symbols, in_order, in_time
+from ..errors import ModelError
+from .base import TOTAL, Categorical, Codes, Frequencies, Positions, Prior, Scan, Step, Symbols, in_time
 
 TABLE_TOTAL = 2**16
 
-CHUNKS_PER_BATCH = 256
-"""Regions that are walked through side by side, at most: of audio, each takes half a megabyte meanwhile."""
-
 
 @dataclass(frozen=True, eq=False)
-class StaticPrior:
+class StaticPrior(Prior):
     """p(code | class of the left code, class of the upper code), or of the last one and the one before it.
 
     Attributes:
@@ -45,8 +41,6 @@ class StaticPrior:
     tables: NDArray[np.uint16]
     classes: NDArray[np.uint8]
     plane: str = "codes"
-
-    prior_id = b""
 
     def __post_init__(self) -> None:
         tables, classes = self.tables, self.classes
@@ -80,20 +74,6 @@ class StaticPrior:
         region = symbols[self.plane]
         rows = _contexts(region, self.classes, self.class_count)
         return float(-np.log2(self.frequencies[rows, region] / TOTAL).sum())
-
-    def batches(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
-        """As in `base.Prior`: of any sizes."""
-        return in_order(len(shapes), CHUNKS_PER_BATCH)
-
-    def reshaped(self, temperature: float, top_k: int | None) -> Self:
-        """As in `base.Prior`.
-
-        Raises:
-            UsageError: anything but the tables as they are.
-        """
-        if temperature != 1 or top_k is not None:
-            raise UsageError("static tables have no temperature", "leave out temperature and top-k")
-        return self
 
     def scan(self, known: Sequence[Symbols], index: int) -> Scan:
         """Begin a walk through all regions at once, of one axis or two; as in `base.Prior`."""

@@ -98,7 +98,9 @@ def preview(symbols: Symbols, point: OperatingPoint, geometry: ImageGeometry) ->
     small = point.preview(tensors)
     if small is None:
         return None
-    return _to_channels(small, geometry)[: -(-geometry.height // PREVIEW), : -(-geometry.width // PREVIEW)]
+    height, width = geometry.grid(PREVIEW)
+    pixels: NDArray[np.uint8] = _to_channels(small, geometry)[:height, :width]
+    return pixels
 
 
 def reduce(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -106,7 +108,8 @@ def reduce(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = -(-pixels.shape[0] // PREVIEW), -(-pixels.shape[1] // PREVIEW)
     whole = tiling.extend(pixels, PREVIEW * height, PREVIEW * width)
     means = whole.reshape(height, PREVIEW, width, PREVIEW, -1).mean((1, 3))
-    return np.rint(means).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
+    return rounded
 
 
 def _samples_around(pixels: NDArray[np.uint8], block: tiling.Block, stride: int) -> Tensor:

@@ -5,31 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...errors import UsageError
-from . import audio as sounds
-from . import image as pictures
+from . import audio, image
 
-__all__ = ["check", "medium", "pictures", "sounds"]
+__all__ = ["audio", "check", "image", "medium"]
 
 
 def check(names: Sequence[str]) -> None:
     """Refuse what cannot be run here.
 
     Args:
-        names: keys of `pictures.COMPETITORS`, or what `sounds.parse` reads.
+        names: keys of `image.BASELINES`, or what `audio.parse` reads.
 
     Raises:
         UsageError: an unknown name, a rate that a codec has not, or a codec that this build has not.
     """
     for name in names:
-        if name in pictures.COMPETITORS:
-            pictures.check(name)
-        elif name.partition(":")[0] in sounds.COMPETITORS:
-            sounds.check(name)
+        if name in image.BASELINES:
+            image.check(name)
+        elif name.partition(":")[0] in audio.BASELINES:
+            audio.check(name)
         else:
-            known = ", ".join([*pictures.COMPETITORS, *sounds.COMPETITORS])
+            known = ", ".join([*image.BASELINES, *audio.BASELINES])
             raise UsageError(f"unknown codec '{name}'", f"one of {known}")
 
 
 def medium(name: str) -> str:
     """Of a name that passed `check`: "image" or "audio"."""
-    return "image" if name in pictures.COMPETITORS else "audio"
+    return "image" if name in image.BASELINES else "audio"

@@ -15,7 +15,7 @@ from ...errors import UsageError
 
 
 @dataclass(frozen=True)
-class Competitor:
+class Baseline:
     """A codec of libsndfile.
 
     Attributes:
@@ -31,7 +31,7 @@ class Competitor:
     highest: float
 
 
-COMPETITORS = {"opus": Competitor("OGG", "OPUS", 6.0, 6.0, 256.0)}
+BASELINES = {"opus": Baseline("OGG", "OPUS", 6.0, 6.0, 256.0)}
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,19 @@ class Coded:
 
 
 def parse(name: str) -> tuple[str, float]:
-    """A key of `COMPETITORS` and a rate, kilobits a second of all channels, out of "opus" or "opus:12".
+    """A key of `BASELINES` and a rate, kilobits a second of all channels, out of "opus" or "opus:12".
 
     Raises:
         UsageError: what follows the colon is no rate that the codec has.
     """
     codec, colon, text = name.partition(":")
-    competitor = COMPETITORS[codec]
+    baseline = BASELINES[codec]
     try:
-        kbps = float(text) if colon else competitor.kbps
+        kbps = float(text) if colon else baseline.kbps
     except ValueError:
         kbps = 0.0
-    if not competitor.lowest <= kbps <= competitor.highest:
-        span = f"{competitor.lowest:g} to {competitor.highest:g} kbit/s"
+    if not baseline.lowest <= kbps <= baseline.highest:
+        span = f"{baseline.lowest:g} to {baseline.highest:g} kbit/s"
         raise UsageError(f"{name}: not a bitrate of {codec}", f"{span}, for example {codec}:12")
     return codec, kbps
 
@@ -71,7 +71,7 @@ def parse(name: str) -> tuple[str, float]:
 def check(name: str) -> None:
     """Raise UsageError for a rate that a codec has not, or a codec that this libsndfile cannot write."""
     codec, _ = parse(name)
-    if not soundfile.check_format(COMPETITORS[codec].format, COMPETITORS[codec].subtype):
+    if not soundfile.check_format(BASELINES[codec].format, BASELINES[codec].subtype):
         raise UsageError(f"this libsndfile has no {codec}", "pip install --upgrade soundfile")
 
 
@@ -89,7 +89,7 @@ def run(original: media.Audio, name: str) -> Coded:
     rate, count = original.signal_rate, original.signal.shape[1]
     frames = np.ascontiguousarray(original.signal.T)
     started = time.perf_counter()
-    data = _encoded(frames, rate, COMPETITORS[codec], kbps)
+    data = _encoded(frames, rate, BASELINES[codec], kbps)
     encode_seconds = time.perf_counter() - started
     started = time.perf_counter()
     samples, found = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
@@ -100,17 +100,17 @@ def run(original: media.Audio, name: str) -> Coded:
     return Coded(data, np.ascontiguousarray(samples.T), encode_seconds, decode_seconds)
 
 
-def _encoded(frames: np.ndarray, rate: int, competitor: Competitor, kbps: float) -> bytes:
+def _encoded(frames: np.ndarray, rate: int, baseline: Baseline, kbps: float) -> bytes:
     channels, target = frames.shape[1], io.BytesIO()
     # libsndfile spreads its "compression level" of 1 to 0 evenly over its rates for one channel.
-    share = (kbps / channels - competitor.lowest) / (competitor.highest - competitor.lowest)
+    share = (kbps / channels - baseline.lowest) / (baseline.highest - baseline.lowest)
     with soundfile.SoundFile(
         target,
         "w",
         samplerate=rate,
         channels=channels,
-        format=competitor.format,
-        subtype=competitor.subtype,
+        format=baseline.format,
+        subtype=baseline.subtype,
         compression_level=1 - min(max(share, 0.0), 1.0),
     ) as file:
         file.write(frames)

@@ -19,7 +19,7 @@ from ...metrics.image import ms_ssim, psnr
 
 
 @dataclass(frozen=True)
-class Competitor:
+class Baseline:
     """A codec of Pillow: its name there, the integer qualities to search, everything else fixed."""
 
     format: str
@@ -28,28 +28,28 @@ class Competitor:
     gray: Mapping[str, Any]
 
 
-COMPETITORS: dict[str, Competitor] = {
-    "jpeg": Competitor("JPEG", (1, 100), {"subsampling": "4:2:0", "optimize": True}, {"optimize": True}),
-    "webp": Competitor("WEBP", (0, 100), {"method": 4}, {"method": 4}),
-    "avif": Competitor(
+BASELINES: dict[str, Baseline] = {
+    "jpeg": Baseline("JPEG", (1, 100), {"subsampling": "4:2:0", "optimize": True}, {"optimize": True}),
+    "webp": Baseline("WEBP", (0, 100), {"method": 4}, {"method": 4}),
+    "avif": Baseline(
         "AVIF", (0, 100), {"speed": 6, "subsampling": "4:2:0"}, {"speed": 6, "subsampling": "4:0:0"}
     ),
 }
 
 
 def check(name: str) -> None:
-    """Raise UsageError for a key of `COMPETITORS` that this build of Pillow cannot write."""
+    """Raise UsageError for a key of `BASELINES` that this build of Pillow cannot write."""
     if name in ("webp", "avif") and not features.check(name):
         raise UsageError(f"this Pillow has no {name}", "pip install --upgrade pillow")
 
 
 @dataclass
-class Ladder:
-    """One picture through one codec at integer qualities, each encoded at most once.
+class QualitySweep:
+    """Encode one image by one codec at integer qualities, each at most once.
 
     Attributes:
-        original: the picture; only its samples count.
-        codec: a key of `COMPETITORS`.
+        original: the image; only its samples count.
+        codec: a key of `BASELINES`.
     """
 
     original: media.Image
@@ -57,8 +57,8 @@ class Ladder:
     _files: dict[int, tuple[bytes, float]] = field(init=False, repr=False, default_factory=dict)
     _figures: dict[int, dict[str, Any]] = field(init=False, repr=False, default_factory=dict)
 
-    def at(self, size: int) -> dict[str, Any]:
-        """What this codec gives at `size` bytes, from the two real files around that size.
+    def matched_to(self, size: int) -> dict[str, Any]:
+        """Interpolate what this codec gives at `size` bytes, from the two real files around that size.
 
         The files are those of two neighbouring qualities, the first of at most `size` bytes, the second of
         more, found by bisection. PSNR, MS-SSIM and seconds are interpolated linearly in log(bytes). Where the
@@ -72,7 +72,7 @@ class Ladder:
         Raises:
             MediaError: the codec refuses the picture, e.g. for its width.
         """
-        first, last = COMPETITORS[self.codec].qualities
+        first, last = BASELINES[self.codec].qualities
         # From one beyond each end: the ends, of which the upper is slow, are encoded only if need be.
         low, high = first - 1, last + 1
         while high - low > 1:
@@ -113,12 +113,12 @@ class Ladder:
     def file(self, quality: int) -> tuple[bytes, float]:
         """The file at this quality, and the seconds its encoding took."""
         if quality not in self._files:
-            competitor, picture = COMPETITORS[self.codec], _as_pillow(self.original)
-            options = competitor.gray if self.original.channels == 1 else competitor.color
+            baseline, picture = BASELINES[self.codec], _as_pillow(self.original)
+            options = baseline.gray if self.original.channels == 1 else baseline.color
             target = io.BytesIO()
             started = time.perf_counter()
             try:
-                picture.save(target, format=competitor.format, quality=quality, **options)
+                picture.save(target, format=baseline.format, quality=quality, **options)
             except (OSError, ValueError) as error:
                 size = f"{self.original.width} x {self.original.height}"
                 raise MediaError(f"{self.codec} cannot hold {size} pixels", "measure without it") from error

@@ -115,8 +115,10 @@ class AudioVQVAE(method.VQVAE):
         return search_audio.STEPS[effort] > 0
 
     def searcher(self, effort: int) -> Callable[[Tensor], Tensor]:
-        """As in `VQVAE.searcher`: by the distance of spectra after decoding, see `search_audio`."""
-        bits = search_audio.bits_of(self) if self.searches(effort) else None
+        """As in `VQVAE.searcher`: by the distance of spectra after decoding."""
+        if not self.searches(effort):
+            return self.analyse
+        bits = search_audio.bits_of(self)
         return lambda samples: search_audio.find_codes(self, samples, effort, bits)
 
     def latents(self, samples: Tensor) -> Tensor:

@@ -122,11 +122,13 @@ class ImageVQVAE(method.VQVAE):
 
     def searches(self, effort: int) -> bool:
         """As in `VQVAE.searches`."""
-        return search_image.ROUNDS[effort] > 0
+        return self.config.linear_start and search_image.ROUNDS[effort] > 0
 
     def searcher(self, effort: int) -> Callable[[Tensor], Tensor]:
-        """As in `VQVAE.searcher`: by rate and distortion, see `search_image`."""
-        rates = search_image.Rates.of(self) if effort else None
+        """As in `VQVAE.searcher`: by rate and distortion, whose measure is the linear decoder."""
+        if not effort or not self.config.linear_start:
+            return self.analyse
+        rates = search_image.Rates.of(self)
         return lambda samples: search_image.find_codes(self, samples, effort, rates)
 
     def latents(self, samples: Tensor) -> Tensor:

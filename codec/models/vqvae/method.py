@@ -174,10 +174,7 @@ class VQVAE(Model):
         return False
 
     def searcher(self, effort: int) -> Callable[[Tensor], Tensor]:
-        """Prepare what finds codes of samples with this effort: by default the nearest.
-
-        What it needs is made once, for all blocks of an image or channel.
-        """
+        """Return what finds the codes of samples with this effort: by default the nearest."""
         del effort
         return self.analyse
 
@@ -292,8 +289,6 @@ class CodebookPoint(OperatingPoint):
 
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
         """As in `OperatingPoint.analyse`."""
-        if not self.effort:
-            return {"codes": self.model.analyse(samples)}
         return {"codes": self._search(samples)}
 
     def synthesise(

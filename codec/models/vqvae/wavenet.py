@@ -157,11 +157,6 @@ class WaveNetVQVAE(audio.AudioVQVAE):
         del effort
         return False
 
-    def searcher(self, effort: int) -> Callable[[Tensor], Tensor]:
-        """As in `VQVAE.searcher`: the nearest codes."""
-        del effort
-        return self.analyse
-
     def distortion(self, quantized: Tensor, samples: Tensor) -> Distortion:
         """-log p(x | z) in nats per sample, as "nll"."""
         levels = to_levels(samples[:, 0])
