@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULTS = {"image": "vae-image", "audio": "vqvae-audio"}
 """Medium -> the model that `encode` takes when none is named."""
 
-UNSAVED = ("quantizer.ema_", "critics.", "layers.")
+UNSAVED = ("quantizer.ema_", "discriminator.", "layers.")
 """Prefixes of the tensors that matter to the training alone."""
 
 MINIMUM_HALF = 1024

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from vqcodec.training.capture import Captured
-from vqcodec.training.datasets import Ahead
+from vqcodec.models.base import LossStep
+from vqcodec.training.capture import CUDAGraphed
+from vqcodec.training.datasets import Prefetcher
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 DEVICES = ["cpu", pytest.param("cuda", marks=NO_GPU)]
@@ -23,29 +24,31 @@ class Model(nn.Module):
         super().__init__()
         self.used, self.idle = nn.Linear(3, 2), nn.Linear(3, 2)
 
-    def loss(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(self, x: torch.Tensor) -> LossStep:
         y = self.used(x)
-        self.last = y.detach()
-        return {"loss": y.square().sum(), "size": y.abs().mean()}
+        codes = {"codes": (y > 0).long()}
+        return LossStep(y.square().sum(), {"size": y.abs().mean()}, codes, {"last": y.detach()})
 
 
 def compare(device: str) -> None:
     """Terms and gradients of some steps, beside those of a twin whose method is called as it is."""
     torch.manual_seed(0)
     model = Model().to(device)
-    captured = Captured(model, "loss")
+    captured = CUDAGraphed(model, model.loss)
     for number in range(4):
         twin = copy.deepcopy(model)
         x = torch.randn(5, 3, generator=torch.Generator().manual_seed(number)).to(device)
         wanted = twin.loss(x)
-        wanted["loss"].backward()
+        wanted.loss.backward()
         captured.prepare(x)
         found = captured.run(x)
-        assert set(found) == {"loss", "size"} and not any(term.requires_grad for term in found.values())
-        for name, term in found.items():
-            assert float(term) == pytest.approx(float(wanted[name].detach()), rel=1e-4)
+        assert set(found.terms) == {"size"}
+        assert not any(term.requires_grad for term in (found.loss, *found.terms.values()))
+        for term, other in ((found.loss, wanted.loss), (found.terms["size"], wanted.terms["size"])):
+            assert float(term) == pytest.approx(float(other.detach()), rel=1e-4)
+        assert torch.equal(found.symbols["codes"], wanted.symbols["codes"])
         assert torch.allclose(model.used.weight.grad, twin.used.weight.grad, rtol=1e-4)
-        assert torch.allclose(model.last, twin.last, rtol=1e-4), "left by the newest call"
+        assert torch.allclose(found.kept["last"], wanted.kept["last"], rtol=1e-4), "of the newest call"
         assert model.idle.weight.grad is None
         with torch.no_grad():  # as an optimiser does, in place
             model.used.weight -= 0.01 * model.used.weight.grad
@@ -71,7 +74,12 @@ def test_what_a_graph_gives_is_brought_in_order(monkeypatch: pytest.MonkeyPatch)
 
         @staticmethod
         def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-            assert [float(gradient) for gradient in gradients] == [1.0, 0.0]
+            assert [float(gradient.sum()) for gradient in gradients if gradient is not None] == [
+                1.0,
+                0.0,
+                0.0,
+                0.0,
+            ]
             parameters = [*ctx.owner.__self__.parameters()]
             with torch.enable_grad():
                 loss = ctx.owner(ctx.x)["loss"]
@@ -81,7 +89,11 @@ def test_what_a_graph_gives_is_brought_in_order(monkeypatch: pytest.MonkeyPatch)
         made.append((inputs, options))
         honest = module.forward
         module.forward = lambda x: dict(
-            zip(("loss", "size"), Replay.apply(honest, x, *module.parameters()), strict=True)
+            zip(
+                ("loss", "terms/size", "symbols/codes", "kept/last"),
+                Replay.apply(honest, x, *module.parameters()),
+                strict=True,
+            )
         )
         return module
 
@@ -102,7 +114,7 @@ def test_batches_are_made_ahead() -> None:
             begun.set()
         return torch.tensor(number)
 
-    ahead = Ahead(draw)
+    ahead = Prefetcher(draw)
     assert [int(ahead.batch(number)) for number in (0, 1, 2, 7)] == [0, 1, 2, 7]
     assert begun.wait(5), "8 was begun before anyone asked"
     assert int(ahead.batch(8)) == 8
@@ -116,7 +128,7 @@ def test_a_batch_that_fails_is_told_when_it_is_due() -> None:
             raise MemoryError
         return torch.tensor(number)
 
-    ahead = Ahead(draw)
+    ahead = Prefetcher(draw)
     assert int(ahead.batch(0)) == 0
     with pytest.raises(MemoryError):
         ahead.batch(1)

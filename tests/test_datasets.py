@@ -12,7 +12,7 @@ import torch
 from conftest import draw
 from vqcodec.errors import TrainingError, UsageError
 from vqcodec.training import datasets
-from vqcodec.training.datasets import Entry, Pictures
+from vqcodec.training.datasets import Entry, Images
 from vqcodec.transform.pixels import to_pixels, to_samples
 
 
@@ -34,13 +34,13 @@ def tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
     return path
 
 
-def numbered(width: int = 40, height: int = 24, count: int = 4) -> Pictures:
-    """Pictures whose every pixel tells which it is and where: (picture, row, column)."""
+def numbered(width: int = 40, height: int = 24, count: int = 4) -> Images:
+    """Images whose every pixel tells which it is and where: (picture, row, column)."""
     rows, columns = np.mgrid[0:height, 0:width]
     arrays = [
         np.stack([np.full_like(rows, n), rows, columns], 2).astype(np.uint8) for n in range(1, count + 1)
     ]
-    return Pictures(arrays, [str(n) for n in range(count)], [])
+    return Images(arrays, [str(n) for n in range(count)], [])
 
 
 def test_streams_of_random_numbers_do_not_meet() -> None:
@@ -213,7 +213,7 @@ def test_samples_are_in_minus_one_to_one_and_back() -> None:
 
 def test_small_pictures_are_extended_by_their_edge() -> None:
     picture = draw(9, 5, 1)
-    batch = Pictures([picture], ["a"], []).batch(0, seed=0, size=6, crop=16)
+    batch = Images([picture], ["a"], []).batch(0, seed=0, size=6, crop=16)
     extended = np.pad(picture, ((0, 11), (0, 7), (0, 0)), mode="edge")
     flips = set()
     for pixels in to_pixels(batch):

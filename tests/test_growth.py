@@ -31,7 +31,7 @@ def test_the_function_stays(larger: dict[str, int]) -> None:
     torch.manual_seed(0)
     old, new = build(SMALL), build(replace(SMALL, **larger))
     samples = 0.3 * torch.randn(2, 1, 1280)
-    new.begin_from(old, 1.0)
+    new.load_from(old, 1.0)
     with torch.no_grad():
         assert torch.allclose(new.latents(samples), old.latents(samples), atol=1e-6)
         codes = old.analyse(samples)
@@ -42,15 +42,15 @@ def test_copies_part_ways() -> None:
     """Two copies of a channel get different gradients: the wider network can become another."""
     torch.manual_seed(0)
     old, new = build(SMALL), build(replace(SMALL, decoder_width=16, decoder_hidden=24))
-    new.begin_from(old, 1.0)
+    new.load_from(old, 1.0)
     samples = 0.3 * torch.randn(2, 1, 1280)
-    new.loss(samples)["loss"].backward()
+    new.loss(samples).loss.backward()
     gradient = new.decoder[1].expand.weight.grad
     assert gradient is not None
     assert not torch.allclose(gradient[:12, :8], gradient[12:, 8:], rtol=1e-3)
     new_block = build(replace(SMALL, decoder_blocks=3))
-    new_block.begin_from(old, 1.0)
-    new_block.loss(samples)["loss"].backward()
+    new_block.load_from(old, 1.0)
+    new_block.loss(samples).loss.backward()
     assert new_block.decoder[3].contract.weight.grad.abs().sum() > 0
 
 
@@ -58,7 +58,7 @@ def test_smaller_or_other_networks_are_refused() -> None:
     old = build(replace(SMALL, decoder_width=16, decoder_blocks=3))
     for config in (SMALL, replace(SMALL, decoder_width=16), replace(SMALL, decoder_width=16, codes=8)):
         with pytest.raises(ValueError, match="cannot begin as"):
-            build(config).begin_from(old, 1.0)
+            build(config).load_from(old, 1.0)
     with pytest.raises(ValueError, match="cannot begin as"):
         grow(nn.Linear(2, 2), nn.Conv1d(2, 2, 1), torch.Generator())
     with pytest.raises(ValueError, match="cannot begin as nothing"):
@@ -69,7 +69,7 @@ def test_pictures_go_on_as_they_were() -> None:
     torch.manual_seed(0)
     config = image.Config(encoder_width=8, encoder_hidden=4, decoder_width=8, decoder_hidden=4, codes=16)
     old, new = build(config), build(config)
-    new.begin_from(old, 1.0)
+    new.load_from(old, 1.0)
     for name, tensor in old.state_dict().items():
         if "ema_" not in name:
             assert torch.equal(new.state_dict()[name], tensor), name

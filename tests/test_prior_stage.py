@@ -12,17 +12,19 @@ from conftest import SMALL, SMALL_SOUND, TINY, draw, sing
 from vqcodec import media, pipeline, training, weights
 from vqcodec.bitstream import container
 from vqcodec.bitstream.container import LEARNED, RAW, STATIC
-from vqcodec.coding import chunks
+from vqcodec.coding import chunks, driver
 from vqcodec.errors import ModelError, UsageError
+from vqcodec.models.base import Model
 from vqcodec.pipeline import sampling
+from vqcodec.priors.learned import LearnedPrior
 
 
 def test_the_codec_stays_what_it_was(with_prior: training.Run, small: str) -> None:
     """Only the prior is new: old files are read, and the networks are the same."""
     before, after = weights.load(small, "cpu"), weights.load(with_prior.best, "cpu")
-    assert after.card["fingerprint"] == before.card["fingerprint"]
-    assert after.card["name"] == before.card["name"] and before.learned is None
-    told = after.card["learned"]
+    assert after.card.fingerprint == before.card.fingerprint
+    assert after.card.name == before.card.name and LEARNED not in before.priors
+    told = after.card.learned
     assert told["method"] == "pixelcnn" and told["config"]["width"] == 8
     assert told["training"]["chain"] == [
         "vqcodec train $DATA/photos0 --stage prior --from best.safetensors --steps 40 --batch 4 --lr 0.01 "
@@ -38,7 +40,7 @@ def test_training_lowers_the_bits(with_prior: training.Run) -> None:
     events = [json.loads(line) for line in (with_prior.folder / "metrics.jsonl").read_text().splitlines()]
     bits = [event["bits"] for event in events if event["event"] == "validation"]
     assert bits[-1] < bits[0] - 0.1
-    measured = weights.read_card(with_prior.best)["learned"]["measured"]["validation"]
+    measured = weights.read_card(with_prior.best).learned["measured"]["validation"]
     assert 0 < measured["bits"] <= measured["static_bits"]
     assert 1 < measured["payload_over_ideal"] < 1.2
     assert sorted(path.name for path in (with_prior.folder / "samples").iterdir())[0].startswith("step-")
@@ -51,29 +53,34 @@ def test_the_smallest_of_three_is_taken(with_prior: training.Run, monkeypatch: p
     assert set(pipeline.info(encoded.data).priors) <= {STATIC, LEARNED}
     assert set(pipeline.info(fast.data).priors) == {STATIC}
     assert len(encoded.data) <= len(fast.data)
-    assert np.array_equal(encoded.codes, fast.codes)
+    assert np.array_equal(encoded.symbols["codes"], fast.symbols["codes"])
     for data in (encoded.data, fast.data):
-        assert np.array_equal(chunks.read(container.parse(data), codec), encoded.codes)
+        assert np.array_equal(codes_of(container.parse(data), codec), encoded.symbols["codes"])
     assert encoded.estimate_bits < 8 * pipeline.info(encoded.data).code_bytes
     noise = np.random.default_rng(0).integers(0, 64, (25, 25)).astype(np.int32)
-    written = chunks.write(noise, codec, media_geometry(25)).chunks[0]
-    assert written is not None and written.prior == RAW
+    written = chunks.encode({"codes": noise}, codec.at(0), media_geometry(25)).chunks[0]
+    assert written.prior == RAW
+
+
+def codes_of(stream: container.Bitstream, codec: Model) -> np.ndarray:
+    return chunks.decode(stream, codec.at(0)).symbols["codes"]
 
 
 def media_geometry(side: int) -> container.ImageGeometry:
     return container.ImageGeometry(4 * side, 4 * side, 3, 4)
 
 
-def learned_file(codec: Any) -> tuple[bytes, np.ndarray]:
+def learned_file(codec: Model) -> tuple[bytes, np.ndarray]:
     """A bitstream all of whose chunks are coded by the learned prior, and its codes."""
     drawn = sampling.sample(codec, size=(560, 100), seed=1)
     codes = np.random.default_rng(1).integers(0, 8, (25, 140)).astype(np.int32)
     geometry = container.ImageGeometry(560, 100, 3, 4)
-    parts = [np.ascontiguousarray(codes[place]) for place in geometry.places]
-    from vqcodec.priors import base
-
-    coded = [container.Chunk(LEARNED, codec.learned.mark + p) for p in base.compress(codec.learned, parts)]
-    stream = container.Bitstream("small", bytes.fromhex(codec.card["fingerprint"]), geometry, [*coded])
+    parts = [{"codes": np.ascontiguousarray(codes[region.part(4)])} for region in geometry.regions]
+    prior = codec.priors[LEARNED]
+    coded = [
+        container.Chunk(LEARNED, prior.prior_id + region.payload) for region in driver.encode(prior, parts, 0)
+    ]
+    stream = container.Bitstream("small", bytes.fromhex(codec.card.fingerprint), geometry, [*coded])
     assert len(drawn) == 1 and len(coded) == 2
     return container.pack(stream), codes
 
@@ -81,14 +88,14 @@ def learned_file(codec: Any) -> tuple[bytes, np.ndarray]:
 def test_chunks_of_another_prior_are_refused(with_prior: training.Run, small: str) -> None:
     codec = weights.load(with_prior.best, "cpu")
     data, codes = learned_file(codec)
-    assert np.array_equal(chunks.read(container.parse(data), codec), codes)
+    assert np.array_equal(codes_of(container.parse(data), codec), codes)
     with pytest.raises(ModelError, match="prior that small does not have"):
-        chunks.read(container.parse(data), weights.load(small, "cpu"))
+        codes_of(container.parse(data), weights.load(small, "cpu"))
     stream = container.parse(data)
     other = [container.Chunk(LEARNED, b"ab" + c.payload[2:]) for c in stream.chunks if c is not None]
     wrong = container.Bitstream(stream.model, stream.fingerprint, stream.geometry, [*other])
     with pytest.raises(ModelError, match="chunk 1 needs the prior 6162"):
-        chunks.read(wrong, codec)
+        codes_of(wrong, codec)
 
 
 def test_every_flipped_bit_is_noticed_and_confined(with_prior: training.Run) -> None:
@@ -97,26 +104,27 @@ def test_every_flipped_bit_is_noticed_and_confined(with_prior: training.Run) -> 
     data, codes = learned_file(codec)
     header = container.read_info(data).header_bytes
     sizes = [len(chunk.payload) for chunk in container.parse(data).chunks if chunk is not None]
-    places = list(container.parse(data).geometry.places)
+    places = [region.part(4) for region in container.parse(data).geometry.regions]
     for at in range(len(data)):
         broken = bytearray(data)
         broken[at] ^= 1 << at % 8
         with pytest.raises(container.DamagedError if at >= header else Exception):
             container.parse(bytes(broken))
         if at >= header and at % 7 == 0:
-            with pytest.warns(UserWarning, match="damaged in chunk"):
-                stream = container.parse(bytes(broken), salvage=True)
-                found = chunks.read(stream, codec, salvage=True)
+            stream = container.parse(bytes(broken), salvage=True)
+            decoded = chunks.decode(stream, codec.at(0), salvage=True)
+            found = decoded.symbols["codes"]
+            assert any("damaged in chunk" in message for message in (*stream.damage, *decoded.damage))
             hit = 0 if at < header + sizes[0] else 1
             assert np.array_equal(found[places[1 - hit]], codes[places[1 - hit]])
 
 
 def test_sounds(sound_prior: training.Run) -> None:
     codec = weights.load(sound_prior.best, "cpu")
-    assert codec.card["learned"]["method"] == "wavenet"
+    assert codec.card.learned["method"] == "wavenet"
     sound = media.Audio.of(sing(9.0, channels=2), 16_000)
     encoded = pipeline.encode_file(sound, pipeline.EncodeOptions(model=sound_prior.best))
-    assert np.array_equal(chunks.read(container.parse(encoded.data), codec), encoded.codes)
+    assert np.array_equal(codes_of(container.parse(encoded.data), codec), encoded.symbols["codes"])
 
 
 class Interrupted(Exception):
@@ -149,8 +157,9 @@ def test_resuming_repeats_the_run(photos: Path, small: str, tmp_path: Path) -> N
             **options,
         )
     rest = training.train(resume=tmp_path / "b")
-    one, two = (weights.load(run.best, "cpu").learned for run in (whole, rest))
-    assert one is not None and two is not None and one.fingerprint == two.fingerprint
+    one, two = (weights.load(run.best, "cpu").priors[LEARNED] for run in (whole, rest))
+    assert isinstance(one, LearnedPrior) and isinstance(two, LearnedPrior)
+    assert one.fingerprint == two.fingerprint
 
 
 @pytest.mark.parametrize("nth", [3, 4, 5, 6])
@@ -169,9 +178,9 @@ def test_both_stages_are_resumed(photos: Path, tmp_path: Path, nth: int) -> None
     named = folder / "prior" if nth == 5 and (folder / "prior" / "checkpoints").is_dir() else folder
     run = training.train(resume=named)
     assert run.folder == folder and run.best == folder / "best.safetensors"
-    told = weights.read_card(run.best)["learned"]["training"]
+    told = weights.read_card(run.best).learned["training"]
     assert told["steps"] == 2 and told["chain"][0].startswith("vqcodec train $DATA/photos0 -m vqvae-image")
-    assert weights.load(run.best, "cpu").learned is not None
+    assert LEARNED in weights.load(run.best, "cpu").priors
 
 
 def test_a_resumed_codec_keeps_its_prior(photos: Path, with_prior: training.Run, tmp_path: Path) -> None:
@@ -188,9 +197,10 @@ def test_a_resumed_codec_keeps_its_prior(photos: Path, with_prior: training.Run,
             **options,
         )
     run = training.train(resume=tmp_path / "run")
-    learned, before = weights.load(run.best, "cpu").learned, weights.load(with_prior.best, "cpu").learned
-    assert learned is not None and before is not None and learned.fingerprint == before.fingerprint
-    assert "measured" not in run.card["learned"]
+    learned, before = (weights.load(one.best, "cpu").priors[LEARNED] for one in (run, with_prior))
+    assert isinstance(learned, LearnedPrior) and isinstance(before, LearnedPrior)
+    assert learned.fingerprint == before.fingerprint
+    assert "measured" not in run.card.learned
 
 
 def test_a_damaged_prior_is_noticed(with_prior: training.Run, tmp_path: Path) -> None:
@@ -227,15 +237,15 @@ def test_one_command_trains_both(photos: Path, tmp_path: Path) -> None:
     assert run.folder == tmp_path / "mine"
     assert (run.folder / "prior" / "best.safetensors").is_file()
     codec = weights.load(run.best, "cpu")
-    assert codec.learned is not None and codec.card["name"] == "mine"
-    assert json.loads(run.best.with_suffix(".json").read_text()) == weights.read_card(run.best)
+    assert LEARNED in codec.priors and codec.card.name == "mine"
+    assert json.loads(run.best.with_suffix(".json").read_text()) == weights.read_json(run.best)
     encoded = pipeline.encode_file(draw(64, 64), pipeline.EncodeOptions(model=run.best))
-    assert np.array_equal(chunks.read(container.parse(encoded.data), codec), encoded.codes)
+    assert np.array_equal(codes_of(container.parse(encoded.data), codec), encoded.symbols["codes"])
     # From there: the codec goes on, and so does its prior.
     further = training.train(
         photos, model="vqvae-image", start=run.best, output=tmp_path / "on", steps=1, batch=2, crop=32
     )
-    assert weights.load(further.best, "cpu").learned is not None
+    assert LEARNED in weights.load(further.best, "cpu").priors
 
 
 def test_a_second_decoder_gets_no_prior(talks: Path, small_sound: str, tmp_path: Path) -> None:
@@ -279,7 +289,7 @@ def test_pictures_are_drawn(with_prior: training.Run) -> None:
     assert not np.array_equal(one.samples, two.samples)
     other = sampling.sample(with_prior.best, size=(70, 50), seed=6)[0]
     assert not np.array_equal(one.samples, other.samples)
-    sheet = sampling.sheet([one, two, other])
+    sheet = sampling.image_grid([one, two, other])
     assert sheet.samples.shape == (102, 142, 3)
     assert np.array_equal(sheet.samples[:50, 72:], two.samples)
 
@@ -288,10 +298,10 @@ def test_a_picture_is_completed(with_prior: training.Run) -> None:
     """The upper part keeps its codes; the lower one is drawn."""
     codec = weights.load(with_prior.best, "cpu")
     data = pipeline.encode(draw(96, 80), model=with_prior.best)
-    codes = chunks.read(container.parse(data), codec)
+    codes = codes_of(container.parse(data), codec)
     completed = sampling.sample(with_prior.best, continued=data, fraction=0.5)[0]
     original = pipeline.decode(data, model=with_prior.best)
-    reach = 4 * (10 - codec.halo)
+    reach = 4 * (10 - codec.at(0).halo)
     assert np.array_equal(completed.samples[:reach], original.samples[:reach])
     assert not np.array_equal(completed.samples[44:], original.samples[44:])
     whole = sampling.sample(with_prior.best, continued=data, fraction=1.0)[0]
@@ -301,7 +311,7 @@ def test_a_picture_is_completed(with_prior: training.Run) -> None:
 def test_sounds_are_drawn_and_completed(sound_prior: training.Run) -> None:
     drawn = sampling.sample(sound_prior.best, count=2, seconds=0.5)
     assert [sound.signal.shape for sound in drawn] == [(1, 8000)] * 2
-    assert sampling.medley(drawn).signal.shape == (1, 24_000)
+    assert sampling.concatenate(drawn).signal.shape == (1, 24_000)
     data = pipeline.encode(media.Audio.of(sing(1.0, channels=2), 16_000), model=sound_prior.best)
     completed = sampling.sample(sound_prior.best, continued=data, fraction=0.5)[0]
     assert completed.signal.shape == (2, 16_000)

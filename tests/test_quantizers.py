@@ -6,7 +6,7 @@ from vqcodec.metrics.image import code_use
 from vqcodec.models import build
 from vqcodec.models.quantizers import VectorQuantizer, kmeans, nearest
 from vqcodec.models.vqvae.image import Config
-from vqcodec.training.datasets import Pictures
+from vqcodec.training.datasets import Images
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -76,7 +76,7 @@ def test_a_dead_code_moves_onto_an_encoder_output() -> None:
 def train_and_count(**changes: object) -> tuple[int, float]:
     """Codes that 150 steps of a small model leave in use, on the same pictures and seed."""
     torch.manual_seed(0)
-    pictures = Pictures([draw(96, 96, n) for n in range(8)], [""] * 8, [])
+    pictures = Images([draw(96, 96, n) for n in range(8)], [""] * 8, [])
     settings = {key: int(value) for key, value in SMALL.items()}
     model = build(Config(**{**settings, "linear_start": False, **changes}))  # type: ignore[arg-type]
     model.start(lambda n: pictures.batch(n, seed=1, size=4, crop=64), generator())
@@ -84,9 +84,11 @@ def train_and_count(**changes: object) -> tuple[int, float]:
     histogram = torch.zeros(model.config.codes, dtype=torch.int64)
     for step in range(150):
         optimiser.zero_grad()
-        model.loss(pictures.batch(step, seed=0, size=4, crop=64))["loss"].backward()
+        done = model.loss(pictures.batch(step, seed=0, size=4, crop=64))
+        done.loss.backward()
         optimiser.step()
-        codes = model.update(step / 150, generator(step))["codes"]
+        model.update(done, step / 150, generator(step))
+        codes = done.symbols["codes"]
         if step >= 140:
             histogram += torch.bincount(codes.flatten(), minlength=model.config.codes)
     use = code_use(histogram.numpy())

@@ -14,7 +14,7 @@ from conftest import draw, sing
 from PIL import Image
 from vqcodec.errors import TrainingError
 from vqcodec.training import datasets
-from vqcodec.training.datasets import Entry, Sounds
+from vqcodec.training.datasets import Clips, Entry
 from vqcodec.transform import loudness
 
 
@@ -24,10 +24,10 @@ def wav(samples: np.ndarray, rate: int = 16_000, format: str = "WAV", subtype: s
     return stream.getvalue()
 
 
-def numbered(*lengths: int) -> Sounds:
+def numbered(*lengths: int) -> Clips:
     """Sounds whose every sample tells which it is and where: (number + place / 1e5) / 10."""
     arrays = [((n + 1 + np.arange(length) / 1e5) / 10).astype("f4") for n, length in enumerate(lengths)]
-    return Sounds(arrays, [str(n) for n in range(len(lengths))], [])
+    return Clips(arrays, [str(n) for n in range(len(lengths))], [])
 
 
 def test_a_batch_depends_on_its_arguments_alone() -> None:
@@ -80,18 +80,18 @@ def test_segments_are_real_samples_louder_or_softer_or_turned_over() -> None:
 def test_every_place_can_begin_a_segment() -> None:
     sound = np.zeros(1610, np.float32)
     sound[800] = 0.1
-    batch = Sounds([sound], ["a"], []).batch(0, seed=0, size=200, crop=0.1).numpy()[:, 0]
+    batch = Clips([sound], ["a"], []).batch(0, seed=0, size=200, crop=0.1).numpy()[:, 0]
     starts = {800 - int(np.flatnonzero(segment)[0]) for segment in batch}
     assert starts == set(range(11)), "the first, the last and all between"
 
 
 def test_no_segment_is_clipped() -> None:
     rng = np.random.default_rng(0)
-    loud = Sounds([np.clip(rng.normal(0, 0.5, 5000), -1, 1).astype("f4")], ["a"], [])
+    loud = Clips([np.clip(rng.normal(0, 0.5, 5000), -1, 1).astype("f4")], ["a"], [])
     batch = loud.batch(0, seed=0, size=200, crop=0.1)
     assert float(batch.abs().max()) <= 1
     assert float(batch.abs().amax(2).min()) < 0.7, "made softer too"
-    beyond = Sounds([loud.arrays[0] * 5], ["a"], [])
+    beyond = Clips([loud.arrays[0] * 5], ["a"], [])
     assert float(beyond.batch(0, seed=0, size=20, crop=0.1).abs().max()) <= 1
 
 
@@ -99,7 +99,7 @@ def test_short_sounds_are_followed_by_silence() -> None:
     batch = numbered(100).batch(0, seed=0, size=5, crop=0.1)
     assert batch.shape == (5, 1, 1600)
     assert (batch[:, :, :100] != 0).all() and not batch[:, :, 100:].any()
-    silent = Sounds([np.zeros(100, np.float32)], ["a"], [])
+    silent = Clips([np.zeros(100, np.float32)], ["a"], [])
     assert not silent.batch(0, seed=0, size=5, crop=0.1).any()
 
 
@@ -126,7 +126,7 @@ def test_files_that_are_no_sounds_are_skipped_and_listed(tmp_path: Path) -> None
     folder = folder_of(tmp_path)
     files = [*datasets.entries([folder]), *datasets.entries([folder / "i.tar"])]
     sounds = datasets.load(files, "audio")
-    assert isinstance(sounds, Sounds) and len(sounds) == 4
+    assert isinstance(sounds, Clips) and len(sounds) == 4
     assert sounds.names == [str(folder / "a.wav"), *[str(folder / "b.flac")] * 2, "i.tar:ok.wav"]
     assert [len(array) for array in sounds.arrays] == [8000, 4000, 4000, 3200]
     assert all(array.dtype == np.float32 and array.base is None for array in sounds.arrays)

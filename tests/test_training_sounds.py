@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from vqcodec import media, pipeline, training, weights
 from vqcodec.errors import TrainingError, UsageError
 from vqcodec.models.vqvae import generation
-from vqcodec.training import validation as finishing
+from vqcodec.training import validation
 
 TINY = {
     "encoder_width": "8",
@@ -36,7 +36,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Bit for bit holds for one number of threads; plots take most of the time of such short runs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setattr(finishing, "plot_losses", lambda folder, shown: None)
+    monkeypatch.setattr(validation, "plot_losses", lambda folder, headline: None)
     yield
     torch.set_num_threads(threads)
 
@@ -61,8 +61,8 @@ def events(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 def test_a_run_ends_with_a_codec(talks: Path, tmp_path: Path) -> None:
     run = go([talks], tmp_path / "mine")
-    assert run.card["name"] == "mine" and run.card["medium"] == "audio"
-    measured = run.card["measured"]["validation"]
+    assert run.card.name == "mine" and run.card.medium == "audio"
+    measured = run.card.measured["validation"]
     assert {"kbps", "log_mel", "si_sdr_db", "codes_used", "perplexity", "sounds"} < set(measured)
     files = {path.name for path in (tmp_path / "mine").iterdir()}
     assert {"config.json", "metrics.jsonl", "checkpoints", "samples", "best.safetensors", "log.txt"} <= files
@@ -89,15 +89,15 @@ def test_resume_is_exact_with_critics_too(talks: Path, tmp_path: Path) -> None:
     parts = training.train(resume=tmp_path / "parts")
     last = "checkpoints/step-000000006.safetensors"
     assert same_tensors(whole.folder / last, parts.folder / last)
-    assert any(name.startswith("critics/") for name in load_file(whole.folder / last))
+    assert any(name.startswith("discriminator/") for name in load_file(whole.folder / last))
     assert same_tensors(whole.best, parts.best)
-    assert not any(name.startswith("critics.") for name in load_file(whole.best))
-    assert whole.card["parameters"] == codec.card["parameters"]
+    assert not any(name.startswith("discriminator.") for name in load_file(whole.best))
+    assert whole.card.parameters == codec.card.parameters
     before, after = load_file(codec.best), load_file(whole.best)
     assert torch.equal(before["quantizer.codebook"], after["quantizer.codebook"])
     assert torch.equal(before["encoder.0.weight"], after["encoder.0.weight"])
     assert not torch.equal(before["decoder.0.weight"], after["decoder.0.weight"])
-    assert len(whole.card["training"]["chain"]) == 2
+    assert len(whole.card.training["chain"]) == 2
 
 
 def test_what_critics_judged_last_is_kept(
@@ -105,9 +105,9 @@ def test_what_critics_judged_last_is_kept(
 ) -> None:
     """No distance tells what critics teach; without them the smallest one decides."""
     scores = iter([-1.0, -2.0, -3.0, -1.0, -2.0, -3.0])
-    monkeypatch.setattr(finishing.audio, "validate", lambda *_: (next(scores), {"log_mel": 1.0}))
+    monkeypatch.setattr(validation.Reconstructions, "validate", lambda *_: (next(scores), {"log_mel": 1.0}))
     plain = go(talks, tmp_path / "plain", checkpoint_every=1, steps=2)
-    assert plain.card["training"]["best_step"] == 0
+    assert plain.card.training["best_step"] == 0
     judged = go(
         talks,
         tmp_path / "judged",
@@ -116,11 +116,11 @@ def test_what_critics_judged_last_is_kept(
         checkpoint_every=1,
         steps=2,
     )
-    assert judged.card["training"]["best_step"] == 2
+    assert judged.card.training["best_step"] == 2
 
 
 def test_a_decoder_that_draws_has_no_critics(talks: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="critics"):
+    with pytest.raises(UsageError, match="discriminator"):
         go(talks, tmp_path / "run", "vqvae-audio-wavenet", overrides={"adversarial": "1"})
 
 
@@ -132,8 +132,8 @@ def test_the_second_decoder_of_a_codec(talks: Path, tmp_path: Path, monkeypatch:
         go([talks], tmp_path / "alone", **options)
     assert not (tmp_path / "alone").exists()
     second = go([talks], tmp_path / "second", start=codec.best, **options)
-    assert second.card["method"] == "VQ-VAE with WaveNet decoder"
-    assert second.card["measured"]["validation"]["bits"] < 9
+    assert second.card.method == "VQ-VAE with WaveNet decoder"
+    assert second.card.measured["validation"]["bits"] < 9
     assert events(second.folder, "validation")[-1]["bits"] < 9
     source = next(talks.glob("*.wav"))
     data = pipeline.encode(source, model=codec.best)
@@ -146,7 +146,7 @@ def test_the_second_decoder_of_a_codec(talks: Path, tmp_path: Path, monkeypatch:
     assert np.array_equal(drawn.signal, again.signal)
     assert not np.array_equal(drawn.signal, first.signal)
     third = go([talks], tmp_path / "third", model="vqvae-audio-wavenet", steps=2, start=second.best)
-    assert third.card["config"] == second.card["config"], "it goes on as it was"
+    assert third.card.config == second.card.config, "it goes on as it was"
     other = go([talks], tmp_path / "other", seed=1)
     data = pipeline.encode(source, model=other.best)
     with pytest.raises(UsageError, match="does not decode the codes"):
@@ -158,7 +158,7 @@ def test_the_second_decoder_of_a_codec(talks: Path, tmp_path: Path, monkeypatch:
 def test_the_paper_can_be_trained(talks: Path, tmp_path: Path) -> None:
     overrides = {name: value for name, value in TINY.items() if name != "unquantised"} | STACK
     run = go([talks], tmp_path / "paper", model="vqvae-audio-paper", steps=1, overrides=overrides)
-    assert run.card["config"]["frozen"] is False
+    assert run.card.config["frozen"] is False
     assert weights.load(run.best).config.codebook_update == "loss"
 
 
@@ -191,7 +191,7 @@ def test_a_codec_grows(talks: Path, tmp_path: Path) -> None:
     """What --from has can become larger, not smaller; its card tells both commands."""
     small = go([talks], tmp_path / "small", steps=1)
     grown = go([talks], tmp_path / "grown", steps=1, start=small.best, overrides={"decoder_width": "12"})
-    assert grown.card["config"] == small.card["config"] | {"decoder_width": 12}
-    assert len(grown.card["training"]["chain"]) == 2
+    assert grown.card.config == small.card.config | {"decoder_width": 12}
+    assert len(grown.card.training["chain"]) == 2
     with pytest.raises(UsageError, match="decoder_width is 4, --from has 8"):
         go([talks], tmp_path / "no", start=small.best, overrides={"decoder_width": "4"})

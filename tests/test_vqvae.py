@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, draw
-from vqcodec.bitstream.container import ImageGeometry
+from vqcodec.bitstream.geometry import ImageGeometry
 from vqcodec.models import MODELS, build
+from vqcodec.models.vqvae import VQVAE
 from vqcodec.models.vqvae.image import PCA_SCALE, Config
-from vqcodec.training.datasets import Pictures
+from vqcodec.training.datasets import Images
 from vqcodec.transform import image as transform
 from vqcodec.transform import tiling
 from vqcodec.transform.pixels import to_samples
@@ -17,11 +18,11 @@ from vqcodec.transform.pixels import to_samples
 TINY = Config(**{key: int(value) for key, value in SMALL.items()})  # type: ignore[arg-type]
 
 
-def shaken(config: Config) -> torch.nn.Module:
+def shaken(config: Config) -> VQVAE:
     """A model none of whose layers is zero, so that every reach of the networks shows."""
     torch.manual_seed(3)
     model = build(config).eval().requires_grad_(False)
-    pictures = Pictures([draw(128, 128, n) for n in range(4)], [""] * 4, [])
+    pictures = Images([draw(128, 128, n) for n in range(4)], [""] * 4, [])
     model.start(lambda n: pictures.batch(n, seed=0, size=4, crop=64), torch.Generator().manual_seed(0))
     for parameter in (*model.encoder.parameters(), *model.decoder.parameters()):
         if parameter.dim() > 1:
@@ -31,7 +32,7 @@ def shaken(config: Config) -> torch.nn.Module:
 
 @pytest.mark.parametrize("name", ["vqvae-image", "vqvae-image-paper"])
 def test_worked_shape_of_the_paper(name: str) -> None:
-    model = build(MODELS[name])
+    model = build(MODELS[name].config)
     codes = model.analyse(torch.zeros(1, 3, 128, 128))
     assert codes.shape == (1, 32, 32)
     assert model.config.codes == 512
@@ -40,25 +41,26 @@ def test_worked_shape_of_the_paper(name: str) -> None:
 
 def test_paper_setting_learns_its_codebook_by_the_loss() -> None:
     model = build(replace(TINY, codebook_update="loss", linear_start=False, codebook_start="random"))
-    terms = model.loss(to_samples(draw(32, 32)[None]))
-    assert set(terms) == {"loss", "distortion", "commitment", "codebook"}
+    step = model.loss(to_samples(draw(32, 32)[None]))
+    terms = step.terms
+    assert set(terms) == {"distortion", "commitment", "codebook"}
     assert torch.allclose(terms["commitment"], terms["codebook"])
     before = model.quantizer.codebook.detach().clone()
-    terms["loss"].backward()
+    step.loss.backward()
     assert model.quantizer.codebook.grad.abs().sum() > 0
-    model.update(0.9, torch.Generator())
+    model.update(step, 0.9, torch.Generator())
     assert torch.equal(model.quantizer.codebook, before), "the optimiser, not an average, moves it"
 
 
 def test_gradients_pass_straight_through_to_the_encoder() -> None:
     """Without the copy the encoder would see the commitment term only."""
     model = shaken(replace(TINY, commitment=0.0)).requires_grad_(True)
-    model.loss(to_samples(draw(32, 32)[None]))["loss"].backward()
+    model.loss(to_samples(draw(32, 32)[None])).loss.backward()
     assert model.encoder[1].weight.grad.abs().sum() > 0
 
 
 def test_step_zero_is_the_linear_codec() -> None:
-    pictures = Pictures([draw(128, 128, n) for n in range(6)], [""] * 6, [])
+    pictures = Images([draw(128, 128, n) for n in range(6)], [""] * 6, [])
     model = build(TINY).eval().requires_grad_(False)
     model.start(lambda n: pictures.batch(n, seed=0, size=8, crop=64), torch.Generator().manual_seed(0))
     samples = pictures.batch(5, seed=1, size=8, crop=64)
@@ -78,18 +80,20 @@ def test_step_zero_is_the_linear_codec() -> None:
 def test_no_seams_however_a_picture_is_cut(topology: str) -> None:
     model = shaken(replace(TINY, topology=topology, decoder_blocks=2))
     pixels = draw(150, 117)
-    whole = transform.analyse(pixels, model)
+    point = model.at(0, effort=0)
+    targets = transform.analyse(pixels, point)
+    whole = targets["codes"]
     samples = model.synthesise(torch.from_numpy(whole)[None].long())
     for area in (50, 300):
         # Two codes may be equally near; then rounding decides.
-        assert (transform.analyse(pixels, model, area=area) != whole).mean() < 1e-3
+        assert (transform.analyse(pixels, point, area=area)["codes"] != whole).mean() < 1e-3
         pieces = torch.empty_like(samples)
-        for block in tiling.blocks(*whole.shape, model.halo, area):
+        for block in tiling.blocks(*whole.shape, point.halo, area):
             decoded = model.synthesise(torch.from_numpy(whole[block.outer])[None].long())
             rows, columns = tiling.scaled(block.within, 4)
             at = tiling.scaled(block.inner, 4)
             pieces[:, :, at[0], at[1]] = decoded[:, :, rows, columns]
         assert (pieces - samples).abs().max() < 1e-4
-        cut = transform.synthesise(whole, model, ImageGeometry(150, 117, 3, 4), area=area)
-        uncut = transform.synthesise(whole, model, ImageGeometry(150, 117, 3, 4))
+        cut = transform.synthesise(targets, point, ImageGeometry(150, 117, 3, 4), area=area)
+        uncut = transform.synthesise(targets, point, ImageGeometry(150, 117, 3, 4))
         assert np.abs(cut.astype(int) - uncut).max() <= 1

@@ -1,77 +1,79 @@
-"""One method, one file or folder, in the order of its paper; what they have in common is `base.Codec`."""
+"""One method, one file or folder, in the order of its paper; what they have in common is `base.Model`.
+
+A new model is its file and one line in `MODELS`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
 
 from ..errors import ModelError
-from ..priors import PRIORS
-from ..priors import RANGES as PRIOR_RANGES
-from . import ppca, vae, variable_rate
+from ..priors.settings import Config, TrainConfig
+from . import ppca, vae
 from .base import Card, Model
-from .fitting import PriorFit
-from .vqvae import AudioVQVAE, ImageVQVAE, WaveNetVQVAE, audio, image, method, wavenet
+from .vqvae import AudioVQVAE, ImageVQVAE, WaveNetVQVAE, audio, image, wavenet
 
-__all__ = ["CLASSES", "GROWABLE", "MODELS", "PRIORS", "RANGES", "SHRINKABLE", "TRAINING_ONLY"]
-__all__ += ["WHAT_IS_TRAINED", "PriorFit", "build", "from_card"]
+__all__ = ["MODELS", "Entry", "build", "class_for", "class_of", "from_card"]
 
-MODELS: dict[str, Any] = {
-    "vqvae-image": image.Config(),
-    "vqvae-image-paper": image.PAPER,
-    "vqvae-audio": audio.Config(),
-    "vqvae-audio-wavenet": wavenet.Config(),
-    "vqvae-audio-paper": wavenet.PAPER,
-    "ppca-image": ppca.Config(),
-    "vae-image": vae.Config(),
+
+@dataclass(frozen=True)
+class Entry:
+    """A model that can be trained.
+
+    Attributes:
+        config: its settings unless told otherwise.
+        model: the class that these settings build.
+        training: how it is trained unless told otherwise.
+    """
+
+    config: Config
+    model: type[Model]
+    training: TrainConfig
+
+
+_IMAGE = TrainConfig()
+_AUDIO = TrainConfig(crop=0.64, beta1=0.8, beta2=0.99)
+_PPCA = TrainConfig(steps=500, batch=8, crop=192, learning_rate=2e-3, average=0.99)
+
+MODELS: dict[str, Entry] = {
+    "vqvae-image": Entry(image.Config(), ImageVQVAE, _IMAGE),
+    "vqvae-image-paper": Entry(image.PAPER, ImageVQVAE, _IMAGE),
+    "vqvae-audio": Entry(audio.Config(), AudioVQVAE, _AUDIO),
+    "vqvae-audio-wavenet": Entry(wavenet.Config(), WaveNetVQVAE, _AUDIO),
+    "vqvae-audio-paper": Entry(wavenet.PAPER, WaveNetVQVAE, _AUDIO),
+    "ppca-image": Entry(ppca.Config(), ppca.PPCACodec, _PPCA),
+    "vae-image": Entry(vae.Config(), vae.VAE, TrainConfig(batch=4, crop=192)),
 }
-"""Name -> settings: the one list of what can be trained."""
-
-CLASSES: dict[type, Any] = {
-    ppca.Config: ppca.PPCACodec,
-    vae.Config: vae.VAE,
-    image.Config: ImageVQVAE,
-    audio.Config: AudioVQVAE,
-    wavenet.Config: WaveNetVQVAE,
-}
-"""Class of settings -> class of model."""
-
-RANGES: dict[type, dict[str, tuple[float, float]]] = {
-    **{module.Config: method.RANGES | module.RANGES for module in (image, audio, wavenet)},
-    ppca.Config: ppca.RANGES,
-    vae.Config: vae.RANGES,
-    **PRIOR_RANGES,
-}
-"""Class of settings -> setting -> the smallest and the largest value that a training can work with."""
-
-TRAINING_ONLY = method.TRAINING_ONLY | audio.TRAINING_ONLY
-"""Settings that do not change what the weights mean."""
-
-WHAT_IS_TRAINED = audio.WHAT_IS_TRAINED
-"""Those of them that say which networks have an optimiser, so that a run cannot change them on its way."""
+"""Name -> model: the one list of what can be trained and read."""
 
 
-GROWABLE: dict[type, set[str]] = {kind: set() for kind in CLASSES} | {audio.Config: audio.GROWABLE}
-"""Class of settings -> settings that may be larger than those of the weights that a training starts from."""
-
-SHRINKABLE: dict[type, set[str]] = {kind: set() for kind in CLASSES}
-SHRINKABLE |= {kind: variable_rate.SHRINKABLE for kind in (ppca.Config, vae.Config)}
-"""Class of settings -> settings that may be smaller than those."""
+def build(config: Config) -> Model:
+    """Make a model with fresh weights for these settings."""
+    return cast("Callable[[Config], Model]", class_of(config))(config)  # each takes settings of its own
 
 
-def build(config: Any) -> Model:
-    """A model with fresh weights for these settings."""
-    model: Model = CLASSES[type(config)](config)
-    return model
+def class_of(config: Config) -> type[Model]:
+    """The class that settings build."""
+    return next(entry.model for entry in MODELS.values() if type(entry.config) is type(config))
+
+
+def class_for(medium: str, method: str) -> type[Model] | None:
+    """The class of the models of a method; None: there is none."""
+    found = (e.model for e in MODELS.values() if (e.model.medium, e.model.method) == (medium, method))
+    return next(found, None)
 
 
 def from_card(card: Card) -> Model:
-    """A model with fresh weights as a card describes it.
+    """Make a model with fresh weights as a card describes it.
 
     Raises:
         ModelError: a method of a later version.
         TypeError: settings that the method does not have.
     """
-    for settings, model in CLASSES.items():
-        if (model.medium, model.method) == (card.medium, card.method):
-            return build(settings(**card.config))
+    kind = class_for(card.medium, card.method)
+    for entry in MODELS.values():
+        if entry.model is kind:
+            return build(type(entry.config)(**card.config))
     raise ModelError(f"{card.name} is a {card.method} for {card.medium}, unknown here", "upgrade")

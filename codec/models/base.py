@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -24,13 +24,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..bitstream.container import LEARNED
 from ..priors.base import EntropyModel, Prior, Step, Symbols
 from ..priors.gaussian_tables import LATENT_UNIT
+from ..priors.settings import Config, Value
 
 Progress = Callable[[int, int], None]
 """Called with blocks done and blocks in all."""
 
-Setting = int | float | bool | str
+Setting = Value
+Json = dict[str, Any]
+"""An object of JSON."""
+
+Figures = Mapping[str, Any]
+"""The same, which is not written to: what was measured, how something was trained."""
+
+DISCRIMINATOR = "discriminator."
+"""Prefix of the parameters that an optimiser of their own trains."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +93,12 @@ class Card:
     fingerprint: str = ""
     parameters: int | None = None
     points: Sequence[Mapping[str, float]] = ()
-    measured: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    learned: Mapping[str, Any] | None = None
+    measured: Figures = field(default_factory=dict)
+    training: Figures = field(default_factory=dict)
+    learned: Figures | None = None
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Card:
+    def from_json(cls, values: Figures) -> Card:
         """Read a card; what a later version has beside these fields is passed over.
 
         Raises:
@@ -97,7 +107,7 @@ class Card:
         known = {f.name for f in fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in known})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """The card as it is written; fields that a model does not have are left out."""
         optional = {"parameters", "points", "learned"}
         return {k: v for k, v in asdict(self).items() if v or k not in optional}
@@ -196,7 +206,145 @@ class OperatingPoint(ABC):
         return values
 
 
-class Model(nn.Module, ABC):
+@dataclass
+class LossStep:
+    """What a batch gives in training.
+
+    Attributes:
+        loss: what is minimised; the only tensor that gradients come from.
+        terms: parts of the loss, by the names that they have in the log.
+        symbols: plane -> int64, of the planes of indices.
+        kept: tensors that `Trainable.update` or the discriminator need.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    symbols: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class RoundTrip:
+    """A batch through a model in memory, without priors in integers.
+
+    Attributes:
+        symbols: plane -> int64, of the planes of indices.
+        samples: the reconstruction; None of a decoder that draws.
+        bits: what `units` elements take, where the model can tell.
+        units: pixels, samples or symbols.
+        loss: what a training minimises, of reconstructions in 8 bits, where it is not the distortion.
+    """
+
+    symbols: dict[str, Tensor]
+    samples: Tensor | None = None
+    bits: float | None = None
+    units: int = 1
+    loss: float | None = None
+
+
+class Discriminator(nn.Module, ABC):
+    """Networks that tell reconstructions from originals, in training alone, with their own optimiser."""
+
+    @abstractmethod
+    def loss(self, reconstruction: Tensor, samples: Tensor) -> LossStep:
+        """What they minimise; `LossStep.kept` of the model has both tensors, by these names."""
+
+
+class Trainable(nn.Module, ABC):
+    """What the training loop asks: a model, or the learned prior of one.
+
+    A new model has to bring `loss` alone.
+
+        start or load_from -> (loss -> optimiser -> update) for every step -> export, make_card
+    """
+
+    slow: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of the parameters that learn more slowly than the rest."""
+
+    config: Config
+    """Settings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.discriminator: Discriminator | None = None
+
+    @property
+    @abstractmethod
+    def codec(self) -> Model:
+        """The model whose samples and symbols these are."""
+
+    def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """Set weights before the first step: by default those of construction stay.
+
+        Args:
+            draw: gives the n-th batch of samples.
+            generator: CPU generator.
+        """
+
+    @abstractmethod
+    def loss(self, samples: Tensor) -> LossStep:
+        """What is minimised for a batch of samples.
+
+        On CUDA devices this is captured as a graph: the same work at every call, no waiting for the device.
+        """
+
+    def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
+        """Do what follows an optimiser step: nothing, by default.
+
+        Args:
+            step: of the same batch.
+            progress: share of the training that is done, 0..1.
+            generator: CPU generator of this step.
+
+        Returns:
+            "restarted", the number of indices revived, where there is such a thing.
+        """
+        del step, progress, generator
+        return {}
+
+    @abstractmethod
+    def round_trip(self, samples: Tensor, index: int = 0) -> RoundTrip:
+        """Samples -> symbols -> samples at a quality index, in memory."""
+
+    def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
+        """Figures of the log that follow from the mean terms of some steps, "loss" among them."""
+        del terms
+        return {}
+
+    @abstractmethod
+    def load_from(self, other: Model, count: float) -> None:
+        """Start from the weights of a trained model.
+
+        Args:
+            other: a model of the same settings, but for those that may grow or shrink.
+            count: positions of the coarsest plane in a batch.
+        """
+
+    def keep_prior(self, other: Model) -> Self:
+        """Keep the learned prior of the weights that a training starts from, until there is a newer one."""
+        del other
+        return self
+
+    @abstractmethod
+    def export(self) -> Model:
+        """The model that is saved, with its priors in integers as far as they are trained with it.
+
+        Raises:
+            ModelError: a layer is beyond what is exact.
+        """
+
+    @abstractmethod
+    def make_card(self, name: str, training: Figures, measured: Figures) -> Card:
+        """Describe what was trained.
+
+        Args:
+            name: what bitstreams will call the model.
+            training: commands, data, steps, hours.
+            measured: validation figures.
+        """
+
+
+class Model(Trainable):
     """A latent-variable model that is put to work.
 
     Card and priors are not written to: a model with others is another object (`equipped`), so that those that
@@ -228,8 +376,11 @@ class Model(nn.Module, ABC):
     decoding: ClassVar[tuple[str, ...]]
     """Prefixes of the tensors that a decoder needs; the fingerprint is taken over them."""
 
-    config: Any
-    """Settings, a frozen dataclass."""
+    draws: ClassVar[bool] = False
+    """Whether the decoder draws its samples, so that a model is judged by their likelihood."""
+
+    validation_points: ClassVar[tuple[int, ...]] = (0,)
+    """Quality indexes that are looked at during a training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -287,5 +438,79 @@ class Model(nn.Module, ABC):
         """Whether the symbols of another model mean the same to this one."""
         return other is self
 
+    # training
 
-__all__ = ["Card", "Model", "OperatingPoint", "Plane", "Progress", "Setting", "Symbols"]
+    @property
+    def codec(self) -> Model:
+        """The model itself."""
+        return self
+
+    @classmethod
+    def trains_prior_next(cls, config: Config) -> bool:
+        """Whether the training with these settings goes on to a learned prior of the symbols."""
+        del config
+        return False
+
+    def codebook(self, plane: str) -> Tensor | None:
+        """Vectors that the indices of a plane stand for, [K, D]; None: they stand for none."""
+        del plane
+        return None
+
+    def fit_tables(self, regions: Iterable[Symbols], seed: int) -> Self:
+        """The model with the priors that are counted once it is trained: by default as it is.
+
+        Args:
+            regions: symbols of the training data.
+            seed: of random choices.
+        """
+        del regions, seed
+        return self
+
+    def round_trip(self, samples: Tensor, index: int = 0) -> RoundTrip:
+        """As in `Trainable.round_trip`: by its operating point, without effort."""
+        point = self.at(index, effort=0)
+        found = point.analyse(samples)
+        return RoundTrip({p.name: found[p.name] for p in point.planes if p.alphabet}, point.synthesise(found))
+
+    @torch.no_grad()
+    def load_from(self, other: Model, count: float) -> None:
+        """As in `Trainable.load_from`: all tensors of a model of the same settings."""
+        del count
+        self.load_state_dict(other.state_dict())
+
+    def export(self) -> Model:
+        """The model that is saved: itself."""
+        return self
+
+    def make_card(self, name: str, training: Figures, measured: Figures) -> Card:
+        """As in `Trainable.make_card`."""
+        figures = dict(measured)
+        sizes = [p.numel() for n, p in self.named_parameters() if not n.startswith(DISCRIMINATOR)]
+        return Card(
+            name,
+            self.medium,
+            self.method,
+            self.config.to_json(),
+            parameters=sum(sizes),
+            points=figures.pop("points", ()),
+            measured={"validation": figures},
+            training=training,
+            learned=self._card.learned if self._card is not None and LEARNED in self.priors else None,
+        )
+
+
+__all__ = [
+    "Card",
+    "Discriminator",
+    "Figures",
+    "Json",
+    "LossStep",
+    "Model",
+    "OperatingPoint",
+    "Plane",
+    "Progress",
+    "RoundTrip",
+    "Setting",
+    "Symbols",
+    "Trainable",
+]

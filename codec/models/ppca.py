@@ -152,23 +152,13 @@ def of_pixels(draw: Callable[[int], Tensor], size: int, batches: int = 64) -> Pi
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(variable_rate.VariableRateConfig):
     """Settings of pPCA as a codec.
 
     Attributes:
         components: M, coefficients of a block that are kept, at most 628 of 768.
         context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
     """
-
-    components: int = 320
-    context_width: int = 64
-    context_hidden: int = 48
-    context_blocks: int = 1
-    context_near: int = 48
-
-
-RANGES: dict[str, tuple[float, float]] = variable_rate.RANGES
-"""Setting -> the smallest and the largest value that a training can work with."""
 
 
 class PPCACodec(variable_rate.VariableRateVAE):

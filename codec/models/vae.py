@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..bitstream.quality import LAST_INDEX
+from ..priors.settings import setting
 from . import ppca, variable_rate
 from .networks import residual_stack, start_at_zero
 from .variable_rate import VariableRateVAE
@@ -28,7 +29,7 @@ OUTPUT_SCALE = 32.0
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(variable_rate.VariableRateConfig):
     """Settings of the VAE; the card of a shipped model has its own.
 
     Attributes:
@@ -39,33 +40,18 @@ class Config:
         context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
     """
 
-    components: int = 320
-    fine: int = 96
-    fine_hidden: int = 48
-    coarse: int = 128
-    coarse_hidden: int = 64
-    encoder_fine: int = 2
-    encoder_coarse: int = 2
-    decoder_fine: int = 4
-    decoder_coarse: int = 2
-    context_width: int = 112
-    context_hidden: int = 96
-    context_blocks: int = 2
-    context_near: int = 96
-
-
-RANGES: dict[str, tuple[float, float]] = {
-    "fine": (1, 1 << 14),
-    "fine_hidden": (1, 1 << 14),
-    "coarse": (1, 1 << 14),
-    "coarse_hidden": (1, 1 << 14),
-    "encoder_fine": (0, 100),
-    "encoder_coarse": (0, 100),
-    "decoder_fine": (0, 100),
-    "decoder_coarse": (0, 100),
-    **variable_rate.RANGES,
-}
-"""Setting -> the smallest and the largest value that a training can work with."""
+    context_width: int = setting(112, low=1, high=114)
+    context_hidden: int = setting(96, low=1, high=1024)
+    context_blocks: int = setting(2, low=0, high=100)
+    context_near: int = setting(96, low=3, high=128)
+    fine: int = setting(96, low=1, high=1 << 14)
+    fine_hidden: int = setting(48, low=1, high=1 << 14)
+    coarse: int = setting(128, low=1, high=1 << 14)
+    coarse_hidden: int = setting(64, low=1, high=1 << 14)
+    encoder_fine: int = setting(2, low=0, high=100)
+    encoder_coarse: int = setting(2, low=0, high=100)
+    decoder_fine: int = setting(4, low=0, high=100)
+    decoder_coarse: int = setting(2, low=0, high=100)
 
 
 class VAE(VariableRateVAE):

@@ -24,8 +24,8 @@ held in sixteenths of its step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -37,12 +37,14 @@ from torch import Tensor, nn
 from ..bitstream.container import LEARNED
 from ..bitstream.quality import LAST_INDEX
 from ..errors import ModelError
+from ..metrics.image import psnr_db
 from ..priors import PREFIX, context, exact, gaussian, gaussian_tables
 from ..priors.base import TOTAL, EntropyModel, Prior, Step
 from ..priors.context import ContextModel, Shape
 from ..priors.gaussian import GaussianPrior
 from ..priors.gaussian_tables import LATENT_UNIT, SCALE_MAX, SCALE_MIN, Gaussian
-from .base import Card, Model, OperatingPoint, Plane, Progress
+from ..priors.settings import Config, setting
+from .base import Card, LossStep, Model, OperatingPoint, Plane, Progress, RoundTrip
 
 INDICES_PER_LAMBDA_DOUBLING = 27
 
@@ -58,17 +60,24 @@ ERROR_SCALE = 1 / 3
 PREVIEW_SLICES = 1
 """Slices of channels that a preview is made of."""
 
-SHRINKABLE = {"components"}
-"""Settings that may be smaller than those of the weights that a training starts from."""
+VALIDATION_POINTS = (51, 86, 121, 155, 180, 230)
+"""Quality indexes that are looked at during a training: lambda .0018, .0044, .011, .026, .05, .18."""
 
-RANGES: dict[str, tuple[float, float]] = {
-    "components": (1, 628),
-    "context_width": (1, 114),
-    "context_hidden": (1, 1024),
-    "context_blocks": (0, 100),
-    "context_near": (3, 128),
-}
-"""Setting -> the smallest and the largest value: no layer of the prior has more than 1,032 inputs."""
+
+@dataclass(frozen=True)
+class VariableRateConfig(Config):
+    """Settings of every variable-rate VAE: no layer of the prior has more than 1,032 inputs.
+
+    Attributes:
+        components: M, channels of the latents.
+        context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
+    """
+
+    components: int = setting(320, low=1, high=628, may_shrink=True)
+    context_width: int = setting(64, low=1, high=114)
+    context_hidden: int = setting(48, low=1, high=1024)
+    context_blocks: int = setting(1, low=0, high=100)
+    context_near: int = setting(48, low=3, high=128)
 
 
 def rd_lambda(index: Tensor) -> Tensor:
@@ -98,19 +107,17 @@ class VariableRateVAE(Model):
     stride = 16
     points = LAST_INDEX + 1
 
-    slow: tuple[str, ...] = ()
-    """Prefixes of the parameters that learn more slowly than the rest."""
+    validation_points = VALIDATION_POINTS
 
     uses_rdoq: ClassVar[bool] = False
     """Whether symbols nearer to zero are taken where their bits outweigh the error (rate-distortion optimised
     quantisation). An encoder that is trained has learned it: it gains nothing by it."""
 
-    critics = None
-
+    config: VariableRateConfig
     deviation: Tensor
     mean: Tensor
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: VariableRateConfig) -> None:
         super().__init__()
         self.config = config
         self.shape = Shape(
@@ -205,12 +212,10 @@ class VariableRateVAE(Model):
 
     # training
 
-    def loss(self, samples: Tensor) -> dict[str, Tensor]:
-        """The negative ELBO at random quality indexes.
+    def loss(self, samples: Tensor) -> LossStep:
+        """The weighted mean of the negative ELBO at random quality indexes.
 
-        Returns:
-            "loss", its weighted mean; "rate" in bits per pixel; "distortion", the mean squared error of 8-bit
-            values.
+        Its terms are "rate" in bits per pixel and "distortion", the mean squared error of 8-bit values.
         """
         count, device = len(samples), samples.device
         stratum = torch.arange(count, device=device) + torch.rand(count, device=device)
@@ -218,7 +223,23 @@ class VariableRateVAE(Model):
         rate, distortion = self.measure(samples, index, noisy=True)
         lambda_ = rd_lambda(index)
         loss = ((rate + lambda_ * distortion) * loss_weight(lambda_)).mean()
-        return {"loss": loss, "rate": rate.mean(), "distortion": distortion.mean()}
+        return LossStep(loss, {"rate": rate.mean(), "distortion": distortion.mean()})
+
+    def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
+        """As in `Trainable.log_figures`: the PSNR."""
+        return {"psnr_db": psnr_db(terms["distortion"], peak=WHITE)}
+
+    def round_trip(self, samples: Tensor, index: int = 0) -> RoundTrip:
+        """As in `Trainable.round_trip`: by the context model in training."""
+        indexes = torch.full((len(samples),), float(index), device=samples.device)
+        rounded, bits = self.quantise(self.latents(samples, indexes), indexes, noisy=False)
+        decoded = self.reconstruct(rounded, indexes)
+        pixels = samples.shape[0] * samples.shape[2] * samples.shape[3]
+        whole = torch.round((decoded + 1) * (WHITE / 2)).clamp(0, WHITE)
+        error = (whole - (samples + 1) * (WHITE / 2)).square().mean()
+        lambda_ = rd_lambda(indexes[:1])
+        loss = (bits.sum() / pixels + lambda_ * error) * loss_weight(lambda_)
+        return RoundTrip({}, decoded, float(bits.sum()), pixels, float(loss))
 
     def measure(self, samples: Tensor, index: Tensor, *, noisy: bool) -> tuple[Tensor, Tensor]:
         """Rate in bits per pixel and distortion in squares of 8-bit values, of each image: [B] both.
@@ -264,17 +285,8 @@ class VariableRateVAE(Model):
             model.update(s, p, features(value, log2_gain))
         return decoded.view(count, height, width, size).permute(0, 3, 1, 2), bits
 
-    def update(self, progress: float, generator: torch.Generator) -> dict[str, Any]:
-        """Nothing follows a step."""
-        del progress, generator
-        return {}
-
-    def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Set weights before the first step; `draw(n)` gives the n-th batch of samples."""
-        raise NotImplementedError
-
-    def finished(self) -> VariableRateVAE:
-        """The model that is saved: itself, with its prior in integers.
+    def export(self) -> VariableRateVAE:
+        """As in `Trainable.export`: itself, with its prior in integers.
 
         Raises:
             ModelError: a layer is beyond what is exact.
@@ -283,16 +295,14 @@ class VariableRateVAE(Model):
         return self.equipped(priors={LEARNED: gaussian.export(layers, self.shape, self.line())})
 
     @torch.no_grad()
-    def begin_from(self, other: Any, count: float) -> None:
-        """Start from the weights of a trained model, the first of its channels where this one has fewer.
+    def load_from(self, other: Model, count: float) -> None:
+        """As in `Trainable.load_from`: the first of its channels where this one has fewer.
 
         What precedes a channel does not depend on it, so that those kept are coded as they were.
-
-        Args:
-            other: the model; no setting but its channels may be another.
-            count: not needed.
         """
         del count
+        if not isinstance(other, VariableRateVAE):
+            raise TypeError(f"a {other.method} is no variable-rate VAE")
         known = other.state_dict()
         for name, tensor in self.state_dict().items():
             if not name.startswith("layers."):
@@ -301,25 +311,6 @@ class VariableRateVAE(Model):
         for name, layer in before.items():
             cast("exact.Linear", layer).take(other.prior.layers[name])
         self.layers.load_state_dict(context.first_channels(before.state_dict(), other.shape, self.shape))
-
-    def describe(self, name: str, training: dict[str, Any], measured: dict[str, Any]) -> Card:
-        """Its card."""
-        figures = dict(measured)
-        return Card(
-            name,
-            self.medium,
-            self.method,
-            asdict(self.config),
-            parameters=sum(p.numel() for p in self.parameters()),
-            points=figures.pop("points", []),
-            measured={"validation": figures},
-            training=training,
-        )
-
-    def keep_prior(self, other: Model) -> VariableRateVAE:
-        """Nothing is kept besides the weights."""
-        del other
-        return self
 
     @property
     def prior(self) -> GaussianPrior:

@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from . import learned, pixelcnn, wavenet
-from .learned import PREFIX
+from numpy.typing import NDArray
+from torch import Tensor
 
-__all__ = ["CODED", "NETWORKS", "PREFIX", "PRIORS", "RANGES"]
+from . import pixelcnn, wavenet
+from .learned import PREFIX, LearnedPrior, Network
+from .settings import Config, TrainConfig
 
-PRIORS: dict[str, Any] = {"image": pixelcnn.Config(), "audio": wavenet.Config()}
-"""Medium -> settings of its learned prior."""
+__all__ = ["PREFIX", "PRIORS", "LearnedPriorEntry", "learned_prior_for"]
 
-NETWORKS: dict[type, Any] = {pixelcnn.Config: pixelcnn.PixelCNN, wavenet.Config: wavenet.WaveNet}
-"""Class of settings -> class of the network in training."""
 
-CODED: dict[tuple[str, str], type[learned.LearnedPrior]] = {
-    ("image", "pixelcnn"): pixelcnn.PixelCNNPrior,
-    ("audio", "wavenet"): wavenet.WaveNetPrior,
+@dataclass(frozen=True)
+class LearnedPriorEntry:
+    """A learned prior over the indices of a codebook, which is trained after them.
+
+    Attributes:
+        medium: of the models that it belongs to.
+        config: its settings unless told otherwise.
+        network: makes the network in training, from settings and codebook.
+        prior: makes the prior in coding, from its integers.
+        training: how it is trained unless told otherwise.
+    """
+
+    medium: str
+    config: Config
+    network: Callable[[Any, Tensor], Network]
+    prior: Callable[[Mapping[str, NDArray[Any]]], LearnedPrior]
+    training: TrainConfig
+
+
+_PIXELCNN = TrainConfig(steps=5000, learning_rate=2e-3)
+_WAVENET = TrainConfig(steps=5000, learning_rate=2e-3, crop=2.048)
+
+PRIORS: dict[str, LearnedPriorEntry] = {
+    "pixelcnn": LearnedPriorEntry(
+        "image", pixelcnn.Config(), pixelcnn.PixelCNN, pixelcnn.PixelCNNPrior, _PIXELCNN
+    ),
+    "wavenet": LearnedPriorEntry("audio", wavenet.Config(), wavenet.WaveNet, wavenet.WaveNetPrior, _WAVENET),
 }
-"""Medium, and method as cards name it -> class of the prior in coding."""
+"""Method as cards name it -> learned prior: the one list of what can be trained and read."""
 
-RANGES: dict[type, dict[str, tuple[float, float]]] = {
-    pixelcnn.Config: {"embedding": (1, 255), "width": (1, 204), "hidden": (1, 1024), "blocks": (0, 100)},
-    wavenet.Config: {"width": (1, 512), "skip": (1, 1024), "layers": (1, 12), "stacks": (1, 20)},
-}
-"""Class of settings -> setting -> the smallest and the largest value: no layer has more than 1,024 inputs."""
+
+def learned_prior_for(medium: str) -> str | None:
+    """The method that is trained for models of a medium: the first of its priors; None: there is none."""
+    return next((method for method, entry in PRIORS.items() if entry.medium == medium), None)

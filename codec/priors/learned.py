@@ -209,6 +209,14 @@ class Network(nn.Module):
             arrays |= {f"{name}.{part}": getattr(layer, part) for part in ("weight", "bias", "shift")}
         return arrays
 
+    def export(self) -> LearnedPrior:
+        """The network in integers.
+
+        Raises:
+            ModelError: a layer is beyond what is exact.
+        """
+        raise NotImplementedError
+
     @torch.no_grad()
     def take(self, prior: LearnedPrior) -> None:
         """Continue from the integers of a prior.

@@ -21,17 +21,18 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from . import exact
+from . import exact, settings
 from .base import Categorical, Codes, Positions, Step, Symbols
 from .learned import LearnedPrior, Network
+from .settings import setting
 
 TAPS = 4
 """Neighbours that come before a place: NW, N, NE, W."""
 
 
 @dataclass(frozen=True)
-class Config:
-    """Settings of a PixelCNN.
+class Config(settings.Config):
+    """Settings of a PixelCNN; no layer has more than 1,024 inputs.
 
     Attributes:
         embedding: numbers that stand for a code.
@@ -40,10 +41,10 @@ class Config:
         blocks: residual blocks.
     """
 
-    embedding: int = 32
-    width: int = 96
-    hidden: int = 48
-    blocks: int = 6
+    embedding: int = setting(32, low=1, high=255)
+    width: int = setting(96, low=1, high=204)
+    hidden: int = setting(48, low=1, high=1024)
+    blocks: int = setting(6, low=0, high=100)
 
 
 class PixelCNN(Network):

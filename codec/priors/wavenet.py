@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from . import exact
+from . import exact, settings
 from .base import Categorical, Codes, Step, Symbols, in_time
 from .learned import LearnedPrior, Network
+from .settings import setting
 
 GATE = 6
 """Bits behind the point of what tanh and sigmoid take."""
@@ -40,8 +41,8 @@ GATED = 7
 
 
 @dataclass(frozen=True)
-class Config:
-    """Settings of a WaveNet prior.
+class Config(settings.Config):
+    """Settings of a WaveNet prior; no layer has more than 1,024 inputs.
 
     Attributes:
         width: channels of the stack.
@@ -49,10 +50,10 @@ class Config:
         layers, stacks: dilations 1, 2, .. 2^(layers - 1), so many times over.
     """
 
-    width: int = 128
-    skip: int = 128
-    layers: int = 7
-    stacks: int = 2
+    width: int = setting(128, low=1, high=512)
+    skip: int = setting(128, low=1, high=1024)
+    layers: int = setting(7, low=1, high=12)
+    stacks: int = setting(2, low=1, high=20)
 
 
 class WaveNet(Network):

@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from .. import weights
 from ..errors import UsageError
 from ..files import atomically
-from .plan import CODEC_SHARE, Plan, claimed, followed, new_plan, prior_plan, resumed_plan
-from .settings import SETTINGS
+from ..models import MODELS
+from ..models.base import Json
+from .plan import CODEC_SHARE, Options, Plan, new_plan, prior_plan, reserve_folder, resumed_plan
 from .trainer import Report, Run, Trainer
 
 __all__ = ["Run", "train"]
@@ -80,7 +80,7 @@ def train(
         TrainingError: too few files, a loss that is not a number, out of memory.
         KeyboardInterrupt: interrupted; the step was finished and a checkpoint written.
     """
-    tell = report or (lambda _event: None)
+    report = report or _silent
     data = [data] if isinstance(data, str | Path) else data
     if stage not in STAGES:
         raise UsageError(f"no stage '{stage}'", " | ".join(STAGES))
@@ -102,7 +102,7 @@ def train(
             raise UsageError(
                 "a run is resumed as it was", "leave out data, model, stage, start, output, config, note"
             )
-        return _resumed(Path(resume), given, dict(overrides or {}), ours, tell, dry_run=dry_run)
+        return _resumed(Path(resume), given, dict(overrides or {}), ours, report, dry_run=dry_run)
     named = output is not None
     if stage == "prior":
         if start is None or model or config:
@@ -113,16 +113,16 @@ def train(
     else:
         plan = new_plan(data, model, start, output, config, given, dict(overrides or {}), note, stage)
     if dry_run:
-        return Trainer(plan, ours, tell).try_one_step()
-    run = _begun(plan, ours, tell, named=named)
-    return _with_prior(plan, run, ours, tell)
+        return Trainer(plan, ours, report).try_one_step()
+    run = _run(plan, ours, report, named=named)
+    return _with_prior(plan, run, ours, report)
 
 
-def _begun(plan: Plan, device: str, tell: Report, *, named: bool) -> Run:
-    """A run from its first step to its end."""
-    plan = claimed(plan, named=named)
+def _run(plan: Plan, device: str, report: Report, *, named: bool) -> Run:
+    """Train from the first step to the end."""
+    plan = reserve_folder(plan, named=named)
     try:
-        trainer = Trainer(plan, device, tell)
+        trainer = Trainer(plan, device, report)
     except BaseException:
         plan.release()
         raise
@@ -131,51 +131,55 @@ def _begun(plan: Plan, device: str, tell: Report, *, named: bool) -> Run:
 
 def _resumed(
     folder: Path,
-    given: dict[str, Any],
-    overrides: dict[str, str],
+    given: Options,
+    overrides: Mapping[str, str],
     device: str,
-    tell: Report,
+    report: Report,
     *,
     dry_run: bool,
 ) -> Run:
-    """A run from its newest checkpoint to its end, in whichever stage it was interrupted."""
+    """Continue from the newest checkpoint to the end, in whichever stage the run was interrupted."""
     if folder.name == PRIOR and (folder.parent / "config.json").is_file():
         folder = folder.parent
     inner = folder / PRIOR
     if inner.is_dir() and not any((inner / "checkpoints").glob("*")):
         shutil.rmtree(inner)  # it never came to a checkpoint: begin that stage again
     plan = resumed_plan(inner if inner.is_dir() else folder, given, overrides)
-    trainer = Trainer(plan, device, tell, fresh=False)
+    trainer = Trainer(plan, device, report, fresh=False)
     if dry_run:
         return trainer.try_one_step()
     trainer.restore()
     run = trainer.run()
-    return _adopted(folder, run) if plan.folder == inner else _with_prior(plan, run, device, tell)
+    return _replace_best(folder, run) if plan.folder == inner else _with_prior(plan, run, device, report)
 
 
-def _with_prior(plan: Plan, run: Run, device: str, tell: Report) -> Run:
+def _with_prior(plan: Plan, run: Run, device: str, report: Report) -> Run:
     """Go on to the learned prior, where the plan says so."""
-    if not followed(plan.stage, plan.model):
+    if not plan.trains_prior_next:
         return run
     settings = plan.settings
-    kept: dict[str, Any] = {
+    kept: Json = {
         name: getattr(settings, name)
         for name in ("seed", "validation", "checkpoint_every", "keep_checkpoints")
     }
     if settings.time_budget is not None:
         kept["time_budget"] = settings.time_budget * (1 - CODEC_SHARE)
-    elif settings.steps != SETTINGS[run.card["medium"]].steps:
+    elif settings.steps != MODELS[plan.name].training.steps:
         kept["steps"] = settings.steps
     prior = prior_plan(plan.data, run.best, plan.folder / PRIOR, kept, {}, plan.note)
-    earlier = [] if plan.start is None else weights.read_card(plan.start)["training"]["chain"]
+    earlier = [] if plan.start is None else weights.read_card(plan.start).training["chain"]
     prior = replace(prior, chain=plan.chain[len(earlier) :])  # these commands train both
-    return _adopted(plan.folder, _begun(prior, device, tell, named=True))
+    return _replace_best(plan.folder, _run(prior, device, report, named=True))
 
 
-def _adopted(folder: Path, run: Run) -> Run:
+def _replace_best(folder: Path, run: Run) -> Run:
     """Put the codec with its prior in the place of the codec without."""
     best = folder / run.best.name
     for suffix in (".safetensors", ".json"):
         with atomically(best.with_suffix(suffix)) as file:
             file.write(run.best.with_suffix(suffix).read_bytes())
     return Run(folder, best, run.card)
+
+
+def _silent(_event: object) -> None:
+    """Report nothing."""

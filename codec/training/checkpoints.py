@@ -1,4 +1,4 @@
-"""The state of a training, exactly, in safetensors: weights, averages, optimiser, clock."""
+"""The state of a training, exactly, in safetensors: weights, averages, optimisers, progress."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..files import atomically
 
 
 @dataclass
-class Clock:
+class TrainState:
     """Where a training stands.
 
     Attributes:
         step: optimiser steps done.
         elapsed_seconds: time spent, earlier parts of a resumed run included.
-        best_score: validation figure of the weights kept, larger is better: the best so far, with critics the
-            newest.
+        best_score: validation figure of the weights kept, larger is better: the best so far, with a
+            discriminator the newest.
         best_step: the step that it was measured at.
         restarted: codes revived so far.
     """
@@ -41,18 +41,18 @@ def save(
     model: nn.Module,
     average: nn.Module,
     optimisers: Mapping[str, torch.optim.Optimizer],
-    clock: Clock,
+    state: TrainState,
     keep: int,
 ) -> None:
     """Write the checkpoint of this step, complete or not at all, and delete all but the last `keep`."""
     tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
     tensors |= {f"average/{k}": v for k, v in average.state_dict().items()}
     for name, optimiser in optimisers.items():
-        for index, state in optimiser.state_dict()["state"].items():
-            tensors |= {f"{name}/{index}/{k}": torch.as_tensor(v) for k, v in state.items()}
+        for index, moments in optimiser.state_dict()["state"].items():
+            tensors |= {f"{name}/{index}/{k}": torch.as_tensor(v) for k, v in moments.items()}
     packed = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomically(folder / f"step-{clock.step:09d}.safetensors") as file:
-        file.write(pack(packed, {"clock": json.dumps(asdict(clock))}))
+    with atomically(folder / f"step-{state.step:09d}.safetensors") as file:
+        file.write(pack(packed, {"clock": json.dumps(asdict(state))}))
     for old in _written(folder)[: -max(keep, 1)]:
         old.unlink()
 
@@ -62,7 +62,7 @@ def restore(
     model: nn.Module,
     average: nn.Module,
     optimisers: Mapping[str, torch.optim.Optimizer],
-) -> Clock:
+) -> TrainState:
     """Read a checkpoint back into these objects.
 
     Raises:
@@ -70,22 +70,22 @@ def restore(
     """
     try:
         with safe_open(path, framework="pt") as file:
-            clock = Clock(**json.loads(file.metadata()["clock"]))
+            state = TrainState(**json.loads(file.metadata()["clock"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model.load_state_dict(_below(tensors, "model/"))
         average.load_state_dict(_below(tensors, "average/"))
         for name, optimiser in optimisers.items():
             parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-            state: dict[int, dict[str, Tensor]] = {}
+            moments: dict[int, dict[str, Tensor]] = {}
             for place, tensor in _below(tensors, f"{name}/").items():
                 index, _, key = place.partition("/")
-                state.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+                moments.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], tensor)
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise TrainingError(
             f"{path}: checkpoint does not fit this run", "delete it to use the one before"
         ) from error
-    return clock
+    return state
 
 
 def newest(folder: Path) -> Path:

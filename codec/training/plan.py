@@ -8,33 +8,24 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from .. import weights
 from ..errors import UsageError
 from ..files import atomically
-from ..models import (
-    CLASSES,
-    GROWABLE,
-    MODELS,
-    PRIORS,
-    SHRINKABLE,
-    TRAINING_ONLY,
-    WHAT_IS_TRAINED,
-    PriorFit,
-    build,
-    ppca,
-    vae,
-)
+from ..models import MODELS, build, class_for, class_of
+from ..models.base import Card, Figures, Json, Model, Trainable
+from ..priors import PRIORS, learned_prior_for
+from ..priors.settings import Config, TrainConfig, Value
 from . import checkpoints
-from .settings import PRIOR_SETTINGS, Settings, check, defaults, from_json, held_out_share, overridden, parse
+from .prior import PriorFit
+from .settings import check, held_out_share, overridden
 
-ALONE = (ppca.Config, vae.Config)
-"""Settings of models whose prior is trained with them."""
+Options = Figures
+"""Fields of `TrainConfig` that the user gave."""
 
 CODEC_SHARE = 2 / 3
 """Of a time budget for a codec and its prior, the codec's part."""
@@ -48,7 +39,7 @@ class Plan:
     """All that a run is determined by; this is its config.json.
 
     Attributes:
-        name: of the settings that it began with, a key of `models.MODELS`.
+        name: of the settings that it began with, a key of `models.MODELS`; of a prior's run, the codec's.
         folder: everything the run writes.
         data: absolute paths of folders, tar files, single files.
         start: absolute path of the weights to begin with, or None.
@@ -57,36 +48,42 @@ class Plan:
         chain: commands that lead to these weights, those of the weights to begin with first.
         note: a line for the model card.
         stage: "codec"; "prior", the learned prior of the codec in `start`; or "all", one and then the other.
+        method: of the learned prior, a key of `priors.PRIORS`, in a run of its own.
     """
 
     name: str
     folder: Path
     data: list[str]
     start: str | None
-    model: Any
-    settings: Settings
+    model: Config
+    settings: TrainConfig
     chain: list[str]
     note: str
     stage: str = "codec"
+    method: str = ""
 
-    def build(self) -> Any:
-        """What is trained, with fresh weights.
+    def build(self) -> Trainable:
+        """Make what is trained, with fresh weights.
 
         Raises:
             UsageError: the weights of the codec whose prior it is are gone.
         """
         codec = None
-        if self.stage == "prior":
-            assert self.start is not None
+        if self.stage == "prior" and self.start is not None:
             codec = copy.deepcopy(weights.load(self.start, "cpu"))
         torch.manual_seed(self.settings.seed)  # here: loading weights takes random numbers, but only once
-        return build(self.model) if codec is None else PriorFit(self.model, codec)
+        return build(self.model) if codec is None else PriorFit(self.method, self.model, codec)
+
+    @property
+    def trains_prior_next(self) -> bool:
+        """Whether a run goes on to the learned prior of its model."""
+        return self.stage == "all" and class_of(self.model).trains_prior_next(self.model)
 
     @property
     def seconds(self) -> float | None:
         """The time of this stage, or None: its steps are counted."""
         budget = self.settings.time_budget
-        return budget * CODEC_SHARE if budget is not None and followed(self.stage, self.model) else budget
+        return budget * CODEC_SHARE if budget is not None and self.trains_prior_next else budget
 
     @property
     def weights_name(self) -> str:
@@ -97,7 +94,7 @@ class Plan:
     def _json(self) -> str:
         return json.dumps({**asdict(self), "folder": str(self.folder)}, indent=2) + "\n"
 
-    def claim(self) -> None:
+    def reserve(self) -> None:
         """Make the run folder this run's own, before anything slow begins.
 
         Raises:
@@ -127,8 +124,8 @@ def new_plan(
     start: str | Path | None,
     output: str | Path | None,
     config: str | Path | None,
-    given: dict[str, Any],
-    overrides: dict[str, str],
+    given: Options,
+    overrides: Mapping[str, str],
     note: str,
     stage: str = "codec",
 ) -> Plan:
@@ -146,61 +143,53 @@ def new_plan(
     if not data:
         raise UsageError("no folder or tar file to train on", "vqcodec train FOLDER -m " + name)
     chain: list[str] = []
-    model = from_json(saved.get("model", {}), MODELS[name])
-    settable = {field.name for field in fields(model)}
+    entry = MODELS[name]
+    default = entry.config
+    model = default.with_values(saved.get("model", {}))
+    limits = model.limits()
+    settable, where = set(limits), ""
+    kept: Mapping[str, Value] = {}
     if start is not None:
         card = weights.read_card(weights.locate(start))
-        kept = card["config"]
-        _check_kin(name, type(model), card)
-        if card["method"] != CLASSES[type(model)].method:
+        kept, where = card.config, " that --from leaves open"
+        _check_kin(name, entry.model, card)
+        if card.method != entry.model.method:
             # How the other kind of model was trained says nothing about this one.
-            kept = {key: value for key, value in kept.items() if key not in TRAINING_ONLY}
-        model = from_json(kept, MODELS[name])
-        growable, shrinkable = GROWABLE[type(model)], SHRINKABLE[type(model)]
-        settable = TRAINING_ONLY | growable | shrinkable | (settable - set(kept))
-        chain = list(card["training"]["chain"])
-    settings = replace(from_json(saved.get("settings", {}), defaults(model)), **given)
-    model, settings = overridden(
-        model, settings, overrides, settable, " that --from leaves open" if start else ""
-    )
-    if start is not None:
-        for key in growable & overrides.keys():
-            if getattr(model, key) < kept[key]:
-                raise UsageError(f"{key} is {overrides[key]}, --from has {kept[key]}", "give as much or more")
-        for key in shrinkable & overrides.keys():
-            if getattr(model, key) > kept[key]:
-                raise UsageError(f"{key} is {overrides[key]}, --from has {kept[key]}", "give as much or less")
+            kept = {key: v for key, v in kept.items() if key not in limits or not limits[key].training_only}
+        model = default.with_values(kept)
+        open_ = {key for key, x in limits.items() if x.training_only or x.may_grow or x.may_shrink}
+        settable = open_ | (settable - set(kept))
+        chain = list(card.training["chain"])
+    settings = replace(entry.training.with_values(saved.get("settings", {})), **given)
+    model, settings = overridden(model, settings, overrides, settable, where)
+    for key in overrides.keys() & kept.keys() & limits.keys():
+        before, now = kept[key], getattr(model, key)
+        if limits[key].may_grow and now < before:
+            raise UsageError(f"{key} is {overrides[key]}, --from has {before}", "give as much or more")
+        if limits[key].may_shrink and now > before:
+            raise UsageError(f"{key} is {overrides[key]}, --from has {before}", "give as much or less")
     command = _command(data, name, start, config, given, overrides, note, stage)
-    return _fresh(name, data, start, output, model, settings, [*chain, command], note, stage)
+    plan = Plan(name, Path(), [], None, model, settings, [*chain, command], note, stage)
+    return _fresh(plan, data, start, output, entry.model)
 
 
-def _check_kin(name: str, kind: type, card: Mapping[str, Any]) -> None:
+def _check_kin(name: str, ours: type[Model], card: Card) -> None:
     """Refuse to begin as a model that has other networks.
 
     Raises:
         UsageError: neither method is a case of the other.
     """
-    ours = CLASSES[kind]
-    for theirs in CLASSES.values():
-        if (theirs.medium, theirs.method) == (card["medium"], card["method"]):
-            if issubclass(ours, theirs) or issubclass(theirs, ours):
-                return
-            break
-    raise UsageError(f"{name} cannot begin as {card['name']}, a {card['method']}", "leave out --from")
-
-
-def followed(stage: str, model: Any) -> bool:
-    """Whether a codec's training goes on to its prior: not where the codes are those of another codec."""
-    coded_by_its_own = isinstance(model, ALONE)
-    return stage == "all" and not coded_by_its_own and not getattr(model, "frozen", False)
+    theirs = class_for(card.medium, card.method)
+    if theirs is None or not (issubclass(ours, theirs) or issubclass(theirs, ours)):
+        raise UsageError(f"{name} cannot begin as {card.name}, a {card.method}", "leave out --from")
 
 
 def prior_plan(
     data: Sequence[str | Path],
     start: str | Path,
     output: str | Path | None,
-    given: dict[str, Any],
-    overrides: dict[str, str],
+    given: Options,
+    overrides: Mapping[str, str],
     note: str,
 ) -> Plan:
     """The plan of a fresh run for the learned prior of the codec in `start`.
@@ -213,49 +202,50 @@ def prior_plan(
             "no folder or tar file to train on", "vqcodec train FOLDER --stage prior --from NAME"
         )
     card = weights.read_card(weights.locate(start))
-    medium, before = card["medium"], card.get("learned", {})
-    if medium not in PRIORS:
-        raise UsageError(f"no priors for {medium}", f"for {', '.join(PRIORS)}")
-    model = from_json(before.get("config", {}), PRIORS[medium])
-    settings = replace(PRIOR_SETTINGS[medium], **given)
-    model, settings = overridden(model, settings, overrides, {f.name for f in fields(model)}, " of priors")
+    kind = class_for(card.medium, card.method)
+    before = card.learned or {}
+    method = before.get("method") or learned_prior_for(card.medium)
+    if kind is None or method not in PRIORS:
+        raise UsageError(f"no priors for {card.medium}", f"{', '.join(PRIORS)}")
+    entry = PRIORS[method]
+    model = entry.config.with_values(before.get("config", {}))
+    settings = replace(entry.training, **given)
+    model, settings = overridden(model, settings, overrides, set(model.limits()), " of priors")
     command = _command(data, None, start, None, given, overrides, note, "prior")
     chain = [*before.get("training", {}).get("chain", []), command]
-    return _fresh(card["name"], data, start, output, model, settings, chain, note, "prior")
+    plan = Plan(card.name, Path(), [], None, model, settings, chain, note, "prior", method)
+    return _fresh(plan, data, start, output, kind)
 
 
 def _fresh(
-    name: str,
+    plan: Plan,
     data: Sequence[str | Path],
     start: str | Path | None,
     output: str | Path | None,
-    model: Any,
-    settings: Settings,
-    chain: list[str],
-    note: str,
-    stage: str,
+    kind: type[Model],
 ) -> Plan:
-    """The plan of these settings, once they are found to make sense."""
-    check(model, settings)
+    """Complete a plan with its paths, once its settings are found to make sense."""
+    settings = plan.settings
+    check(plan.model, settings, kind)
     if held_out_share(settings.validation) is None:
         settings = replace(settings, validation=str(Path(settings.validation).resolve()))
-    folder = Path(output) if output is not None else _free_folder(name)
+    folder = Path(output) if output is not None else _free_folder(plan.name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists", f"--resume {folder} continues it; -o names another")
     paths = [str(Path(p).resolve()) for p in data]
     origin = None if start is None else str(weights.locate(start).resolve())
-    return Plan(name, folder, paths, origin, model, settings, chain, note, stage)
+    return replace(plan, folder=folder, data=paths, start=origin, settings=settings)
 
 
-def claimed(plan: Plan, *, named: bool) -> Plan:
-    """The plan with a run folder that no other run has; one that the user did not name is exchanged.
+def reserve_folder(plan: Plan, *, named: bool) -> Plan:
+    """Take a run folder that no other run has; one that the user did not name is exchanged.
 
     Raises:
         UsageError: another run has the folder that the user named.
     """
     while True:
         try:
-            plan.claim()
+            plan.reserve()
         except FileExistsError:
             if named:
                 raise UsageError(f"{plan.folder} exists", "-o names another") from None
@@ -264,10 +254,10 @@ def claimed(plan: Plan, *, named: bool) -> Plan:
             return plan
 
 
-def resumed_plan(folder: Path, given: dict[str, Any], overrides: dict[str, str]) -> Plan:
+def resumed_plan(folder: Path, given: Options, overrides: Mapping[str, str]) -> Plan:
     """The plan of a run folder that is continued; what changes is added to the chain of commands.
 
-    Limits can be changed, and settings in TRAINING_ONLY but those in WHAT_IS_TRAINED.
+    Limits can be changed, and settings that are `training_only` but not `fixed_on_resume`.
 
     Raises:
         UsageError: no run folder, or an option that would make it another training.
@@ -278,38 +268,47 @@ def resumed_plan(folder: Path, given: dict[str, Any], overrides: dict[str, str])
         given = {**given, "validation": str(Path(given["validation"]).resolve())}
     changed = {k: v for k, v in given.items() if saved["settings"].get(k) != v}
     fixed = set(changed) - {"time_budget", "steps", "checkpoint_every", "keep_checkpoints"}
-    fixed |= set(overrides) - ((TRAINING_ONLY - WHAT_IS_TRAINED) & set(saved["model"]))
+    default, kind = _default(saved)
+    limits = default.limits()
+    free = {key for key, x in limits.items() if x.training_only and not x.fixed_on_resume}
+    fixed |= set(overrides) - free
     if fixed:
         raise UsageError(f"--resume cannot change {', '.join(sorted(fixed))}", "start a new run with --from")
     if "steps" in changed and "time_budget" not in changed:
         changed["time_budget"] = None
-    default = _default(saved)
-    settings = replace(from_json(saved["settings"], Settings()), **changed)
-    model = from_json(saved["model"], default)
-    model = replace(model, **{key: parse(type(model), key, text) for key, text in overrides.items()})
-    check(model, settings)
+    settings = replace(TrainConfig().with_values(saved["settings"]), **changed)
+    model = default.with_values(saved["model"]).with_texts(overrides)
+    check(model, settings, kind)
     chain = list(saved["chain"])
     if changed or overrides:
         words = _words({k: v for k, v in changed.items() if v is not None}, overrides)
         chain.append(" ".join(["vqcodec train --resume $RUN", *words]) + f"  # from step {step}")
-    kept = {key: saved[key] for key in ("name", "data", "start", "note", "stage")}
+    kept = {key: saved[key] for key in ("name", "data", "start", "note", "stage", "method") if key in saved}
     return Plan(folder=folder, model=model, settings=settings, chain=chain, **kept)
 
 
-def _default(saved: Mapping[str, Any]) -> Any:
-    """The settings of the kind that a config.json describes."""
+def _default(saved: Figures) -> tuple[Config, type[Model]]:
+    """The settings that a config.json began with, and the class of the codec.
+
+    Raises:
+        UsageError: none that is known here, or the codec whose prior it is is gone.
+    """
+    hint = "made by another version?"
     if saved["stage"] != "prior":
-        return MODELS[saved["name"]]
-    for prior in PRIORS.values():
-        if {f.name for f in fields(prior)} == set(saved["model"]):
-            return prior
-    raise UsageError("config.json describes no prior", "made by another version?")
+        if saved["name"] not in MODELS:
+            raise UsageError(f"config.json describes no model, but '{saved['name']}'", hint)
+        return MODELS[saved["name"]].config, MODELS[saved["name"]].model
+    card = weights.read_card(weights.locate(saved["start"]))
+    kind = class_for(card.medium, card.method)
+    if saved.get("method") not in PRIORS or kind is None:
+        raise UsageError("config.json describes no prior", hint)
+    return PRIORS[saved["method"]].config, kind
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_config(path: Path) -> Json:
     try:
-        saved: dict[str, Any] = json.loads(path.read_text())
-        if not {f.name for f in fields(Plan)} <= saved.keys():
+        saved: Json = json.loads(path.read_text())
+        if not {f.name for f in fields(Plan) if f.default is MISSING} <= saved.keys():
             raise ValueError("fields are missing")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -323,7 +322,7 @@ def _command(
     name: str | None,
     start: str | Path | None,
     config: str | Path | None,
-    given: Mapping[str, Any],
+    given: Options,
     overrides: Mapping[str, str],
     note: str,
     stage: str,
@@ -344,7 +343,7 @@ def _command(
     return " ".join(words)
 
 
-def _words(given: Mapping[str, Any], overrides: Mapping[str, str]) -> list[str]:
+def _words(given: Options, overrides: Mapping[str, str]) -> list[str]:
     """Options of `training.train` as the command line takes them."""
     words = []
     for key, value in given.items():

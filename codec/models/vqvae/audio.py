@@ -12,18 +12,19 @@ likelihood.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ...priors import settings
+from ...priors.settings import HUGE, setting
 from .. import losses
 from ..networks import ConvNeXtBlock, InverseSTFT, ResidualBlock
 from . import method, search_audio
-from .discriminator import Critics
+from .discriminator import STFTDiscriminator
 
 DOWNSAMPLINGS = 6
 """Convolutions of stride 2."""
@@ -33,7 +34,7 @@ WINDOW_HOPS = 4
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(method.CodebookConfig):
     """Settings of a VQ-VAE for sounds; the card of a shipped model has its own.
 
     Attributes:
@@ -41,60 +42,27 @@ class Config:
         encoder_blocks: residual units after them, of dilation 1, 2, 4 and so on.
         decoder_width, decoder_hidden, decoder_blocks: channels, channels inside the ConvNeXt blocks, blocks.
         codes, code_dim, codebook_update, codebook_start, decay, restart_below, restart_until, commitment: see
-            `method.Settings`.
+            `method.CodebookConfig`.
         normalise: whether latents are brought to length one.
         unquantised: steps that the networks learn without a codebook before k-means starts it.
         mel, convergence, complex: weights of the terms of `losses.spectral`.
-        adversarial, matching: weights of the terms of `critic.Critics`; without the first there are none.
+        adversarial, matching: weights of the terms of `STFTDiscriminator`; without the first there is none.
         frozen: whether encoder and codebook stay as they are, so that bitstreams keep their meaning.
     """
 
-    encoder_width: int = 128
-    encoder_blocks: int = 4
-    decoder_width: int = 128
-    decoder_hidden: int = 384
-    decoder_blocks: int = 8
-    codes: int = 512
-    code_dim: int = 8
-    codebook_update: Literal["ema", "loss"] = "ema"
-    codebook_start: Literal["kmeans", "random"] = "kmeans"
-    decay: float = 0.99
-    restart_below: float = 0.05
-    restart_until: float = 0.8
-    commitment: float = 1.0
+    encoder_width: int = setting(128, low=4, high=1 << 14)
+    encoder_blocks: int = setting(4, low=0, high=12, may_grow=True)
+    decoder_width: int = setting(128, low=1, high=1 << 14, may_grow=True)
+    decoder_hidden: int = setting(384, low=1, high=1 << 14, may_grow=True)
+    decoder_blocks: int = setting(8, low=0, high=100, may_grow=True)
     normalise: bool = True
-    unquantised: int = 200
-    mel: float = 15.0
-    convergence: float = 1.0
-    complex: float = 3.0
-    adversarial: float = 0.0
-    matching: float = 2.0
-    frozen: bool = False
-
-
-TRAINING_ONLY = {"unquantised", "mel", "convergence", "complex", "adversarial", "matching", "frozen"}
-"""Settings that do not change what the weights mean."""
-
-WHAT_IS_TRAINED = {"unquantised", "adversarial", "frozen"}
-"""Those of them that say which networks are trained, and how they start."""
-
-GROWABLE = {"encoder_blocks", "decoder_width", "decoder_hidden", "decoder_blocks"}
-"""Settings that may be larger than those of the weights that a training starts from."""
-
-RANGES: dict[str, tuple[float, float]] = {
-    "encoder_width": (4, 1 << 14),
-    "encoder_blocks": (0, 12),
-    "decoder_width": (1, 1 << 14),
-    "decoder_hidden": (1, 1 << 14),
-    "decoder_blocks": (0, 100),
-    "unquantised": (0, 1 << 20),
-    "mel": (0, 1e38),
-    "convergence": (0, 1e38),
-    "complex": (0, 1e38),
-    "adversarial": (0, 1e38),
-    "matching": (0, 1e38),
-}
-"""Setting -> the smallest and the largest value that a training can work with."""
+    unquantised: int = setting(200, low=0, high=1 << 20, training_only=True, fixed_on_resume=True)
+    mel: float = setting(15.0, low=0, high=HUGE, training_only=True)
+    convergence: float = setting(1.0, low=0, high=HUGE, training_only=True)
+    complex: float = setting(3.0, low=0, high=HUGE, training_only=True)
+    adversarial: float = setting(0.0, low=0, high=HUGE, training_only=True, fixed_on_resume=True)
+    matching: float = setting(2.0, low=0, high=HUGE, training_only=True)
+    frozen: bool = setting(False, training_only=True, fixed_on_resume=True)
 
 
 class AudioVQVAE(method.VQVAE):
@@ -111,19 +79,29 @@ class AudioVQVAE(method.VQVAE):
     decoding = ("decoder.", "quantizer.codebook")
     networks = ("encoder.", "decoder.")
     config: Config
-    _judged: tuple[Tensor, Tensor] | None = None
+    discriminator: STFTDiscriminator | None
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, encoder(config), self.make_decoder(config))
-        self.critics = Critics() if config.adversarial else None
+        self.discriminator = STFTDiscriminator() if config.adversarial else None
         if config.frozen:
             self.encoder.requires_grad_(False)
             self.quantizer.requires_grad_(False)
 
     @staticmethod
-    def make_decoder(config: Any) -> nn.Module:
+    def make_decoder(config: Config) -> nn.Module:
         """The network that `reconstruct` runs."""
         return nn.Sequential(*trunk(config), waveform_head(config))
+
+    @classmethod
+    def trains_prior_next(cls, config: settings.Config) -> bool:
+        """Where the codes are its own."""
+        return isinstance(config, Config) and not config.frozen
+
+    @property
+    def frozen(self) -> bool:
+        """As in `VQVAE.frozen`."""
+        return self.config.frozen
 
     @property
     def halo(self) -> int:
@@ -153,24 +131,23 @@ class AudioVQVAE(method.VQVAE):
         decoded: Tensor = self.decoder(quantized)
         return decoded
 
-    def distortion(self, quantized: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of `losses.spectral` and, with critics, of what they say; and the terms."""
+    def distortion(self, quantized: Tensor, samples: Tensor) -> method.Distortion:
+        """The weighted sum of `losses.spectral` and, with a discriminator, of its terms."""
         reconstruction = self.reconstruct(quantized).float()
         terms = losses.spectral(reconstruction, samples, self.rate)
-        if self.critics is not None:
-            terms |= self.critics.judge(reconstruction, samples)
-            self._judged = (reconstruction.detach(), samples)
-        return self.weighted(terms), terms
+        if self.discriminator is None:
+            return method.Distortion(self.weighted(terms), terms, {})
+        terms |= self.discriminator.judge(reconstruction, samples)
+        kept = {"reconstruction": reconstruction.detach(), "samples": samples}
+        return method.Distortion(self.weighted(terms), terms, kept)
+
+    def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
+        """As in `Trainable.log_figures`: the log-mel distance."""
+        return {"log_mel": terms["mel"]}
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
         """The sum of terms of a distortion, by the weights that the settings give them."""
         return torch.as_tensor(sum(getattr(self.config, name) * term for name, term in terms.items()))
-
-    def critics_loss(self) -> dict[str, Tensor]:
-        """What the critics minimise, for the batch of the last `loss`, as "loss"."""
-        if self.critics is None or self._judged is None:
-            raise RuntimeError("critics_loss() follows loss() of a model with critics")
-        return {"loss": self.critics.loss(*self._judged)}
 
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
         """Some steps without a codebook, then k-means of the encoder's outputs.
@@ -185,7 +162,7 @@ class AudioVQVAE(method.VQVAE):
         count = self.config.unquantised
         for number in range(count):
             samples = draw(number)
-            total, _ = self.distortion(self.latents(samples), samples)
+            total = self.distortion(self.latents(samples), samples).total
             optimiser.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.parameters(), 1.0)

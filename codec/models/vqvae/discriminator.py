@@ -1,4 +1,4 @@
-"""Critics that tell sounds from reconstructions in the short-time Fourier domain, for the training alone.
+"""Discriminator that tells audio from reconstructions in the short-time Fourier domain, in training alone.
 
 The multi-scale STFT discriminator of Defossez et al. 2022 ("EnCodec", section 3.4), with fewer channels.
 """
@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ...metrics import spectra
+from ..base import Discriminator, LossStep
 
 WINDOWS = (256, 512, 1024)
 CHANNELS = 12
@@ -19,7 +20,7 @@ SCALE = 16.0
 """Brings noise of the usual loudness, -26 dB, to about unit variance."""
 
 
-class Critic(nn.Module):
+class ScaleDiscriminator(nn.Module):
     """Convolutions over real and imaginary parts, in time and frequency, dilated in time.
 
     Shapes: [B, 1, N] -> scores [B, 1, F', T], and the maps of all layers before.
@@ -36,7 +37,7 @@ class Critic(nn.Module):
         self.score = nn.Conv2d(channels, 1, 3, padding=1)
 
     def forward(self, samples: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Scores, high for what sounds real, and feature maps."""
+        """Return scores, high for what sounds real, and feature maps."""
         spectrum = torch.view_as_real(spectra.stft(samples[:, 0], self.window))
         x = spectrum.permute(0, 3, 1, 2) * (SCALE / self.window**0.5)
         maps = []
@@ -46,15 +47,15 @@ class Critic(nn.Module):
         return self.score(x), maps
 
 
-class Critics(nn.Module):
-    """One critic per scale."""
+class STFTDiscriminator(Discriminator):
+    """One network per scale."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(Critic(window) for window in WINDOWS)
+        self.scales = nn.ModuleList(ScaleDiscriminator(window) for window in WINDOWS)
 
     def judge(self, reconstruction: Tensor, samples: Tensor) -> dict[str, Tensor]:
-        """What the decoder is told.
+        """Terms of the decoder's loss.
 
         Args:
             reconstruction: [B, 1, N].
@@ -65,10 +66,10 @@ class Critics(nn.Module):
             feature maps over the mean |map| of the originals (relative feature matching, section 3.4).
         """
         scores, differences = [], []
-        for critic in self.scales:
+        for scale in self.scales:
             with torch.no_grad():
-                _, theirs = critic(samples)
-            score, ours = critic(reconstruction)
+                _, theirs = scale(samples)
+            score, ours = scale(reconstruction)
             scores.append(F.relu(1 - score).mean())
             differences += [
                 F.l1_loss(a, b) / b.abs().mean().clamp(min=1e-6) for a, b in zip(ours, theirs, strict=True)
@@ -78,10 +79,10 @@ class Critics(nn.Module):
             "matching": torch.stack(differences).mean(),
         }
 
-    def loss(self, reconstruction: Tensor, samples: Tensor) -> Tensor:
-        """What critics minimise: the hinge loss, 0 where both are told apart, 2 where none is."""
+    def loss(self, reconstruction: Tensor, samples: Tensor) -> LossStep:
+        """As in `Discriminator.loss`: the hinge loss, 0 where both are told apart, 2 where none is."""
         losses = []
-        for critic in self.scales:
-            real, unreal = critic(samples)[0], critic(reconstruction.detach())[0]
+        for scale in self.scales:
+            real, unreal = scale(samples)[0], scale(reconstruction.detach())[0]
             losses.append(F.relu(1 - real).mean() + F.relu(1 + unreal).mean())
-        return torch.stack(losses).mean()
+        return LossStep(torch.stack(losses).mean())

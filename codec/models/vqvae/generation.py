@@ -145,13 +145,14 @@ class _Weights:
             return np.ascontiguousarray(tensor.detach().cpu().numpy(), np.float32)
 
         halves = np.concatenate((np.ones(size, np.float32), np.full(size, 0.5, np.float32)))
+        dilated, output = ([*map(_linear, layers)] for layers in (stack.dilated, stack.output))
         return cls(
             stack.dilations,
             size,
-            [array(layer.weight.t()) * halves for layer in stack.dilated],
-            np.concatenate([array(layer.bias) for layer in stack.dilated]),
-            [array(layer.weight.t()) * np.float32(0.5) for layer in stack.output],
-            [array(layer.bias) for layer in stack.output],
+            [array(layer.weight.t()) * halves for layer in dilated],
+            np.concatenate([array(layer.bias) for layer in dilated]),
+            [array(layer.weight.t()) * np.float32(0.5) for layer in output],
+            [array(layer.bias) for layer in output],
             array(decoder.embed.weight),
             (array(decoder.hidden.weight.t()), array(decoder.hidden.bias)),
             (array(decoder.logits.weight.t()), array(decoder.logits.bias)),
@@ -221,3 +222,9 @@ class _Cache:
                 last = (rising < rising[:, -1:] * uniforms[:, time, None]).sum(1)
                 drawn[time] = last
         return np.minimum(drawn.T, LEVELS - 1)
+
+
+def _linear(layer: torch.nn.Module) -> torch.nn.Linear:
+    if not isinstance(layer, torch.nn.Linear):
+        raise TypeError("a gated stack has linear layers")
+    return layer

@@ -14,7 +14,7 @@ Two departures from the paper, each a setting:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,17 +22,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import UsageError
+from ...metrics.image import psnr_db
+from ...priors.settings import HUGE, setting
 from .. import losses, ppca
 from ..networks import residual_stack, start_at_zero
 from ..quantizers import as_vectors
 from . import method, search_image
+
+STRIDE = 4
 
 PCA_SCALE = 2.0
 """Standard deviation that the first principal component is scaled to."""
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(method.CodebookConfig):
     """Settings of a VQ-VAE for pictures; the card of a shipped model has its own.
 
     Attributes:
@@ -40,26 +45,29 @@ class Config:
         encoder_width, encoder_hidden, encoder_blocks: channels, channels inside the residual blocks, blocks.
         decoder_width, decoder_hidden, decoder_blocks: the same for the decoder.
         codes, code_dim, codebook_update, codebook_start, decay, restart_below, restart_until, commitment: see
-            `method.Settings`; the commitment is weighed against the squared error of pixels in -1..1.
+            `method.CodebookConfig`; the commitment is weighed against the squared error of pixels in -1..1.
         linear_start: PCA beside the networks.
     """
 
     topology: Literal["shuffle", "strided"] = "shuffle"
-    encoder_width: int = 96
-    encoder_hidden: int = 48
-    encoder_blocks: int = 2
-    decoder_width: int = 128
-    decoder_hidden: int = 64
-    decoder_blocks: int = 4
-    codes: int = 512
-    code_dim: int = 8
-    codebook_update: Literal["ema", "loss"] = "ema"
-    codebook_start: Literal["kmeans", "random"] = "kmeans"
-    decay: float = 0.99
-    restart_below: float = 0.12
-    restart_until: float = 0.8
-    commitment: float = 0.125
+    encoder_width: int = setting(96, low=1, high=1 << 14)
+    encoder_hidden: int = setting(48, low=1, high=1 << 14)
+    encoder_blocks: int = setting(2, low=0, high=100)
+    decoder_width: int = setting(128, low=1, high=1 << 14)
+    decoder_hidden: int = setting(64, low=1, high=1 << 14)
+    decoder_blocks: int = setting(4, low=0, high=100)
+    restart_below: float = setting(0.12, low=0, high=1, training_only=True)
+    commitment: float = setting(0.125, low=0, high=HUGE, training_only=True)
     linear_start: bool = True
+
+    def check(self) -> None:
+        """As in `Config.check`: no more principal components than a block has."""
+        super().check()
+        samples = 3 * STRIDE**2
+        if self.linear_start and self.code_dim > samples:
+            raise UsageError(
+                f"code_dim is {self.code_dim}", f"give 1 to {samples}, the principal components of a block"
+            )
 
 
 PAPER = Config(
@@ -79,16 +87,6 @@ PAPER = Config(
 )
 """The paper's own setting (section 4.1): 128x128x3 -> 32x32x1, K = 512, 256 hidden units, beta = 0.25."""
 
-RANGES: dict[str, tuple[float, float]] = {
-    "encoder_width": (1, 1 << 14),
-    "encoder_hidden": (1, 1 << 14),
-    "encoder_blocks": (0, 100),
-    "decoder_width": (1, 1 << 14),
-    "decoder_hidden": (1, 1 << 14),
-    "decoder_blocks": (0, 100),
-}
-"""Setting -> the smallest and the largest value that a training can work with."""
-
 
 class ImageVQVAE(method.VQVAE):
     """Encoder, quantizer and decoder.
@@ -99,9 +97,10 @@ class ImageVQVAE(method.VQVAE):
 
     medium = "image"
     channels, axes = 3, 2
-    stride = 4
+    stride = STRIDE
     decoding = ("decoder.", "quantizer.codebook", "pca_")
     networks = ("encoder.", "decoder.")
+    config: Config
 
     pca_mean: Tensor
     pca_components: Tensor
@@ -151,10 +150,14 @@ class ImageVQVAE(method.VQVAE):
         correction: Tensor = self.decoder(torch.cat((quantized, blocks), 1))
         return F.pixel_shuffle(blocks, self.stride) + correction
 
-    def distortion(self, quantized: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def distortion(self, quantized: Tensor, samples: Tensor) -> method.Distortion:
         """Squared error of pixels in -1..1: a Gaussian likelihood of fixed variance."""
         error = losses.squared_error(self.reconstruct(quantized).float(), samples)
-        return error, {"distortion": error}
+        return method.Distortion(error, {"distortion": error}, {})
+
+    def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
+        """As in `Trainable.log_figures`: the PSNR."""
+        return {"psnr_db": psnr_db(terms["distortion"], peak=2)}
 
     @torch.no_grad()
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:

@@ -9,10 +9,10 @@ coded by is fitted afterwards (`priors`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -21,16 +21,18 @@ from torch import Tensor, nn
 
 from ...bitstream.container import LEARNED, STATIC
 from ...errors import ModelError
-from ...priors import CODED, PREFIX
+from ...priors import PREFIX, PRIORS, static
 from ...priors.base import Prior
+from ...priors.settings import HUGE, Config, setting
 from ...priors.static import StaticPrior
 from .. import losses
-from ..base import Card, Model, OperatingPoint, Plane, Progress
+from ..base import Card, LossStep, Model, OperatingPoint, Plane, Progress, Symbols
 from ..growth import grow
 from ..quantizers import VectorQuantizer, as_vectors, kmeans
 
 
-class Settings(Protocol):
+@dataclass(frozen=True)
+class CodebookConfig(Config):
     """Settings that every VQ-VAE has.
 
     Attributes:
@@ -44,36 +46,32 @@ class Settings(Protocol):
         commitment: beta, the weight of the commitment term.
     """
 
-    @property
-    def codes(self) -> int: ...  # noqa: D102
-    @property
-    def code_dim(self) -> int: ...  # noqa: D102
-    @property
-    def codebook_update(self) -> Literal["ema", "loss"]: ...  # noqa: D102
-    @property
-    def codebook_start(self) -> Literal["kmeans", "random"]: ...  # noqa: D102
-    @property
-    def decay(self) -> float: ...  # noqa: D102
-    @property
-    def restart_below(self) -> float: ...  # noqa: D102
-    @property
-    def restart_until(self) -> float: ...  # noqa: D102
-    @property
-    def commitment(self) -> float: ...  # noqa: D102
+    codes: int = setting(512, low=2, high=(1 << 16) - 1)
+    code_dim: int = setting(8, low=1, high=1 << 14)
+    codebook_update: Literal["ema", "loss"] = "ema"
+    codebook_start: Literal["kmeans", "random"] = "kmeans"
+    decay: float = setting(0.99, low=0, high=1 - 1e-9, training_only=True)
+    restart_below: float = setting(0.05, low=0, high=1, training_only=True)
+    restart_until: float = setting(0.8, low=0, high=1, training_only=True)
+    commitment: float = setting(1.0, low=0, high=HUGE, training_only=True)
 
 
-TRAINING_ONLY = {"commitment", "decay", "restart_below", "restart_until"}
-"""Settings that do not change what the weights mean."""
+TABLE_CLASSES = 32
+"""Classes of codes that make the context of the static tables."""
 
-RANGES: dict[str, tuple[float, float]] = {
-    "codes": (2, (1 << 16) - 1),
-    "code_dim": (1, 1 << 14),
-    "decay": (0, 1 - 1e-9),
-    "restart_below": (0, 1),
-    "restart_until": (0, 1),
-    "commitment": (0, 1e38),
-}
-"""Setting -> the smallest and the largest value that a training can work with."""
+
+class Distortion(NamedTuple):
+    """-log p(x | z) up to scale and constant.
+
+    Attributes:
+        total: as it is minimised.
+        terms: its parts by name.
+        kept: what a discriminator needs, see `LossStep.kept`.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    kept: dict[str, Tensor]
 
 
 class VQVAE(Model):
@@ -83,20 +81,13 @@ class VQVAE(Model):
     """
 
     method = "VQ-VAE"
-    slow: tuple[str, ...] = ()
-    """Prefixes of the parameters that learn more slowly than the rest."""
+    config: CodebookConfig
 
-    encoder: Any
-    decoder: Any
-    critics: Any
-    """Networks; critics judge reconstructions, in the training alone, and have an optimiser of their own."""
-
-    def __init__(self, config: Any, encoder: nn.Module, decoder: nn.Module) -> None:
+    def __init__(self, config: CodebookConfig, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder
         self.decoder = decoder
-        self.critics = None
         self.quantizer = VectorQuantizer(
             config.codes,
             config.code_dim,
@@ -104,12 +95,11 @@ class VQVAE(Model):
             decay=config.decay,
             restart_below=config.restart_below,
         )
-        self._last: tuple[Tensor, Tensor] | None = None
 
     @property
     def frozen(self) -> bool:
         """Whether encoder and codebook stay as they are."""
-        return bool(getattr(self.config, "frozen", False))
+        return False
 
     @property
     def device(self) -> torch.device:
@@ -121,9 +111,16 @@ class VQVAE(Model):
         """Codes around a block that its samples, or its codes, can depend on."""
         raise NotImplementedError
 
-    def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Set weights before the first step; `draw(n)` gives the n-th batch of samples."""
-        raise NotImplementedError
+    @classmethod
+    def trains_prior_next(cls, config: Config) -> bool:
+        """As in `Model.trains_prior_next`."""
+        del config
+        return True
+
+    def codebook(self, plane: str) -> Tensor:
+        """The codes."""
+        del plane
+        return self.quantizer.codebook.detach()
 
     def latents(self, samples: Tensor) -> Tensor:
         """z_e(x), before it is quantized."""
@@ -133,8 +130,8 @@ class VQVAE(Model):
         """Mean of p(x | z) for any latents, quantized or not."""
         raise NotImplementedError
 
-    def distortion(self, quantized: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """-log p(x | z) up to scale and constant, as it is minimised, and its terms by name."""
+    def distortion(self, quantized: Tensor, samples: Tensor) -> Distortion:
+        """-log p(x | z) of latents, quantized or not."""
         raise NotImplementedError
 
     def at(self, index: int, effort: int = 1) -> CodebookPoint:
@@ -152,10 +149,10 @@ class VQVAE(Model):
         if card.learned is None:
             return found
         method = card.learned["method"]
-        if (self.medium, method) not in CODED:
+        if method not in PRIORS or PRIORS[method].medium != self.medium:
             raise ModelError(f"a prior of method {method} for {self.medium}, unknown here", "upgrade")
         arrays = {n.removeprefix(PREFIX): array for n, array in tensors.items() if n.startswith(PREFIX)}
-        learned = CODED[self.medium, method](arrays)
+        learned = PRIORS[method].prior(arrays)
         if (
             learned.fingerprint.hex() != card.learned["fingerprint"]
             or learned.alphabet_size != self.config.codes
@@ -189,80 +186,52 @@ class VQVAE(Model):
         """Mean of the likelihood p(x | z_q): codes -> samples."""
         return self.reconstruct(self.quantizer.decode(codes.long()))
 
-    def loss(self, samples: Tensor) -> dict[str, Tensor]:
-        """Terms of eq. 3 for a batch of samples.
+    def loss(self, samples: Tensor) -> LossStep:
+        """The weighted sum of eq. 3 for a batch of samples.
 
-        Returns:
-            "loss", their weighted sum; the terms of the distortion, which are all where encoder and codebook
-            are frozen; "commitment" and, where the codebook is learned by it, "codebook", per element of the
-            latents.
+        Its terms are those of the distortion, which are all where encoder and codebook are frozen;
+        "commitment" and, where the codebook is learned by it, "codebook", per element of the latents.
         """
         if self.frozen:
             with torch.no_grad():
                 codes = self.analyse(samples)
                 quantized = self.quantizer.decode(codes)
-            total, terms = self.distortion(quantized, samples)
-            self._last = (quantized, codes)
-            return {"loss": total, **terms}
+            total, terms, kept = self.distortion(quantized, samples)
+            return LossStep(total, terms, {"codes": codes}, kept)
         latents = self.latents(samples).float()
         codes = self.quantizer.encode(latents.detach())
         quantized = self.quantizer.decode(codes)
         straight_through = latents + (quantized - latents).detach()
-        total, terms = self.distortion(straight_through, samples)
+        total, terms, kept = self.distortion(straight_through, samples)
         terms["commitment"] = losses.commitment(latents, quantized)
         total = total + self.config.commitment * terms["commitment"]
         if self.config.codebook_update == "loss":
             terms["codebook"] = losses.codebook(latents, quantized)
             total = total + terms["codebook"]
-        self._last = (latents.detach(), codes)
-        return {"loss": total, **terms}
+        return LossStep(total, terms, {"codes": codes}, kept | {"latents": latents.detach()})
 
-    def update(self, progress: float, generator: torch.Generator) -> dict[str, Any]:
-        """What follows an optimiser step: moving averages and revival of dead codes.
-
-        Args:
-            progress: share of the training that is done, 0..1.
-            generator: CPU generator of this step.
-
-        Returns:
-            "codes" of the step's batch (int64) and the number of codes "restarted".
-        """
-        if self._last is None:
-            raise RuntimeError("update() follows loss()")
-        latents, codes = self._last
+    def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
+        """As in `Trainable.update`: moving averages and revival of dead codes."""
         if self.frozen:
-            return {"codes": codes, "restarted": 0}
+            return {"restarted": 0}
         restart = self.config.restart_below > 0 and progress < self.config.restart_until
-        return {"codes": codes, "restarted": self.quantizer.update(latents, codes, restart, generator)}
+        latents, codes = step.kept["latents"], step.symbols["codes"]
+        return {"restarted": self.quantizer.update(latents, codes, restart, generator)}
 
-    def finished(self) -> VQVAE:
-        """The model that is saved: itself."""
-        return self
+    def fit_tables(self, regions: Iterable[Symbols], seed: int) -> Self:
+        """As in `Model.fit_tables`: static tables over the codes."""
+        codebook = self.quantizer.codebook.detach().cpu().float()
+        count = min(TABLE_CLASSES, self.config.codes)
+        centres = kmeans(codebook, count, torch.Generator().manual_seed(seed), rounds=50)
+        classes = torch.cdist(codebook, centres).argmin(1).numpy().astype(np.uint8)
+        counts = static.counts((region["codes"] for region in regions), classes, count)
+        prior = StaticPrior(static.fit(counts), classes)
+        return self.equipped(priors={**self.priors, STATIC: prior})
 
-    def describe(self, name: str, training: dict[str, Any], measured: dict[str, Any]) -> Card:
-        """Its card."""
-        parameters = [p.numel() for n, p in self.named_parameters() if not n.startswith("critics.")]
-        return Card(
-            name,
-            self.medium,
-            self.method,
-            asdict(self.config),
-            parameters=sum(parameters),
-            measured={"validation": measured},
-            training=training,
-            learned=self.card.learned if LEARNED in self.priors else None,
-        )
+    def load_from(self, other: Model, count: float) -> None:
+        """As in `Trainable.load_from`: of the same settings, or of a smaller one.
 
-    def critics_loss(self) -> dict[str, Tensor]:
-        """What the critics minimise, for the batch of the last `loss`, as "loss"."""
-        raise RuntimeError("critics_loss() follows loss() of a model with critics")
-
-    def begin_from(self, other: Any, count: float) -> None:
-        """Start from the weights of a trained model of the same settings, or of a smaller one.
-
-        Args:
-            other: the model.
-            count: codes in a batch; each is taken to be chosen equally often, since weights hold no counts.
+        Each code is taken to be chosen equally often, since weights hold no counts.
         """
         generator = torch.Generator().manual_seed(0)
         for part in ("encoder", "decoder", "quantizer"):
@@ -271,8 +240,8 @@ class VQVAE(Model):
             tensor.copy_(other.get_buffer(name))
         self.quantizer.set_codebook(self.quantizer.codebook.detach(), count / self.config.codes)
 
-    def keep_prior(self, other: Model) -> VQVAE:
-        """Take the learned prior of the weights that a training starts from, until there is a newer one.
+    def keep_prior(self, other: Model) -> Self:
+        """As in `Trainable.keep_prior`.
 
         What the prior measured holds for those codes alone: it stays where encoder and codebook do.
         """

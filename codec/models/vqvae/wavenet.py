@@ -16,9 +16,8 @@ second decoder of the same bitstreams. `PAPER` trains all parts together, as the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +25,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ...errors import UsageError
-from ..base import Progress
+from ...priors.settings import setting
+from ..base import Model, Progress, RoundTrip
 from ..networks import GatedStack
 from . import audio, generation, method
+from .method import Distortion
 from .mu_law import LEVELS, to_levels
 
 GUIDE_REACH = 16
@@ -46,13 +47,26 @@ class Config(audio.Config):
         frozen: as in `audio.Config`, here the default.
     """
 
-    residual: int = 32
-    skip: int = 64
-    head: int = 128
-    layers: int = 10
-    stacks: int = 2
+    # A gated stack cannot begin as a smaller one, nor can what conditions it.
+    encoder_blocks: int = setting(4, low=0, high=12)
+    decoder_width: int = setting(128, low=1, high=1 << 14)
+    decoder_hidden: int = setting(384, low=1, high=1 << 14)
+    decoder_blocks: int = setting(8, low=0, high=100)
+    residual: int = setting(32, low=1, high=1 << 14)
+    skip: int = setting(64, low=1, high=1 << 14)
+    head: int = setting(128, low=1, high=1 << 14)
+    layers: int = setting(10, low=1, high=16)
+    stacks: int = setting(2, low=1, high=100)
     guided: bool = True
-    frozen: bool = True
+    frozen: bool = setting(True, training_only=True, fixed_on_resume=True)
+
+    def check(self) -> None:
+        """As in `Config.check`: there is no reconstruction that a discriminator could judge."""
+        super().check()
+        if self.adversarial:
+            raise UsageError(
+                "a decoder that draws gives a discriminator nothing to judge", "leave out adversarial"
+            )
 
 
 PAPER = Config(
@@ -72,15 +86,6 @@ PAPER = Config(
     frozen=False,
 )
 """The paper's own setting (section 4.2): six convolutions of stride 2, K = 512, a WaveNet decoder."""
-
-RANGES = audio.RANGES | {
-    "residual": (1, 1 << 14),
-    "skip": (1, 1 << 14),
-    "head": (1, 1 << 14),
-    "layers": (1, 16),
-    "stacks": (1, 100),
-}
-"""Setting -> the smallest and the largest value that a training can work with."""
 
 
 class WaveNet(nn.Module):
@@ -132,11 +137,15 @@ class WaveNetVQVAE(audio.AudioVQVAE):
     """Encoder and quantizer of `AudioVQVAE`, with an autoregressive decoder."""
 
     method = "VQ-VAE with WaveNet decoder"
+    draws = True
     config: Config
+    decoder: WaveNet
 
     @staticmethod
-    def make_decoder(config: Config) -> nn.Module:
+    def make_decoder(config: audio.Config) -> nn.Module:
         """The network that gives the likelihood."""
+        if not isinstance(config, Config):
+            raise TypeError("settings of another decoder")
         return WaveNet(config)
 
     def at(self, index: int, effort: int = 1) -> DrawingPoint:
@@ -148,11 +157,23 @@ class WaveNetVQVAE(audio.AudioVQVAE):
         del effort
         return False
 
-    def distortion(self, quantized: Tensor, samples: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def distortion(self, quantized: Tensor, samples: Tensor) -> Distortion:
         """-log p(x | z) in nats per sample, as "nll"."""
         levels = to_levels(samples[:, 0])
         nll = F.cross_entropy(self.decoder(quantized, levels).flatten(0, 1).float(), levels.flatten())
-        return nll, {"nll": nll}
+        return Distortion(nll, {"nll": nll}, {})
+
+    def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
+        """As in `Trainable.log_figures`: bits per sample."""
+        return {"bits": terms["nll"] / math.log(2)}
+
+    def round_trip(self, samples: Tensor, index: int = 0) -> RoundTrip:
+        """As in `Trainable.round_trip`: the bits of the samples, none of which is drawn."""
+        del index
+        codes = self.analyse(samples)
+        nll = self.distortion(self.quantizer.decode(codes), samples).total
+        bits = float(nll) * samples.numel() / math.log(2)
+        return RoundTrip({"codes": codes}, bits=bits, units=samples.numel())
 
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
         """Nothing is set before the first step of a joint training but the codebook, if by k-means.
@@ -165,11 +186,13 @@ class WaveNetVQVAE(audio.AudioVQVAE):
         if self.config.codebook_start == "kmeans":
             self.start_codebook(draw, range(16), generator, 50_000)
 
-    def begin_from(self, other: Any, count: float) -> None:
-        """Take all weights of such a model, or the encoder, codebook and decoder of an `AudioVQVAE`."""
+    def load_from(self, other: Model, count: float) -> None:
+        """All weights of such a model, or the encoder, codebook and decoder of an `AudioVQVAE`."""
         if isinstance(other, WaveNetVQVAE):
-            super().begin_from(other, count)
+            super().load_from(other, count)
             return
+        if not isinstance(other, audio.AudioVQVAE) or not isinstance(other.decoder, nn.Sequential):
+            raise TypeError(f"a {other.method} has another encoder")
         self.encoder.load_state_dict(other.encoder.state_dict())
         self.decoder.trunk.load_state_dict(other.decoder[:-1].state_dict())
         if self.decoder.waveform is not None:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
 
 from ...errors import TrainingError
-from . import audio as sounds
-from . import image as pictures
-from .audio import Sounds
+from . import audio, image
+from .audio import Clips
 from .files import MEMORY, SPLIT, START, WINDOWS, Entry, describe, entries, split
-from .image import Pictures
-from .prefetch import Ahead
+from .image import Images
+from .prefetch import Prefetcher
 
 __all__ = [
     "SPLIT",
     "START",
     "WINDOWS",
-    "Ahead",
+    "Clips",
+    "Dataset",
     "Entry",
-    "Pictures",
-    "Sounds",
+    "Images",
+    "Prefetcher",
     "describe",
     "entries",
     "load",
@@ -28,7 +31,45 @@ __all__ = [
     "split",
 ]
 
-Dataset = Pictures | Sounds
+
+class Dataset(Protocol):
+    """Decoded files of one medium, held in memory.
+
+    Attributes:
+        arrays: images uint8 [H, W, 3], or audio float32 [N].
+        names: of the file that each came from.
+        skipped: "name: why" of every file that could not be read.
+    """
+
+    @property
+    def arrays(self) -> list[np.ndarray]: ...  # noqa: D102
+    @property
+    def names(self) -> list[str]: ...  # noqa: D102
+    @property
+    def skipped(self) -> list[str]: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def batch(self, step: int, *, seed: int, size: int, crop: float) -> Tensor:
+        """Draw random crops, a function of the arguments alone."""
+
+
+class _Loader(Protocol):
+    def __call__(
+        self,
+        files: Sequence[Entry],
+        *,
+        seed: int,
+        memory: int,
+        whole: bool,
+        skipped: list[str] | None,
+        rate: int,
+        multiple: int,
+    ) -> Dataset: ...
+
+
+LOADERS: dict[str, _Loader] = {"image": image.load, "audio": audio.load}
+"""Medium -> what decodes its files."""
 
 
 def load(
@@ -39,29 +80,38 @@ def load(
     memory: int = MEMORY,
     whole: bool = False,
     skipped: list[str] | None = None,
-    **settings: Any,
-) -> Any:
+    rate: int = 16_000,
+    multiple: int = 64,
+) -> Dataset:
     """Decode the files of one medium.
 
     Args:
         files: what to read; files of another kind, and broken ones, are listed in `skipped`.
-        medium: "image" gives `Pictures`, "audio" `Sounds`.
+        medium: "image" gives `Images`, "audio" `Clips`.
         seed: chooses the windows of large files.
         memory: bytes of decoded samples that may be held.
         whole: keep files in one piece (validation), larger ones their middle as far as memory allows.
         skipped: the list to add unreadable files to, where there is one already.
-        settings: of the medium: "rate" of sounds.
+        rate: samples a second that audio is brought to.
+        multiple: what the length of segments of audio is a multiple of.
 
     Raises:
         TrainingError: no file could be read.
     """
-    loader: Any = {"image": pictures.load, "audio": sounds.load}[medium]
-    return loader(files, seed=seed, memory=memory, whole=whole, skipped=skipped, **settings)
+    return LOADERS[medium](
+        files, seed=seed, memory=memory, whole=whole, skipped=skipped, rate=rate, multiple=multiple
+    )
 
 
 def load_split(
-    files: Sequence[Entry], fraction: float, seed: int, medium: str = "image", **settings: Any
-) -> tuple[Any, Any]:
+    files: Sequence[Entry],
+    fraction: float,
+    seed: int,
+    medium: str = "image",
+    *,
+    rate: int = 16_000,
+    multiple: int = 64,
+) -> tuple[Dataset, Dataset]:
     """Decode files as (training, validation); where no file held out can be read, others are.
 
     Args:
@@ -69,7 +119,8 @@ def load_split(
         fraction: share of them that is held out.
         seed: chooses which.
         medium: as in `load`.
-        settings: as in `load`.
+        rate: as in `load`.
+        multiple: as in `load`.
 
     Raises:
         TrainingError: there is not one readable file for each.
@@ -78,9 +129,9 @@ def load_split(
     while True:
         files, chosen = split(files, fraction, seed)
         try:
-            held_out = load(chosen, medium, whole=True, skipped=unreadable, **settings)
+            held_out = load(chosen, medium, whole=True, skipped=unreadable, rate=rate, multiple=multiple)
         except TrainingError:
             if len(files) < 2:
                 raise
             continue
-        return load(files, medium, seed=seed, **settings), held_out
+        return load(files, medium, seed=seed, rate=rate, multiple=multiple), held_out

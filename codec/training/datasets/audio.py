@@ -20,7 +20,7 @@ LOUDER_DB = 6.0
 
 
 @dataclass(frozen=True)
-class Sounds:
+class Clips:
     """Decoded sounds, held in memory, one channel each.
 
     Attributes:
@@ -75,7 +75,8 @@ def load(
     whole: bool = False,
     skipped: list[str] | None = None,
     rate: int = 16_000,
-) -> Sounds:
+    multiple: int = 64,
+) -> Clips:
     """Decode the sounds among the files, every channel a sound of its own, as loud as codecs have it inside.
 
     Args:
@@ -85,6 +86,7 @@ def load(
         whole: has no effect.
         skipped: the list to add unreadable files to, where there is one already.
         rate: samples a second that they are brought to.
+        multiple: what the length of segments is a multiple of.
 
     Raises:
         TrainingError: no sound could be read.
@@ -104,7 +106,7 @@ def load(
         raise TrainingError(
             f"no readable sounds{why}", "give a folder or tar file with WAV, FLAC, OGG or MP3 files"
         )
-    return Sounds(sounds, names, skipped, rate)
+    return Clips(sounds, names, skipped, rate, multiple)
 
 
 def _decoded(files: Sequence[Entry], rate: int, skipped: list[str]) -> Iterator[tuple[str, np.ndarray]]:

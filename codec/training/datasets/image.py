@@ -1,4 +1,4 @@
-"""Pictures for training: random crops; for validation: whole ones."""
+"""Images for training: random crops; for validation: whole ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALLEST_WINDOW = 64
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """Decoded pictures, or windows of them, held in memory.
 
     Attributes:
@@ -73,7 +73,9 @@ def load(
     memory: int = MEMORY,
     whole: bool = False,
     skipped: list[str] | None = None,
-) -> Pictures:
+    rate: int = 0,
+    multiple: int = 1,
+) -> Images:
     """Decode the pictures among the files.
 
     Args:
@@ -82,10 +84,13 @@ def load(
         memory: bytes of pixels that may be held.
         whole: keep pictures in one piece (validation), larger ones their middle as far as memory allows.
         skipped: the list to add unreadable files to, where there is one already.
+        rate: has no effect.
+        multiple: has no effect: the side of a crop is checked before.
 
     Raises:
         TrainingError: no picture could be read.
     """
+    del rate, multiple
     pictures: list[np.ndarray] = []
     names: list[str] = []
     skipped = [] if skipped is None else skipped
@@ -99,7 +104,7 @@ def load(
         raise TrainingError(
             f"no readable pictures{why}", "give a folder or tar file with PNG, JPEG, WebP or TIFF files"
         )
-    return Pictures(pictures, names, skipped)
+    return Images(pictures, names, skipped)
 
 
 def _decoded(files: Sequence[Entry], skipped: list[str]) -> Iterator[tuple[str, np.ndarray]]:

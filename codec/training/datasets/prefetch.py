@@ -8,7 +8,7 @@ from threading import Thread
 from torch import Tensor
 
 
-class Ahead:
+class Prefetcher:
     """Batches by number; when one is asked for, the next is begun in a thread of its own.
 
     Args:
@@ -51,5 +51,6 @@ class _Coming(Thread):
         self.join()
         if isinstance(self._made, BaseException):
             raise self._made
-        assert self._made is not None
+        if self._made is None:
+            raise RuntimeError("a thread that made nothing")
         return self._made

@@ -1,39 +1,32 @@
-"""What a training shows on the way and adds at its end: validation, pictures, tables, measured rates.
-
-The module of a kind of model has `validate`, `show`, `step_figures`, `complete` and `SHOWN`.
-"""
+"""What a training shows on the way and measures at its end."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import ModuleType
 
-from ...models import PriorFit
-from ...models.variable_rate import ScalarCodec
-from ...models.vqvae import VQVAE, WaveNetVQVAE
-from . import audio as sounds
-from . import autoregressive, priors, rates
-from . import image as pictures
+from .measures import Likelihoods, Priors, Reconstructions, Validation, of, regions, use_figures
+from .media import MEDIA
 
-
-def of(model: VQVAE | PriorFit) -> ModuleType:
-    """The module that finishes a model."""
-    if isinstance(model, PriorFit):
-        return priors
-    if isinstance(model, ScalarCodec):
-        return rates
-    if isinstance(model, WaveNetVQVAE):
-        return autoregressive
-    return {"image": pictures, "audio": sounds}[model.medium]
+__all__ = [
+    "MEDIA",
+    "Likelihoods",
+    "Priors",
+    "Reconstructions",
+    "Validation",
+    "of",
+    "plot_losses",
+    "regions",
+    "use_figures",
+]
 
 
-def plot_losses(folder: Path, shown: tuple[str, str]) -> None:
+def plot_losses(folder: Path, headline: tuple[str, str]) -> None:
     """Draw metrics.jsonl as loss-curve.png, where matplotlib (the extra `plots`) is installed.
 
     Args:
         folder: of the run.
-        shown: name of a figure in the events, and its label.
+        headline: name of a figure in the events, and its label.
     """
     try:
         from matplotlib.figure import Figure
@@ -44,11 +37,12 @@ def plot_losses(folder: Path, shown: tuple[str, str]) -> None:
     quality, use = figure.subplots(2, 1, sharex=True)
     for event, label in (("step", "training crops"), ("validation", "validation, averaged weights")):
         points = [e for e in events if e["event"] == event]
-        quality.plot([e["step"] for e in points], [e[shown[0]] for e in points], label=label)
+        shown = [e for e in points if headline[0] in e]
+        quality.plot([e["step"] for e in shown], [e[headline[0]] for e in shown], label=label)
         if points and "perplexity" in points[0]:
             spread = [e["perplexity"] for e in points]
             use.plot([e["step"] for e in points], spread, label=f"perplexity, {label}")
-    quality.set_ylabel(shown[1])
+    quality.set_ylabel(headline[1])
     use.set_ylabel("codes")
     use.set_xlabel("step")
     quality.legend()

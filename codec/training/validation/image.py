@@ -1,118 +1,91 @@
-"""What the training of a picture codec shows on the way and adds at its end."""
+"""Validation of images: windows, PSNR, contact sheets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
 import torch
 
-from ... import media, pipeline
-from ...metrics.image import code_use, psnr, psnr_db
-from ...models.vqvae import ImageVQVAE
+from ... import media
+from ...metrics.image import psnr, psnr_db
+from ...models.base import Model, OperatingPoint
+from ...pipeline.sampling import image_grid, sample
+from ...priors.base import Symbols
 from ...transform import image as transform
 from ...transform.pixels import to_pixels, to_samples
 from ...transform.tiling import extend, pad_to_multiple
-from . import tables
 
 VALIDATION_SIDE = 512
-"""Pictures are looked at in their central window of at most this side, in pixels."""
+"""Images are looked at in their central window of at most this side, in pixels."""
+
+SHEET_SIDE = 128
+"""Side of the corners on a contact sheet, in pixels."""
 
 LOSSLESS_DB = psnr_db(1e-3, peak=255)
-"""What a picture without any error counts as; infinite, it would make every mean infinite."""
-
-SHOWN = ("psnr_db", "PSNR, dB")
-"""The figure that the loss curve is drawn of, and its label."""
+"""Upper bound of the PSNR (dB), so that one image without error cannot make the mean infinite."""
 
 
-def step_figures(mean: Mapping[str, float]) -> dict[str, float]:
-    """What is worth telling of the mean terms of some steps."""
-    return {"psnr_db": psnr_db(mean["distortion"], peak=2)}
+class ImageMedium:
+    """As in `media.Medium`: images uint8 [H, W, 3]."""
 
+    headline = ("psnr_db", "PSNR, dB")
+    sign = 1
+    rate = "bpp"
+    files = "pictures"
 
-@torch.inference_mode()
-def validate(model: ImageVQVAE, pictures: Sequence[np.ndarray]) -> tuple[float, dict[str, Any]]:
-    """Mean of the pictures' PSNR after rounding to 8 bits, and the use of the codes over all of them.
+    def window(self, original: np.ndarray, point: OperatingPoint, *, short: bool = False) -> np.ndarray:
+        """The central window, its sides cut to multiples of the stride (or extended, where shorter)."""
+        if short:
+            return extend(original[:SHEET_SIDE, :SHEET_SIDE], SHEET_SIDE, SHEET_SIDE)
+        height, width = original.shape[:2]
+        top, left = max(height - VALIDATION_SIDE, 0) // 2, max(width - VALIDATION_SIDE, 0) // 2
+        window = original[top : top + VALIDATION_SIDE, left : left + VALIDATION_SIDE]
+        return pad_to_multiple(window, point.stride)
 
-    Args:
-        model: in evaluation mode.
-        pictures: uint8 [H, W, 3] each.
+    def to_tensor(self, window: np.ndarray) -> torch.Tensor:
+        """As in `media.Medium`."""
+        return to_samples(window[None])
 
-    Returns:
-        The PSNR in dB; and "psnr_db", "codes_used", "perplexity".
-    """
-    levels = model.config.codes
-    histogram, figures = torch.zeros(levels, dtype=torch.int64), []
-    for picture in pictures:
-        window = central(picture, model.stride)
-        codes = model.analyse(to_samples(window[None]).to(model.device))
-        decoded = to_pixels(model.synthesise(codes))[0]
-        figures.append(min(psnr(window, decoded), LOSSLESS_DB))
-        histogram += torch.bincount(codes.flatten().cpu(), minlength=levels)
-    use = code_use(histogram.numpy())
-    mean = float(np.mean(figures))
-    return mean, {"psnr_db": mean, "codes_used": use.used, "perplexity": use.perplexity}
+    def to_array(self, samples: torch.Tensor) -> np.ndarray:
+        """As in `media.Medium`."""
+        pixels: np.ndarray = to_pixels(samples)[0]
+        return pixels
 
+    def figures(self, decoded: np.ndarray, original: np.ndarray, point: OperatingPoint) -> dict[str, float]:
+        """The PSNR after rounding to 8 bits."""
+        del point
+        return {"psnr_db": min(psnr(original, decoded), LOSSLESS_DB)}
 
-@torch.inference_mode()
-def show(model: ImageVQVAE, pictures: Sequence[np.ndarray]) -> PIL.Image.Image:
-    """Originals above their reconstructions, 128 pixels square each."""
-    return above(pictures, 128, lambda samples: model.synthesise(model.analyse(samples.to(model.device))))
+    def wrap(self, original: np.ndarray, point: OperatingPoint) -> media.Image:
+        """As in `media.Medium`."""
+        del point
+        return media.Image(original)
 
+    def unwrap(self, decoded: media.Image | media.Audio) -> np.ndarray:
+        """As in `media.Medium`."""
+        if not isinstance(decoded, media.Image):
+            raise TypeError("audio among images")
+        return decoded.samples
 
-def above(
-    pictures: Sequence[np.ndarray], side: int, reconstruct: Callable[[torch.Tensor], torch.Tensor]
-) -> PIL.Image.Image:
-    """Corners of originals, so many pixels square, above what `reconstruct` makes of their samples."""
-    grid = PIL.Image.new("RGB", (side * len(pictures), 2 * side))
-    for column, picture in enumerate(pictures):
-        window = extend(picture[:side, :side], side, side)
-        decoded = to_pixels(reconstruct(to_samples(window[None])))[0]
-        for row, pixels in enumerate((window, decoded)):
-            grid.paste(PIL.Image.fromarray(pixels), (column * side, row * side))
-    return grid
+    def analyse(self, original: np.ndarray, point: OperatingPoint) -> list[Symbols]:
+        """The symbols of the whole image, as one region."""
+        return [transform.analyse(original, point)]
 
+    def sheet(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], point: OperatingPoint) -> PIL.Image.Image:
+        """Pairs of windows, an original above its reconstruction."""
+        del point
+        side = SHEET_SIDE
+        grid = PIL.Image.new("RGB", (side * len(pairs), 2 * side))
+        for column, pair in enumerate(pairs):
+            for row, pixels in enumerate(pair):
+                grid.paste(PIL.Image.fromarray(pixels), (column * side, row * side))
+        return grid
 
-def complete(
-    model: ImageVQVAE, training: Sequence[np.ndarray], held_out: Sequence[np.ndarray], seed: int
-) -> dict[str, Any]:
-    """Fit the static tables, then measure real bitstreams of the held-out pictures.
-
-    Args:
-        model: trained; its prior is set here.
-        training: pictures whose codes are counted, uint8 [H, W, 3] each.
-        held_out: pictures that are encoded and decoded.
-        seed: of the classes of codes.
-
-    Returns:
-        "quality" (the operating point), "bpp" and "psnr_db" (means over the pictures), "codes_used",
-        "perplexity", "pictures".
-    """
-    tables.attach(model, (transform.analyse(picture, model, effort=0) for picture in training), seed)
-    rates, figures = [], []
-    histogram = np.zeros(model.config.codes, np.int64)
-    for picture in held_out:
-        image = media.Image(samples=picture)
-        encoded = pipeline.encode_image(image, model)
-        rates.append(encoded.bpp or 0.0)
-        figures.append(min(pipeline.verify(encoded), LOSSLESS_DB))
-        histogram += np.bincount(encoded.codes.ravel(), minlength=len(histogram))
-    use = code_use(histogram)
-    return {
-        "quality": pipeline.QUALITY,
-        "bpp": float(np.mean(rates)),
-        "psnr_db": float(np.mean(figures)),
-        "codes_used": use.used,
-        "perplexity": use.perplexity,
-        "pictures": len(held_out),
-    }
-
-
-def central(picture: np.ndarray, stride: int) -> np.ndarray:
-    """The central window, its sides cut to multiples of the stride (or extended, where shorter)."""
-    height, width = picture.shape[:2]
-    top, left = max(height - VALIDATION_SIDE, 0) // 2, max(width - VALIDATION_SIDE, 0) // 2
-    window = picture[top : top + VALIDATION_SIDE, left : left + VALIDATION_SIDE]
-    return pad_to_multiple(window, stride)
+    def sampled(self, model: Model, count: int) -> PIL.Image.Image:
+        """Images of 128 x 128 pixels."""
+        side = SHEET_SIDE
+        images = sample(model, count=count, size=(side, side))
+        grid = image_grid([media.Image(self.unwrap(image)) for image in images])
+        return PIL.Image.fromarray(grid.samples)

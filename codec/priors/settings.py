@@ -1,0 +1,162 @@
+"""Settings of models, priors and trainings: dataclasses whose fields carry their limits and meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Self, TypeVar, get_type_hints
+
+from ..errors import UsageError
+
+Value = int | float | bool | str
+
+T = TypeVar("T")
+
+MANY, TINY, HUGE = 1 << 31, 1e-12, 1e38
+
+LIMITS = "limits"
+"""Key of a field's metadata: the `Limits` of the setting."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a setting may be, and what else follows from it.
+
+    Attributes:
+        low, high: the smallest and the largest value that a training can work with; None: any.
+        may_grow, may_shrink: whether it may be larger, or smaller, than that of the weights that a training
+            starts from.
+        training_only: it does not change what the weights mean.
+        fixed_on_resume: it decides which parameters are optimised, so that a resumed run must keep it.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    may_grow: bool = False
+    may_shrink: bool = False
+    training_only: bool = False
+    fixed_on_resume: bool = False
+
+
+def setting(
+    default: T,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    may_grow: bool = False,
+    may_shrink: bool = False,
+    training_only: bool = False,
+    fixed_on_resume: bool = False,
+) -> T:
+    """Declare a field of a `Config`, see `Limits`."""
+    limits = Limits(low, high, may_grow, may_shrink, training_only, fixed_on_resume)
+    made: T = field(default=default, metadata={LIMITS: limits})
+    return made
+
+
+@dataclass(frozen=True)
+class Config:
+    """Base of all settings; every field has a default."""
+
+    @classmethod
+    def limits(cls) -> dict[str, Limits]:
+        """Setting -> its limits."""
+        return {f.name: f.metadata.get(LIMITS, Limits()) for f in fields(cls)}
+
+    def check(self) -> None:
+        """Refuse what would fail hours later, or without a word about its cause.
+
+        Raises:
+            UsageError: a setting out of its range.
+        """
+        for name, limits in self.limits().items():
+            value = getattr(self, name)
+            if limits.low is None or limits.high is None or value is None:
+                continue
+            if not isinstance(value, int | float):
+                raise UsageError(f"{name} is {value!r}", "give a number")
+            if not limits.low <= value <= limits.high:
+                raise UsageError(f"{name} is {value}", f"give {limits.low:g} to {limits.high:g}")
+
+    def with_values(self, values: Mapping[str, object]) -> Self:
+        """These settings with some values of a JSON object.
+
+        Raises:
+            UsageError: there is no such setting.
+        """
+        unknown = set(values) - {f.name for f in fields(self)}
+        if unknown:
+            raise UsageError(f"unknown settings {', '.join(sorted(unknown))}", "made by another version?")
+        return replace(self, **values)
+
+    def with_texts(self, texts: Mapping[str, str]) -> Self:
+        """These settings with some values given as text.
+
+        Raises:
+            UsageError: a text that is no value of its setting.
+        """
+        return replace(self, **{key: parse(type(self), key, text) for key, text in texts.items()})
+
+    def to_json(self) -> dict[str, Value]:
+        """The settings as JSON holds them."""
+        return asdict(self)
+
+
+def parse(kind: type[Config], key: str, text: str) -> Value:
+    """The value of a setting from its text, by the field's type.
+
+    Raises:
+        UsageError: it is none.
+    """
+    hint = get_type_hints(kind)[key]
+    choices = getattr(hint, "__args__", ())
+    if str in map(type, choices):
+        if text not in choices:
+            raise UsageError(f"{key} is '{text}'", f"one of {', '.join(choices)}")
+        return text
+    try:
+        if hint is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if hint is str:
+            return text
+        return int(text) if hint is int else float(text)
+    except (ValueError, KeyError):
+        expected = "true or false" if hint is bool else "a whole number" if hint is int else "a number"
+        raise UsageError(f"{key} is '{text}'", f"give {expected}") from None
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """How a model is trained.
+
+    Attributes:
+        steps: optimiser steps, where no time budget is given.
+        time_budget: seconds over which the schedule is laid, or None; what precedes the first step is not
+            counted.
+        batch: crops a step.
+        crop: their side in pixels, or their length in seconds.
+        learning_rate: peak of the cosine schedule.
+        warmup: steps over which it rises.
+        seed: of every random choice.
+        average: decay of the averaged weights, which are the ones kept.
+        beta1, beta2: decay of AdamW's moments.
+        clip: largest norm of the gradient.
+        validation: held-out share of the files, or a folder or tar file.
+        checkpoint_every: steps between validations, each followed by a checkpoint.
+        keep_checkpoints: how many stay on the disk.
+    """
+
+    steps: int = setting(20_000, low=1, high=MANY)
+    time_budget: float | None = setting(None, low=TINY, high=MANY)
+    batch: int = setting(16, low=1, high=MANY)
+    crop: float = 128
+    learning_rate: float = setting(1e-3, low=TINY, high=HUGE)
+    warmup: int = setting(100, low=0, high=MANY)
+    seed: int = setting(0, low=0, high=MANY - 1)
+    average: float = setting(0.999, low=0, high=1 - 1e-9)
+    beta1: float = setting(0.9, low=0, high=1 - 1e-9)
+    beta2: float = setting(0.999, low=0, high=1 - 1e-9)
+    clip: float = setting(1.0, low=TINY, high=HUGE)
+    validation: str = "0.05"
+    checkpoint_every: int = setting(1000, low=1, high=MANY)
+    keep_checkpoints: int = setting(3, low=1, high=MANY)

@@ -1,0 +1,137 @@
+"""A learned prior in training: the codec stays as it is, the network learns p(codes) from what it encodes.
+
+This is the second stage of van den Oord et al. 2017 (section 3.3): the uniform prior of the codec's training
+is replaced by an autoregressive one, by maximum likelihood.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from ..bitstream.container import LEARNED
+from ..errors import UsageError
+from ..models.base import Card, Figures, LossStep, Model, Plane, RoundTrip, Trainable
+from ..priors import PRIORS
+from ..priors.learned import LearnedPrior
+from ..priors.settings import Config
+
+START_BATCHES = 8
+"""Batches whose codes are counted before the first step."""
+
+
+@dataclass
+class Analysis:
+    """A codec as a function, whose weights are no part of the network that learns from it."""
+
+    codec: Model
+    plane: Plane
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """Codes of samples, int64 [B, ...]."""
+        with torch.no_grad():
+            return self.codec.at(0, effort=0).analyse(samples)[self.plane.name].long()
+
+    def to(self, device: torch.device) -> Self:
+        """Move the codec, once."""
+        if self.codec.device != device:
+            self.codec.to(device)
+        return self
+
+
+class PriorFit(Trainable):
+    """The learned prior of a codec with one plane of indices.
+
+    The codec is no part of its state: it is read from the weights that the training starts from.
+
+    Args:
+        method: a key of `PRIORS`.
+        config: settings of the network.
+        codec: a copy of its own, since it moves to the device of the network.
+    """
+
+    def __init__(self, method: str, config: Config, codec: Model) -> None:
+        super().__init__()
+        self.method, self.config = method, config
+        planes = codec.at(0).planes
+        codebook = codec.codebook(planes[0].name)
+        if len(planes) > 1 or codebook is None:
+            raise UsageError(f"{codec.card.name} has no codebook for a prior to be over", "another --from")
+        self.analysis = Analysis(codec, planes[0])
+        self.network = PRIORS[method].network(config, codebook.cpu().float())
+
+    @property
+    def codec(self) -> Model:
+        """The codec whose codes are learned, on the device of the network."""
+        return self._analyse.codec
+
+    @property
+    def _analyse(self) -> Analysis:
+        return self.analysis.to(self.network.embedding.device)
+
+    def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """As in `Trainable.start`: a prior of the same settings that the codec has, or a histogram."""
+        del generator
+        learned = self.codec.priors.get(LEARNED)
+        if isinstance(learned, LearnedPrior):
+            try:
+                self.network.take(learned)
+            except ValueError:
+                pass
+            else:
+                return
+        size = self.analysis.plane.alphabet or 0
+        counts = torch.ones(size)
+        with torch.no_grad():
+            for number in range(START_BATCHES):
+                codes = self._analyse(draw(number).to(self.codec.device)).cpu()
+                counts += torch.bincount(codes.flatten(), minlength=size)
+            self.network.logits.bias.copy_((counts / counts.sum()).log() + math.log(size))
+
+    def loss(self, samples: Tensor) -> LossStep:
+        """-log p(codes) in nats per code."""
+        codes = self._analyse(samples)
+        return LossStep(self.nats(codes), symbols={self.analysis.plane.name: codes})
+
+    def nats(self, codes: Tensor) -> Tensor:
+        """-log p in nats per code of codes int64 [B, ...]."""
+        logits = self.network(codes).movedim(1, -1).flatten(0, -2)
+        return F.cross_entropy(logits.float(), codes.flatten())
+
+    def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
+        """As in `Trainable.log_figures`: bits per code."""
+        return {"bits": terms["loss"] / math.log(2)}
+
+    def round_trip(self, samples: Tensor, index: int = 0) -> RoundTrip:
+        """As in `Trainable.round_trip`: the bits of the codes, by the network in training."""
+        del index
+        codes = self._analyse(samples)
+        bits = float(self.nats(codes)) * codes.numel() / math.log(2)
+        return RoundTrip({self.analysis.plane.name: codes}, bits=bits, units=codes.numel())
+
+    def load_from(self, other: Model, count: float) -> None:
+        """Nothing: `start` looks at the codec."""
+        del other, count
+
+    def export(self) -> Model:
+        """As in `Trainable.export`: the codec with the prior as it is now."""
+        codec = self.codec
+        return codec.equipped(priors={**codec.priors, LEARNED: self.network.export()})
+
+    def make_card(self, name: str, training: Figures, measured: Figures) -> Card:
+        """As in `Trainable.make_card`: the codec's card, with what there is to say about the prior."""
+        learned = {
+            "method": self.method,
+            "config": self.config.to_json(),
+            "parameters": sum(p.numel() for p in self.network.parameters()),
+            "measured": {"validation": dict(measured)},
+            "training": training,
+        }
+        del name  # it stays that of the codec
+        return replace(self.codec.card, learned=learned)
