@@ -11,11 +11,12 @@ passes straight through (Bengio, Leonard, Courville 2013; Jacob et al. 2018, sec
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Context, Decimal
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -112,8 +113,16 @@ class Affine:
         Returns:
             Integers [N, O], of the type of x.
         """
+        if x.dtype == torch.float32 and not _factors_are_shortened():
+            product = self._product(x)
+            # Asked again: another thread may have changed the setting meanwhile.
+            if not _factors_are_shortened():
+                return product.floor_()
+        return self._product(x.double()).to(x.dtype).floor_()
+
+    def _product(self, x: Tensor) -> Tensor:
         weight, bias = self.scaled(x.dtype)
-        return torch.addmm(bias, x, weight).floor_()
+        return torch.addmm(bias, x, weight)
 
 
 def activation(stream: Tensor, lowest: int = 0) -> Tensor:
@@ -166,15 +175,31 @@ def reshaped(logits: NDArray[Any], temperature: float, top_k: int | None) -> NDA
 
 @contextmanager
 def arithmetic() -> Iterator[None]:
-    """No gradients, and float32 products that are float32, whatever the program around has chosen."""
-    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = products.fp32_precision
-    products.fp32_precision = "ieee"
-    try:
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        products.fp32_precision = before
+    """Compute without gradients and autocast; both are settings of the thread alone.
+
+    The precision of float32 products is a setting of the process, so it is never changed: where the program
+    around has asked for bfloat16 or TF32, an `Affine` computes in float64, which has no such setting. A
+    change is noticed before and after each product; only one that is made and undone within a product by
+    another thread is not.
+    """
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        yield
+
+
+# torch.backends.mkldnn.matmul.fp32_precision, in an eighth of the time: it is asked twice for each layer.
+_product_precision = partial(torch._C._get_fp32_precision_getter, "mkldnn", "matmul")
+
+
+def _factors_are_shortened() -> bool:
+    """Whether float32 products may round their factors to bfloat16 or TF32."""
+    return _product_precision() not in ("none", "ieee") or _fast_math()
+
+
+@cache
+def _fast_math() -> bool:
+    """Whether the environment asks oneDNN for it, which reads these variables once."""
+    names = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+    return any(os.environ.get(name, "STRICT").upper() != "STRICT" for name in names)
 
 
 @cache
