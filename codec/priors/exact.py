@@ -113,16 +113,14 @@ class Affine:
         Returns:
             Integers [N, O], of the type of x.
         """
-        if x.dtype == torch.float32 and not _factors_are_shortened():
-            product = self._product(x)
+        if x.dtype is torch.float32 and not _factors_are_shortened():
+            weight, bias = self.scaled(torch.float32)
+            product = torch.addmm(bias, x, weight)
             # Asked again: another thread may have changed the setting meanwhile.
             if not _factors_are_shortened():
                 return product.floor_()
-        return self._product(x.double()).to(x.dtype).floor_()
-
-    def _product(self, x: Tensor) -> Tensor:
-        weight, bias = self.scaled(x.dtype)
-        return torch.addmm(bias, x, weight)
+        weight, bias = self.scaled(torch.float64)
+        return torch.addmm(bias, x.double(), weight).to(x.dtype).floor_()
 
 
 def activation(stream: Tensor, lowest: int = 0) -> Tensor:
