@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from vqcodec.errors import MediaError, UsageError, VqcodecError
+from vqcodec.files import is_special
 
 from . import options, paths
 from .batch import (
@@ -198,7 +199,7 @@ def _write(
     from vqcodec import media
 
     write = media.write_image if target.kind == "image" else media.write_audio
-    if output is not None and not paths.special(output):
+    if output is not None and not is_special(output):
         with paths.replacing(output, force=force, stamp=stamp) as file:
             write(decoded, file, target.value)
         return output.stat().st_size
@@ -245,7 +246,7 @@ def format_of(output: Path | None) -> options.Format | None:
     Raises:
         UsageError: no format has this suffix.
     """
-    if output is None or paths.special(output):
+    if output is None or is_special(output):
         return None
     try:
         return SUFFIXES[output.suffix.lower()]

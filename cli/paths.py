@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import stat
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vqcodec.errors import MediaError, UsageError, VqcodecError
-from vqcodec.files import atomically
+from vqcodec.files import atomically, is_special
 
 from .console import explain, is_terminal
 
@@ -46,7 +45,7 @@ class Input:
     @property
     def is_stream(self) -> bool:
         """Whether it is stdin or a pipe, which can be read but once, and not from its middle."""
-        return self.path is None or special(self.path)
+        return self.path is None or is_special(self.path)
 
     def read(self) -> bytes:
         """All of its bytes, those of a stream as often as one likes."""
@@ -232,7 +231,7 @@ def _check_clashes(jobs: Sequence[Job]) -> None:
         if hit is not None:
             its = "its own input" if _real(hit.path) == _real(job.source.path) else f"the input {hit.name}"
             raise UsageError(f"{job.source.name}: would overwrite {its}", "-o another name or folder")
-        if special(job.output):
+        if is_special(job.output):
             continue
         other = owners.setdefault(_real(job.output), job)
         if _real(other.source.path) != _real(job.source.path):
@@ -259,17 +258,9 @@ def _key(path: Path | None) -> str:
     return "" if path is None else os.path.normcase(os.path.abspath(path))
 
 
-def special(path: Path) -> bool:
-    """Whether it exists and is no file: a device or pipe, which is written to and never replaced."""
-    try:
-        return not stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
-
-
 def taken(path: Path) -> bool:
     """Whether writing there would destroy something."""
-    return os.path.lexists(path) and not special(path)
+    return os.path.lexists(path) and not is_special(path)
 
 
 @contextmanager
@@ -286,7 +277,7 @@ def replacing(target: Path, *, force: bool, stamp: os.stat_result | None = None)
     Raises:
         MediaError: the output exists, or cannot be written, named in the message.
     """
-    if special(target) and not target.is_dir():
+    if is_special(target) and not target.is_dir():
         with target.open("wb") as device:
             yield device
         return

@@ -19,6 +19,7 @@ from ..errors import DamagedError, MediaError, MediaWarning, UsageError
 from . import conversion
 from .guard import pillow_unlimited
 from .metadata import EXIF_PREFIX
+from .opening import created
 from .tiff import write_tiff
 
 IMAGE_FORMATS = {
@@ -159,12 +160,12 @@ def write_image(image: Image, target: str | os.PathLike[str] | BinaryIO, format:
 
     notes: list[str] = []
     try:
-        with pillow_unlimited(notes):
+        with pillow_unlimited(notes), created(target) as stream:
             if name == "TIFF":
-                _save_tiff(image, target)
+                write_tiff(stream, image.samples, image.alpha, image.icc, image.exif, image.xmp)
             else:
                 options = _OPTIONS[name] | _metadata_options(name, boxes)
-                _to_pillow(image, keep_alpha).save(target, format=name, **options)
+                _to_pillow(image, keep_alpha).save(stream, format=name, **options)
     except OSError as error:
         if error.errno is not None:
             raise
@@ -177,25 +178,6 @@ def write_image(image: Image, target: str | os.PathLike[str] | BinaryIO, format:
         notes.insert(0, f"{name} cannot hold {', '.join(lost)}: left out")
     for note in notes:
         warnings.warn(note, MediaWarning, stacklevel=2)
-
-
-def _save_tiff(image: Image, target: str | os.PathLike[str] | BinaryIO) -> None:
-    planes = (image.samples, image.alpha, image.icc, image.exif, image.xmp)
-    if not isinstance(target, str | os.PathLike):
-        # The pointer to the directory is written last, so a pipe gets the file in one piece.
-        stream = target if target.seekable() else io.BytesIO()
-        write_tiff(stream, *planes)
-        if isinstance(stream, io.BytesIO) and stream is not target:
-            target.write(stream.getbuffer())
-        return
-    fresh = not os.path.lexists(target)
-    try:
-        with open(target, "wb") as file:
-            write_tiff(file, *planes)
-    except BaseException:
-        if fresh:
-            Path(target).unlink(missing_ok=True)
-        raise
 
 
 def _to_pillow(image: Image, with_alpha: bool) -> PIL.Image.Image:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import MediaError
+from ..files import atomically, is_special
 
 
 @contextmanager
@@ -54,31 +55,36 @@ def opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[Binary
 
 @contextmanager
 def created(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
-    """A seekable stream that stands at 0, whose content ends up in `target`.
+    """Open a target for writing, as a seekable stream at position 0.
 
-    What goes to a pipe waits in a temporary file until it is complete. A new file is removed if anything is
-    raised.
+    A file is replaced when the new content is complete; if anything is raised, the old one stays as it was.
+    Content for a pipe, a device or a stream that does not stand at 0 waits in a temporary file.
 
     Raises:
         OSError: from the disk or the stream, as it came.
     """
-    if not isinstance(target, str | os.PathLike):
-        if target.seekable() and target.tell() == 0:
-            yield target
+    if isinstance(target, str | os.PathLike):
+        path = Path(target)
+        if not is_special(path) or path.is_dir():
+            with atomically(path) as file:
+                yield file
             return
-        with tempfile.TemporaryFile() as file:
+        with path.open("wb") as device, _copied(device) as file:
             yield file
-            file.seek(0)
-            shutil.copyfileobj(file, target)
-        return
-    fresh = not os.path.lexists(target)
-    try:
-        with open(target, "wb") as file:
+    elif target.seekable() and target.tell() == 0:
+        yield target
+    else:
+        with _copied(target) as file:
             yield file
-    except BaseException:
-        if fresh:
-            Path(target).unlink(missing_ok=True)
-        raise
+
+
+@contextmanager
+def _copied(target: BinaryIO) -> Iterator[BinaryIO]:
+    """Open a temporary file whose content is copied to a stream when it is complete."""
+    with tempfile.TemporaryFile() as file:
+        yield file
+        file.seek(0)
+        shutil.copyfileobj(file, target)
 
 
 class Guarded:
