@@ -11,7 +11,6 @@ passes straight through (Bengio, Leonard, Courville 2013; Jacob et al. 2018, sec
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -190,14 +189,14 @@ _product_precision = partial(torch._C._get_fp32_precision_getter, "mkldnn", "mat
 
 def _factors_are_shortened() -> bool:
     """Whether float32 products may round their factors to bfloat16 or TF32."""
-    return _product_precision() not in ("none", "ieee") or _fast_math()
+    return _product_precision() not in ("none", "ieee") or _always_shortened()
 
 
 @cache
-def _fast_math() -> bool:
-    """Whether the environment asks oneDNN for it, which reads these variables once."""
-    names = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
-    return any(os.environ.get(name, "STRICT").upper() != "STRICT" for name in names)
+def _always_shortened() -> bool:
+    """Whether they do so whatever torch's setting, as the environment can ask of oneDNN."""
+    numbers = torch.arange(4097.0, 4097 + 64 * 64).view(64, 64)
+    return not torch.equal(torch.addmm(torch.zeros(64), numbers, torch.eye(64)), numbers)
 
 
 @cache
