@@ -24,6 +24,7 @@ from .batch import (
     use_threads,
     work_through,
 )
+from .command import command
 from .console import Bar, Console
 
 EXAMPLES = """\b
@@ -45,7 +46,9 @@ DEFAULTS = {"image": options.Format.png, "audio": options.Format.wav}
 KINDS = {"image": "picture", "audio": "sound"}
 
 
+@command(progress=True)
 def decode(
+    console: Console,
     bitstreams: Annotated[
         list[str], typer.Argument(metavar="BITSTREAMS", help=".vqc files, folders (-r), or - for stdin.")
     ],
@@ -97,99 +100,92 @@ def decode(
     strip: options.StripWhat = None,
     no_mtime: options.NoMtime = False,
     dry_run: options.DryRun = False,
-    no_progress: options.NoProgress = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    color: options.ColorWhen = options.Color.auto,
-    version: options.Version = False,
 ) -> None:
     """Restore pictures and sounds from .vqc files: size, colour profile, sample rate, channels, tags.
 
     The orientation of a picture was applied to its pixels when it was encoded.
     """
-    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
-        check_overwriting(force, skip_existing)
-        batch = Batch(console)
-        found = paths.find(
-            bitstreams, recursive=recursive, suffixes={paths.BITSTREAM}, what="bitstreams", silent=()
+    check_overwriting(force, skip_existing)
+    batch = Batch(console)
+    found = paths.find(
+        bitstreams, recursive=recursive, suffixes={paths.BITSTREAM}, what="bitstreams", silent=()
+    )
+    formats: dict[paths.Job, options.Format | None] = {}
+    if test:
+        todo = [paths.Job(source, None) for source in found.inputs]
+    else:
+        todo = paths.plan(
+            found.inputs,
+            output,
+            lambda source: f".decoded.{(format or DEFAULTS[kind_of(source) or 'image']).value}",
+            len(bitstreams),
         )
-        formats: dict[paths.Job, options.Format | None] = {}
-        if test:
-            todo = [paths.Job(source, None) for source in found.inputs]
-        else:
-            todo = paths.plan(
-                found.inputs,
-                output,
-                lambda source: f".decoded.{(format or DEFAULTS[kind_of(source) or 'image']).value}",
-                len(bitstreams),
-            )
-            check_json(console, todo)
-            formats = {job: format or format_of(job.output) for job in todo}
-        batch.report_found(found, "not a bitstream")
-        if skip_existing:
-            todo = batch.skip_existing(todo)
-        if dry_run:
+        check_json(console, todo)
+        formats = {job: format or format_of(job.output) for job in todo}
+    batch.report_found(found, "not a bitstream")
+    if skip_existing:
+        todo = batch.skip_existing(todo)
+    if dry_run:
 
-            def plan(job: paths.Job) -> Fields:
-                if (kind := kind_of(job.source)) is not None:
-                    fitting(formats.get(job), kind)
-                return {}
+        def plan(job: paths.Job) -> Fields:
+            if (kind := kind_of(job.source)) is not None:
+                fitting(formats.get(job), kind)
+            return {}
 
-            raise typer.Exit(rehearse(batch, todo, force, plan))
-        if not todo:
-            raise typer.Exit(batch.finish())
-        if model is not None:
-            from vqcodec import weights
-
-            # Before the first file: a wrong model or device is a wrong command, not a wrong file.
-            weights.load(model, device=device)
-
-        def work(job: paths.Job, bar: Bar) -> Fields:
-            refuse_existing(job, force)
-            path = job.source.path
-            data = job.source.read()
-            stamp = None if path is None or no_mtime else path.stat()
-            from vqcodec.bitstream import container
-
-            # A file that is not a bitstream is told before the networks are imported.
-            header = container.read_info(data)
-            target = fitting(formats.get(job), header.kind)
-            if isinstance(header.geometry, container.Timeline) and not test:
-                from vqcodec.media import AUDIO_FORMATS
-                from vqcodec.media import audio_files as sound_files
-
-                # Before the networks run for minutes: whether the format can hold what they give.
-                kind = AUDIO_FORMATS[f".{target.value}"]
-                sound_files.check_fit(*kind, header.geometry.channels, header.geometry.rate)
-            from vqcodec import pipeline
-
-            use_threads(jobs)
-            started = time.perf_counter()
-            limits: dict[str, Any] = {"max_pixels": max_pixels, "max_seconds": max_seconds}
-            decoded: Any = pipeline.decode(
-                data,
-                model=model,
-                decoder=decoder,
-                salvage=salvage,
-                preview=preview,
-                strip=tuple(what.value for what in strip or ()),
-                device=device,
-                progress=bar.part,
-                **{name: limit for name, limit in limits.items() if limit is not None},
-            )
-            console.note(f"{job.source.name}: decoded in {time.perf_counter() - started:.3f} s", level=2)
-            size = {"width": decoded.width, "height": decoded.height} if preview else {}
-            fields: Fields = {"model": header.model, **extent(header.geometry), **size, "bytes_in": len(data)}
-            if test:
-                return fields
-            written = _write(decoded, job.output, target, force, stamp)
-            return fields | {"output": shown(job.output), "bytes_out": written}
-
-        work_through(batch, "testing" if test else "decoding", todo, work)
+        raise typer.Exit(rehearse(batch, todo, force, plan))
+    if not todo:
         raise typer.Exit(batch.finish())
+    if model is not None:
+        from vqcodec import weights
+
+        # Before the first file: a wrong model or device is a wrong command, not a wrong file.
+        weights.load(model, device=device)
+
+    def work(job: paths.Job, bar: Bar) -> Fields:
+        refuse_existing(job, force)
+        path = job.source.path
+        data = job.source.read()
+        stamp = None if path is None or no_mtime else path.stat()
+        from vqcodec.bitstream import container
+
+        # A file that is not a bitstream is told before the networks are imported.
+        header = container.read_info(data)
+        target = fitting(formats.get(job), header.kind)
+        if isinstance(header.geometry, container.Timeline) and not test:
+            from vqcodec.media import AUDIO_FORMATS
+            from vqcodec.media import audio_files as sound_files
+
+            # Before the networks run for minutes: whether the format can hold what they give.
+            kind = AUDIO_FORMATS[f".{target.value}"]
+            sound_files.check_fit(*kind, header.geometry.channels, header.geometry.rate)
+        from vqcodec import pipeline
+
+        use_threads(jobs)
+        started = time.perf_counter()
+        limits: dict[str, Any] = {"max_pixels": max_pixels, "max_seconds": max_seconds}
+        decoded: Any = pipeline.decode(
+            data,
+            model=model,
+            decoder=decoder,
+            salvage=salvage,
+            preview=preview,
+            strip=tuple(what.value for what in strip or ()),
+            device=device,
+            progress=bar.part,
+            **{name: limit for name, limit in limits.items() if limit is not None},
+        )
+        console.note(f"{job.source.name}: decoded in {time.perf_counter() - started:.3f} s", level=2)
+        size = {"width": decoded.width, "height": decoded.height} if preview else {}
+        fields: Fields = {"model": header.model, **extent(header.geometry), **size, "bytes_in": len(data)}
+        if test:
+            return fields
+        written = _write(decoded, job.output, target, force, stamp)
+        return fields | {"output": shown(job.output), "bytes_out": written}
+
+    work_through(batch, "testing" if test else "decoding", todo, work)
+    raise typer.Exit(batch.finish())
 
 
 def _write(

@@ -20,6 +20,7 @@ from .batch import (
     use_threads,
     work_through,
 )
+from .command import command
 from .console import Bar, Console
 
 EXAMPLES = """\b
@@ -33,7 +34,9 @@ Examples:
 """
 
 
+@command(progress=True)
 def encode(
+    console: Console,
     files: Annotated[
         list[str], typer.Argument(metavar="FILES", help="Pictures, sounds, folders (-r), or - for stdin.")
     ],
@@ -106,116 +109,109 @@ def encode(
         bool, typer.Option("--verify", help="Decode the result, compare every code, print PSNR or SI-SDR.")
     ] = False,
     dry_run: options.DryRun = False,
-    no_progress: options.NoProgress = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    color: options.ColorWhen = options.Color.auto,
-    version: options.Version = False,
 ) -> None:
     """Compress pictures (PNG JPEG WebP AVIF TIFF BMP GIF) and sounds (WAV FLAC OGG Opus MP3 AIFF).
 
     The compression is lossy, and the source is never deleted. EXIF, XMP, colour profiles and the tags of
     sounds are kept, GPS positions and embedded thumbnails are not. Of sounds, nothing above 8 kHz is kept.
     """
-    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
-        if sum(option is not None for option in (quality, bitrate, bpp, psnr, target_size)) > 1:
-            raise UsageError(
-                "-q, --bitrate, --bpp, --psnr and --target-size exclude each other", "give one of them"
-            )
-        check_overwriting(force, skip_existing)
-        batch = Batch(console)
-        found = paths.find(
-            files,
-            recursive=recursive,
-            suffixes=paths.PICTURES | paths.SOUNDS,
-            what=paths.MEDIA,
-            silent={paths.BITSTREAM},
+    if sum(option is not None for option in (quality, bitrate, bpp, psnr, target_size)) > 1:
+        raise UsageError(
+            "-q, --bitrate, --bpp, --psnr and --target-size exclude each other", "give one of them"
         )
-        todo = paths.plan(found.inputs, output, lambda source: paths.BITSTREAM, len(files))
-        check_json(console, todo)
-        batch.report_found(found, "not an image or sound")
-        if skip_existing:
-            todo = batch.skip_existing(todo)
-        if dry_run:
-            point = _point(quality, bitrate, bpp, psnr, target_size)
-            raise typer.Exit(
-                rehearse(batch, todo, force, lambda job: {"model": _model_name(model, job.source), **point})
-            )
-        if not todo:
-            raise typer.Exit(batch.finish())
-        mixed = len(todo) > 1 and len({_medium(job.source) for job in todo}) > 1
-
-        from vqcodec import weights
-
-        # Before the first file: a wrong model or device is a wrong command, not a wrong file.
-        if model is None:
-            weights.choose_device(device)
-        else:
-            weights.load(model, device=device)
-        from vqcodec import pipeline
-
-        use_threads(jobs)
-        stripped = tuple(what.value for what in strip or ())
-
-        def work(job: paths.Job, bar: Bar) -> Fields:
-            refuse_existing(job, force)
-            path = job.source.path
-            source = path if path is not None and not job.source.is_stream else job.source.read()
-            stamp = None if path is None or no_mtime else path.stat()
-            started = time.perf_counter()
-            limits: dict[str, Any] = {} if max_pixels is None else {"max_pixels": max_pixels}
-            try:
-                encoded = pipeline.encode_file(
-                    source,
-                    model=model,
-                    quality=quality,
-                    bitrate=bitrate,
-                    bpp=bpp,
-                    psnr=psnr,
-                    target_size=target_size,
-                    fast=fast,
-                    effort=effort,
-                    strip=stripped,
-                    keep_gps=keep_gps,
-                    device=device,
-                    progress=bar.part,
-                    **limits,
-                )
-            except UsageError as error:
-                if not mixed:
-                    raise
-                # An option for sounds is wrong for a picture beside them, and not for the sounds.
-                raise MediaError(error.message, error.hint) from error
-            console.note(f"{job.source.name}: coded in {time.perf_counter() - started:.3f} s", level=2)
-            extra: Fields = {}
-            if verify:
-                started = time.perf_counter()
-                figure = "psnr_db" if encoded.geometry.kind == "image" else "si_sdr_db"
-                extra[figure] = round(float(pipeline.verify(encoded)), 3)
-                console.note(f"{job.source.name}: verified in {time.perf_counter() - started:.3f} s", level=2)
-            if job.output is None:
-                paths.write_stdout(encoded.data)
-            else:
-                with paths.replacing(job.output, force=force, stamp=stamp) as file:
-                    file.write(encoded.data)
-            batch.count(encoded.geometry)
-            rates = {"bpp": encoded.bpp, "kbps": encoded.kbps}
-            return {
-                "output": shown(job.output),
-                "model": encoded.model,
-                "quality": plain(encoded.quality),
-                **extent(encoded.geometry),
-                "bytes_in": len(source) if isinstance(source, bytes) else source.stat().st_size,
-                "bytes_out": len(encoded.data),
-                **{name: round(rate, 4) for name, rate in rates.items() if rate is not None},
-                **extra,
-            }
-
-        work_through(batch, "encoding", todo, work)
+    check_overwriting(force, skip_existing)
+    batch = Batch(console)
+    found = paths.find(
+        files,
+        recursive=recursive,
+        suffixes=paths.PICTURES | paths.SOUNDS,
+        what=paths.MEDIA,
+        silent={paths.BITSTREAM},
+    )
+    todo = paths.plan(found.inputs, output, lambda source: paths.BITSTREAM, len(files))
+    check_json(console, todo)
+    batch.report_found(found, "not an image or sound")
+    if skip_existing:
+        todo = batch.skip_existing(todo)
+    if dry_run:
+        point = _point(quality, bitrate, bpp, psnr, target_size)
+        raise typer.Exit(
+            rehearse(batch, todo, force, lambda job: {"model": _model_name(model, job.source), **point})
+        )
+    if not todo:
         raise typer.Exit(batch.finish())
+    mixed = len(todo) > 1 and len({_medium(job.source) for job in todo}) > 1
+
+    from vqcodec import weights
+
+    # Before the first file: a wrong model or device is a wrong command, not a wrong file.
+    if model is None:
+        weights.choose_device(device)
+    else:
+        weights.load(model, device=device)
+    from vqcodec import pipeline
+
+    use_threads(jobs)
+    stripped = tuple(what.value for what in strip or ())
+
+    def work(job: paths.Job, bar: Bar) -> Fields:
+        refuse_existing(job, force)
+        path = job.source.path
+        source = path if path is not None and not job.source.is_stream else job.source.read()
+        stamp = None if path is None or no_mtime else path.stat()
+        started = time.perf_counter()
+        limits: dict[str, Any] = {} if max_pixels is None else {"max_pixels": max_pixels}
+        try:
+            encoded = pipeline.encode_file(
+                source,
+                model=model,
+                quality=quality,
+                bitrate=bitrate,
+                bpp=bpp,
+                psnr=psnr,
+                target_size=target_size,
+                fast=fast,
+                effort=effort,
+                strip=stripped,
+                keep_gps=keep_gps,
+                device=device,
+                progress=bar.part,
+                **limits,
+            )
+        except UsageError as error:
+            if not mixed:
+                raise
+            # An option for sounds is wrong for a picture beside them, and not for the sounds.
+            raise MediaError(error.message, error.hint) from error
+        console.note(f"{job.source.name}: coded in {time.perf_counter() - started:.3f} s", level=2)
+        extra: Fields = {}
+        if verify:
+            started = time.perf_counter()
+            figure = "psnr_db" if encoded.geometry.kind == "image" else "si_sdr_db"
+            extra[figure] = round(float(pipeline.verify(encoded)), 3)
+            console.note(f"{job.source.name}: verified in {time.perf_counter() - started:.3f} s", level=2)
+        if job.output is None:
+            paths.write_stdout(encoded.data)
+        else:
+            with paths.replacing(job.output, force=force, stamp=stamp) as file:
+                file.write(encoded.data)
+        batch.count(encoded.geometry)
+        rates = {"bpp": encoded.bpp, "kbps": encoded.kbps}
+        return {
+            "output": shown(job.output),
+            "model": encoded.model,
+            "quality": plain(encoded.quality),
+            **extent(encoded.geometry),
+            "bytes_in": len(source) if isinstance(source, bytes) else source.stat().st_size,
+            "bytes_out": len(encoded.data),
+            **{name: round(rate, 4) for name, rate in rates.items() if rate is not None},
+            **extra,
+        }
+
+    work_through(batch, "encoding", todo, work)
+    raise typer.Exit(batch.finish())
 
 
 def _model_name(model: str | None, source: paths.Input) -> str:

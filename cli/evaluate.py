@@ -9,6 +9,7 @@ from vqcodec.errors import UsageError, VqcodecWarning
 
 from . import options, paths
 from .batch import Batch, use_threads
+from .command import command
 from .console import Console
 
 EXAMPLES = """\b
@@ -79,7 +80,9 @@ OPTIONAL = {"same_bytes_as", *LISTENERS, *CODES}
 """Columns that are left out where no row has anything in them."""
 
 
+@command(progress=True)
 def evaluate(
+    console: Console,
     files: Annotated[
         list[str], typer.Argument(metavar="FOLDER|FILES", help="Pictures, sounds, or folders of them.")
     ],
@@ -121,14 +124,8 @@ def evaluate(
     recursive: Annotated[
         bool, typer.Option("-r", "--recursive", help="Enter folders inside folders.")
     ] = False,
-    no_progress: options.NoProgress = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    color: options.ColorWhen = options.Color.auto,
-    version: options.Version = False,
 ) -> None:
     """Measure rate, quality and speed on real files.
 
@@ -136,48 +133,47 @@ def evaluate(
     'metrics' PESQ, STOI, ESTOI and ViSQOL. Rates are those of real bitstreams, decoded again; -v shows the
     estimate by the model's own probabilities beside them.
     """
-    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
-        for target, suffixes in ((output, (".csv", ".json")), (plot, (".png", ".svg", ".pdf"))):
-            _check_output(target, suffixes, force)
-        batch = Batch(console)
-        sources = _files(files, recursive, batch)
-        codecs = tuple(name.strip() for name in against.split(",") if name.strip())
-        from vqcodec import evaluation
+    for target, suffixes in ((output, (".csv", ".json")), (plot, (".png", ".svg", ".pdf"))):
+        _check_output(target, suffixes, force)
+    batch = Batch(console)
+    sources = _files(files, recursive, batch)
+    codecs = tuple(name.strip() for name in against.split(",") if name.strip())
+    from vqcodec import evaluation
 
-        use_threads(jobs)
+    use_threads(jobs)
 
-        def failed(path: Path, error: Exception) -> None:
-            batch.fail(str(path), error)
+    def failed(path: Path, error: Exception) -> None:
+        batch.fail(str(path), error)
 
-        with warnings.catch_warnings(record=True) as caught, console.bar("evaluating", 1) as bar:
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("always", VqcodecWarning)
-            rows = evaluation.evaluate(
-                sources,
-                model=model or None,
-                quality=quality or None,
-                against=codecs,
-                effort=effort,
-                save_decoded=save_decoded,
-                device=device,
-                progress=bar.part,
-                on_error=failed,
-            )
-        for text in dict.fromkeys(str(warning.message) for warning in caught):
-            console.warning(None, text)
-        means = evaluation.summary(rows)
-        if output is not None:
-            write = evaluation.write_csv if output.lower().endswith(".csv") else evaluation.write_json
-            write(rows, output)
-        if plot is not None and rows:
-            evaluation.plot(rows, plot)
-        for row in rows:
-            console.record(type="row", **row)
-        for row in means:
-            console.record(type="mean", **row)
-        _print(console, rows if output is None else [], means)
-        batch.counts["ok"] = len(dict.fromkeys(row["file"] for row in rows))
-        raise typer.Exit(batch.finish(sizes=False))
+    with warnings.catch_warnings(record=True) as caught, console.bar("evaluating", 1) as bar:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", VqcodecWarning)
+        rows = evaluation.evaluate(
+            sources,
+            model=model or None,
+            quality=quality or None,
+            against=codecs,
+            effort=effort,
+            save_decoded=save_decoded,
+            device=device,
+            progress=bar.part,
+            on_error=failed,
+        )
+    for text in dict.fromkeys(str(warning.message) for warning in caught):
+        console.warning(None, text)
+    means = evaluation.summary(rows)
+    if output is not None:
+        write = evaluation.write_csv if output.lower().endswith(".csv") else evaluation.write_json
+        write(rows, output)
+    if plot is not None and rows:
+        evaluation.plot(rows, plot)
+    for row in rows:
+        console.record(type="row", **row)
+    for row in means:
+        console.record(type="mean", **row)
+    _print(console, rows if output is None else [], means)
+    batch.counts["ok"] = len(dict.fromkeys(row["file"] for row in rows))
+    raise typer.Exit(batch.finish(sizes=False))
 
 
 def _files(arguments: list[str], recursive: bool, batch: Batch) -> list[Path]:

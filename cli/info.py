@@ -9,8 +9,9 @@ from vqcodec.bitstream import container
 from vqcodec.bitstream.geometry import SOUND_RATE
 from vqcodec.bitstream.quality import quality_of
 
-from . import options, paths
+from . import paths
 from .batch import Batch, Fields, extent
+from .command import command
 from .console import Console, clock_text, size_text
 
 EXAMPLES = """\b
@@ -22,7 +23,9 @@ Examples:
 PRIORS = {container.RAW: "raw", container.STATIC: "static", container.LEARNED: "learned"}
 
 
+@command()
 def info(
+    console: Console,
     bitstreams: Annotated[
         list[str], typer.Argument(metavar="BITSTREAMS", help=".vqc files, folders (-r), or - for stdin.")
     ],
@@ -30,37 +33,31 @@ def info(
         bool, typer.Option("--check", help="Verify the checksums of everything; no network is needed.")
     ] = False,
     recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Enter folders.")] = False,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    color: options.ColorWhen = options.Color.auto,
-    version: options.Version = False,
 ) -> None:
     """Show what .vqc files are: size or length, model, rate, metadata. Instant."""
-    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=False) as console:
-        batch = Batch(console)
-        found = paths.find(bitstreams, recursive=recursive, suffixes={paths.BITSTREAM}, what="bitstreams")
-        batch.report_found(found, "not a bitstream")
-        for source in found.inputs:
+    batch = Batch(console)
+    found = paths.find(bitstreams, recursive=recursive, suffixes={paths.BITSTREAM}, what="bitstreams")
+    batch.report_found(found, "not a bitstream")
+    for source in found.inputs:
 
-            def work(source: paths.Input = source) -> Fields:
-                data = source.read() if check or source.path is None else None
-                if data is not None:
-                    header = container.read_info(data)
-                else:
-                    assert source.path is not None
-                    with source.path.open("rb") as file:
-                        header = container.read_info(file)
-                fields = describe(header)
-                if check and data is not None:
-                    fields["damage"] = container.check(data)
-                    fields["status"] = "damaged" if fields["damage"] else "ok"
-                return fields
+        def work(source: paths.Input = source) -> Fields:
+            data = source.read() if check or source.path is None else None
+            if data is not None:
+                header = container.read_info(data)
+            else:
+                assert source.path is not None
+                with source.path.open("rb") as file:
+                    header = container.read_info(file)
+            fields = describe(header)
+            if check and data is not None:
+                fields["damage"] = container.check(data)
+                fields["status"] = "damaged" if fields["damage"] else "ok"
+            return fields
 
-            record = batch.run(source, work)
-            if record is not None:
-                _print(console, record)
-        raise typer.Exit(batch.finish(sizes=False))
+        record = batch.run(source, work)
+        if record is not None:
+            _print(console, record)
+    raise typer.Exit(batch.finish(sizes=False))
 
 
 def describe(header: container.Info) -> Fields:

@@ -9,6 +9,7 @@ from vqcodec.errors import UsageError
 
 from . import options, paths
 from .batch import shown, use_threads
+from .command import command
 from .console import Console
 
 EXAMPLES = """\b
@@ -19,7 +20,9 @@ Examples:
 """
 
 
+@command()
 def sample(
+    console: Console,
     model: Annotated[
         str | None,
         typer.Option(
@@ -74,57 +77,51 @@ def sample(
     force: options.Force = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    color: options.ColorWhen = options.Color.auto,
-    version: options.Version = False,
 ) -> None:
     """Draw pictures or sounds from a codec's learned prior, code by code.
 
     The prior knows a few dozen codes around each: expect textures and babble, not scenes and sentences.
     """
-    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=False) as console:
-        extent = _size(size)
-        data = None
-        if continued is not None:
-            source = paths.find([continued], suffixes={paths.BITSTREAM}, what="bitstreams", recursive=False)
-            if not source.inputs:
-                raise UsageError(f"{continued}: no such file", "name a .vqc file")
-            data = source.inputs[0].read()
-        if output is not None:
-            paths.check_free(Path(output), force, "-f")
-        from vqcodec import media
-        from vqcodec.pipeline import sampling
+    extent = _size(size)
+    data = None
+    if continued is not None:
+        source = paths.find([continued], suffixes={paths.BITSTREAM}, what="bitstreams", recursive=False)
+        if not source.inputs:
+            raise UsageError(f"{continued}: no such file", "name a .vqc file")
+        data = source.inputs[0].read()
+    if output is not None:
+        paths.check_free(Path(output), force, "-f")
+    from vqcodec import media
+    from vqcodec.pipeline import sampling
 
-        use_threads(jobs)
-        drawn = sampling.sample(
-            model,
-            count=count,
-            size=extent,
-            seconds=seconds,
-            temperature=temperature,
-            top_k=top_k,
-            seed=seed,
-            continued=data,
-            fraction=fraction,
-            device=device,
+    use_threads(jobs)
+    drawn = sampling.sample(
+        model,
+        count=count,
+        size=extent,
+        seconds=seconds,
+        temperature=temperature,
+        top_k=top_k,
+        seed=seed,
+        continued=data,
+        fraction=fraction,
+        device=device,
+    )
+    pictures = isinstance(drawn[0], media.Image)
+    formats = ("png",) if pictures else ("wav", "flac")
+    target = Path(f"sample.{formats[0]}") if output is None else Path(output)
+    format = target.suffix.lower().lstrip(".")
+    if format not in formats:
+        raise UsageError(
+            f"{target}: samples of this model are .{' or .'.join(formats)}", f"-o NAME.{formats[0]}"
         )
-        pictures = isinstance(drawn[0], media.Image)
-        formats = ("png",) if pictures else ("wav", "flac")
-        target = Path(f"sample.{formats[0]}") if output is None else Path(output)
-        format = target.suffix.lower().lstrip(".")
-        if format not in formats:
-            raise UsageError(
-                f"{target}: samples of this model are .{' or .'.join(formats)}", f"-o NAME.{formats[0]}"
-            )
-        whole = sampling.sheet(drawn) if pictures else sampling.medley(drawn)
-        write: Any = media.write_image if pictures else media.write_audio
-        paths.check_free(target, force, "-f")
-        with paths.replacing(target, force=force) as file:
-            write(whole, file, format)
-        console.record(type="sample", output=shown(target), count=count, seed=seed)
-        console.note(f"{target}: {count} {'picture' if pictures else 'sound'}{'s' if count > 1 else ''}")
+    whole = sampling.sheet(drawn) if pictures else sampling.medley(drawn)
+    write: Any = media.write_image if pictures else media.write_audio
+    paths.check_free(target, force, "-f")
+    with paths.replacing(target, force=force) as file:
+        write(whole, file, format)
+    console.record(type="sample", output=shown(target), count=count, seed=seed)
+    console.note(f"{target}: {count} {'picture' if pictures else 'sound'}{'s' if count > 1 else ''}")
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

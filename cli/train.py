@@ -10,6 +10,7 @@ from vqcodec.errors import UsageError
 
 from . import options
 from .batch import plain, use_threads
+from .command import command
 from .console import Bar, Console, printable, size_text, time_text
 
 EXAMPLES = """\b
@@ -31,7 +32,9 @@ class Stage(StrEnum):
     prior = "prior"
 
 
+@command(progress=True)
 def train(
+    console: Console,
     data: Annotated[
         list[str] | None,
         typer.Argument(metavar="FOLDER|TAR", help="Pictures or sounds to learn from, folders or tar files."),
@@ -118,14 +121,8 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="One batch: print memory and time per step, write nothing.")
     ] = False,
-    no_progress: options.NoProgress = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    color: options.ColorWhen = options.Color.auto,
-    version: options.Version = False,
 ) -> None:
     """Train a codec on your own pictures or sounds.
 
@@ -133,51 +130,48 @@ def train(
     is the best model so far, with critics the newest. Ctrl-C finishes the step, saves, and says how to
     resume.
     """
-    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
-        _check(data, model, config, resume, start, output, stage)
-        for path in data or []:
-            if not Path(path).exists():
-                raise UsageError(
-                    f"{path}: no such file or folder", "name folders, tar files, pictures or sounds"
-                )
-        values = _pairs(overrides or [])
-        from vqcodec import training
+    _check(data, model, config, resume, start, output, stage)
+    for path in data or []:
+        if not Path(path).exists():
+            raise UsageError(f"{path}: no such file or folder", "name folders, tar files, pictures or sounds")
+    values = _pairs(overrides or [])
+    from vqcodec import training
 
-        use_threads(jobs)
-        folder = output if output is not None else resume
-        with console.bar("training", 1) as bar:
-            report = Reporter(console, bar, folder)
-            try:
-                run = training.train(
-                    data or [],
-                    model=model,
-                    stage=stage.value,
-                    start=start,
-                    time_budget=time_budget,
-                    output=output,
-                    resume=resume,
-                    steps=steps,
-                    batch=batch,
-                    learning_rate=learning_rate,
-                    crop=None if crop is None else plain(crop),
-                    seed=seed,
-                    overrides=values,
-                    config=config,
-                    validation=validation,
-                    checkpoint_every=checkpoint_every,
-                    keep_checkpoints=keep_checkpoints,
-                    note=note,
-                    dry_run=dry_run,
-                    device=device,
-                    report=report,
-                )
-            except KeyboardInterrupt:
-                if report.folder is not None and report.started:
-                    _say_resume(console, report.folder)
-                raise
-        if not dry_run:
-            console.record(type="done", folder=str(run.folder), best=str(run.best))
-            console.note(f"use it: vqcodec encode -m {shlex.quote(str(run.best))} FILES")
+    use_threads(jobs)
+    folder = output if output is not None else resume
+    with console.bar("training", 1) as bar:
+        report = Reporter(console, bar, folder)
+        try:
+            run = training.train(
+                data or [],
+                model=model,
+                stage=stage.value,
+                start=start,
+                time_budget=time_budget,
+                output=output,
+                resume=resume,
+                steps=steps,
+                batch=batch,
+                learning_rate=learning_rate,
+                crop=None if crop is None else plain(crop),
+                seed=seed,
+                overrides=values,
+                config=config,
+                validation=validation,
+                checkpoint_every=checkpoint_every,
+                keep_checkpoints=keep_checkpoints,
+                note=note,
+                dry_run=dry_run,
+                device=device,
+                report=report,
+            )
+        except KeyboardInterrupt:
+            if report.folder is not None and report.started:
+                _say_resume(console, report.folder)
+            raise
+    if not dry_run:
+        console.record(type="done", folder=str(run.folder), best=str(run.best))
+        console.note(f"use it: vqcodec encode -m {shlex.quote(str(run.best))} FILES")
 
 
 class Reporter:
