@@ -1,4 +1,4 @@
-"""`vqcodec models`: which models there are, and one model's card."""
+"""`vqcodec models`: list the shipped models, or print one model's card."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ COLUMNS = {
 }
 
 MEASURED = ("bpp", "psnr_db", "kbps", "log_mel")
-"""Columns that are left out where no model has the figure: each belongs to one medium."""
+"""Columns of one medium each; omitted if no model has the figure."""
 
 
 @command()
@@ -36,10 +36,10 @@ def models(
     console: Console,
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", metavar="NAME|FILE", help="Show the whole card of one model."),
+        typer.Option("-m", "--model", metavar="NAME|FILE", help="Print the whole card of one model."),
     ] = None,
 ) -> None:
-    """List the shipped models with their measured rate and quality, or show one model's card."""
+    """List the shipped models with their measured rate and quality, or print one model's card."""
     from vqcodec import weights
 
     if model is not None:
@@ -66,7 +66,7 @@ def models(
 
 
 def table_rows(card: dict[str, Any], size: int | None) -> list[dict[str, Any]]:
-    """A line for each operating point of a model, with what was measured on its validation files."""
+    """Return a row for each operating point of a model, with the figures of its validation files."""
     from vqcodec import weights
 
     once = {
@@ -77,14 +77,14 @@ def table_rows(card: dict[str, Any], size: int | None) -> list[dict[str, Any]]:
     rows = []
     for point in weights.points(card) or [{}]:
         quality = point.get("quality")
-        told = {name: point.get(name) for name in MEASURED}
-        rows.append({**once, "quality": None if quality is None else f"{quality:g}", **told})
+        figures = {name: point.get(name) for name in MEASURED}
+        rows.append({**once, "quality": None if quality is None else f"{quality:g}", **figures})
         once = dict.fromkeys(once, "")
     return rows
 
 
 def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as (dotted name, text), in order."""
+    """Flatten nested settings to (dotted name, text), in order."""
     if isinstance(value, dict):
         return [
             pair for key, inner in value.items() for pair in flat(inner, f"{prefix}.{key}" if prefix else key)

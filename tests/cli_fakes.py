@@ -134,7 +134,7 @@ def install(monkeypatch):
         progress(1, 1)
         if media.sound_format(data):
             if options["bpp"] is not None:
-                raise UsageError("bpp means nothing for sounds", "give target size, or quality")
+                raise UsageError("bpp means nothing for audio", "give target size, or quality")
             return Encoded(sound_bitstream(data[0]))
         return Encoded(bitstream(data[0]))
 

@@ -30,7 +30,7 @@ def test_json_of_a_sound(song):
         "status": "ok",
         "model": "fake-audio",
         "quality": 3,
-        "sound_seconds": 2.0,
+        "audio_seconds": 2.0,
         "rate": 44_100,
         "channels": 2,
         "bytes_in": 4012,
@@ -74,7 +74,7 @@ def test_folders_hold_both(song):
     result = invoke("encode", "in", "-r", "-o", "packed/")
     assert result.exit_code == 0
     assert len(os.listdir("packed")) == 12
-    assert "in/film.mkv: skipped, not an image or sound" in result.stderr
+    assert "in/film.mkv: skipped, not an image or audio file" in result.stderr
 
 
 def test_two_sounds_with_one_output(song):
@@ -82,7 +82,8 @@ def test_two_sounds_with_one_output(song):
     result = invoke("encode", "song.wav", "song.flac")
     assert result.exit_code == 2
     assert (
-        "song.wav and song.flac: both would write song.vqc\n  hint: -o or different folders" in result.stderr
+        "song.wav and song.flac: both would write song.vqc\n  hint: write them to different folders with -o"
+        in result.stderr
     )
     assert song.calls == []
 
@@ -90,11 +91,11 @@ def test_two_sounds_with_one_output(song):
 def test_an_option_for_pictures_fails_the_sounds_beside_them(song):
     result = invoke("encode", "a.png", "song.wav", "b.png", "--bpp", "0.4")
     assert result.exit_code == 1
-    assert "vqcodec: song.wav: bpp means nothing for sounds\n  hint: give target size" in result.stderr
+    assert "vqcodec: song.wav: bpp means nothing for audio\n  hint: give target size" in result.stderr
     assert Path("b.vqc").exists() and not Path("song.vqc").exists()
     # Where there is nothing else, the command is wrong.
     result = invoke("encode", "song.wav", "--bpp", "0.4")
-    assert (result.exit_code, "bpp means nothing for sounds" in result.stderr) == (2, True)
+    assert (result.exit_code, "bpp means nothing for audio" in result.stderr) == (2, True)
 
 
 def test_dry_run_names_the_model_of_each_medium(song):

@@ -12,7 +12,10 @@ def test_existing_output_is_refused_before_work_replaced_or_skipped(fakes):
     Path("a.vqc").write_bytes(b"precious")
     result = invoke("encode", "a.png", "b.png")
     assert result.exit_code == 1
-    assert "vqcodec: a.png: a.vqc exists\n  hint: -f or --skip-existing" in result.stderr
+    assert (
+        "vqcodec: a.png: a.vqc exists\n  hint: replace it with -f, or skip it with --skip-existing"
+        in result.stderr
+    )
     assert Path("a.vqc").read_bytes() == b"precious"
     assert Path("b.vqc").exists()
     assert [call["source"] for call in fakes.named("encode_file")] == [Path("b.png")]
@@ -30,7 +33,7 @@ def test_two_inputs_with_one_output(fakes):
     result = invoke("encode", "a.png", "a.jpg")
     assert result.exit_code == 2
     assert "a.png and a.jpg: both would write a.vqc" in result.stderr
-    assert "hint: -o or different folders" in result.stderr
+    assert "hint: write them to different folders with -o" in result.stderr
     assert fakes.calls == []
 
 
@@ -55,7 +58,7 @@ def test_output_that_is_another_input_is_refused(fakes):
 def test_one_file_name_for_many_inputs(fakes):
     result = invoke("encode", "a.png", "b.png", "-o", "x.vqc")
     assert result.exit_code == 2
-    assert "-o names a file but there are 2 inputs\n  hint: end it with /" in result.stderr
+    assert "-o names a file but there are 2 inputs\n  hint: end the name of a folder with /" in result.stderr
 
 
 def test_output_folders(fakes):
@@ -76,7 +79,7 @@ def test_folders_are_mirrored_and_foreign_files_told(fakes):
     result = invoke("encode", "holiday", "-r", "-o", "packed/")
     assert result.exit_code == 0
     assert sorted(str(p) for p in Path("packed").rglob("*.vqc")) == ["packed/day/two.vqc", "packed/one.vqc"]
-    assert "holiday/notes.txt: skipped, not an image or sound" in result.stderr
+    assert "holiday/notes.txt: skipped, not an image or audio file" in result.stderr
     assert "old.vqc" not in result.stderr
     assert "2 files  200 B -> " in result.stderr
     assert fakes.named("choose_device") == [{"device": "auto"}]
@@ -89,7 +92,7 @@ def test_folder_without_recursion_and_barren_folder(fakes):
     assert "vqcodec: dir: is a folder\n  hint: add -r" in result.stderr
     assert Path("a.vqc").exists()
     result = invoke("encode", "dir", "--recursive")
-    assert (result.exit_code, "no images or sounds in dir" in result.stderr) == (2, True)
+    assert (result.exit_code, "no images or audio files in dir" in result.stderr) == (2, True)
 
 
 def test_missing_file_names_the_nearest_and_the_rest_is_done(fakes):
@@ -129,7 +132,7 @@ def test_no_binary_to_a_terminal(fakes, monkeypatch):
     monkeypatch.setattr("vqcodec.cli.paths.is_terminal", lambda stream: stream is sys.stdout)
     result = invoke("encode", "-", input=b"abc")
     assert result.exit_code == 2
-    assert "not writing binary to a terminal\n  hint: -o FILE" in result.stderr
+    assert "not writing binary to a terminal\n  hint: name a file with -o FILE" in result.stderr
 
 
 def test_no_reading_from_a_terminal(fakes, monkeypatch):

@@ -19,6 +19,7 @@ import soxr
 
 from ..errors import MediaError, MediaWarning, UsageError
 from .audio_files import (
+    AS_WAV,
     AUDIO_FORMATS,
     SAMPLE_BYTES,
     Stated,
@@ -335,7 +336,7 @@ def write_audio(audio: Audio, target: str | os.PathLike[str] | BinaryIO, format:
         raise MediaError(f"no sound format has the suffix {suffix or '(none)'}", names)
     kind, subtype = AUDIO_FORMATS[suffix]
     if not soundfile.check_format(kind, subtype):
-        raise MediaError(f"this build of libsndfile writes no {kind} {subtype}", "--format wav")
+        raise MediaError(f"this build of libsndfile writes no {kind} {subtype}", AS_WAV)
     check_fit(kind, subtype, audio.channels, audio.rate)
     # WAV sizes are 32 bits; what is longer becomes RF64, which reads as WAV.
     if kind == "WAV" and audio.frames * audio.channels * 2 > _LARGEST_WAV:
@@ -364,6 +365,6 @@ def _write(audio: Audio, stream: BinaryIO, kind: str, subtype: str, tags: dict[s
                 guarded.check()
     except (soundfile.LibsndfileError, AssertionError) as error:
         guarded.check()
-        raise MediaError(f"cannot be written as {kind}: {error}", "--format wav") from error
+        raise MediaError(f"cannot be written as {kind}: {error}", AS_WAV) from error
     guarded.check()
     return clipped

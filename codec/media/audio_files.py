@@ -19,6 +19,9 @@ AUDIO_FORMATS = {
 }
 """Suffix of an output -> libsndfile's names of its format and of the coding of samples."""
 
+AS_WAV = "write it as WAV with --format wav"
+"""Hint for audio that a format cannot hold."""
+
 SAMPLE_BYTES = dict(PCM_S8=1, PCM_U8=1, PCM_16=2, PCM_24=3, PCM_32=4, FLOAT=4, DOUBLE=8, ULAW=1, ALAW=1)
 """Codings whose samples all take as many bytes."""
 
@@ -194,12 +197,12 @@ def check_fit(kind: str, subtype: str, channels: int, rate: int) -> None:
         MediaError: too many channels, or another rate.
     """
     if channels > _MOST_CHANNELS.get(kind, 255):
-        raise MediaError(f"{kind} cannot hold {channels} channels", "--format wav")
+        raise MediaError(f"{kind} cannot hold {channels} channels", AS_WAV)
     # Above 16 bits FLAC writes tens of hertz.
     coarse = kind == "FLAC" and rate > 0xFFFF and rate % 10
     if coarse or rate not in _RATES.get(subtype, {rate}):
         name = "Opus" if subtype == "OPUS" else kind
-        raise MediaError(f"{name} has no {rate:,} samples a second", "--format wav")
+        raise MediaError(f"{name} has no {rate:,} samples a second", AS_WAV)
 
 
 def fitting_tags(kind: str, tags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
