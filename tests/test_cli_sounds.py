@@ -153,7 +153,7 @@ def test_damage(small_sound: str) -> None:
         ("nan.wav", "NaN samples"),
         ("none.wav", "no samples"),
         ("empty.wav", "empty file"),
-        ("text.wav", "not an image or sound this build reads"),
+        ("text.wav", "not an image or audio file that this build can read"),
         ("head.flac", "damaged FLAC, or of a kind this build cannot read"),
         ("slow.wav", "1,000 samples a second"),
         ("gone.wav", "no such file"),

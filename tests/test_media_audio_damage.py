@@ -37,10 +37,10 @@ def test_samples_that_are_no_numbers(value: float, subtype: str, message: str) -
     ("content", "message"),
     [
         (b"", "empty file"),
-        (b"a text with the name of a sound", "not an image or sound"),
-        (b"RIFF", "not an image or sound"),
+        (b"a text with the name of a sound", "not an image or audio file"),
+        (b"RIFF", "not an image or audio file"),
         (b"RIFF\0\0\0\0WAVE", "damaged WAV"),
-        (np.random.default_rng(5).bytes(3000), "not an image or sound"),
+        (np.random.default_rng(5).bytes(3000), "not an image or audio file"),
         (b"fLaC" + np.random.default_rng(5).bytes(3000), "damaged FLAC"),
         (b"\xff\xfb" + np.random.default_rng(5).bytes(3000), "damaged MP3"),
         (b"OggS" + np.random.default_rng(5).bytes(3000), "truncated|damaged OGG"),
@@ -156,14 +156,14 @@ def test_memory_is_not_asked_for_on_the_word_of_a_header() -> None:
     try:
         with pytest.raises(MediaError, match="truncated: 60000 of 68719476735 frames"):
             media.read_audio(content)
-        assert tracemalloc.get_traced_memory()[1] < 4 * sound.BELIEVED * len(content) + 2**22
+        assert tracemalloc.get_traced_memory()[1] < 4 * sound.MAX_SAMPLES_PER_BYTE * len(content) + 2**22
     finally:
         tracemalloc.stop()
 
 
 def test_more_frames_than_memory_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of an hour of digital silence in a few bytes."""
-    monkeypatch.setattr(sound, "BELIEVED", 0)
+    monkeypatch.setattr(sound, "MAX_SAMPLES_PER_BYTE", 0)
     samples = tones(700_001, 2, 44_100)
     content = written(samples, 44_100, "FLAC", "PCM_16")
     grown = media.read_audio(content)

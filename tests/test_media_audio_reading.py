@@ -169,7 +169,7 @@ def test_pictures_and_sounds_are_told_apart() -> None:
     stream = io.BytesIO()
     media.write_image(media.Image(np.zeros((4, 4, 3), np.uint8)), stream, "webp")
     assert isinstance(media.read(stream.getvalue()), media.Image), "a RIFF too"
-    with pytest.raises(MediaError, match="not an image or sound"):
+    with pytest.raises(MediaError, match="not an image or audio file"):
         media.read_audio(stream.getvalue())
 
 

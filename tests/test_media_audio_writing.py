@@ -70,8 +70,8 @@ def test_paths_streams_and_pipes(suffix: str, tmp_path: Path) -> None:
         (1, 96_000, "mp3", "MP3 has no 96,000 samples a second"),
         (1, 44_100, "opus", "Opus has no 44,100 samples a second"),
         (1, 96_001, "flac", "FLAC has no 96,001 samples a second"),
-        (1, 16_000, "txt", r"no sound format has the suffix \.txt"),
-        (1, 16_000, None, r"no sound format has the suffix \(none\)"),
+        (1, 16_000, "txt", r"no audio format has the suffix \.txt"),
+        (1, 16_000, None, r"no audio format has the suffix \(none\)"),
     ],
 )
 def test_what_a_format_cannot_hold(channels: int, rate: int, suffix: str | None, message: str) -> None:

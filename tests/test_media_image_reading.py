@@ -152,10 +152,13 @@ def test_headers_alone_are_truncated() -> None:
     ("data", "message"),
     [
         (b"", "empty file"),
-        (b"hello, this is a text", "not an image or sound this build reads"),
-        (b"P", "not an image or sound this build reads"),
-        (b"8BPS\0\1" + bytes(40), "not an image or sound this build reads"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image or sound this build reads"),
+        (b"hello, this is a text", "not an image or audio file that this build can read"),
+        (b"P", "not an image or audio file that this build can read"),
+        (b"8BPS\0\1" + bytes(40), "not an image or audio file that this build can read"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "not an image or audio file that this build can read",
+        ),
     ],
 )
 def test_what_is_no_picture(data: bytes, message: str) -> None:
