@@ -9,12 +9,15 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 import typer
 from vqcodec.errors import VqcodecError
 
 from .options import Color
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 RED, YELLOW, BOLD, DIM = "31;1", "33", "1", "2"
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
@@ -89,13 +92,13 @@ class Console:
             text = printable(text)
             print(f"\x1b[{style}m{text}\x1b[0m" if painted else text)
 
-    def record(self, **fields: Any) -> None:
+    def record(self, **fields: object) -> None:
         """Print one JSON object on stdout, with null for infinite numbers; nothing without --json."""
         if self.json:
             written = {key: finite(value) for key, value in fields.items()}
             print(json.dumps(written, default=str), flush=True)
 
-    def table(self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    def table(self, rows: Sequence[Mapping[str, object]], columns: Mapping[str, str]) -> None:
         """Print rows on stdout in aligned columns (key -> heading), numbers to the right."""
         cells = [[cell(row.get(key)) for key in columns] for row in rows]
         right = [
@@ -154,7 +157,7 @@ class Console:
         """Return the text in a style if stderr is coloured."""
         return f"\x1b[{style}m{text}\x1b[0m" if self._colored(sys.stderr) else text
 
-    def _colored(self, stream: Any) -> bool:
+    def _colored(self, stream: TextIO | None) -> bool:
         if self.color is not Color.auto:
             return self.color is Color.always
         return is_terminal(stream) and not os.environ.get("NO_COLOR") and not dumb()
@@ -180,7 +183,7 @@ class Bar:
 class TerminalBar(Bar):
     """Show progress on a terminal."""
 
-    def __init__(self, progress: Any, verb: str, total: float) -> None:
+    def __init__(self, progress: "Progress", verb: str, total: float) -> None:
         self._progress, self._verb, self._total = progress, verb, total
         self._number: float = 0
         self._name = ""
@@ -247,7 +250,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in spaces else c.encode("unicode_escape").decode() for c in text)
 
 
-def is_terminal(stream: Any) -> bool:
+def is_terminal(stream: TextIO | None) -> bool:
     """Tell whether a stream is a terminal."""
     return bool(stream is not None and stream.isatty())
 
@@ -257,7 +260,7 @@ def dumb() -> bool:
     return os.environ.get("TERM") == "dumb"
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Format one value of a table."""
     if value is None:
         return "-"
@@ -266,7 +269,7 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """Return the value, or None for infinity and NaN, which JSON lacks, such as the PSNR of equal images."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

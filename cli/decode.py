@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from vqcodec.errors import MediaError, UsageError, VqcodecError
@@ -26,6 +26,9 @@ from .batch import (
 )
 from .command import command
 from .console import Bar, Console
+
+if TYPE_CHECKING:
+    from vqcodec.media import Audio, Image
 
 EXAMPLES = """\b
 Examples:
@@ -161,12 +164,12 @@ def decode(
             # Before the networks run for minutes: whether the format can hold the audio.
             kind = AUDIO_FORMATS[f".{target.value}"]
             sound_files.check_fit(*kind, header.geometry.channels, header.geometry.rate)
-        from vqcodec import pipeline
+        from vqcodec import media, pipeline
 
         use_threads(jobs)
         started = time.perf_counter()
         limits: dict[str, Any] = {"max_pixels": max_pixels, "max_seconds": max_seconds}
-        decoded: Any = pipeline.decode(
+        decoded = pipeline.decode(
             data,
             model=model,
             decoder=decoder,
@@ -178,8 +181,9 @@ def decode(
             **{name: limit for name, limit in limits.items() if limit is not None},
         )
         console.note(f"{job.source.name}: decoded in {time.perf_counter() - started:.3f} s", level=2)
-        size = {"width": decoded.width, "height": decoded.height} if preview else {}
-        fields: Fields = {"model": header.model, **extent(header.geometry), **size, "bytes_in": len(data)}
+        fields: Fields = {"model": header.model, **extent(header.geometry), "bytes_in": len(data)}
+        if preview and isinstance(decoded, media.Image):
+            fields |= {"width": decoded.width, "height": decoded.height}
         if test:
             return fields
         written = _write(decoded, job.output, target, force, stamp)
@@ -190,19 +194,22 @@ def decode(
 
 
 def _write(
-    decoded: Any, output: Path | None, target: options.Format, force: bool, stamp: os.stat_result | None
+    decoded: "Image | Audio",
+    output: Path | None,
+    target: options.Format,
+    force: bool,
+    stamp: os.stat_result | None,
 ) -> int:
     """Write an image or audio to a file or stdout; return its size in bytes."""
     from vqcodec import media
 
-    write = media.write_image if target.kind == "image" else media.write_audio
     if output is not None and not is_special(output):
         with paths.replacing(output, force=force, stamp=stamp) as file:
-            write(decoded, file, target.value)
+            media.write(decoded, file, target.value)
         return output.stat().st_size
     # Writers seek back to store a length in the header, which a pipe does not allow.
     with tempfile.TemporaryFile() as whole:
-        write(decoded, whole, target.value)
+        media.write(decoded, whole, target.value)
         size = whole.seek(0, os.SEEK_END)
         whole.seek(0)
         if output is None:

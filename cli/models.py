@@ -83,7 +83,7 @@ def table_rows(card: dict[str, Any], size: int | None) -> list[dict[str, Any]]:
     return rows
 
 
-def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+def flat(value: object, prefix: str = "") -> list[tuple[str, str]]:
     """Flatten nested settings to (dotted name, text), in order."""
     if isinstance(value, dict):
         return [

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from vqcodec.errors import UsageError
@@ -131,10 +131,9 @@ def sample(
             f"write to a .{formats[0]} file with -o",
         )
     whole = sampling.sheet(samples) if images else sampling.medley(samples)
-    write: Any = media.write_image if images else media.write_audio
     paths.check_free(target, force, "replace it with -f")
     with paths.replacing(target, force=force) as file:
-        write(whole, file, format)
+        media.write(whole, file, format)
     console.record(type="sample", output=shown(target), count=count, seed=seed)
     console.note(f"{target}: {count} {'image' if images else 'audio sample'}{'s' if count > 1 else ''}")
 

@@ -6,7 +6,7 @@ import PIL.Image
 from .audio import HIGHEST_RATE, LOWEST_RATE, Audio, read_audio, write_audio
 from .audio_files import AUDIO_FORMATS, sound_format
 from .image import IMAGE_FORMATS, Image, pack_alpha, unpack_alpha, write_image
-from .opening import Readable, opened
+from .opening import Readable, Writable, opened
 from .reading import MAX_PIXELS, read_image
 from .tags import pack_tags, unpack_tags
 
@@ -34,6 +34,7 @@ __all__ = [
     "sound_format",
     "unpack_alpha",
     "unpack_tags",
+    "write",
     "write_audio",
     "write_image",
 ]
@@ -60,3 +61,20 @@ def read(
                 return read_audio(stream)
             return read_image(stream, max_pixels=max_pixels, keep_gps=keep_gps)
     return read_image(source, max_pixels=max_pixels, keep_gps=keep_gps)
+
+
+def write(content: Image | Audio, target: Writable, format: str) -> None:
+    """Write an image or audio.
+
+    Args:
+        content: to write.
+        target: as in `write_image` and `write_audio`.
+        format: one of their formats, for this medium.
+
+    Raises:
+        MediaError, OSError: as in `write_image` and `write_audio`.
+    """
+    if isinstance(content, Image):
+        write_image(content, target, format)
+    else:
+        write_audio(content, target, format)
