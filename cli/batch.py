@@ -167,7 +167,7 @@ def extent(geometry: Geometry | Timeline) -> Fields:
 
 
 def work_through(batch: Batch, verb: str, jobs: list[Job], work: Callable[[Job, Bar], Fields]) -> None:
-    """Run every job behind one progress bar; a line for each where it is wanted."""
+    """Run every job behind one progress bar, and print a line for each if the options ask for it."""
     console = batch.console
     with console.bar(verb, len(jobs)) as bar:
         for number, job in enumerate(jobs):

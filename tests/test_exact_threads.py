@@ -137,6 +137,16 @@ def test_shortened_factors_are_noticed_whatever_the_setting(monkeypatch: pytest.
         exact._always_shortened.cache_clear()
 
 
+def test_the_trial_is_of_float32_whatever_is_around() -> None:
+    exact._always_shortened.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not exact._always_shortened()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_gradients_and_autocast_are_left_as_they_were() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         with exact.arithmetic():

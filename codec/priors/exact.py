@@ -188,15 +188,17 @@ _product_precision = partial(torch._C._get_fp32_precision_getter, "mkldnn", "mat
 
 
 def _factors_are_shortened() -> bool:
-    """Whether float32 products may round their factors to bfloat16 or TF32."""
+    """Tell whether float32 products may round their factors to bfloat16 or TF32."""
     return _product_precision() not in ("none", "ieee") or _always_shortened()
 
 
 @cache
 def _always_shortened() -> bool:
-    """Whether they do so whatever torch's setting, as the environment can ask of oneDNN."""
-    numbers = torch.arange(4097.0, 4097 + 64 * 64).view(64, 64)
-    return not torch.equal(torch.addmm(torch.zeros(64), numbers, torch.eye(64)), numbers)
+    """Tell whether they do so whatever torch's setting, which oneDNN's environment variables can cause."""
+    numbers = torch.from_numpy(np.arange(4097, 4097 + 64 * 64, dtype=np.float32).reshape(64, 64))
+    one = torch.from_numpy(np.eye(64, dtype=np.float32))
+    with arithmetic():
+        return not torch.equal(torch.addmm(numbers[:1] * 0, numbers, one), numbers)
 
 
 @cache
