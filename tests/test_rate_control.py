@@ -1,9 +1,9 @@
-"""Targets: sizes, rates and PSNRs, of models with one operating point and with 256."""
+"""Rate control of models with one operating point, and the search that all of them share."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,33 +11,13 @@ import pytest
 from conftest import draw, sing
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from variable_rate_models import MODELS, trained
-from vqcodec import media, pipeline, training
+from vqcodec import media, pipeline, weights
+from vqcodec.bitstream.container import PIXELS
 from vqcodec.bitstream.quality import LAST_INDEX
-from vqcodec.errors import (
-    MediaError,
-    TargetError,
-    UsageError,
-)
+from vqcodec.errors import MediaError, TargetError, UsageError
 from vqcodec.media import Audio
 from vqcodec.pipeline import rate_control
-
-
-@pytest.fixture(scope="module", params=list(MODELS))
-def run(
-    request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> training.Run:
-    return trained(request.param, photos, tmp_path_factory)
-
-
-@pytest.fixture
-def model(run: training.Run) -> str:
-    return str(run.best)
-
-
-@pytest.fixture
-def picture() -> media.Image:
-    return media.Image(draw(150, 130, 7), source="PNG")
+from vqcodec.pipeline.rate_control import Target, find_index
 
 
 @pytest.mark.parametrize(
@@ -82,17 +62,17 @@ def test_what_can_be_had(small: str) -> None:
         pipeline.encode(pixels, model=small, psnr=reached + 1e-6)
 
 
-@pytest.mark.parametrize("goal", [{"bpp": math.nan}, {"psnr": math.nan}, {"bpp": 0.0}, {"target_size": -1}])
-def test_goals_that_are_none(small: str, goal: dict[str, float]) -> None:
+@pytest.mark.parametrize("target", [{"bpp": math.nan}, {"psnr": math.nan}, {"bpp": 0.0}, {"target_size": -1}])
+def test_targets_that_are_none(small: str, target: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="above zero"):
-        pipeline.encode(draw(8, 8), model=small, **goal)
+        pipeline.encode(draw(8, 8), model=small, **target)
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"bpp": 1}, UsageError, "bpp means nothing for sounds"),
-        ({"psnr": 30}, UsageError, "psnr means nothing for sounds"),
+        ({"bpp": 1}, UsageError, "bpp means nothing for audio"),
+        ({"psnr": 30}, UsageError, "psnr means nothing for audio"),
         ({"bitrate": 0.01}, TargetError, r"smallest is \d\.\d\d kbit/s, target 0\.01"),
         ({"target_size": 40}, TargetError, r"smallest is \d+ bytes, target 40"),
         ({"bitrate": 1, "target_size": 9}, UsageError, "exclude each other"),
@@ -127,37 +107,141 @@ def test_what_audio_can_have(small_sound: str) -> None:
         pipeline.encode(sound, model=small_sound, bitrate=plain.kbps * 0.999)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.7])
-def test_a_target_size_is_kept_from_below(model: str, share: float) -> None:
-    picture = media.Image(draw(400, 300, 1))
-    least, most = (len(pipeline.encode(picture, model=model, quality=q)) for q in (1, 5))
-    target = round(least + share * (most - least))
-    size = len(pipeline.encode(picture, model=model, target_size=target))
-    assert 0.96 * target < size <= target
-    bpp = 8 * target / (400 * 300)
-    assert len(pipeline.encode(picture, model=model, bpp=bpp)) <= target
+# exactly what is asked for
 
 
-def test_a_psnr_is_reached(model: str, picture: media.Image) -> None:
-    low, high = (
-        pipeline.verify(pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, quality=q)))
-        for q in (1, 4)
+def test_a_rate_or_figure_that_is_met_exactly_is_accepted(small: str) -> None:
+    for width in range(20, 60, 7):
+        pixels = draw(width, 31, width)
+        plain = pipeline.encode_file(pixels, pipeline.EncodeOptions(model=small))
+        for options in (
+            {"bpp": plain.bpp},
+            {"target_size": len(plain.data)},
+            {"psnr": pipeline.verify(plain)},
+        ):
+            assert pipeline.encode(pixels, model=small, **options) == plain.data
+        with pytest.raises(TargetError):
+            pipeline.encode(pixels, model=small, bpp=8 * (len(plain.data) - 1) / (width * 31))
+
+
+@pytest.mark.parametrize("frames", [4800, 9999, 23_999])
+def test_no_rounding_refuses_a_rate_that_is_met_exactly(frames: int) -> None:
+    audio = Audio.of(np.zeros((frames, 1), np.float32), 16_000)
+    image = media.Image(np.zeros((31, frames // 100, 3), np.uint8))
+    for size in range(1, 3000, 7):
+        assert Target("bitrate", size / 125 / (frames / 16_000)).limit(audio) == size
+        assert Target("bpp", 8 * size / (31 * (frames // 100))).limit(image) == size
+        assert Target("bpp", 8 * (size - 0.001) / (31 * (frames // 100))).limit(image) == size - 1
+
+
+def test_with_room_enough_images_keep_their_pixels(small: str) -> None:
+    """Of any model: there is nothing better to do with the bytes."""
+    image = media.Image(draw(40, 30), source="PNG")
+    plain = pipeline.encode(image, model=small)
+    stored = pipeline.encode_file(image, pipeline.EncodeOptions(model=small, target_size=10**6))
+    assert pipeline.info(stored.data).priors == {PIXELS: 1}
+    assert np.array_equal(pipeline.decode(stored.data, model=small).samples, image.samples)
+    assert pipeline.verify(stored) == math.inf and not stored.symbols["codes"].any()
+    for options, wanted in (
+        ({"target_size": len(stored.data)}, stored.data),
+        ({"target_size": len(stored.data) - 1}, plain),
+        ({"bpp": stored.bpp}, stored.data),
+        ({"bpp": 8 * (len(stored.data) - 1) / 1200}, plain),
+        ({"quality": 3}, plain),
+        ({"psnr": 15}, plain),
+    ):
+        assert pipeline.encode(image, model=small, **options) == wanted
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    data = pipeline.encode(noise, model=small, bpp=25)
+    assert pipeline.info(data).code_bytes == noise.nbytes, "as they are, where deflating gains nothing"
+    assert np.array_equal(pipeline.decode(data, model=small).samples, noise)
+
+
+def test_audio_has_no_use_for_more_room(small_sound: str) -> None:
+    sound = Audio.of(sing(0.3), 16_000)
+    plain = pipeline.encode(sound, model=small_sound)
+    assert pipeline.encode(sound, model=small_sound, target_size=10**6) == plain
+    assert pipeline.encode(sound, model=small_sound, bitrate=1e300) == plain
+
+
+@pytest.mark.parametrize("effort", [0, 1, 2])
+def test_what_would_help(small: str, effort: int) -> None:
+    with pytest.raises(TargetError) as caught:
+        pipeline.encode(draw(40, 30), model=small, target_size=40, effort=effort)
+    assert caught.value.hint == "a larger target" + (", or --effort 1" if effort == 2 else "")
+    with pytest.raises(TargetError) as caught:
+        pipeline.encode(draw(40, 30), model=small, psnr=70, effort=effort)
+    assert caught.value.hint == "a smaller target"
+
+
+# targets
+
+
+def test_a_target_is_one_figure() -> None:
+    assert Target.of() == Target() == Target("quality", None)
+    given = {"quality": 2.5, "bitrate": 3.0, "bpp": 0.4, "psnr": 30.0, "target_size": 40_000}
+    for name, value in given.items():
+        assert Target.of(**{name: value}) == Target(name.replace("_", " "), value)
+    for first, second in itertools.combinations(given, 2):
+        with pytest.raises(
+            UsageError, match="quality, bitrate, bpp, psnr and target size exclude each other"
+        ):
+            Target.of(**{first: given[first], second: given[second]})
+    for name in ("bitrate", "bpp", "psnr", "target_size"):
+        for value in (0, -1, math.inf, -math.inf, math.nan):
+            with pytest.raises(UsageError, match="targets are numbers above zero"):
+                Target.of(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("target", "medium", "message"),
+    [
+        (Target("bitrate", 3), "image", "bitrate means nothing for image"),
+        (Target("bpp", 3), "audio", "bpp means nothing for audio"),
+        (Target("psnr", 3), "audio", "psnr means nothing for audio"),
+        (Target("quality", 2), "image", "small has no quality 2"),
+        (Target("quality", 3.1), "audio", "small-sound has no quality 3.1"),
+    ],
+)
+def test_targets_that_a_model_does_not_have(
+    small: str, small_sound: str, target: Target, medium: str, message: str
+) -> None:
+    models = {"image": weights.load(small, "cpu"), "audio": weights.load(small_sound, "cpu")}
+    with pytest.raises(UsageError) as caught:
+        target.check(models[medium])
+    assert caught.value.message == message
+    if target.unit != "quality":
+        hints = {"image": "give target size, bpp or psnr", "audio": "give target size or bitrate"}
+        assert caught.value.hint == hints[medium]
+    Target("quality", 3).check(models[medium])
+    Target().check(models[medium])
+
+
+def test_limits_are_whole_bytes() -> None:
+    image = media.Image(np.zeros((5, 3, 3), np.uint8))
+    assert Target("bpp", 4.0).limit(image) == 7
+    assert Target("target size", 40).limit(image) == 40
+    assert (
+        Target("quality", 3).limit(image) is Target("psnr", 30).limit(image) is Target().limit(image) is None
     )
-    target = (low + high) / 2
-    encoded = pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, psnr=target))
-    assert target <= pipeline.verify(encoded) < target + 0.5
+    assert Target("bpp", 1e308).limit(image) == rate_control.MAX_BYTES
+    assert Target("bitrate", 2.0).limit(Audio.of(np.zeros((8000, 1)), 16_000)) == 125
 
 
-def test_goals_out_of_reach(model: str, picture: media.Image) -> None:
-    with pytest.raises(TargetError, match="smallest is .* bytes, target 60"):
-        pipeline.encode(picture, model=model, target_size=60)
-    with pytest.raises(TargetError, match="best is"):
-        pipeline.encode(picture, model=model, psnr=120)
+# the search
 
 
-def test_with_room_enough_pixels_are_kept(model: str, picture: media.Image) -> None:
-    data = pipeline.encode(picture, model=model, target_size=10**6)
-    assert np.array_equal(pipeline.decode(data, model=model).samples, picture.samples)
+def search(
+    figures: np.ndarray, target: float, at_least: bool, tolerance: float = 0.0
+) -> tuple[int | None, list[int]]:
+    asked: list[int] = []
+
+    def measure(index: int) -> float:
+        asked.append(index)
+        return float(figures[index])
+
+    last = len(figures) - 1
+    return find_index(measure, target, 1.0, tolerance, at_least=at_least, last=last), asked
 
 
 @given(
@@ -166,34 +250,38 @@ def test_with_room_enough_pixels_are_kept(model: str, picture: media.Image) -> N
     st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_search_finds_the_edge(steps: list[float], goal: float, upwards: bool) -> None:
+def test_search_finds_the_edge(steps: list[float], target: float, at_least: bool) -> None:
     figures = np.cumsum(steps)
-    asked: list[int] = []
-
-    def measure(place: int) -> float:
-        asked.append(place)
-        return float(figures[place])
-
-    found = rate_control.search(measure, goal, 1.0, 0.0, upwards=upwards)
-    fits = figures >= goal if upwards else figures <= goal
-    expected = (int(fits.argmax()) if upwards else int(fits.sum()) - 1) if fits.any() else None
+    found, asked = search(figures, target, at_least)
+    fits = figures >= target if at_least else figures <= target
+    expected = (int(fits.argmax()) if at_least else int(fits.sum()) - 1) if fits.any() else None
     assert found == expected
     assert len(asked) == len(set(asked)) <= rate_control.TRIALS + 9
 
 
-@pytest.mark.parametrize("goal", [{"bpp": 1e-9}, {"bpp": 1e-4}, {"target_size": 5}])
-def test_goals_of_less_than_a_byte(model: str, picture: media.Image, goal: dict[str, float]) -> None:
-    with pytest.raises(TargetError, match="smallest is"):
-        pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, **goal))
+@given(st.lists(st.floats(0.01, 3), min_size=1, max_size=LAST_INDEX + 1), st.data(), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_a_figure_that_equals_the_target_meets_it(
+    steps: list[float], data: st.DataObject, at_least: bool
+) -> None:
+    figures = np.cumsum(steps)
+    index = data.draw(st.integers(0, len(steps) - 1))
+    assert search(figures, float(figures[index]), at_least)[0] == index
 
 
-def test_goals_without_bounds(model: str, picture: media.Image) -> None:
-    for name in ("bpp", "psnr", "target_size"):
-        for value in (float("inf"), float("nan"), 0, -1):
-            with pytest.raises(UsageError, match="above zero"):
-                pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, **{name: value}))
-    assert len(pipeline.encode(picture, model=model, bpp=1e308)) < picture.samples.nbytes + 60
-    for quality in (0, float("nan"), 6):
-        with pytest.raises(UsageError, match=r"1 to 5|no quality") as caught:
-            pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, quality=quality))
-        assert caught.value.hint == "1 to 5, with decimals"
+@pytest.mark.parametrize("at_least", [True, False])
+def test_the_only_index_is_asked_for_once(at_least: bool) -> None:
+    for target, meets_least in ((4.9, True), (5.0, True), (5.1, False)):
+        found, asked = search(np.array([5.0]), target, at_least)
+        assert asked == [0]
+        assert found == (0 if meets_least == at_least or target == 5 else None)
+
+
+def test_near_enough_ends_the_search_on_the_right_side_alone() -> None:
+    figures = np.arange(256.0)
+    for at_least in (True, False):
+        for target in (0.3, 77.4, 200.6, 254.9):
+            found, asked = search(figures, target, at_least, tolerance=3.0)
+            assert found is not None and abs(figures[found] - target) < 3
+            assert figures[found] >= target if at_least else figures[found] <= target
+            assert len(asked) <= len(search(figures, target, at_least)[1])

@@ -7,20 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import vqcodec
+from coded import broken_in
 from conftest import draw
 from variable_rate_models import MODELS, trained
 from vqcodec import media, pipeline, training, weights
 from vqcodec.bitstream import container
 from vqcodec.bitstream.quality import LAST_INDEX, index_of, quality_of
-from vqcodec.errors import (
-    DamagedError,
-    DamageWarning,
-    ModelError,
-    UsageError,
-    VersionError,
-)
+from vqcodec.coding import chunks
+from vqcodec.errors import DamagedError, DamageWarning, ModelError, UsageError, VersionError
 from vqcodec.metrics.image import psnr
+from vqcodec.transform import image as image_transform
 from vqcodec.transform import tiling
 
 
@@ -68,20 +66,21 @@ def test_default_is_the_middle_and_the_ends_are_refused(model: str, picture: med
 
 def test_quality_has_as_few_decimals_as_tell_it_apart() -> None:
     assert [quality_of(index_of(q)) for q in (1, 2, 2.5, 3, 3.1, 5)] == [1, 2, 2.5, 3, 3.1, 5]
-    assert all(index_of(quality_of(place)) == place for place in range(LAST_INDEX + 1))
+    assert all(index_of(quality_of(index)) == index for index in range(LAST_INDEX + 1))
 
 
 def test_effort_trades_error_for_bits(model: str, picture: media.Image) -> None:
     """Of a transform that keeps errors as they are: at the model's price of an error, the sum falls."""
     codec = weights.load(model, "cpu")
-    point, geometry = Point(codec, 120), container.ImageGeometry(150, 130, 3, 16)
-    targets = dial.analyse(picture.samples, point)
+    geometry = container.ImageGeometry(150, 130, 3, 16)
+    targets = image_transform.analyse(picture.samples, codec.at(120))
     costs = []
     for effort in (0, 1):
-        written = dial.write(targets, point, geometry, effort=effort)
-        decoded = dial.synthesise(dial.Read(written.latents), point, geometry)
+        point = codec.at(120, effort)
+        coded = chunks.encode(targets, point, geometry)
+        decoded = image_transform.synthesise(coded.symbols, point, geometry)
         error = np.square(np.subtract(decoded, picture.samples, dtype=np.float64)).mean()
-        costs.append(written.bits / (150 * 130) + point.multiplier * error)
+        costs.append(coded.bits / (150 * 130) + point.rd_lambda * error)
     if codec.method == "pPCA":
         assert costs[1] < costs[0]
     else:
@@ -89,40 +88,37 @@ def test_effort_trades_error_for_bits(model: str, picture: media.Image) -> None:
 
 
 def test_blocks_leave_no_seam(model: str) -> None:
-    point = Point(weights.load(model, "cpu"), 128)
+    point = weights.load(model, "cpu").at(128)
     pixels = draw(300, 340, 3)
     geometry = container.ImageGeometry(300, 340, 3, 16)
-    area = tiling.AREA
-    whole = dial.analyse(pixels, point)
-    latents = dial.write(whole, point, geometry).latents
-    picture = dial.synthesise(dial.Read(latents), point, geometry)
-    try:
-        tiling.AREA = 16 * 40
-        assert len(tiling.blocks(*geometry.grid, point.halo, tiling.area_for(16))) > 4
-        assert np.abs(dial.analyse(pixels, point) - whole).max() < 1e-3 * np.abs(whole).max()
-        again = dial.synthesise(dial.Read(latents), point, geometry)
-    finally:
-        tiling.AREA = area
+    whole = image_transform.analyse(pixels, point)
+    symbols = chunks.encode(whole, point, geometry).symbols
+    picture = image_transform.synthesise(symbols, point, geometry)
+    assert len(tiling.blocks(*geometry.grid(16), point.halo, 40)) > 4
+    pieces = image_transform.analyse(pixels, point, area=40)
+    assert np.abs(pieces["y"] - whole["y"]).max() < 1e-3 * np.abs(whole["y"]).max()
+    again = image_transform.synthesise(symbols, point, geometry, area=40)
     assert np.abs(again.astype(int) - picture).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (17, 1), (16, 16), (33, 48)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_small_pictures_are_never_larger_than_their_pixels(
+def test_small_images_are_never_larger_than_their_pixels(
     model: str, size: tuple[int, int], channels: int
 ) -> None:
     picture = media.Image(draw(*size, 2)[:, :, :channels])
     for quality in (1, 5):
         data = pipeline.encode(picture, model=model, quality=quality)
-        told = vqcodec.info(data)
-        assert told.code_bytes <= picture.samples.nbytes
+        info = vqcodec.info(data)
+        assert info.code_bytes <= picture.samples.nbytes
         decoded = pipeline.decode(data, model=model)
         assert decoded.samples.shape == picture.samples.shape
-        if container.RAW in told.priors:
+        assert container.RAW not in info.priors, "which means packed indices"
+        if container.PIXELS in info.priors:
             assert np.array_equal(decoded.samples, picture.samples)
 
 
-def test_flat_pictures_and_graphics_are_small(model: str) -> None:
+def test_flat_images_and_graphics_are_small(model: str) -> None:
     flat = media.Image(np.full((600, 700, 3), 77, np.uint8))
     data = pipeline.encode(flat, model=model)
     assert len(data) < flat.samples.nbytes / 900
@@ -173,18 +169,18 @@ def test_chunks_that_no_encoder_writes(model: str, picture: media.Image) -> None
     stream = container.parse(pipeline.encode(picture, model=model))
     for chunk in (
         container.Chunk(container.LEARNED, b"abc"),
-        container.Chunk(container.RAW, b"abc"),
-        container.Chunk(container.RAW, bytes(150 * 130 * 3 - 1)),
+        container.Chunk(container.PIXELS, b"abc"),
+        container.Chunk(container.PIXELS, bytes(150 * 130 * 3 - 1)),
     ):
         data = container.pack(dataclasses.replace(stream, chunks=[chunk]))
         with pytest.raises(DamagedError, match="chunk 1 of 1"):
             pipeline.decode(data, model=model)
         with pytest.warns(DamageWarning):
             assert pipeline.decode(data, model=model, salvage=True).samples.shape == (130, 150, 3)
-    with pytest.raises(vqcodec.errors.ModelError, match="a prior that"):
-        pipeline.decode(
-            container.pack(dataclasses.replace(stream, chunks=[container.Chunk(1, b"abcd")])), model=model
-        )
+    for number in (container.RAW, container.STATIC, 4, 255):
+        data = container.pack(dataclasses.replace(stream, chunks=[container.Chunk(number, b"abcd")]))
+        with pytest.raises(ModelError, match="a prior that"):
+            pipeline.decode(data, model=model)
     for settings_ in (b"", b"\1\2"):
         with pytest.raises(VersionError, match="settings"):
             pipeline.decode(container.pack(dataclasses.replace(stream, settings=settings_)), model=model)
@@ -192,9 +188,9 @@ def test_chunks_that_no_encoder_writes(model: str, picture: media.Image) -> None
 
 def test_reconstruction_is_compared_with_what_was_coded(model: str, picture: media.Image) -> None:
     encoded = pipeline.encode_file(picture, pipeline.EncodeOptions(model=model))
-    other = dataclasses.replace(encoded, codes=encoded.codes + 16)
+    other = dataclasses.replace(encoded, symbols={"y": encoded.symbols["y"] + 16})
     with pytest.raises(DamagedError, match="does not decode"):
-        streams.reconstruct(other)
+        pipeline.reconstruct(other)
 
 
 def test_other_models_and_decoders_are_named(model: str, small: str, picture: media.Image) -> None:
@@ -202,10 +198,56 @@ def test_other_models_and_decoders_are_named(model: str, small: str, picture: me
     for data, other in ((ours, small), (theirs, model)):
         with pytest.raises(ModelError, match="needs model"):
             pipeline.decode(data, model=other)
-    with pytest.raises(UsageError, match="has no decoder") as caught:
-        pipeline.decode(ours, model=model, decoder=small)
+    with pytest.raises(UsageError, match="has no decoder 'wavenet'") as caught:
+        pipeline.decode(ours, model=model, decoder="wavenet")
     assert caught.value.hint == "leave out --decoder"
-    with pytest.raises(UsageError, match="does not decode the codes"):
-        pipeline.decode(theirs, model=small, decoder=model)
+    for data, right, other in ((ours, model, small), (theirs, small, model)):
+        with pytest.raises(UsageError, match="does not decode the codes") as caught:
+            pipeline.decode(data, model=right, decoder=other)
+        assert caught.value.hint == "leave out --decoder"
     with pytest.raises(ModelError, match="no preview"):
         pipeline.decode(theirs, model=small, preview=True)
+
+
+def test_pixels_are_stored_exactly_where_they_are_smaller(model: str) -> None:
+    """By a byte, one or the other; a few bytes too many would be noticed."""
+    codec = weights.load(model, "cpu")
+    noise = np.random.default_rng(0).integers(0, 256, (48, 3), np.uint8)
+    differences = set()
+    for count in range(0, 48, 2):
+        pixels = np.full((32, 48, 3), 90, np.uint8)
+        pixels[5, :count] = noise[:count]
+        encoded = pipeline.encode_file(pixels, pipeline.EncodeOptions(model=model, quality=5))
+        point, geometry = codec.at(LAST_INDEX), encoded.geometry
+        coded = chunks.encode(image_transform.analyse(pixels, point), point, geometry)
+        stored = chunks.store(pixels, point, geometry, below=10**9)
+        differences.add(stored.size - coded.size)
+        info = vqcodec.info(encoded.data)
+        assert info.priors == {container.PIXELS if stored.size < coded.size else container.LEARNED: 1}
+        assert info.code_bytes == min(stored.size, coded.size)
+        assert encoded.symbols["y"].any() == (stored.size >= coded.size)
+    assert min(differences) < 0 < max(differences)
+    assert any(0 <= difference <= 64 for difference in differences)
+
+
+def test_a_lost_region_is_what_grey_has(model: str) -> None:
+    """The latents of the middle of mid-grey, the nearest, whatever the effort."""
+    point = weights.load(model, "cpu").at(128)
+    (value,) = point.neutral().values()
+    assert value.dtype == np.int16 and value.shape == (24,)
+    with torch.inference_mode():
+        grey = point.analyse(torch.zeros(1, 3, 512, 512))["y"][0, 16, 16]
+    assert np.array_equal(value, np.rint(16 * grey.numpy()))
+    data = pipeline.encode(media.Image(draw(600, 40, 5)), model=model)
+    stream = container.parse(broken_in(data, 1), salvage=True)
+    found = chunks.decode(stream, point)
+    assert [region.samples for region in found.lost] == [(slice(0, 40), slice(512, 600))]
+    assert (found.symbols["y"][found.lost[0].part(16)] == value).all()
+
+
+def test_warnings_come_from_the_line_that_called(model: str) -> None:
+    data = broken_in(pipeline.encode(media.Image(draw(600, 40, 5)), model=model), 1)
+    for preview in (False, True):
+        with pytest.warns(DamageWarning, match="^damaged in chunk 2 of 2$") as caught:
+            pipeline.decode(data, model=model, salvage=True, preview=preview)
+        assert [warning.filename for warning in caught] == [__file__]
