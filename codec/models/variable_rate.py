@@ -38,18 +38,14 @@ from ..bitstream.container import LEARNED
 from ..bitstream.quality import LAST_INDEX
 from ..errors import ModelError
 from ..metrics.image import psnr_db
-from ..priors import PREFIX, context, exact, gaussian, gaussian_tables
-from ..priors.base import TOTAL, EntropyModel, Prior, Step
+from ..priors import PREFIX, context, exact, gaussian
+from ..priors.base import EntropyModel, Prior, Step
 from ..priors.context import ContextModel, Shape
 from ..priors.gaussian import GaussianPrior
 from ..priors.gaussian_tables import LATENT_UNIT, SCALE_MAX, SCALE_MIN, Gaussian
 from ..priors.settings import Config, setting
 from .base import Card, LossStep, Model, OperatingPoint, Plane, Progress, RoundTrip
-
-INDICES_PER_LAMBDA_DOUBLING = 27
-
-LOSS_EXPONENT = 0.4
-"""w of the loss weight lambda^-w, which keeps low and high rates balanced within a batch."""
+from .rate_distortion import INDICES_PER_LAMBDA_DOUBLING, likelihood, loss_weight, rd_lambda
 
 WHITE = 255.0
 """Errors are squares of 8-bit values."""
@@ -78,16 +74,6 @@ class VariableRateConfig(Config):
     context_hidden: int = setting(48, low=1, high=1024)
     context_blocks: int = setting(1, low=0, high=100)
     context_near: int = setting(48, low=3, high=128)
-
-
-def rd_lambda(index: Tensor) -> Tensor:
-    """Return lambda, bits per pixel for a mean squared error of 1: 2**-11 at index 0, 0.34 at LAST_INDEX."""
-    return torch.exp2(index / INDICES_PER_LAMBDA_DOUBLING - 11)
-
-
-def loss_weight(lambda_: Tensor) -> Tensor:
-    """What the loss at this lambda is multiplied by."""
-    return (lambda_ / 0.01) ** -LOSS_EXPONENT
 
 
 class VariableRateVAE(Model):
@@ -395,14 +381,6 @@ class VariableRatePoint(OperatingPoint):
         latents = symbols["y"][..., :last].float() * (self.steps[:last] / LATENT_UNIT)
         pixels = model.preview(latents.permute(0, 3, 1, 2))
         return (pixels + model.mean[:, None, None]) * (2 / WHITE)
-
-
-def likelihood(residual: Tensor, sigma: Tensor) -> Tensor:
-    """Mass of N(0, sigma**2) within half a step of a residual in steps, and the floor of the tables."""
-    size = residual.abs()
-    upper, lower = (torch.special.ndtr((edge - size) / sigma) for edge in (0.5, -0.5))
-    mass: Tensor = upper - lower + gaussian_tables.FLOOR / TOTAL
-    return mass
 
 
 def features(values: Tensor, log2_gains: Tensor) -> Tensor:
