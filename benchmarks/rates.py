@@ -1,6 +1,6 @@
 """Rate and quality along the dial, and JPEG, WebP and AVIF along theirs: tables at fixed rates, BD-rates.
 
-python benchmarks/rates.py KODAK_FOLDER [--model vae-image ppca-image] [--json OUT]
+python benchmarks/rates.py KODAK_FOLDER [--model vae-image ppca-image] [--json OUT] [--plot OUT.svg]
 python benchmarks/rates.py KODAK_FOLDER --target-size 10 20 40
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import plots
 from scipy.interpolate import PchipInterpolator
 from vqcodec import evaluation, media, pipeline
 from vqcodec.bitstream import container
@@ -35,10 +36,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="+", help="folder of pictures, or pictures")
     parser.add_argument("--model", nargs="+", default=["vae-image"], help="names or files")
+    parser.add_argument("--single", nargs="*", default=[], help="models of one rate, for the plot alone")
     parser.add_argument("--quality", type=float, nargs="+", default=QUALITIES)
     parser.add_argument("--against", nargs="*", default=list(LADDERS))
     parser.add_argument("--target-size", type=float, nargs="+", metavar="KB", help="only this, with model 1")
     parser.add_argument("--json", type=Path, help="all rows, picture by picture")
+    parser.add_argument("--plot", type=Path, help="rate against PSNR and MS-SSIM, .svg or .png")
     options = parser.parse_args()
     if options.target_size:
         targets(options)
@@ -62,6 +65,7 @@ def curves(options: argparse.Namespace) -> None:
                     paid[name] += 8 * container.read_info(encoded.data).code_bytes
                     ideal[name] += encoded.estimate_bits
             found[Path(name).stem].append(ours)
+        rows += [measure(original, model=name)[0] | {"file": str(path)} for name in options.single]
         for name in options.against:
             ladder, pixels = QualitySweep(original, name), original.width * original.height
             theirs = [ladder.figures(quality) for quality in LADDERS[name]]
@@ -80,6 +84,8 @@ def curves(options: argparse.Namespace) -> None:
     print()
     if options.json:
         evaluation.write_json(rows, options.json)
+    if options.plot:
+        plots.draw(rows, options.plot)
 
 
 def at_rates(title: str, whole: Curves, *, mean_first: bool) -> None:

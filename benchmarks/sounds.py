@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plots
 import soundfile
 import soxr
 import torch
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--against", nargs="*", default=["opus:6"], help="opus:KBPS")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="all rows, sound by sound")
+    parser.add_argument("--plot", type=Path, help="rate against PESQ-WB, ViSQOL and ESTOI, .svg or .png")
     options = parser.parse_args()
     if options.drawn and len(options.effort) > 1:
         parser.error("--drawn goes with one --effort")
@@ -86,6 +88,8 @@ def main() -> None:
         show(part, rows, counts, len(chosen))
     if options.json:
         options.json.write_text(json.dumps(everything, indent=1) + "\n")
+    if options.plot:
+        plots.draw(everything, options.plot)
 
 
 def measured(

@@ -1,1 +1,1 @@
-"""The command line: arguments in, API calls out; the only part that prints."""
+"""Command line: turn arguments into calls of the API and print results; nothing else prints."""

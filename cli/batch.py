@@ -1,4 +1,4 @@
-"""Many files, one action each: a failure is told and counted, and the others go on."""
+"""Process many files: report and count each failure, and go on with the others."""
 
 import math
 import time
@@ -17,7 +17,7 @@ Fields = dict[str, Any]
 
 
 class Batch:
-    """Counts and reports what became of each input.
+    """Count and report the result of each input.
 
     Attributes:
         code: the exit code so far.
@@ -28,18 +28,18 @@ class Batch:
         self.code = 0
         self.counts = {"ok": 0, "failed": 0, "skipped": 0}
         self.bytes_in = self.bytes_out = 0
-        self.pixels, self.sound_seconds = 0, 0.0
+        self.pixels, self.audio_seconds = 0, 0.0
         self._started = time.perf_counter()
 
     def report_found(self, found: Found, foreign: str) -> None:
-        """Tell what `find` could not use: failed arguments, and files in folders that are of another kind."""
+        """Report what `find` could not use: failed arguments, and files of another kind in folders."""
         for name, error in found.failed:
             self.fail(name, error)
         for name in found.foreign:
             self.console.note(f"{name}: skipped, {foreign}")
 
     def skip_existing(self, jobs: list[Job]) -> list[Job]:
-        """Pass over the jobs whose output is there."""
+        """Return the jobs whose output does not exist; count and report the others."""
         todo = []
         for job in jobs:
             if job.output is not None and taken(job.output):
@@ -53,17 +53,17 @@ class Batch:
         return todo
 
     def run(self, source: Input, work: Callable[[], Fields]) -> Fields | None:
-        """Do the work of one input; its warnings and its error are printed with its name.
+        """Process one input; print its warnings and its error with its name.
 
         Args:
             source: the input.
-            work: returns the fields of the input's JSON record; "warnings" and "status" are added here.
+            work: returns fields of the input's JSON record; "warnings" and "status" are added here.
 
         Returns:
             The record, or None after a failure.
 
         Raises:
-            UsageError: the options are at fault, not this input.
+            UsageError: the options are wrong, not this input.
         """
         started = time.perf_counter()
         error: Exception | None = None
@@ -77,8 +77,8 @@ class Batch:
                 raise
             except Exception as problem:
                 error = problem
-        told = list(dict.fromkeys(str(warning.message) for warning in caught))
-        for text in told:
+        messages = list(dict.fromkeys(str(warning.message) for warning in caught))
+        for text in messages:
             self.console.warning(source.name, text)
         if error is not None:
             self.fail(source.name, error)
@@ -94,20 +94,20 @@ class Batch:
         self.bytes_out += fields.get("bytes_out", 0)
         record: Fields = {"type": "file", "input": source.name, "status": "ok"} | fields
         record |= {"seconds": round(time.perf_counter() - started, 3)}
-        if told:
-            record["warnings"] = told
+        if messages:
+            record["warnings"] = messages
         self.console.record(**record)
         return record
 
     def count(self, geometry: ImageGeometry | AudioGeometry) -> None:
-        """Add a picture or sound that was compressed to the rate of all."""
+        """Add the pixels or seconds of a compressed file to the totals."""
         if isinstance(geometry, AudioGeometry):
-            self.sound_seconds += geometry.seconds
+            self.audio_seconds += geometry.seconds
         else:
             self.pixels += geometry.width * geometry.height
 
     def fail(self, name: str, error: Exception) -> None:
-        """Tell that one input failed."""
+        """Report that one input failed."""
         self.counts["failed"] += 1
         code = self.console.fail(name, error)
         self.code = max(self.code, code)
@@ -115,7 +115,7 @@ class Batch:
         self.console.record(type="file", input=name, status="error", error=message, hint=hint)
 
     def finish(self, *, sizes: bool = True) -> int:
-        """Print the summary of more than one input; return the exit code."""
+        """Print a summary if there was more than one input; return the exit code."""
         total = sum(self.counts.values())
         summary: Fields = {"type": "summary", **self.counts}
         if sizes:
@@ -131,35 +131,35 @@ class Batch:
             if self.counts[what]:
                 parts[0] += f", {self.counts[what]} {what}"
         if self.bytes_out:
-            rate = rate_text(self.bytes_out, self.pixels, self.sound_seconds)
-            compressed = bool(self.pixels or self.sound_seconds)
+            rate = rate_text(self.bytes_out, self.pixels, self.audio_seconds)
+            compressed = bool(self.pixels or self.audio_seconds)
             parts.append(sizes_text(self.bytes_in, self.bytes_out, rate, compressed=compressed))
         parts.append(time_text(time.perf_counter() - self._started))
         return "  ".join(parts)
 
 
 def sizes_text(bytes_in: int, bytes_out: int, rate: str = "", *, compressed: bool = False) -> str:
-    """The sizes before and after; of a compression with its ratio, and its rate where there is one."""
+    """Format the sizes before and after; for a compression also the ratio, and the rate if there is one."""
     text = f"{size_text(bytes_in)} -> {size_text(bytes_out)}"
     if compressed and bytes_out:
         text += f"  ({', '.join(part for part in (f'{bytes_in / bytes_out:.1f}x', rate) if part)})"
     return text
 
 
-def rate_text(size: int, pixels: int, sound_seconds: float) -> str:
-    """The rate of so many bytes: of pictures alone in bpp, of sounds alone in kbit/s, of both it is none."""
-    if pixels and not sound_seconds:
+def rate_text(size: int, pixels: int, audio_seconds: float) -> str:
+    """Format a rate: in bpp for images alone, in kbit/s for audio alone, empty for both."""
+    if pixels and not audio_seconds:
         return f"{8 * size / pixels:.2f} bpp"
-    if sound_seconds and not pixels:
-        return f"{size / 125 / sound_seconds:.2f} kbit/s"
+    if audio_seconds and not pixels:
+        return f"{size / 125 / audio_seconds:.2f} kbit/s"
     return ""
 
 
 def extent(geometry: ImageGeometry | AudioGeometry) -> Fields:
-    """The fields of a record that say how large the picture or sound is."""
+    """Return the size fields of a record: those of an image, or of audio."""
     if isinstance(geometry, AudioGeometry):
         return {
-            "sound_seconds": round(geometry.seconds, 3),
+            "audio_seconds": round(geometry.seconds, 3),
             "rate": geometry.rate,
             "channels": geometry.channels,
         }
@@ -167,7 +167,7 @@ def extent(geometry: ImageGeometry | AudioGeometry) -> Fields:
 
 
 def work_through(batch: Batch, verb: str, jobs: list[Job], work: Callable[[Job, Bar], Fields]) -> None:
-    """Run every job behind one progress bar; a line for each where it is wanted."""
+    """Run every job behind one progress bar, and print a line for each if the options ask for it."""
     console = batch.console
     with console.bar(verb, len(jobs)) as bar:
         for number, job in enumerate(jobs):
@@ -194,8 +194,8 @@ def _file_line(record: Fields) -> str:
             parts.append(f"verified, {loss}")
     if not compressed and "width" in record:
         parts.append(f"{record['width']} x {record['height']}")
-    if not compressed and "sound_seconds" in record:
-        parts.append(clock_text(record["sound_seconds"]))
+    if not compressed and "audio_seconds" in record:
+        parts.append(clock_text(record["audio_seconds"]))
     if record["status"] != "ok":
         parts.append(str(record["status"]))
     parts.append(time_text(record["seconds"]))
@@ -203,7 +203,7 @@ def _file_line(record: Fields) -> str:
 
 
 def check_overwriting(force: bool, skip_existing: bool) -> None:
-    """Refuse the two answers to one question.
+    """Refuse options that contradict each other.
 
     Raises:
         UsageError: both are given.
@@ -213,33 +213,33 @@ def check_overwriting(force: bool, skip_existing: bool) -> None:
 
 
 def check_json(console: Console, jobs: list[Job]) -> None:
-    """Refuse to mix bytes and records on stdout.
+    """Refuse to write bytes and records to stdout.
 
     Raises:
         UsageError: both are asked for.
     """
     if console.json and any(job.output is None for job in jobs):
-        raise UsageError("--json and a result on stdout exclude each other", "-o FILE")
+        raise UsageError("--json and a result on stdout exclude each other", "name a file with -o FILE")
 
 
 def refuse_existing(job: Job, force: bool) -> None:
-    """Refuse an output that exists, before time is spent on it.
+    """Refuse an output that exists, before any work is done.
 
     Raises:
-        MediaError: it exists.
+        MediaError: the output exists.
     """
     if job.output is not None:
         check_free(job.output, force)
 
 
 def rehearse(batch: Batch, jobs: list[Job], force: bool, plan: Callable[[Job], Fields]) -> int:
-    """List what would be done, and what would be refused; return the exit code.
+    """List what would be done and what would be refused; return the exit code.
 
     Args:
         batch: counts and reports.
         jobs: what would be done.
         force: replace existing outputs.
-        plan: how a job would be done, for its record and its line; may refuse it.
+        plan: returns fields for the record and the line of a job; may refuse it.
     """
     for job in jobs:
         planned: Fields = {}
@@ -251,23 +251,23 @@ def rehearse(batch: Batch, jobs: list[Job], force: bool, plan: Callable[[Job], F
 
         record = batch.run(job.source, work)
         if record is not None:
-            told = "  ".join(f"{key} {value}" for key, value in planned.items())
-            batch.console.out(f"{record['input']} -> {record['output']}  {told}".rstrip())
+            details = "  ".join(f"{key} {value}" for key, value in planned.items())
+            batch.console.out(f"{record['input']} -> {record['output']}  {details}".rstrip())
     return batch.finish(sizes=False)
 
 
 def shown(output: Path | None) -> str:
-    """An output's name in messages."""
+    """Return the name of an output in messages."""
     return "stdout" if output is None else str(output)
 
 
 def plain(number: float) -> float:
-    """A whole number without its ".0"."""
+    """Return a whole number as int, so that it prints without ".0"."""
     return int(number) if float(number).is_integer() else number
 
 
 def use_threads(jobs: int | None) -> None:
-    """Limit torch to this many threads; None leaves its own choice, all cores."""
+    """Limit torch to this many threads; None leaves its default, all cores."""
     if jobs is not None:
         import torch
 

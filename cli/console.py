@@ -1,4 +1,4 @@
-"""Everything printed: messages, JSON lines, tables, progress; colour and verbosity are decided here."""
+"""Print messages, JSON lines, tables and progress, as colour and verbosity options ask."""
 
 import errno
 import json
@@ -9,28 +9,31 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self, TextIO
 
 import typer
 from vqcodec.errors import VqcodecError
 
 from .options import Color
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 RED, YELLOW, BOLD, DIM = "31;1", "33", "1", "2"
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Console:
-    """Where a command prints: results on stdout, everything else on stderr.
+    """Print for a command: results on stdout, everything else on stderr.
 
-    As a context manager it turns what a command raises into a message and an exit code.
+    As a context manager, turn exceptions of a command into a message and an exit code.
 
     Args:
         verbose: 0, 1 (a line per stage), 2 (timings and tracebacks).
         quiet: errors only.
         json: stdout carries one JSON object per line and nothing else.
         color: when to colour.
-        progress: whether a bar may be drawn, should stderr be a terminal.
+        progress: draw a progress bar if stderr is a terminal.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class Console:
             raise typer.Exit(self.fail(None, error)) from error
 
     def fail(self, name: str | None, error: Exception) -> int:
-        """Print an exception in two lines, what and what to do; return its exit code."""
+        """Print an exception as a message and a hint; return its exit code."""
         message, hint, code = explain(error)
         self.error(name, message, hint)
         if self.verbose >= 2:
@@ -83,20 +86,20 @@ class Console:
             self._say(printable(text))
 
     def out(self, text: str, style: str = "") -> None:
-        """Print one line of a result on stdout; left out with --json."""
+        """Print one line of a result on stdout; nothing with --json."""
         if not self.json:
             painted = self._colored(sys.stdout) and style
             text = printable(text)
             print(f"\x1b[{style}m{text}\x1b[0m" if painted else text)
 
-    def record(self, **fields: Any) -> None:
-        """Print one JSON object on stdout, numbers that are not finite as null; left out without --json."""
+    def record(self, **fields: object) -> None:
+        """Print one JSON object on stdout, with null for infinite numbers; nothing without --json."""
         if self.json:
             written = {key: finite(value) for key, value in fields.items()}
             print(json.dumps(written, default=str), flush=True)
 
-    def table(self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
-        """Print rows on stdout, columns (key -> heading) aligned: numbers and their headings to the right."""
+    def table(self, rows: Sequence[Mapping[str, object]], columns: Mapping[str, str]) -> None:
+        """Print rows on stdout in aligned columns (key -> heading), numbers to the right."""
         cells = [[cell(row.get(key)) for key in columns] for row in rows]
         right = [
             any(isinstance(row.get(key), int | float) for row in rows)
@@ -114,7 +117,7 @@ class Console:
 
     @contextmanager
     def bar(self, verb: str, total: float) -> Iterator["Bar"]:
-        """A progress bar over `total` items, drawn on a real terminal only."""
+        """Show a progress bar over `total` items, on a terminal only."""
         if not self.progress:
             yield Bar()
             return
@@ -122,7 +125,7 @@ class Console:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.table import Column
 
-        drawn = Progress(
+        progress = Progress(
             TextColumn("{task.description}", markup=False),
             TextColumn(
                 "{task.fields[item]}",
@@ -132,7 +135,7 @@ class Console:
             BarColumn(bar_width=16),
             TimeRemainingColumn(),
             TextColumn("left", markup=False),
-            # Rich's own test for a terminal is fooled by FORCE_COLOR; ours has been made.
+            # Rich's own test for a terminal is misled by FORCE_COLOR; ours was made above.
             console=RichConsole(
                 file=sys.stderr,
                 force_terminal=True,
@@ -144,17 +147,17 @@ class Console:
             redirect_stdout=False,
             expand=True,
             transient=True,
-            # A training tells its progress once in many seconds.
+            # A training run reports progress only every few seconds.
             speed_estimate_period=600,
         )
-        with drawn:
-            yield DrawnBar(drawn, verb, total)
+        with progress:
+            yield TerminalBar(progress, verb, total)
 
     def paint(self, text: str, style: str) -> str:
-        """The text in a style where stderr is coloured."""
+        """Return the text in a style if stderr is coloured."""
         return f"\x1b[{style}m{text}\x1b[0m" if self._colored(sys.stderr) else text
 
-    def _colored(self, stream: Any) -> bool:
+    def _colored(self, stream: TextIO | None) -> bool:
         if self.color is not Color.auto:
             return self.color is Color.always
         return is_terminal(stream) and not os.environ.get("NO_COLOR") and not dumb()
@@ -165,48 +168,48 @@ class Console:
 
 
 class Bar:
-    """Progress that nobody sees."""
+    """Ignore progress."""
 
     def item(self, number: float, name: str) -> None:
-        """Say that item `number` (from 0) is being worked on."""
+        """Report that work on item `number` (from 0) begins."""
 
     def part(self, done: int, total: int) -> None:
-        """Say how many parts of the present item are done."""
+        """Report how many parts of the current item are done."""
 
     def share(self, done: float) -> None:
-        """Say how much of the present item is done, 0 to 1."""
+        """Report the share of the current item that is done, 0 to 1."""
 
 
-class DrawnBar(Bar):
-    """Progress on a terminal."""
+class TerminalBar(Bar):
+    """Show progress on a terminal."""
 
-    def __init__(self, drawn: Any, verb: str, total: float) -> None:
-        self._drawn, self._verb, self._total = drawn, verb, total
+    def __init__(self, progress: "Progress", verb: str, total: float) -> None:
+        self._progress, self._verb, self._total = progress, verb, total
         self._number: float = 0
         self._name = ""
-        self._task = drawn.add_task(verb, total=total, item="")
+        self._task = progress.add_task(verb, total=total, item="")
 
     def item(self, number: float, name: str) -> None:
-        """Say that item `number` (from 0) is being worked on."""
+        """Report that work on item `number` (from 0) begins."""
         self._number, self._name = number, printable(name)
         count = f"  {int(number) + 1}/{int(self._total)}" if self._total > 1 else ""
-        self._drawn.update(
+        self._progress.update(
             self._task, completed=number, description=self._verb + count, item=self._name, refresh=True
         )
 
     def part(self, done: int, total: int) -> None:
-        """Say how many parts of the present item are done."""
+        """Report how many parts of the current item are done."""
         if total > 1:
-            self._drawn.update(self._task, item=f"{self._name}  part {done}/{total}")
+            self._progress.update(self._task, item=f"{self._name}  part {done}/{total}")
         self.share(done / total if total else 1.0)
 
     def share(self, done: float) -> None:
-        """Say how much of the present item is done, 0 to 1."""
-        self._drawn.update(self._task, completed=self._number + done)
+        """Report the share of the current item that is done, 0 to 1."""
+        self._progress.update(self._task, completed=self._number + done)
 
 
 def explain(error: BaseException) -> tuple[str, str, int]:
-    """What is wrong, what to do, and the exit code."""
+    """Return the message, the hint and the exit code of an exception."""
     if isinstance(error, VqcodecError):
         return error.message, error.hint, error.exit_code
     if isinstance(error, FileNotFoundError):
@@ -217,18 +220,18 @@ def explain(error: BaseException) -> tuple[str, str, int]:
         return "is a folder", "", 1
     if isinstance(error, OSError):
         if error.errno in OUT_OF_SPACE:
-            return "no space left", "free some, or -o elsewhere", 1
+            return "no space left", "free some space, or write elsewhere with -o", 1
         return (error.strerror or str(error)).lower(), "", 1
     if type(error).__name__ == "OutOfMemoryError":
-        return "out of memory on the accelerator", "--device cpu", 1
+        return "out of memory on the accelerator", "use the CPU with --device cpu", 1
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-        return "out of memory", "close other programs, or -j 1", 1
+        return "out of memory", "close other programs, or use one thread with -j 1", 1
     what = f"{type(error).__name__}: {error}".rstrip(": ")
-    return f"internal error: {what}", f"-vv prints the traceback; report it{address()}", 3
+    return f"internal error: {what}", f"report it{address()}, with the traceback that -vv prints", 3
 
 
 def address() -> str:
-    """Where to report a bug, as the package's metadata says it."""
+    """Return where to report a bug, from the metadata of the package."""
     from importlib.metadata import PackageNotFoundError, metadata
 
     try:
@@ -236,29 +239,29 @@ def address() -> str:
     except PackageNotFoundError:
         links = []
     places = [link.partition(",")[2].strip() for link in links if link.lower().startswith(("issue", "bug"))]
-    return f" at {places[0]}" if places else " to whom you have vqcodec from"
+    return f" at {places[0]}" if places else " to the distributor of vqcodec"
 
 
 def printable(text: str) -> str:
-    """The text with control characters and undecodable bytes made visible, so that names cannot paint."""
+    """Escape control characters and undecodable bytes, so that names cannot control the terminal."""
     if text.isprintable():
         return text
     spaces = "\u00a0\u2009\u202f\u3000"
     return "".join(c if c.isprintable() or c in spaces else c.encode("unicode_escape").decode() for c in text)
 
 
-def is_terminal(stream: Any) -> bool:
-    """Whether a person is looking."""
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a stream is a terminal."""
     return bool(stream is not None and stream.isatty())
 
 
 def dumb() -> bool:
-    """Whether the terminal cannot do more than print."""
+    """Tell whether the terminal supports plain text only."""
     return os.environ.get("TERM") == "dumb"
 
 
-def cell(value: Any) -> str:
-    """One value of a table."""
+def cell(value: object) -> str:
+    """Format one value of a table."""
     if value is None:
         return "-"
     if isinstance(value, float):
@@ -266,13 +269,13 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def finite(value: Any) -> Any:
-    """The value, or None for a number that JSON has no word for, such as the PSNR of no error."""
+def finite(value: object) -> object:
+    """Return the value, or None for infinity and NaN, which JSON lacks, such as the PSNR of equal images."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def size_text(count: float) -> str:
-    """Bytes as "812 B", "25.4 kB", "312 MB"."""
+    """Format bytes as "812 B", "25.4 kB", "312 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5 or unit == "GB":
             break
@@ -281,7 +284,7 @@ def size_text(count: float) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Seconds as "2.1 s", "4 min 12 s", "1 h 02 min"."""
+    """Format seconds as "2.1 s", "4 min 12 s", "1 h 02 min"."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -291,7 +294,7 @@ def time_text(seconds: float) -> str:
 
 
 def clock_text(seconds: float) -> str:
-    """The length of a sound as "0:07.2", "3:07.2", "1:02:03.4"."""
+    """Format the length of audio as "0:07.2", "3:07.2", "1:02:03.4"."""
     minutes, tenths = divmod(round(seconds * 10), 600)
     hours, minutes = divmod(minutes, 60)
     start = f"{hours}:{minutes:02d}" if hours else f"{minutes}"

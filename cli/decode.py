@@ -1,14 +1,15 @@
-"""`vqcodec decode`: bitstreams in, pictures and sounds out."""
+"""`vqcodec decode`: restore images and audio from bitstreams."""
 
 import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from vqcodec.errors import MediaError, UsageError, VqcodecError
+from vqcodec.files import is_special
 
 from . import options, paths
 from .batch import (
@@ -23,14 +24,18 @@ from .batch import (
     use_threads,
     work_through,
 )
+from .command import command
 from .console import Bar, Console
+
+if TYPE_CHECKING:
+    from vqcodec.media import Audio, Image
 
 EXAMPLES = """\b
 Examples:
   vqcodec decode photo.vqc song.vqc            photo.decoded.png, song.decoded.wav
   vqcodec decode photo.vqc -o photo.jpg
   vqcodec decode song.vqc --format flac        song.decoded.flac
-  vqcodec decode packed/ -r -o pictures/ --format webp
+  vqcodec decode packed/ -r -o images/ --format webp
   vqcodec decode --test *.vqc                  check, write nothing
   vqcodec decode - < photo.vqc | display -
 """
@@ -41,10 +46,12 @@ SUFFIXES = {f".{format.value}": format for format in options.Format} | {
     ".oga": options.Format.ogg,
 }
 DEFAULTS = {"image": options.Format.png, "audio": options.Format.wav}
-KINDS = {"image": "picture", "audio": "sound"}
+KINDS = {"image": "an image", "audio": "audio"}
 
 
+@command(progress=True)
 def decode(
+    console: Console,
     bitstreams: Annotated[
         list[str], typer.Argument(metavar="BITSTREAMS", help=".vqc files, folders (-r), or - for stdin.")
     ],
@@ -54,8 +61,8 @@ def decode(
             "-o",
             "--output",
             metavar="PATH",
-            help="A file, a folder (a new one ends in /), - for stdout.  "
-            "[default: NAME.decoded.png or .wav beside the input]",
+            help="A file, a folder (a new one ends in /), or - for stdout.  "
+            "[default: NAME.decoded.png or .wav next to the input]",
         ),
     ] = None,
     format: Annotated[
@@ -63,30 +70,31 @@ def decode(
         typer.Option(
             "--format",
             metavar="png|jpg|webp|tiff|avif|bmp|wav|flac|ogg|opus|mp3|aiff",
-            help="Output format.  [default: that of -o; or png, wav, which lose nothing more]",
+            help="Output format.  [default: by the suffix of -o, otherwise png or wav, which are lossless]",
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", metavar="FILE", help="Weights, where those needed are not shipped."),
+        typer.Option("-m", "--model", metavar="FILE", help="Weights of a model that is not shipped."),
     ] = None,
     decoder: Annotated[
         str | None,
         typer.Option(
             "--decoder",
             metavar="NAME|FILE",
-            help="Of sounds: wavenet, the autoregressive decoder; slow.  [default: the model's own]",
+            help="Audio: wavenet is the autoregressive decoder, which is slow.  [default: the model's own]",
         ),
     ] = None,
     test: Annotated[
-        bool, typer.Option("-t", "--test", help="Decode, check every checksum, write nothing.")
+        bool, typer.Option("-t", "--test", help="Decode and check every checksum; write nothing.")
     ] = False,
     salvage: Annotated[
-        bool, typer.Option("--salvage", help="Fill damage with grey or silence; the exit code is then 1.")
+        bool,
+        typer.Option("--salvage", help="Fill damaged parts with grey or silence; the exit code is then 1."),
     ] = False,
     preview: Annotated[
         bool,
-        typer.Option("--preview", help="Pictures: an eighth of the size, quickly, from a part of the codes."),
+        typer.Option("--preview", help="Images: an eighth of the size, faster, from a part of the codes."),
     ] = False,
     max_pixels: options.MaxPixels = None,
     max_seconds: options.MaxSeconds = None,
@@ -96,115 +104,112 @@ def decode(
     strip: options.StripWhat = None,
     no_mtime: options.NoMtime = False,
     dry_run: options.DryRun = False,
-    no_progress: options.NoProgress = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    color: options.ColorWhen = options.Color.auto,
-    version: options.Version = False,
 ) -> None:
-    """Restore pictures and sounds from .vqc files: size, colour profile, sample rate, channels, tags.
+    """Restore images and audio from .vqc files, with size, colour profile, sample rate, channels and tags.
 
-    The orientation of a picture was applied to its pixels when it was encoded.
+    Images come out upright: their orientation was applied to the pixels when they were encoded.
     """
-    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
-        check_overwriting(force, skip_existing)
-        batch = Batch(console)
-        found = paths.find(
-            bitstreams, recursive=recursive, suffixes={paths.BITSTREAM}, what="bitstreams", silent=()
+    check_overwriting(force, skip_existing)
+    batch = Batch(console)
+    found = paths.find(
+        bitstreams, recursive=recursive, suffixes={paths.BITSTREAM}, what="bitstreams", silent=()
+    )
+    formats: dict[paths.Job, options.Format | None] = {}
+    if test:
+        todo = [paths.Job(source, None) for source in found.inputs]
+    else:
+        todo = paths.plan(
+            found.inputs,
+            output,
+            lambda source: f".decoded.{(format or DEFAULTS[kind_of(source) or 'image']).value}",
+            len(bitstreams),
         )
-        formats: dict[paths.Job, options.Format | None] = {}
-        if test:
-            todo = [paths.Job(source, None) for source in found.inputs]
-        else:
-            todo = paths.plan(
-                found.inputs,
-                output,
-                lambda source: f".decoded.{(format or DEFAULTS[kind_of(source) or 'image']).value}",
-                len(bitstreams),
-            )
-            check_json(console, todo)
-            formats = {job: format or format_of(job.output) for job in todo}
-        batch.report_found(found, "not a bitstream")
-        if skip_existing:
-            todo = batch.skip_existing(todo)
-        if dry_run:
+        check_json(console, todo)
+        formats = {job: format or format_of(job.output) for job in todo}
+    batch.report_found(found, "not a bitstream")
+    if skip_existing:
+        todo = batch.skip_existing(todo)
+    if dry_run:
 
-            def plan(job: paths.Job) -> Fields:
-                if (kind := kind_of(job.source)) is not None:
-                    fitting(formats.get(job), kind)
-                return {}
+        def plan(job: paths.Job) -> Fields:
+            if (kind := kind_of(job.source)) is not None:
+                fitting(formats.get(job), kind)
+            return {}
 
-            raise typer.Exit(rehearse(batch, todo, force, plan))
-        if not todo:
-            raise typer.Exit(batch.finish())
-        if model is not None:
-            from vqcodec import weights
-
-            # Before the first file: a wrong model or device is a wrong command, not a wrong file.
-            weights.load(model, device=device)
-
-        def work(job: paths.Job, bar: Bar) -> Fields:
-            refuse_existing(job, force)
-            path = job.source.path
-            data = job.source.read()
-            stamp = None if path is None or no_mtime else path.stat()
-            from vqcodec.bitstream import container
-
-            # A file that is not a bitstream is told before the networks are imported.
-            header = container.read_info(data)
-            target = fitting(formats.get(job), header.kind)
-            if isinstance(header.geometry, container.AudioGeometry) and not test:
-                from vqcodec.media import AUDIO_FORMATS
-                from vqcodec.media import audio_files as sound_files
-
-                # Before the networks run for minutes: whether the format can hold what they give.
-                kind = AUDIO_FORMATS[f".{target.value}"]
-                sound_files.check_fit(*kind, header.geometry.channels, header.geometry.rate)
-            from vqcodec import pipeline
-
-            use_threads(jobs)
-            started = time.perf_counter()
-            limits: dict[str, Any] = {"max_pixels": max_pixels, "max_seconds": max_seconds}
-            decoded: Any = pipeline.decode(
-                data,
-                model=model,
-                decoder=decoder,
-                salvage=salvage,
-                preview=preview,
-                strip=tuple(what.value for what in strip or ()),
-                device=device,
-                progress=bar.part,
-                **{name: limit for name, limit in limits.items() if limit is not None},
-            )
-            console.note(f"{job.source.name}: decoded in {time.perf_counter() - started:.3f} s", level=2)
-            size = {"width": decoded.width, "height": decoded.height} if preview else {}
-            fields: Fields = {"model": header.model, **extent(header.geometry), **size, "bytes_in": len(data)}
-            if test:
-                return fields
-            written = _write(decoded, job.output, target, force, stamp)
-            return fields | {"output": shown(job.output), "bytes_out": written}
-
-        work_through(batch, "testing" if test else "decoding", todo, work)
+        raise typer.Exit(rehearse(batch, todo, force, plan))
+    if not todo:
         raise typer.Exit(batch.finish())
+    if model is not None:
+        from vqcodec import weights
+
+        # Before the first file: a wrong model or device fails the command, not each file.
+        weights.load(model, device=device)
+
+    def work(job: paths.Job, bar: Bar) -> Fields:
+        refuse_existing(job, force)
+        path = job.source.path
+        data = job.source.read()
+        stamp = None if path is None or no_mtime else path.stat()
+        from vqcodec.bitstream import container
+
+        # A file that is not a bitstream fails before the networks are imported.
+        header = container.read_info(data)
+        target = fitting(formats.get(job), header.kind)
+        if isinstance(header.geometry, container.AudioGeometry) and not test:
+            from vqcodec.media import AUDIO_FORMATS
+            from vqcodec.media import audio_files as sound_files
+
+            # Before the networks run for minutes: whether the format can hold the audio.
+            kind = AUDIO_FORMATS[f".{target.value}"]
+            sound_files.check_fit(*kind, header.geometry.channels, header.geometry.rate)
+        from vqcodec import media, pipeline
+
+        use_threads(jobs)
+        started = time.perf_counter()
+        limits: dict[str, Any] = {"max_pixels": max_pixels, "max_seconds": max_seconds}
+        decoded = pipeline.decode(
+            data,
+            model=model,
+            decoder=decoder,
+            salvage=salvage,
+            preview=preview,
+            strip=tuple(what.value for what in strip or ()),
+            device=device,
+            progress=bar.part,
+            **{name: limit for name, limit in limits.items() if limit is not None},
+        )
+        console.note(f"{job.source.name}: decoded in {time.perf_counter() - started:.3f} s", level=2)
+        fields: Fields = {"model": header.model, **extent(header.geometry), "bytes_in": len(data)}
+        if preview and isinstance(decoded, media.Image):
+            fields |= {"width": decoded.width, "height": decoded.height}
+        if test:
+            return fields
+        written = _write(decoded, job.output, target, force, stamp)
+        return fields | {"output": shown(job.output), "bytes_out": written}
+
+    work_through(batch, "testing" if test else "decoding", todo, work)
+    raise typer.Exit(batch.finish())
 
 
 def _write(
-    decoded: Any, output: Path | None, target: options.Format, force: bool, stamp: os.stat_result | None
+    decoded: "Image | Audio",
+    output: Path | None,
+    target: options.Format,
+    force: bool,
+    stamp: os.stat_result | None,
 ) -> int:
-    """Write a picture or sound to a file, or to stdout; return its size in bytes."""
+    """Write an image or audio to a file or stdout; return its size in bytes."""
     from vqcodec import media
 
-    write = media.write_image if target.kind == "image" else media.write_audio
-    if output is not None and not paths.special(output):
+    if output is not None and not is_special(output):
         with paths.replacing(output, force=force, stamp=stamp) as file:
-            write(decoded, file, target.value)
+            media.write(decoded, file, target.value)
         return output.stat().st_size
-    # Formats go back to their beginning to write a length there, which a pipe does not allow.
+    # Writers seek back to store a length in the header, which a pipe does not allow.
     with tempfile.TemporaryFile() as whole:
-        write(decoded, whole, target.value)
+        media.write(decoded, whole, target.value)
         size = whole.seek(0, os.SEEK_END)
         whole.seek(0)
         if output is None:
@@ -216,7 +221,7 @@ def _write(
 
 
 def kind_of(source: paths.Input) -> str | None:
-    """What the header says, "image" or "audio"; None where it cannot be read, which is told in its turn."""
+    """Read the medium from a header, "image" or "audio"; None if unreadable, which is reported later."""
     from vqcodec.bitstream import container, header
 
     try:
@@ -226,29 +231,31 @@ def kind_of(source: paths.Input) -> str | None:
 
 
 def fitting(format: options.Format | None, kind: str) -> options.Format:
-    """The format to write; None stands for the default of the kind.
+    """Return the format to write; None stands for the default of the medium.
 
     Raises:
-        MediaError: the format is not one of this kind.
+        MediaError: the format is one of the other medium.
     """
     if format is not None and format.kind != kind:
         raise MediaError(
-            f"{format.value} is for {KINDS[format.kind]}s, this is a {KINDS[kind]}",
-            f"--format {DEFAULTS[kind].value}",
+            f"{format.value} is an {format.kind} format, the content is {KINDS[kind]}",
+            f"choose another format, such as --format {DEFAULTS[kind].value}",
         )
     return format or DEFAULTS[kind]
 
 
 def format_of(output: Path | None) -> options.Format | None:
-    """The format that an output's suffix asks for; None for stdout and devices.
+    """Return the format of an output's suffix; None for stdout and devices.
 
     Raises:
         UsageError: no format has this suffix.
     """
-    if output is None or paths.special(output):
+    if output is None or is_special(output):
         return None
     try:
         return SUFFIXES[output.suffix.lower()]
     except KeyError:
         known = ", ".join(format.value for format in options.Format)
-        raise UsageError(f"{output}: no output format has this suffix", f"--format {known}") from None
+        raise UsageError(
+            f"{output}: no output format has this suffix", f"choose one with --format: {known}"
+        ) from None

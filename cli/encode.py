@@ -1,4 +1,4 @@
-"""`vqcodec encode`: pictures and sounds in, bitstreams out."""
+"""`vqcodec encode`: compress images and audio to bitstreams."""
 
 import time
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ from .batch import (
     use_threads,
     work_through,
 )
+from .command import command
 from .console import Bar, Console
 
 EXAMPLES = """\b
@@ -33,9 +34,11 @@ Examples:
 """
 
 
+@command(progress=True)
 def encode(
+    console: Console,
     files: Annotated[
-        list[str], typer.Argument(metavar="FILES", help="Pictures, sounds, folders (-r), or - for stdin.")
+        list[str], typer.Argument(metavar="FILES", help="Images, audio files, folders (-r), or - for stdin.")
     ],
     output: Annotated[
         str | None,
@@ -43,7 +46,7 @@ def encode(
             "-o",
             "--output",
             metavar="PATH",
-            help="A file, a folder (a new one ends in /), - for stdout.  [default: beside the input]",
+            help="A file, a folder (a new one ends in /), or - for stdout.  [default: next to the input]",
         ),
     ] = None,
     model: Annotated[
@@ -52,7 +55,7 @@ def encode(
             "-m",
             "--model",
             metavar="NAME|FILE",
-            help="See 'vqcodec models'; or a .safetensors file.  [default: best shipped for the medium]",
+            help="A name that 'vqcodec models' lists, or a .safetensors file.  [default: best shipped]",
         ),
     ] = None,
     quality: Annotated[
@@ -63,20 +66,22 @@ def encode(
             min=1,
             max=5,
             metavar="1..5",
-            help="Quality, 5 is best; of pictures also between: 2.5.  [default: 3]",
+            help="Quality 1-5, 5 is best; images accept decimals.  [default: 3]",
         ),
     ] = None,
     bitrate: Annotated[
         float | None,
-        typer.Option("--bitrate", metavar="KBPS", help="Sounds: best point of at most this rate, kbit/s."),
+        typer.Option("--bitrate", metavar="KBPS", help="Audio: highest quality within this bitrate."),
     ] = None,
     bpp: Annotated[
         float | None,
-        typer.Option("--bpp", metavar="BITS", help="Pictures: best point of at most these bits per pixel."),
+        typer.Option(
+            "--bpp", metavar="BITS", help="Images: highest quality within this many bits per pixel."
+        ),
     ] = None,
     psnr: Annotated[
         float | None,
-        typer.Option("--psnr", metavar="DB", help="Pictures: cheapest point of at least this quality."),
+        typer.Option("--psnr", metavar="DB", help="Images: smallest file that reaches this PSNR."),
     ] = None,
     target_size: Annotated[
         int | None,
@@ -84,12 +89,14 @@ def encode(
             "--target-size",
             parser=options.parse_size,
             metavar="SIZE",
-            help="Best point whose file fits: 40kB, 1MiB.",
+            help="Highest quality that fits into this size, as 40kB or 1MiB.",
         ),
     ] = None,
     fast: Annotated[
         bool,
-        typer.Option("--fast", help="Static tables: larger file, faster both ways. Sounds, vqvae-image."),
+        typer.Option(
+            "--fast", help="Use static tables: larger files, faster both ways. Audio and vqvae-image only."
+        ),
     ] = False,
     effort: options.Effort = 1,
     max_pixels: options.MaxPixels = None,
@@ -99,125 +106,119 @@ def encode(
     strip: options.StripWhat = None,
     keep_gps: Annotated[
         bool,
-        typer.Option("--keep-gps", help="Keep the GPS position; without this EXIF is kept but for that."),
+        typer.Option("--keep-gps", help="Keep GPS positions, which are removed by default."),
     ] = False,
     no_mtime: options.NoMtime = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Decode the result, compare every code, print PSNR or SI-SDR.")
+        bool,
+        typer.Option("--verify", help="Decode the result, compare every code, and print PSNR or SI-SDR."),
     ] = False,
     dry_run: options.DryRun = False,
-    no_progress: options.NoProgress = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    color: options.ColorWhen = options.Color.auto,
-    version: options.Version = False,
 ) -> None:
-    """Compress pictures (PNG JPEG WebP AVIF TIFF BMP GIF) and sounds (WAV FLAC OGG Opus MP3 AIFF).
+    """Compress images (PNG JPEG WebP AVIF TIFF BMP GIF) and audio (WAV FLAC OGG Opus MP3 AIFF).
 
-    The compression is lossy, and the source is never deleted. EXIF, XMP, colour profiles and the tags of
-    sounds are kept, GPS positions and embedded thumbnails are not. Of sounds, nothing above 8 kHz is kept.
+    The compression is lossy; the source is never deleted. EXIF, XMP, colour profiles and audio tags are kept,
+    GPS positions and embedded thumbnails are removed. Audio frequencies above 8 kHz are lost.
     """
-    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
-        if sum(option is not None for option in (quality, bitrate, bpp, psnr, target_size)) > 1:
-            raise UsageError(
-                "-q, --bitrate, --bpp, --psnr and --target-size exclude each other", "give one of them"
-            )
-        check_overwriting(force, skip_existing)
-        batch = Batch(console)
-        found = paths.find(
-            files,
-            recursive=recursive,
-            suffixes=paths.PICTURES | paths.SOUNDS,
-            what=paths.MEDIA,
-            silent={paths.BITSTREAM},
+    if sum(option is not None for option in (quality, bitrate, bpp, psnr, target_size)) > 1:
+        raise UsageError(
+            "-q, --bitrate, --bpp, --psnr and --target-size exclude each other", "give one of them"
         )
-        todo = paths.plan(found.inputs, output, lambda source: paths.BITSTREAM, len(files))
-        check_json(console, todo)
-        batch.report_found(found, "not an image or sound")
-        if skip_existing:
-            todo = batch.skip_existing(todo)
-        if dry_run:
-            point = _point(quality, bitrate, bpp, psnr, target_size)
-            raise typer.Exit(
-                rehearse(batch, todo, force, lambda job: {"model": _model_name(model, job.source), **point})
-            )
-        if not todo:
-            raise typer.Exit(batch.finish())
-        mixed = len(todo) > 1 and len({_medium(job.source) for job in todo}) > 1
-
-        from vqcodec import weights
-
-        # Before the first file: a wrong model or device is a wrong command, not a wrong file.
-        if model is None:
-            weights.choose_device(device)
-        else:
-            weights.load(model, device=device)
-        from vqcodec import pipeline
-
-        use_threads(jobs)
-        stripped = tuple(what.value for what in strip or ())
-
-        def work(job: paths.Job, bar: Bar) -> Fields:
-            refuse_existing(job, force)
-            path = job.source.path
-            source = path if path is not None and not job.source.is_stream else job.source.read()
-            stamp = None if path is None or no_mtime else path.stat()
-            started = time.perf_counter()
-            limits: dict[str, Any] = {} if max_pixels is None else {"max_pixels": max_pixels}
-            try:
-                encoded = pipeline.encode_file(
-                    source,
-                    pipeline.EncodeOptions(
-                        model=model,
-                        quality=quality,
-                        bitrate=bitrate,
-                        bpp=bpp,
-                        psnr=psnr,
-                        target_size=target_size,
-                        fast=fast,
-                        effort=effort,
-                        strip=stripped,
-                        keep_gps=keep_gps,
-                        device=device,
-                        **limits,
-                    ),
-                    progress=bar.part,
-                )
-            except UsageError as error:
-                if not mixed:
-                    raise
-                # An option for sounds is wrong for a picture beside them, and not for the sounds.
-                raise MediaError(error.message, error.hint) from error
-            console.note(f"{job.source.name}: coded in {time.perf_counter() - started:.3f} s", level=2)
-            extra: Fields = {}
-            if verify:
-                started = time.perf_counter()
-                figure = "psnr_db" if encoded.geometry.kind == "image" else "si_sdr_db"
-                extra[figure] = round(float(pipeline.verify(encoded)), 3)
-                console.note(f"{job.source.name}: verified in {time.perf_counter() - started:.3f} s", level=2)
-            if job.output is None:
-                paths.write_stdout(encoded.data)
-            else:
-                with paths.replacing(job.output, force=force, stamp=stamp) as file:
-                    file.write(encoded.data)
-            batch.count(encoded.geometry)
-            rates = {"bpp": encoded.bpp, "kbps": encoded.kbps}
-            return {
-                "output": shown(job.output),
-                "model": encoded.model,
-                "quality": plain(encoded.quality),
-                **extent(encoded.geometry),
-                "bytes_in": len(source) if isinstance(source, bytes) else source.stat().st_size,
-                "bytes_out": len(encoded.data),
-                **{name: round(rate, 4) for name, rate in rates.items() if rate is not None},
-                **extra,
-            }
-
-        work_through(batch, "encoding", todo, work)
+    check_overwriting(force, skip_existing)
+    batch = Batch(console)
+    found = paths.find(
+        files,
+        recursive=recursive,
+        suffixes=paths.IMAGES | paths.AUDIO,
+        what=paths.MEDIA,
+        silent={paths.BITSTREAM},
+    )
+    todo = paths.plan(found.inputs, output, lambda source: paths.BITSTREAM, len(files))
+    check_json(console, todo)
+    batch.report_found(found, "not an image or audio file")
+    if skip_existing:
+        todo = batch.skip_existing(todo)
+    if dry_run:
+        target = _target(quality, bitrate, bpp, psnr, target_size)
+        raise typer.Exit(
+            rehearse(batch, todo, force, lambda job: {"model": _model_name(model, job.source), **target})
+        )
+    if not todo:
         raise typer.Exit(batch.finish())
+    mixed = len(todo) > 1 and len({_medium(job.source) for job in todo}) > 1
+
+    from vqcodec import weights
+
+    # Before the first file: a wrong model or device fails the command, not each file.
+    if model is None:
+        weights.choose_device(device)
+    else:
+        weights.load(model, device=device)
+    from vqcodec import pipeline
+
+    use_threads(jobs)
+    stripped = tuple(what.value for what in strip or ())
+
+    def work(job: paths.Job, bar: Bar) -> Fields:
+        refuse_existing(job, force)
+        path = job.source.path
+        source = path if path is not None and not job.source.is_stream else job.source.read()
+        stamp = None if path is None or no_mtime else path.stat()
+        started = time.perf_counter()
+        limits: dict[str, Any] = {} if max_pixels is None else {"max_pixels": max_pixels}
+        try:
+            encoded = pipeline.encode_file(
+                source,
+                pipeline.EncodeOptions(
+                    model=model,
+                    quality=quality,
+                    bitrate=bitrate,
+                    bpp=bpp,
+                    psnr=psnr,
+                    target_size=target_size,
+                    fast=fast,
+                    effort=effort,
+                    strip=stripped,
+                    keep_gps=keep_gps,
+                    device=device,
+                    **limits,
+                ),
+                progress=bar.part,
+            )
+        except UsageError as error:
+            if not mixed:
+                raise
+            # Among files of both media, an option for audio is an error of the images alone.
+            raise MediaError(error.message, error.hint) from error
+        console.note(f"{job.source.name}: coded in {time.perf_counter() - started:.3f} s", level=2)
+        extra: Fields = {}
+        if verify:
+            started = time.perf_counter()
+            figure = "psnr_db" if encoded.geometry.kind == "image" else "si_sdr_db"
+            extra[figure] = round(float(pipeline.verify(encoded)), 3)
+            console.note(f"{job.source.name}: verified in {time.perf_counter() - started:.3f} s", level=2)
+        if job.output is None:
+            paths.write_stdout(encoded.data)
+        else:
+            with paths.replacing(job.output, force=force, stamp=stamp) as file:
+                file.write(encoded.data)
+        batch.count(encoded.geometry)
+        rates = {"bpp": encoded.bpp, "kbps": encoded.kbps}
+        return {
+            "output": shown(job.output),
+            "model": encoded.model,
+            "quality": plain(encoded.quality),
+            **extent(encoded.geometry),
+            "bytes_in": len(source) if isinstance(source, bytes) else source.stat().st_size,
+            "bytes_out": len(encoded.data),
+            **{name: round(rate, 4) for name, rate in rates.items() if rate is not None},
+            **extra,
+        }
+
+    work_through(batch, "encoding", todo, work)
+    raise typer.Exit(batch.finish())
 
 
 def _model_name(model: str | None, source: paths.Input) -> str:
@@ -229,25 +230,25 @@ def _model_name(model: str | None, source: paths.Input) -> str:
 
 
 def _medium(source: paths.Input) -> str:
-    """The kind of an input, by its suffix, or by its first bytes where that is not a known one."""
+    """Return the medium of an input, by its suffix, or by its first bytes if the suffix is unknown."""
     suffix = source.path.suffix.lower() if source.path is not None else ""
-    if suffix in paths.PICTURES or suffix in paths.SOUNDS:
-        return "audio" if suffix in paths.SOUNDS else "image"
+    if suffix in paths.IMAGES or suffix in paths.AUDIO:
+        return "audio" if suffix in paths.AUDIO else "image"
     from vqcodec import media
 
     try:
         return "audio" if media.sound_format(source.head(16)) else "image"
-    except OSError:  # told when the file's turn comes
+    except OSError:  # reported when the file is encoded
         return "image"
 
 
-def _point(
+def _target(
     quality: float | None,
     bitrate: float | None,
     bpp: float | None,
     psnr: float | None,
     target_size: int | None,
 ) -> Fields:
-    goals = {"bitrate": bitrate, "bpp": bpp, "psnr": psnr, "target_size": target_size}
-    given = {name: value for name, value in goals.items() if value is not None}
+    targets = {"bitrate": bitrate, "bpp": bpp, "psnr": psnr, "target_size": target_size}
+    given = {name: value for name, value in targets.items() if value is not None}
     return given or {"quality": plain(quality if quality is not None else 3)}

@@ -1,4 +1,4 @@
-"""`vqcodec info`: what a bitstream's header says, without any network."""
+"""`vqcodec info`: print the headers of bitstreams, without any network."""
 
 import dataclasses
 import json as jsonlib
@@ -9,62 +9,57 @@ from vqcodec.bitstream import container
 from vqcodec.bitstream.geometry import AUDIO_RATE
 from vqcodec.bitstream.quality import quality_of
 
-from . import options, paths
+from . import paths
 from .batch import Batch, Fields, extent
+from .command import command
 from .console import Console, clock_text, size_text
 
 EXAMPLES = """\b
 Examples:
   vqcodec info photo.vqc song.vqc
-  vqcodec info --check *.vqc                   damage? exit code 1
+  vqcodec info --check *.vqc                   exit code 1 if damaged
   vqcodec info --json photo.vqc | jq .bpp
 """
 PRIORS = {container.RAW: "raw", container.STATIC: "static", container.LEARNED: "learned"}
 
 
+@command()
 def info(
+    console: Console,
     bitstreams: Annotated[
         list[str], typer.Argument(metavar="BITSTREAMS", help=".vqc files, folders (-r), or - for stdin.")
     ],
-    check: Annotated[
-        bool, typer.Option("--check", help="Verify the checksums of everything; no network is needed.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Verify all checksums; needs no network.")] = False,
     recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Enter folders.")] = False,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    color: options.ColorWhen = options.Color.auto,
-    version: options.Version = False,
 ) -> None:
-    """Show what .vqc files are: size or length, model, rate, metadata. Instant."""
-    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=False) as console:
-        batch = Batch(console)
-        found = paths.find(bitstreams, recursive=recursive, suffixes={paths.BITSTREAM}, what="bitstreams")
-        batch.report_found(found, "not a bitstream")
-        for source in found.inputs:
+    """Show the size or length, model, rate and metadata of .vqc files. Instant."""
+    batch = Batch(console)
+    found = paths.find(bitstreams, recursive=recursive, suffixes={paths.BITSTREAM}, what="bitstreams")
+    batch.report_found(found, "not a bitstream")
+    for source in found.inputs:
 
-            def work(source: paths.Input = source) -> Fields:
-                data = source.read() if check or source.path is None else None
-                if data is not None:
-                    header = container.read_info(data)
-                else:
-                    assert source.path is not None
-                    with source.path.open("rb") as file:
-                        header = container.read_info(file)
-                fields = describe(header)
-                if check and data is not None:
-                    fields["damage"] = container.check(data)
-                    fields["status"] = "damaged" if fields["damage"] else "ok"
-                return fields
+        def work(source: paths.Input = source) -> Fields:
+            data = source.read() if check or source.path is None else None
+            if data is not None:
+                header = container.read_info(data)
+            else:
+                assert source.path is not None
+                with source.path.open("rb") as file:
+                    header = container.read_info(file)
+            fields = describe(header)
+            if check and data is not None:
+                fields["damage"] = container.check(data)
+                fields["status"] = "damaged" if fields["damage"] else "ok"
+            return fields
 
-            record = batch.run(source, work)
-            if record is not None:
-                _print(console, record)
-        raise typer.Exit(batch.finish(sizes=False))
+        record = batch.run(source, work)
+        if record is not None:
+            _print(console, record)
+    raise typer.Exit(batch.finish(sizes=False))
 
 
 def describe(header: container.Info) -> Fields:
-    """The fields of the JSON record of one header, those of its geometry among them."""
+    """Return the fields of the JSON record of one header, its geometry included."""
     fields: Fields = dataclasses.asdict(header)
     geometry = fields.pop("geometry")
     if "gains" in geometry:
@@ -83,7 +78,7 @@ def describe(header: container.Info) -> Fields:
 
 
 def is_shipped(model: str, fingerprint: str) -> bool:
-    """Whether these are weights of this package, by the card beside them, which takes no numpy to read."""
+    """Tell whether weights are shipped, by the fingerprint in the card, which is read without numpy."""
     from importlib.resources import files
 
     card = files("vqcodec.pretrained") / f"{model}.json"
@@ -94,12 +89,12 @@ def is_shipped(model: str, fingerprint: str) -> bool:
 
 
 def _print(console: Console, record: Fields) -> None:
-    """Four lines, the first words in one column."""
+    """Print four lines, their first words in one column."""
     weights = record["fingerprint"][:6] + ("…, shipped" if record["shipped"] else "…")
     parts = [f"header {size_text(record['header_bytes'])}"]
     parts += [f"{name} {size_text(count)}" for name, count in record["box_bytes"].items()]
     parts.append(f"codes {size_text(record['code_bytes'])}")
-    what, rate, chunks = _sound(record) if record["kind"] == "audio" else _picture(record)
+    what, rate, chunks = _audio(record) if record["kind"] == "audio" else _image(record)
     several = len(record["priors"]) > 1
     quality = f"   quality {record['quality']:.3g}" if "quality" in record else ""
     bits = {name: f" {value:.2f} bits per code" for name, value in record["bits_per_code"].items()}
@@ -129,29 +124,29 @@ def _print(console: Console, record: Fields) -> None:
 Line = tuple[str, str]
 
 
-def _picture(record: Fields) -> tuple[Line, str, Line]:
-    """The line on the picture, its rate, the line on its chunks."""
+def _image(record: Fields) -> tuple[Line, str, Line]:
+    """Return the line of the image, its rate, and the line of its chunks."""
     colors = "RGB" if record["channels"] == 3 else "gray"
     region = container.REGION
     return (
-        ("picture", f"{record['width']} x {record['height']} {colors}{_origin(record)}"),
+        ("image", f"{record['width']} x {record['height']} {colors}{_origin(record)}"),
         f"{record['bpp']:.2f} bpp",
         ("chunks", f"{record['chunks']} of at most {region} x {region} pixels"),
     )
 
 
-def _sound(record: Fields) -> tuple[Line, str, Line]:
-    """The line on the sound, its rate, the line on its chunks."""
+def _audio(record: Fields) -> tuple[Line, str, Line]:
+    """Return the line of the audio, its rate, and the line of its chunks."""
     channels = {1: "mono", 2: "stereo"}.get(record["channels"], f"{record['channels']} channels")
     silent = bytes.fromhex(record["gains"]).count(0)
     if silent:
         channels += ", silent" if silent == record["channels"] else f", {silent} of them silent"
-    text = f"{record['rate'] / 1000:g} kHz {channels} {clock_text(record['sound_seconds'])}{_origin(record)}"
+    text = f"{record['rate'] / 1000:g} kHz {channels} {clock_text(record['audio_seconds'])}{_origin(record)}"
     if record["rate"] > AUDIO_RATE:
         text += f"   nothing above {AUDIO_RATE / 2000:g} kHz is kept"
     seconds = container.SEGMENT * record["stride"] / AUDIO_RATE
     return (
-        ("sound", text),
+        ("audio", text),
         f"{record['kbps']:.2f} kbit/s",
         ("segments", f"{record['chunks']} of at most {seconds:g} s"),
     )

@@ -1,4 +1,4 @@
-"""The Typer app: commands, and the exit code and message of everything that ends one."""
+"""Build the Typer app, and turn everything that ends a command into a message and an exit code."""
 
 import contextlib
 import functools
@@ -28,7 +28,7 @@ from .sample import sample
 from .train import EXAMPLES as TRAIN_EXAMPLES
 from .train import train
 
-# Its place among Typer's exceptions differs between versions; that of its child does not.
+# Where Typer keeps this class differs between versions; where it keeps its subclass does not.
 UsageException: Any = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
 
@@ -48,12 +48,12 @@ Try 'vqcodec COMMAND -h'."""
 
 
 class Program(TyperGroup):
-    """The group of commands, whose complaints have the form of every other message."""
+    """Group of commands that prints usage errors in the form of every other message."""
 
     def main(
         self, args: Sequence[str] | None = None, *rest: Any, standalone_mode: Any = True, **extra: Any
     ) -> Any:
-        """Run a command; in standalone mode, leave with its exit code."""
+        """Run a command; in standalone mode, exit with its exit code."""
         call = functools.partial(super().main, args, *rest, **{**extra, "prog_name": "vqcodec"})
         if not standalone_mode:
             return call(standalone_mode=False)
@@ -77,11 +77,11 @@ def _hint(error: Any, command: str) -> str:
     name = getattr(error, "option_name", None)
     if command == "vqcodec" and name is not None:
         return f"options come after the command: vqcodec COMMAND {name}"
-    return f"{command} -h"
+    return f"see '{command} -h'"
 
 
 def leave_quietly() -> NoReturn:
-    """End after whoever read stdout has gone: there is nobody to tell."""
+    """Exit without a message after the reader of stdout has gone."""
     # The interpreter flushes stdout once more on its way out, and would complain.
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,7 +99,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True, epilog="Try 'vqcodec COMMAND -h' for options and examples.")
 def root(context: typer.Context, version: options.Version = False) -> None:
-    """Neural codec: pictures and sounds to .vqc and back, by models that can be trained on your own."""
+    """Neural codec: compress images and audio to .vqc files and back, with models that you can train."""
     if context.invoked_subcommand is None:
         from importlib.metadata import version as version_of
 
@@ -120,18 +120,18 @@ def _interrupt(_number: int, _frame: object) -> None:
     if callable(handler):
         signal.raise_signal(signal.SIGINT)
         return
-    # Programs that a shell starts in the background ignore Ctrl-C, and must still end when told to.
+    # Programs that a shell starts in the background ignore Ctrl-C, and must still end on SIGTERM.
     raise KeyboardInterrupt
 
 
 def run() -> None:
     """Entry point of the `vqcodec` command."""
     for stream in (sys.stdout, sys.stderr):
-        # A name that the terminal's encoding lacks is shown escaped instead of ending the program.
+        # A name that the terminal's encoding lacks is printed escaped instead of ending the program.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     # numpy's products are small here: threads would wait for each other. Torch has its own, see --jobs.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Whoever asks politely gets what Ctrl-C gets: no partial output, and a training that has saved.
+    # SIGTERM does what Ctrl-C does: no partial output, and a training run that is saved.
     signal.signal(signal.SIGTERM, _interrupt)
     app()

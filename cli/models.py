@@ -1,11 +1,11 @@
-"""`vqcodec models`: which models there are, and one model's card."""
+"""`vqcodec models`: list the shipped models, or print one model's card."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from . import options
+from .command import command
 from .console import Console, size_text
 
 EXAMPLES = """\b
@@ -28,49 +28,45 @@ COLUMNS = {
 }
 
 MEASURED = ("bpp", "psnr_db", "kbps", "log_mel")
-"""Columns that are left out where no model has the figure: each belongs to one medium."""
+"""Columns of one medium each; omitted if no model has the figure."""
 
 
+@command()
 def models(
+    console: Console,
     model: Annotated[
         str | None,
-        typer.Option("-m", "--model", metavar="NAME|FILE", help="Show the whole card of one model."),
+        typer.Option("-m", "--model", metavar="NAME|FILE", help="Print the whole card of one model."),
     ] = None,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    color: options.ColorWhen = options.Color.auto,
-    version: options.Version = False,
 ) -> None:
-    """List the shipped models with their measured rate and quality, or show one model's card."""
-    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=False) as console:
-        from vqcodec import weights
+    """List the shipped models with their measured rate and quality, or print one model's card."""
+    from vqcodec import weights
 
-        if model is not None:
-            path = weights.locate(model)
-            card = weights.read_json(path)
-            console.record(type="model", file=str(path), bytes=path.stat().st_size, **card)
-            lines = [*flat(card), ("file", f"{path} ({size_text(path.stat().st_size)})")]
-            width = max(len(key) for key, _ in lines)
-            for key, text in lines:
-                console.out(f"{key.ljust(width)}  {text}".rstrip())
-            return
-        rows: list[dict[str, Any]] = []
-        for card in weights.shipped():
-            size = _file_size(weights.folder() / f"{card['name']}.safetensors")
-            console.record(type="model", bytes=size, **card)
-            rows += table_rows(card, size)
-        if rows:
-            absent = {name for name in MEASURED if all(row[name] is None for row in rows)}
-            console.table(rows, {name: title for name, title in COLUMNS.items() if name not in absent})
-            defaults = (f"{name} ({medium})" for medium, name in weights.DEFAULTS.items())
-            console.note(f"default: {', '.join(defaults)}")
-        else:
-            console.note("no models are shipped with this installation")
+    if model is not None:
+        path = weights.locate(model)
+        card = weights.read_json(path)
+        console.record(type="model", file=str(path), bytes=path.stat().st_size, **card)
+        lines = [*flat(card), ("file", f"{path} ({size_text(path.stat().st_size)})")]
+        width = max(len(key) for key, _ in lines)
+        for key, text in lines:
+            console.out(f"{key.ljust(width)}  {text}".rstrip())
+        return
+    rows: list[dict[str, Any]] = []
+    for card in weights.shipped():
+        size = _file_size(weights.folder() / f"{card['name']}.safetensors")
+        console.record(type="model", bytes=size, **card)
+        rows += table_rows(card, size)
+    if rows:
+        absent = {name for name in MEASURED if all(row[name] is None for row in rows)}
+        console.table(rows, {name: title for name, title in COLUMNS.items() if name not in absent})
+        defaults = (f"{name} ({medium})" for medium, name in weights.DEFAULTS.items())
+        console.note(f"default: {', '.join(defaults)}")
+    else:
+        console.note("no models are shipped with this installation")
 
 
 def table_rows(card: dict[str, Any], size: int | None) -> list[dict[str, Any]]:
-    """A line for each operating point of a model, with what was measured on its validation files."""
+    """Return a row for each operating point of a model, with the figures of its validation files."""
     from vqcodec import weights
 
     once = {
@@ -81,14 +77,14 @@ def table_rows(card: dict[str, Any], size: int | None) -> list[dict[str, Any]]:
     rows = []
     for point in weights.operating_points(card) or [{}]:
         quality = point.get("quality")
-        told = {name: point.get(name) for name in MEASURED}
-        rows.append({**once, "quality": None if quality is None else f"{quality:g}", **told})
+        figures = {name: point.get(name) for name in MEASURED}
+        rows.append({**once, "quality": None if quality is None else f"{quality:g}", **figures})
         once = dict.fromkeys(once, "")
     return rows
 
 
-def flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as (dotted name, text), in order."""
+def flat(value: object, prefix: str = "") -> list[tuple[str, str]]:
+    """Flatten nested settings to (dotted name, text), in order."""
     if isinstance(value, dict):
         return [
             pair for key, inner in value.items() for pair in flat(inner, f"{prefix}.{key}" if prefix else key)

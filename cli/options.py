@@ -1,4 +1,4 @@
-"""The options that several commands share, and the one place where sizes and durations are read."""
+"""Declare the options that several commands share, and parse sizes and durations."""
 
 import math
 import re
@@ -9,7 +9,7 @@ import typer
 
 
 class Color(StrEnum):
-    """When to colour messages."""
+    """Choose when messages are coloured."""
 
     auto = "auto"
     always = "always"
@@ -17,7 +17,7 @@ class Color(StrEnum):
 
 
 class Strip(StrEnum):
-    """Metadata that can be left out: of a picture exif, xmp and icc, of a sound its tags."""
+    """Name metadata to leave out: exif, xmp and icc of an image, tags of an audio file."""
 
     exif = "exif"
     xmp = "xmp"
@@ -27,7 +27,7 @@ class Strip(StrEnum):
 
 
 class Format(StrEnum):
-    """What `decode` writes; the values are also the suffixes."""
+    """Name a format that `decode` writes; the values are also the suffixes."""
 
     png = "png"
     jpg = "jpg"
@@ -44,21 +44,21 @@ class Format(StrEnum):
 
     @property
     def kind(self) -> str:
-        """Of what it is a format: "image" or "audio"."""
-        return "audio" if self in _SOUND_FORMATS else "image"
+        """Return the medium of the format: "image" or "audio"."""
+        return "audio" if self in _AUDIO_FORMATS else "image"
 
 
-_SOUND_FORMATS = {Format.wav, Format.flac, Format.ogg, Format.opus, Format.mp3, Format.aiff}
+_AUDIO_FORMATS = {Format.wav, Format.flac, Format.ogg, Format.opus, Format.mp3, Format.aiff}
 DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_size(text: str) -> int:
-    """Bytes out of "40kB", "1MiB", "500000": k is 1000 and Ki 1024, as SI has it.
+    """Parse a size in bytes, as "40kB", "1MiB" or "500000": k is 1000 and Ki 1024, as in SI.
 
     Raises:
-        typer.BadParameter: anything else, or nothing left of it.
+        typer.BadParameter: the text is not a size, or the size is less than a byte.
     """
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?)(i?)b?", text.strip().lower())
     if match is None or (match[3] and not match[2]):
@@ -70,10 +70,10 @@ def parse_size(text: str) -> int:
 
 
 def parse_pixels(text: str) -> int:
-    """Pixels out of "200000000", "200M" or "200MP".
+    """Parse a number of pixels, as "200000000", "200M" or "200MP".
 
     Raises:
-        typer.BadParameter: anything else, or zero.
+        typer.BadParameter: the text is not a positive number of pixels.
     """
     match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmg]?)p?", text.strip().lower().replace("_", ""))
     pixels = int(float(match[1]) * DECIMAL[match[2]]) if match else 0
@@ -83,12 +83,12 @@ def parse_pixels(text: str) -> int:
 
 
 def parse_duration(text: str) -> float:
-    """Seconds out of "90s", "20m", "6h" or "1h30m".
+    """Parse a duration in seconds, as "90s", "20m", "6h" or "1h30m".
 
     A bare number is refused: some tools read it as seconds, others as minutes.
 
     Raises:
-        typer.BadParameter: anything else, or no time at all.
+        typer.BadParameter: the text is not a duration, or the duration is zero.
     """
     word = text.strip().lower()
     parts = re.findall(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|m|h|d)[a-z]*\s*", word)
@@ -96,15 +96,15 @@ def parse_duration(text: str) -> float:
         raise typer.BadParameter(f"'{text}' is not a duration; write 90s, 20m, 6h or 1h30m")
     seconds = math.fsum(float(number) * SECONDS[unit] for number, unit in parts)
     if not seconds > 0:
-        raise typer.BadParameter(f"'{text}' is no time at all")
+        raise typer.BadParameter(f"'{text}' is not longer than zero")
     return seconds
 
 
 def parse_device(text: str) -> str:
-    """A device's name as given; whether it is there is known only once a network is about to run.
+    """Check the form of a device's name; whether the device exists is known only when a network runs.
 
     Raises:
-        typer.BadParameter: another word.
+        typer.BadParameter: the text names no kind of device.
     """
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
         raise typer.BadParameter(f"'{text}' is not one of auto, cpu, cuda, cuda:N, mps")
@@ -112,7 +112,7 @@ def parse_device(text: str) -> str:
 
 
 def show_version(wanted: bool) -> None:
-    """Print the program's version and the bitstream's, and leave."""
+    """Print the versions of the program and of its bitstream, and exit."""
     if wanted:
         from importlib.metadata import version
 
@@ -125,7 +125,11 @@ def show_version(wanted: bool) -> None:
 Version = Annotated[
     bool,
     typer.Option(
-        "-V", "--version", callback=show_version, is_eager=True, help="Show program and bitstream version."
+        "-V",
+        "--version",
+        callback=show_version,
+        is_eager=True,
+        help="Print the versions of program and bitstream.",
     ),
 ]
 Verbose = Annotated[
@@ -136,14 +140,20 @@ Verbose = Annotated[
         count=True,
         show_default=False,
         metavar="",
-        help="A line per stage; -vv timings, tracebacks.",
+        help="Print a line per stage; -vv adds timings and tracebacks.",
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Errors only.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on stdout, nothing else there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per line on stdout, and nothing else there.")
+]
 ColorWhen = Annotated[
     Color,
-    typer.Option("--color", metavar="auto|always|never", help="NO_COLOR and TERM=dumb also turn it off."),
+    typer.Option(
+        "--color",
+        metavar="auto|always|never",
+        help="When to colour messages; auto also obeys NO_COLOR and TERM=dumb.",
+    ),
 ]
 Device = Annotated[
     str,
@@ -151,29 +161,31 @@ Device = Annotated[
         "--device",
         parser=parse_device,
         metavar="auto|cpu|cuda[:N]|mps",
-        help="Where networks run; codes never depend on it.",
+        help="Where networks run; any device decodes what another has encoded.",
     ),
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("-j", "--jobs", min=1, metavar="N", help="CPU threads.  [default: all cores]"),
+    typer.Option("-j", "--jobs", min=1, metavar="N", help="Number of CPU threads.  [default: all cores]"),
 ]
 Recursive = Annotated[
-    bool, typer.Option("-r", "--recursive", help="Enter folders; mirror the tree under -o.")
+    bool, typer.Option("-r", "--recursive", help="Enter folders; their tree is mirrored under -o.")
 ]
-Force = Annotated[bool, typer.Option("-f", "--force", help="Replace existing outputs.")]
-SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Pass over inputs whose output exists.")]
+Force = Annotated[bool, typer.Option("-f", "--force", help="Replace existing files.")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Skip inputs whose output exists.")]
 StripWhat = Annotated[
     list[Strip] | None,
     typer.Option("--strip", metavar="exif|xmp|icc|tags|all", help="Metadata to leave out; repeatable."),
 ]
-NoMtime = Annotated[bool, typer.Option("--no-mtime", help="Give outputs the present time, not the input's.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
-NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar, not on a terminal either.")]
+NoMtime = Annotated[
+    bool, typer.Option("--no-mtime", help="Do not copy the input's modification time to the output.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Never show a progress bar.")]
 MaxPixels = Annotated[
     int | None,
     typer.Option(
-        "--max-pixels", parser=parse_pixels, metavar="N", help="Refuse larger pictures.  [default: 179M]"
+        "--max-pixels", parser=parse_pixels, metavar="N", help="Refuse larger images.  [default: 179M]"
     ),
 ]
 MaxSeconds = Annotated[
@@ -182,7 +194,7 @@ MaxSeconds = Annotated[
         "--max-seconds",
         parser=parse_duration,
         metavar="DURATION",
-        help="Refuse longer sounds; each channel counts.  [default: 12h]",
+        help="Refuse longer audio; each channel counts.  [default: 12h]",
     ),
 ]
 Effort = Annotated[
@@ -192,6 +204,6 @@ Effort = Annotated[
         min=0,
         max=3,
         metavar="0..3",
-        help="Search for better codes; slower. Sounds: 2 or 3. No gain with vae-image.",
+        help="Search effort: higher is slower, with better codes; for audio 2 or 3, of no use to vae-image.",
     ),
 ]

@@ -1,8 +1,7 @@
-"""Which files go in and which come out: output names, clashes, the overwrite rule, atomic writes, mtime."""
+"""Find input files and choose output files: names, clashes, the overwrite rule, atomic writes, mtime."""
 
 import os
 import shutil
-import stat
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,28 +12,29 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vqcodec.errors import MediaError, UsageError, VqcodecError
-from vqcodec.files import atomically
+from vqcodec.files import atomically, is_special
 
 from .console import explain, is_terminal
 
-PICTURES = frozenset(
+IMAGES = frozenset(
     (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif")
 )
-SOUNDS = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"))
-MEDIA = "images or sounds"
+AUDIO = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"))
+MEDIA = "images or audio files"
 BITSTREAM = ".vqc"
 STANDARD = "-"
 BLOCK = 1 << 20
+KEEP_OR_REPLACE = "replace it with -f, or skip it with --skip-existing"
 
 
 @dataclass(frozen=True)
 class Input:
-    """One thing to read.
+    """Input to read: a file, a pipe or stdin.
 
     Attributes:
         path: the file, or None for stdin.
-        name: how it is called in messages.
-        below: its path below the folder it was found in; a file named on the command line has only its name.
+        name: its name in messages.
+        below: its path relative to the folder it was found in; for a named file, the file name.
         in_folder: whether it was found in a folder.
     """
 
@@ -45,17 +45,17 @@ class Input:
 
     @property
     def is_stream(self) -> bool:
-        """Whether it is stdin or a pipe, which can be read but once, and not from its middle."""
-        return self.path is None or special(self.path)
+        """Tell whether it is stdin or a pipe, which can be read once and cannot seek."""
+        return self.path is None or is_special(self.path)
 
     def read(self) -> bytes:
-        """All of its bytes, those of a stream as often as one likes."""
+        """Return all of its bytes; those of a stream are cached."""
         if self.path is None or self.is_stream:
             return self._stream
         return self.path.read_bytes()
 
     def head(self, size: int) -> bytes:
-        """Its first bytes, at most so many."""
+        """Return its first bytes, at most `size`."""
         if self.path is None or self.is_stream:
             return self._stream[:size]
         with self.path.open("rb") as file:
@@ -68,7 +68,7 @@ class Input:
 
 @dataclass
 class Found:
-    """What the arguments stand for: inputs, arguments that failed (with why), files passed over."""
+    """Result of `find`: inputs, arguments that failed with their errors, files that were skipped."""
 
     inputs: list[Input] = field(default_factory=list)
     failed: list[tuple[str, VqcodecError]] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its result goes; output None is stdout."""
+    """Input and output of one conversion; output None is stdout."""
 
     source: Input
     output: Path | None
@@ -96,15 +96,15 @@ def find(
     Args:
         arguments: files, folders, "-" for stdin.
         recursive: enter folders; otherwise a folder is a failure.
-        suffixes: of the files that are taken out of folders.
-        what: these files are called in messages.
-        silent: suffixes of files in folders that are passed over without a word.
+        suffixes: of the files to take from folders.
+        what: name of these files in messages.
+        silent: suffixes of files in folders that are skipped without a message.
 
     Raises:
-        UsageError: stdin is named twice or is a terminal, or the folders given hold nothing of that kind.
+        UsageError: stdin is named twice or is a terminal, or the folders hold no such files.
     """
     found = Found()
-    barren: list[str] = []
+    empty: list[str] = []
     for argument in arguments:
         if argument == STANDARD:
             _check_stdin(found)
@@ -121,23 +121,23 @@ def find(
         elif not is_folder:
             found.inputs.append(Input(path, argument, Path(path.name)))
         elif not recursive:
-            found.failed.append((argument, MediaError("is a folder", "add -r")))
+            found.failed.append((argument, MediaError("is a folder", "add -r to enter it")))
         else:
             before = len(found.inputs)
             _enter(path, found, suffixes, silent)
             if len(found.inputs) == before:
-                barren.append(argument)
-    if barren and not found.inputs and not found.failed:
-        raise UsageError(f"no {what} in {', '.join(barren)}")
-    found.failed += [(folder, MediaError(f"no {what} in it")) for folder in barren]
+                empty.append(argument)
+    if empty and not found.inputs and not found.failed:
+        raise UsageError(f"no {what} in {', '.join(empty)}")
+    found.failed += [(folder, MediaError(f"no {what} in it")) for folder in empty]
     return found
 
 
 def _check_stdin(found: Found) -> None:
     if any(known.path is None for known in found.inputs):
-        raise UsageError("- is given twice", "stdin can be read once")
+        raise UsageError("- is given twice", "stdin can be read only once")
     if sys.stdin is None or is_terminal(sys.stdin):
-        raise UsageError("not reading from a terminal", "name a file, or pipe one in")
+        raise UsageError("not reading from a terminal", "name a file, or pipe data in")
 
 
 def _enter(folder: Path, found: Found, suffixes: Collection[str], silent: Collection[str]) -> None:
@@ -158,7 +158,7 @@ def _enter(folder: Path, found: Found, suffixes: Collection[str], silent: Collec
 
 
 def nearest(path: Path) -> str:
-    """A hint that names the most similar file beside a missing one, or nothing."""
+    """Return a hint that names the file most similar to a missing one, or an empty string."""
     try:
         names = os.listdir(path.parent)
     except OSError:
@@ -171,20 +171,20 @@ def nearest(path: Path) -> str:
 def plan(
     inputs: Sequence[Input], output: str | None, suffix: Callable[[Input], str], arguments: int
 ) -> list[Job]:
-    """Give each input its output.
+    """Assign an output to each input.
 
     Args:
-        inputs: what goes in.
+        inputs: to convert.
         output: the -o option: a file, a folder (existing, or ending in a slash), "-" for stdout, or None.
-        suffix: of the output that is named after an input; not asked where -o names it.
-        arguments: how many inputs were asked for, failed ones included.
+        suffix: returns the suffix of an output named after its input; not called if -o names a file.
+        arguments: number of inputs on the command line, failed ones included.
 
     Returns:
-        One job per input; the same file named twice is done once.
+        One job per input; a file that is named twice gets one job.
 
     Raises:
-        UsageError: two inputs with one output, an output that is an input, -o that cannot hold them all, a
-            terminal as stdout.
+        UsageError: two inputs share an output, an output is an input, -o names a file for several inputs,
+            or stdout is a terminal.
     """
     to_folder = output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir())
     if output is not None and not to_folder:
@@ -193,7 +193,7 @@ def plan(
     for source in inputs:
         jobs[Job(source, _output(source, output, to_folder, suffix))] = None
     if any(job.output is None for job in jobs) and is_terminal(sys.stdout):
-        raise UsageError("not writing binary to a terminal", "-o FILE")
+        raise UsageError("not writing binary to a terminal", "name a file with -o FILE")
     _check_clashes(list(jobs))
     unique = {(_key(job.source.path), _key(job.output)): job for job in reversed(jobs)}
     return list(reversed(unique.values()))
@@ -201,14 +201,14 @@ def plan(
 
 def _check_file_output(inputs: Sequence[Input], output: str, arguments: int) -> None:
     what = "stdout" if output == STANDARD else "a file"
-    hint = "one at a time" if output == STANDARD else "end it with /"
+    hint = "convert one at a time" if output == STANDARD else "end the name of a folder with /"
     if max(arguments, len(inputs)) > 1:
         raise UsageError(f"-o names {what} but there are {max(arguments, len(inputs))} inputs", hint)
     if any(source.in_folder for source in inputs):
         raise UsageError(f"-o names {what} but the input is a folder", hint)
     parent = Path(output).parent
     if output != STANDARD and not parent.is_dir():
-        raise UsageError(f"no folder {parent} to write into", f"mkdir {parent}")
+        raise UsageError(f"no folder {parent} to write into", f"make it first: mkdir {parent}")
 
 
 def _output(
@@ -231,19 +231,21 @@ def _check_clashes(jobs: Sequence[Job]) -> None:
         hit = inputs.get(_real(job.output)) or (job.source if _same(job) else None)
         if hit is not None:
             its = "its own input" if _real(hit.path) == _real(job.source.path) else f"the input {hit.name}"
-            raise UsageError(f"{job.source.name}: would overwrite {its}", "-o another name or folder")
-        if special(job.output):
+            raise UsageError(
+                f"{job.source.name}: would overwrite {its}", "choose another name or folder with -o"
+            )
+        if is_special(job.output):
             continue
         other = owners.setdefault(_real(job.output), job)
         if _real(other.source.path) != _real(job.source.path):
             raise UsageError(
                 f"{other.source.name} and {job.source.name}: both would write {job.output}",
-                "-o or different folders",
+                "write them to different folders with -o",
             )
 
 
 def _same(job: Job) -> bool:
-    """Whether output and input are one file under two names, as hard links are."""
+    """Tell whether output and input are one file under two names, such as hard links."""
     if job.source.path is None or job.output is None:
         return False
     with suppress(OSError):
@@ -259,34 +261,24 @@ def _key(path: Path | None) -> str:
     return "" if path is None else os.path.normcase(os.path.abspath(path))
 
 
-def special(path: Path) -> bool:
-    """Whether it exists and is no file: a device or pipe, which is written to and never replaced."""
-    try:
-        return not stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False
-
-
 def taken(path: Path) -> bool:
-    """Whether writing there would destroy something."""
-    return os.path.lexists(path) and not special(path)
+    """Tell whether writing to a path would replace a file."""
+    return os.path.lexists(path) and not is_special(path)
 
 
 @contextmanager
 def replacing(target: Path, *, force: bool, stamp: os.stat_result | None = None) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears under its name only when it is complete.
-
-    See `files.atomically`. A symbolic link keeps pointing where it points. Folders are made as needed.
+    """Open an output for writing, as `files.atomically` does; make its folders as needed.
 
     Args:
         target: the output.
         force: replace an existing one.
-        stamp: of the input; its times become the output's.
+        stamp: status of the input, whose times are copied to the output.
 
     Raises:
-        MediaError: the output exists, or cannot be written, named in the message.
+        MediaError: the output exists or cannot be written; the message names it.
     """
-    if special(target) and not target.is_dir():
+    if is_special(target) and not target.is_dir():
         with target.open("wb") as device:
             yield device
         return
@@ -306,20 +298,20 @@ def replacing(target: Path, *, force: bool, stamp: os.stat_result | None = None)
             os.utime(final, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
 
 
-def check_free(target: Path, force: bool, hint: str = "-f or --skip-existing") -> None:
+def check_free(target: Path, force: bool, hint: str = KEEP_OR_REPLACE) -> None:
     """Refuse an output that exists.
 
     Raises:
-        MediaError: it is there and not to be replaced, or is a folder.
+        MediaError: the output exists and must not be replaced, or is a folder.
     """
     if target.is_dir():
-        raise MediaError(f"{target} is a folder", "-o another name")
+        raise MediaError(f"{target} is a folder", "choose another name with -o")
     if taken(target) and not force:
         raise MediaError(f"{target} exists", hint)
 
 
 def write_stdout(data: bytes | BinaryIO) -> None:
-    """Write bytes, or all that is left of a file, to stdout."""
+    """Write bytes, or the rest of a file, to stdout."""
     sys.stdout.flush()
     if isinstance(data, bytes):
         sys.stdout.buffer.write(data)

@@ -1,4 +1,4 @@
-"""`vqcodec train`: a codec of one's own."""
+"""`vqcodec train`: train a model on your own files."""
 
 import shlex
 from enum import StrEnum
@@ -10,6 +10,7 @@ from vqcodec.errors import UsageError
 
 from . import options
 from .batch import plain, use_threads
+from .command import command
 from .console import Bar, Console, printable, size_text, time_text
 
 EXAMPLES = """\b
@@ -24,17 +25,19 @@ Examples:
 
 
 class Stage(StrEnum):
-    """What is trained."""
+    """Choose what is trained."""
 
     all = "all"
     codec = "codec"
     prior = "prior"
 
 
+@command(progress=True)
 def train(
+    console: Console,
     data: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FOLDER|TAR", help="Pictures or sounds to learn from, folders or tar files."),
+        typer.Argument(metavar="FOLDER|TAR", help="Folders or tar files of images or audio."),
     ] = None,
     model: Annotated[
         str | None,
@@ -42,7 +45,7 @@ def train(
             "-m",
             "--model",
             metavar="NAME",
-            help="What to train: vqvae-image, vqvae-audio, ...; required unless --resume.",
+            help="Model to train: vae-image, vqvae-image, vqvae-audio, ...; required unless --resume.",
         ),
     ] = None,
     start: Annotated[
@@ -54,7 +57,7 @@ def train(
         typer.Option(
             "--stage",
             metavar="all|codec|prior",
-            help="The networks, the learned prior of the codec in --from, or one after the other.",
+            help="Train the codec, the learned prior of the codec in --from, or one after the other.",
         ),
     ] = Stage.all,
     time_budget: Annotated[
@@ -63,7 +66,7 @@ def train(
             "--time-budget",
             parser=options.parse_duration,
             metavar="DURATION",
-            help="20m, 6h: lay the schedule over this time.",
+            help="Fit the schedule into this time, as 20m or 6h.",
         ),
     ] = None,
     output: Annotated[
@@ -72,116 +75,124 @@ def train(
     resume: Annotated[
         str | None,
         typer.Option(
-            "--resume", metavar="DIR", help="Continue that run, on a CPU bit for bit; needs no FOLDER."
+            "--resume",
+            metavar="DIR",
+            help="Continue the run in this folder, bit for bit on a CPU; needs no FOLDER.",
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, metavar="N", help="Optimiser steps.")] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, metavar="N", help="Crops or segments a step.")
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, metavar="N", help="Number of optimiser steps.")
     ] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, metavar="N", help="Crops per step.")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--lr", metavar="X", help="Peak of the learning rate.")
+        float | None, typer.Option("--lr", metavar="X", help="Peak learning rate.")
     ] = None,
     crop: Annotated[
         float | None,
         typer.Option(
-            "--crop", metavar="PX|SECONDS", help="Side of the crops of pictures, length of those of sounds."
+            "--crop",
+            metavar="PX|SECONDS",
+            help="Side of image crops in pixels, or length of audio crops in seconds.",
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, metavar="N", help="Of every random choice.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Random seed.")] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any other setting, as config.json names it; repeatable."
+            "--set", metavar="KEY=VALUE", help="Any other setting, by its name in config.json; repeatable."
         ),
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option("--config", metavar="FILE.json", help="A saved run's config.json, as defaults."),
+        typer.Option("--config", metavar="FILE.json", help="Take defaults from the config.json of a run."),
     ] = None,
     validation: Annotated[
         str | None,
-        typer.Option("--validation", metavar="FOLDER|FRACTION", help="Held-out files.  [default: 0.05]"),
+        typer.Option(
+            "--validation",
+            metavar="FOLDER|FRACTION",
+            help="Folder of validation files, or share of the files to hold out.  [default: 0.05]",
+        ),
     ] = None,
     checkpoint_every: Annotated[
-        int | None, typer.Option("--checkpoint-every", min=1, metavar="N", help="Steps.  [default: 1000]")
+        int | None,
+        typer.Option(
+            "--checkpoint-every", min=1, metavar="N", help="Validate and save every N steps.  [default: 1000]"
+        ),
     ] = None,
     keep_checkpoints: Annotated[
-        int | None, typer.Option("--keep-checkpoints", min=1, metavar="N", help="The newest.  [default: 3]")
+        int | None,
+        typer.Option("--keep-checkpoints", min=1, metavar="N", help="Checkpoints to keep.  [default: 3]"),
     ] = None,
     note: Annotated[
         str,
-        typer.Option("--note", metavar="TEXT", help="For the model card: what the data are, their licence."),
+        typer.Option(
+            "--note",
+            metavar="TEXT",
+            help="Text for the model card, such as the source and licence of the data.",
+        ),
     ] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="One batch: print memory and time per step, write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Run one batch, print memory and time per step, and write nothing."),
     ] = False,
-    no_progress: options.NoProgress = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
-    verbose: options.Verbose = 0,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
-    color: options.ColorWhen = options.Color.auto,
-    version: options.Version = False,
 ) -> None:
-    """Train a codec on your own pictures or sounds.
+    """Train a model on your own images or audio.
 
-    The run folder holds config.json, metrics.jsonl, checkpoints, samples, log.txt and best.safetensors, which
-    is the best model so far, with critics the newest. Ctrl-C finishes the step, saves, and says how to
-    resume.
+    The run folder holds config.json, metrics.jsonl, checkpoints, samples, log.txt and best.safetensors: the
+    best model so far, or the latest when trained against a discriminator. Ctrl-C finishes the step, saves,
+    and prints how to resume.
     """
-    with Console(verbose=verbose, quiet=quiet, json=json, color=color, progress=not no_progress) as console:
-        _check(data, model, config, resume, start, output, stage)
-        for path in data or []:
-            if not Path(path).exists():
-                raise UsageError(
-                    f"{path}: no such file or folder", "name folders, tar files, pictures or sounds"
-                )
-        values = _pairs(overrides or [])
-        from vqcodec import training
+    _check(data, model, config, resume, start, output, stage)
+    for path in data or []:
+        if not Path(path).exists():
+            raise UsageError(
+                f"{path}: no such file or folder", "name folders, tar files, images or audio files"
+            )
+    values = _pairs(overrides or [])
+    from vqcodec import training
 
-        use_threads(jobs)
-        folder = output if output is not None else resume
-        with console.bar("training", 1) as bar:
-            report = Reporter(console, bar, folder)
-            try:
-                run = training.train(
-                    data or [],
-                    model=model,
-                    stage=stage.value,
-                    start=start,
-                    time_budget=time_budget,
-                    output=output,
-                    resume=resume,
-                    steps=steps,
-                    batch=batch,
-                    learning_rate=learning_rate,
-                    crop=None if crop is None else plain(crop),
-                    seed=seed,
-                    overrides=values,
-                    config=config,
-                    validation=validation,
-                    checkpoint_every=checkpoint_every,
-                    keep_checkpoints=keep_checkpoints,
-                    note=note,
-                    dry_run=dry_run,
-                    device=device,
-                    report=report,
-                )
-            except KeyboardInterrupt:
-                if report.folder is not None and report.started:
-                    _say_resume(console, report.folder)
-                raise
-        if not dry_run:
-            console.record(type="done", folder=str(run.folder), best=str(run.best))
-            console.note(f"use it: vqcodec encode -m {shlex.quote(str(run.best))} FILES")
+    use_threads(jobs)
+    folder = output if output is not None else resume
+    with console.bar("training", 1) as bar:
+        report = Reporter(console, bar, folder)
+        try:
+            run = training.train(
+                data or [],
+                model=model,
+                stage=stage.value,
+                start=start,
+                time_budget=time_budget,
+                output=output,
+                resume=resume,
+                steps=steps,
+                batch=batch,
+                learning_rate=learning_rate,
+                crop=None if crop is None else plain(crop),
+                seed=seed,
+                overrides=values,
+                config=config,
+                validation=validation,
+                checkpoint_every=checkpoint_every,
+                keep_checkpoints=keep_checkpoints,
+                note=note,
+                dry_run=dry_run,
+                device=device,
+                report=report,
+            )
+        except KeyboardInterrupt:
+            if report.folder is not None and report.started:
+                _say_resume(console, report.folder)
+            raise
+    if not dry_run:
+        console.record(type="done", folder=str(run.folder), best=str(run.best))
+        console.note(f"use it: vqcodec encode -m {shlex.quote(str(run.best))} FILES")
 
 
 class Reporter:
-    """What a training tells, as lines, as records, or in the bar.
+    """Report the events of a training run as lines, as records, or in the progress bar.
 
     Attributes:
         folder: the run folder, once it is known.
@@ -193,11 +204,11 @@ class Reporter:
         self.started = False
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Tell one event."""
+        """Report one event."""
         self.console.record(type="event", **event)
         kind = event.get("event")
         if kind == "start":
-            # The second stage has a folder in that of the run, which is the one to resume.
+            # The second stage has a folder inside that of the run; the outer one can be resumed.
             self.folder, self.started = self.folder or str(event["folder"]), True
         if self.console.json:
             return
@@ -213,7 +224,7 @@ LEFT_OUT = {"event", "step", "progress"}
 
 
 def line(event: dict[str, Any]) -> str:
-    """One event in one line: "step 1200  loss 0.0123  psnr_db 27.1"."""
+    """Format an event as one line: "step 1200  loss 0.0123  psnr 27.1"."""
     words = [str(event.get("event", ""))]
     if "step" in event:
         words[0] = f"step {event['step']}" if words[0] == "step" else f"{words[0]} at step {event['step']}"
@@ -233,7 +244,7 @@ def line(event: dict[str, Any]) -> str:
 
 
 def short(event: dict[str, Any]) -> str:
-    """What of a step fits beside the bar."""
+    """Format the figures of a step that fit next to the bar."""
     wanted = ("loss", "bits", "psnr_db", "log_mel", "codes_used")
     return line({"event": "step"} | {key: event[key] for key in ("step", *wanted) if key in event})
 
@@ -247,10 +258,10 @@ def _check(
     output: str | None,
     stage: Stage,
 ) -> None:
-    """Refuse what contradicts itself.
+    """Refuse options that contradict each other.
 
     Raises:
-        UsageError: it does.
+        UsageError: they do.
     """
     if resume is not None:
         given: dict[str, object] = {"FOLDER": data, "-m": model, "--config": config, "--from": start}
@@ -258,20 +269,23 @@ def _check(
         wrong = [name for name, value in given.items() if value]
         if wrong:
             raise UsageError(
-                f"--resume continues a run as it was, without {', '.join(wrong)}", "leave it out"
+                f"--resume continues a run as it was, without {', '.join(wrong)}", "leave these options out"
             )
         return
     if stage is Stage.prior:
         if start is None or model is not None or config is not None:
             raise UsageError(
-                "a prior belongs to a codec", "--stage prior --from NAME, without -m and --config"
+                "a prior belongs to a codec",
+                "use --stage prior with --from NAME, and without -m and --config",
             )
     elif model is None and config is None:
         from vqcodec.models import MODELS
 
-        raise UsageError("no model named", f"-m {' | '.join(MODELS)}, or --resume DIR")
+        raise UsageError(
+            "no model named", f"choose one with -m: {', '.join(MODELS)}; or continue a run with --resume DIR"
+        )
     if not data:
-        raise UsageError("nothing to train on", "name folders or tar files of pictures or sounds")
+        raise UsageError("nothing to train on", "name folders or tar files of images or audio")
 
 
 def _pairs(settings: list[str]) -> dict[str, str]:
@@ -279,7 +293,7 @@ def _pairs(settings: list[str]) -> dict[str, str]:
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not key:
-            raise UsageError(f"--set {setting}: not KEY=VALUE", "--set codes=1024")
+            raise UsageError(f"--set {setting} is not KEY=VALUE", "write it as --set codes=1024")
         pairs[key.strip()] = value.strip()
     return pairs
 

@@ -1,22 +1,22 @@
-"""Everything that can go wrong, as one tree.
+"""Define the exceptions and warnings, as one tree.
 
 VqcodecError                    exit code 1, `message` + `hint`
-├── MediaError                  a picture or sound that cannot be read, or written
+├── MediaError                  an image or audio file that cannot be read or written
 ├── BitstreamError              a .vqc that cannot be decoded
 │   ├── NotABitstreamError      other magic bytes
 │   ├── VersionError            made by a newer program
-│   ├── DamagedError            truncated, checksum wrong, or lying about itself
+│   ├── DamagedError            truncated, a wrong checksum, or contradictory fields
 │   └── LimitError              asks for more than the limits allow
-├── ModelError                  weights that are absent, or are not the ones a bitstream needs
+├── ModelError                  weights that are missing, unreadable, or not those that a bitstream needs
 ├── TargetError                 a size, rate or quality that no operating point reaches
 ├── TrainingError               too little data, NaN, out of memory
 └── UsageError                  exit code 2: options that contradict each other or name nothing
 
-And of warnings:
+The warnings:
 
 VqcodecWarning
-├── MediaWarning                something of the input was reduced, converted or left out
-└── DamageWarning               salvage: something of the bitstream was filled in
+├── MediaWarning                a part of the input was reduced, converted or left out
+└── DamageWarning               salvage: a damaged part of the bitstream was filled in
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class VqcodecError(Exception):
 
     Attributes:
         message: what is wrong, in one line, without the file's name.
-        hint: what to do about it, in one line; may be empty.
+        hint: what to do about it, as a short sentence in lower case; may be empty.
     """
 
     exit_code = 1
@@ -42,11 +42,11 @@ class VqcodecError(Exception):
 
 
 class MediaError(VqcodecError):
-    """A picture or sound that cannot be read, or written."""
+    """An image or audio file cannot be read or written."""
 
 
 class BitstreamError(VqcodecError):
-    """A bitstream that cannot be decoded."""
+    """A bitstream cannot be decoded."""
 
 
 class NotABitstreamError(BitstreamError):
@@ -58,7 +58,7 @@ class VersionError(BitstreamError):
 
 
 class DamagedError(BitstreamError):
-    """Truncated, a checksum is wrong, or a field contradicts another."""
+    """A bitstream is truncated, has a wrong checksum, or contradicts itself."""
 
 
 class LimitError(BitstreamError):
@@ -66,19 +66,19 @@ class LimitError(BitstreamError):
 
 
 class ModelError(VqcodecError):
-    """Weights that are absent, unreadable, or not the ones a bitstream needs."""
+    """Weights are missing, unreadable, or not those that a bitstream needs."""
 
 
 class TargetError(VqcodecError):
-    """A size, rate or quality that no operating point reaches."""
+    """No operating point reaches the size, rate or quality."""
 
 
 class TrainingError(VqcodecError):
-    """Too little data, a loss that is not a number, or not enough memory."""
+    """Training failed: too little data, a loss that is not a number, or not enough memory."""
 
 
 class UsageError(VqcodecError):
-    """Options that contradict each other, or name something that does not exist."""
+    """Options contradict each other, or name something that does not exist."""
 
     exit_code = 2
 
@@ -88,11 +88,11 @@ class VqcodecWarning(UserWarning):
 
 
 class MediaWarning(VqcodecWarning):
-    """Something of the input was reduced, converted or left out."""
+    """A part of the input was reduced, converted or left out."""
 
 
 class DamageWarning(VqcodecWarning):
-    """Salvage: something of the bitstream was damaged and has been filled in."""
+    """Salvage: a damaged part of the bitstream was filled in."""
 
 
 def warn(message: str, category: type[VqcodecWarning]) -> None:

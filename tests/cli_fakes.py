@@ -5,6 +5,7 @@ import sys
 import types
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import vqcodec
@@ -50,6 +51,13 @@ SOUND_CARD = {
 def invoke(*arguments, input=None, env=None):
     """Run the program; an exception that is not an exit is a failure of the test."""
     return CliRunner().invoke(app, [str(a) for a in arguments], input=input, env=env, catch_exceptions=False)
+
+
+def done(*arguments: Any, **options: Any) -> Any:
+    """Run a command that must succeed."""
+    result = invoke(*arguments, **options)
+    assert result.exit_code == 0, result.stderr
+    return result
 
 
 def records(result):
@@ -126,7 +134,7 @@ def install(monkeypatch):
         progress(1, 1)
         if media.sound_format(data):
             if options["bpp"] is not None:
-                raise UsageError("bpp means nothing for sounds", "give target size, or quality")
+                raise UsageError("bpp means nothing for audio", "give target size, or quality")
             return Encoded(sound_bitstream(data[0]))
         return Encoded(bitstream(data[0]))
 

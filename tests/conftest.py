@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
 import soundfile
 import torch
+from cli_fakes import install
 from vqcodec import training
 
 torch.set_num_threads(1)
@@ -29,6 +31,14 @@ def draw(width: int, height: int, seed: int = 0) -> np.ndarray:
         picture[top:bottom, left:right] += rng.uniform(-80, 80, 3)
     picture += rng.normal(0, 3, picture.shape)
     return np.clip(np.round(picture), 0, 255).astype(np.uint8)
+
+
+def photo(name: str, width: int = 40, height: int = 30, seed: int = 0) -> np.ndarray:
+    """Save an image made by code; its pixels."""
+    pixels = draw(width, height, seed)
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(pixels).save(name)
+    return pixels
 
 
 @pytest.fixture(scope="session")
@@ -163,3 +173,12 @@ def sound_prior(talks: Path, small_sound: str, tmp_path_factory: pytest.TempPath
         crop=0.4,
         overrides=TINY_SOUND,
     )
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A folder with two images, as the stand-in encoder takes them, and a note of every call."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.png").write_bytes(b"a" * 1000)
+    Path("b.png").write_bytes(b"b" * 1000)
+    return install(monkeypatch)

@@ -31,7 +31,7 @@ ORDER = [
     "training",
     "cli",
 ]
-"""The folders of the package, from the ground up: a module imports from its own folder and those before it."""
+"""The folders of the package, from the ground up: a module imports from its own and those before it."""
 
 ANYWHERE = {"vqcodec", "__main__", "pretrained"}
 """The lazy face of the package, its entry point, and a folder of weights."""

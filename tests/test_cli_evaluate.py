@@ -30,7 +30,7 @@ def test_options_reach_the_api(fakes):
             "device": "cpu",
         }
     ]
-    assert "1 files in inner folders left out; -r takes them too" in result.stderr
+    assert "1 files in inner folders left out; add -r to include them" in result.stderr
 
 
 def test_recursion_and_defaults(fakes):

@@ -18,7 +18,7 @@ def test_text(photo):
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[0] == "photo.vqc  bitstream 1   fake-image (weights 3f9a1c…)"
-    assert lines[1] == "picture    8 x 4 RGB   from PNG"
+    assert lines[1] == "image      8 x 4 RGB   from PNG"
     size = Path("photo.vqc").stat().st_size
     assert lines[2].startswith(f"size       {size} B = {8 * size / 32:.2f} bpp     header ")
     assert "icc 7 B, codes 3 B" in lines[2]
@@ -47,7 +47,7 @@ def test_text_of_a_sound(photo):
     lines = result.stdout.splitlines()
     assert lines[0] == "song.vqc  bitstream 1   fake-audio (weights 3f9a1c…)"
     assert lines[1] == (
-        "sound     44.1 kHz stereo, 1 of them silent 0:02.0   from WAV   nothing above 8 kHz is kept"
+        "audio     44.1 kHz stereo, 1 of them silent 0:02.0   from WAV   nothing above 8 kHz is kept"
     )
     size = Path("song.vqc").stat().st_size
     assert lines[2].startswith(f"size      {size} B = {8 * size / 2000:.2f} kbit/s     header ")
@@ -59,11 +59,11 @@ def test_text_of_a_sound(photo):
 @pytest.mark.parametrize(
     ("geometry", "line"),
     [
-        (container.AudioGeometry(16_000, 16_000), "sound     16 kHz mono 0:01.0   from WAV"),
-        (container.AudioGeometry(8_000 * 3723, 8_000), "sound     8 kHz mono 1:02:03.0   from WAV"),
+        (container.AudioGeometry(16_000, 16_000), "audio     16 kHz mono 0:01.0   from WAV"),
+        (container.AudioGeometry(8_000 * 3723, 8_000), "audio     8 kHz mono 1:02:03.0   from WAV"),
         (
             container.AudioGeometry(1, 22_050, b"\0\0\0"),
-            "sound     22.05 kHz 3 channels, silent 0:00.0   from WAV   ",
+            "audio     22.05 kHz 3 channels, silent 0:00.0   from WAV   ",
         ),
     ],
 )
@@ -82,13 +82,13 @@ def test_json_of_a_sound(photo):
     Path("song.vqc").write_bytes(sound_bitstream())
     record, _ = records(invoke("info", "song.vqc", "--check", "--json"))
     size = Path("song.vqc").stat().st_size
-    found = {key: record[key] for key in ("kind", "frames", "rate", "channels", "sound_seconds", "gains")}
+    found = {key: record[key] for key in ("kind", "frames", "rate", "channels", "audio_seconds", "gains")}
     assert found == {
         "kind": "audio",
         "frames": 88_200,
         "rate": 44_100,
         "channels": 2,
-        "sound_seconds": 2.0,
+        "audio_seconds": 2.0,
         "gains": "c800",
     }
     assert (record["mid_side"], record["stride"]) == (False, 64)

@@ -1,48 +1,26 @@
-"""The commands with a real, small model on small pictures: nothing is faked here."""
+"""The commands with a real, small model on small images: nothing is faked here."""
 
 from __future__ import annotations
 
 import csv
-import inspect
-import io
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
-import vqcodec
-from cli_fakes import invoke, records
-from conftest import SMALL, draw
-from vqcodec import media, pipeline, training, weights
+from cli_fakes import done, invoke, records
+from conftest import draw, photo
+from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container, header
-from vqcodec.cli.decode import decode as decode_command
-from vqcodec.cli.encode import encode as encode_command
-from vqcodec.cli.evaluate import evaluate as evaluate_command
-from vqcodec.cli.info import info as info_command
-from vqcodec.cli.train import train as train_command
 from vqcodec.evaluation.image import COLUMNS
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def photo(name: str, width: int = 40, height: int = 30, seed: int = 0) -> np.ndarray:
-    pixels = draw(width, height, seed)
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray(pixels).save(name)
-    return pixels
-
-
-def done(*arguments: Any, **options: Any) -> Any:
-    result = invoke(*arguments, **options)
-    assert result.exit_code == 0, result.stderr
-    return result
 
 
 def damage(name: str, chunk: int) -> None:
@@ -78,10 +56,9 @@ def test_decode_without_the_model(small: str) -> None:
     result = invoke("decode", "photo.vqc")
     fingerprint = weights.read_card(small)["fingerprint"]
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[:2] == [
-        f"vqcodec: photo.vqc: needs model small ({fingerprint})",
-        "  hint: -m FILE",
-    ]
+    message, hint = result.stderr.splitlines()[:2]
+    assert message == f"vqcodec: photo.vqc: needs model small ({fingerprint})"
+    assert hint.startswith("  hint: ") and "-m" in hint
     assert not Path("photo.decoded.png").exists()
 
 
@@ -160,7 +137,7 @@ def test_folders(small: str) -> None:
     result = invoke("encode", "in", "-r", "-o", "packed/", "-m", small)
     assert result.exit_code == 1
     assert "in/broken.png: truncated PNG" in result.stderr
-    assert "in/notes.txt: skipped, not an image or sound" in result.stderr
+    assert "in/notes.txt: skipped, not an image or audio file" in result.stderr
     assert "3 of 4 files, 1 failed" in result.stderr
     found = sorted(str(path.relative_to("packed")) for path in Path("packed").rglob("*.*"))
     assert found == ["a.vqc", "b.vqc", "deep/c.vqc"]
@@ -180,7 +157,7 @@ def test_damaged_files(small: str) -> None:
     damage("wide.vqc", 1)
     result = invoke("decode", "-t", "wide.vqc", "good.vqc", "-m", small)
     assert result.exit_code == 1
-    assert "vqcodec: wide.vqc: damaged in chunk 2 of 2\n  hint: --salvage\n" in result.stderr
+    assert "vqcodec: wide.vqc: damaged in chunk 2 of 2\n  hint: " in result.stderr
     assert "1 of 2 files, 1 failed" in result.stderr
     assert list(Path().glob("*.decoded.*")) == []
     assert invoke("info", "--check", "wide.vqc").exit_code == 1
@@ -254,123 +231,3 @@ def test_models(small: str) -> None:
     (record,) = records(done("models", "-m", small, "--json"))
     assert {key: record[key] for key in card} == card
     assert record["bytes"] == Path(small).stat().st_size
-
-
-def settings_of(overrides: dict[str, str]) -> list[str]:
-    return [word for key, value in overrides.items() for word in ("--set", f"{key}={value}")]
-
-
-def test_train_then_encode_then_resume(photos: Path) -> None:
-    result = done(
-        *("train", photos, "-m", "vqvae-image", "-o", "runs/mine", "--steps", 6, "--batch", 2),
-        *("--stage", "codec"),
-        *("--crop", 32, "--checkpoint-every", 3, "--lr", "1e-3", "--seed", 1, "--note", "tests"),
-        *("--device", "cpu", "--jobs", 1, *settings_of(SMALL)),
-    )
-    best = "runs/mine/best.safetensors"
-    assert f"use it: vqcodec encode -m {best} FILES" in result.stderr
-    assert "validation at step 6" in result.stderr
-    card = weights.read_card(best)
-    assert card["training"]["steps"] == 6
-    photo("photo.png")
-    done("encode", "photo.png", "-m", best, "--verify")
-    done("decode", "photo.vqc", "-m", best)
-    assert media.read_image("photo.decoded.png").width == 40
-    again = invoke("train", photos, "-m", "vqvae-image", "-o", "runs/mine", "--steps", 6)
-    assert (again.exit_code, "runs/mine exists" in again.stderr) == (2, True)
-    found = records(done("train", "--resume", "runs/mine", "--steps", 8, "--json"))
-    assert found[-1] == {"type": "done", "folder": "runs/mine", "best": best}
-    validated = [r["step"] for r in found if r["type"] == "event" and r["event"] == "validation"]
-    assert validated == [8]
-    resumed = weights.read_card(best)
-    assert resumed["training"]["steps"] == 8
-    assert len(resumed["training"]["chain"]) == 2
-    refused = invoke("train", "--resume", "runs/mine", "--batch", 4)
-    assert (refused.exit_code, "--resume cannot change batch" in refused.stderr) == (2, True)
-
-
-def test_what_train_refuses(photos: Path) -> None:
-    Path("empty").mkdir()
-    result = invoke("train", "empty", "-m", "vqvae-image")
-    assert (result.exit_code, "too few to train on" in result.stderr) == (1, True)
-    for options, message in (
-        (["--crop", "50"], "crop is 50"),
-        (["--set", "codes=many"], "codes is 'many'"),
-        (["--set", "colour=red"], "no setting 'colour'"),
-        (["--from", "gone"], "no model 'gone'"),
-        (["--validation", "2"], "--validation 2"),
-        (["--lr", "0"], "learning_rate is 0"),
-    ):
-        result = invoke("train", photos, "-m", "vqvae-image", *options)
-        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
-    assert [path.name for path in Path().iterdir()] == ["empty"], "nothing was begun"
-
-
-def test_train_dry_run(photos: Path) -> None:
-    result = done(
-        "train", photos, "-m", "vqvae-image", "--dry-run", "--batch", 2, "--crop", 32, *settings_of(SMALL)
-    )
-    assert "seconds per step" in result.stderr and "peak bytes" in result.stderr
-    assert list(Path().iterdir()) == []
-
-
-# parity
-
-EVERYWHERE = {"no_progress", "jobs", "verbose", "quiet", "json", "color", "version"}
-FILES = {"output", "recursive", "force", "skip_existing", "no_mtime", "dry_run"}
-API_ONLY = {"progress", "report", "on_error"}
-SAME = {("all", "all"), (None, ()), ("", ()), (None, media.MAX_PIXELS), (None, media.MAX_SECONDS)}
-"""Defaults that are written differently and mean the same: a command leaves None out of its call."""
-
-
-@pytest.mark.parametrize(
-    ("command", "function", "renamed", "only_command"),
-    [
-        (encode_command, vqcodec.encode, {"files": "source"}, FILES | {"verify"}),
-        (decode_command, vqcodec.decode, {"bitstreams": "data"}, FILES | {"format", "test"}),
-        (evaluate_command, vqcodec.evaluate, {"files": "sources"}, {"output", "plot", "force", "recursive"}),
-        (train_command, vqcodec.train, {}, set()),
-        (info_command, vqcodec.info, {"bitstreams": "data"}, {"check", "recursive"}),
-    ],
-    ids=["encode", "decode", "evaluate", "train", "info"],
-)
-def test_parity(
-    command: Callable[..., Any], function: Callable[..., Any], renamed: dict[str, str], only_command: set[str]
-) -> None:
-    """Same names, same defaults; file handling and console aside."""
-    options = {
-        renamed.get(name, name): parameter.default
-        for name, parameter in inspect.signature(command).parameters.items()
-        if name not in EVERYWHERE | only_command
-    }
-    parameters = {
-        name: parameter.default
-        for name, parameter in inspect.signature(function).parameters.items()
-        if name not in API_ONLY
-    }
-    assert options.keys() == parameters.keys()
-    for name, default in options.items():
-        theirs = parameters[name]
-        equal = default == theirs and type(default) is type(theirs)
-        assert equal or (default, theirs) in SAME, f"{name}: {default!r} and {theirs!r}"
-
-
-def test_python_as_the_guide_has_it(small: str, photos: Path) -> None:
-    photo("photo.png")
-    data = vqcodec.encode("photo.png", quality=3, model=small)
-    image = vqcodec.decode(data, model=small)
-    image.save("again.png")
-    assert np.array_equal(media.read_image("again.png").samples, image.samples)
-    assert vqcodec.info(data).bpp == 8 * len(data) / 1200
-    assert len(vqcodec.evaluate(str(photos), model=small)) == 12
-    run = vqcodec.train(
-        str(photos),
-        model="vqvae-image",
-        stage="codec",
-        steps=1,
-        batch=1,
-        crop=16,
-        overrides={**SMALL, "linear_start": "false"},
-    )
-    assert isinstance(run, training.Run)
-    assert vqcodec.decode(io.BytesIO(vqcodec.encode(draw(8, 8), model=run.best)), model=run.best).width == 8

@@ -31,7 +31,7 @@ def test_a_grid_of_pictures(with_prior: training.Run) -> None:
     )
     assert result.exit_code == 0, result.stderr
     assert pixels("grid.png").shape == (50, 82, 3)
-    assert "3 pictures" in result.stderr
+    assert "3 images" in result.stderr
     again = invoke(
         "sample", "--model", model, "--count", "3", "--size", "40x24", "--seed", "7", "--json", "-o", "b.png"
     )

@@ -113,7 +113,7 @@ def test_stopped_training(fakes):
     ("arguments", "message"),
     [
         (["photos"], "no model named"),
-        (["photos"], "-m vqvae-image | vqvae-image-paper | vqvae-audio"),
+        (["photos"], "-m: vqvae-image, "),
         (["-m", "vqvae-image"], "nothing to train on"),
         (["gone", "-m", "vqvae-image"], "gone: no such file or folder"),
         (["photos", "-m", "vqvae-image", "--set", "codes"], "not KEY=VALUE"),

@@ -8,7 +8,7 @@ import typer
 from vqcodec.cli.console import (
     Bar,
     Console,
-    DrawnBar,
+    TerminalBar,
     address,
     cell,
     clock_text,
@@ -65,7 +65,7 @@ def test_bar_is_drawn_on_a_real_terminal_only(attach, monkeypatch):
         with Console(**options).bar("encoding", 3) as bar:
             bar.item(0, "a.png")
             bar.part(1, 2)
-        return isinstance(bar, DrawnBar)
+        return isinstance(bar, TerminalBar)
 
     assert drawn()
     assert not drawn(progress=False)

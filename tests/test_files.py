@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from vqcodec.files import atomically
+from vqcodec.files import atomically, is_special
 
 
 def write(path: Path, data: bytes) -> None:
@@ -58,3 +58,22 @@ def test_the_longest_names_can_be_written(tmp_path: Path) -> None:
     write(tmp_path / ("x" * 255), b"data")
     with pytest.raises(FileNotFoundError):
         write(tmp_path / "gone" / "file", b"data")
+
+
+def test_a_link_keeps_pointing_to_what_is_replaced(tmp_path: Path) -> None:
+    path, link = tmp_path / "real" / "file", tmp_path / "link"
+    path.parent.mkdir()
+    link.symlink_to(path)
+    for data in (b"new", b"newer"):
+        write(link, data)
+        assert link.is_symlink()
+        assert path.read_bytes() == data
+    assert [found.name for found in path.parent.iterdir()] == ["file"]
+
+
+def test_what_is_no_file_is_special(tmp_path: Path) -> None:
+    write(tmp_path / "file", b"")
+    os.mkfifo(tmp_path / "pipe")
+    assert is_special(tmp_path / "pipe")
+    assert not is_special(tmp_path / "file")
+    assert not is_special(tmp_path / "absent")

@@ -29,20 +29,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_six_commands(folder: Path) -> None:
-    block = README.split("## Six commands")[1].split("##")[0]
-    commands = [line.split("#")[0].strip() for line in re.findall(r"^    (vqcodec .*)$", block, re.M)]
-    assert len(commands) == 6
-    for command in commands:
+def commands(text: str) -> list[str]:
+    """The commands of indented blocks, without comments, each once."""
+    lines = re.findall(r"^    (vqcodec .*)$", text, re.M)
+    return list(dict.fromkeys(line.split("#")[0].strip() for line in lines))
+
+
+def test_five_commands() -> None:
+    assert len(commands(README.split("## Five commands")[1].split("##")[0])) == 5
+
+
+def test_commands(folder: Path) -> None:
+    for command in commands(README):
         words = shlex.split(command)[1:]
         if words[0] == "train":
             assert words[-2:] == ["--time-budget", "20m"]
             words = [*words[:-2], "--steps", "2", "--batch", "1"]
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, (command, result.output)
-    sounds = ("talk.vqc", "talk.decoded.wav")
+    audio = ("talk.vqc", "talk.decoded.wav")
     trained = "runs/vae-image-1/best.safetensors"
-    for made in ("photo.vqc", "photo.decoded.png", *sounds, "samples.png", trained):
+    for made in ("photo.vqc", "photo.decoded.png", *audio, "samples.png", trained):
         assert (folder / made).is_file()
 
 
@@ -52,12 +59,18 @@ def test_python_example(folder: Path) -> None:
     exec(example, scope)
     assert isinstance(scope["data"], bytes)
     assert scope["image"].samples.shape == (90, 120, 3)  # type: ignore[attr-defined]
-    assert scope["sound"].samples.shape == (24_000, 1)  # type: ignore[attr-defined]
+    assert scope["audio"].samples.shape == (24_000, 1)  # type: ignore[attr-defined]
 
 
-def test_its_files_exist() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("document", ["README.md", "FORMAT.md", "FORMAT-priors.md", "benchmarks/README.md"])
+def test_links(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for target, heading in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", text):
+        linked = (ROOT / document).parent / target if target else ROOT / document
+        assert linked.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(), re.M)
+            assert heading in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}, heading
 
 
 def test_test_command_is_the_one_of_ci() -> None:

@@ -134,7 +134,7 @@ def test_files_that_are_no_sounds_are_skipped_and_listed(tmp_path: Path) -> None
     told = dict(line.removeprefix(f"{folder}/").split(": ", 1) for line in sounds.skipped)
     assert set(told) == {"c.wav", "d.txt", "e.wav", "f.wav", "g.png", "h.wav", "i.tar", "i.tar:bad.wav"}
     assert told["c.wav"].startswith("truncated: ")
-    assert told["d.txt"].startswith("not an image or sound")
+    assert told["d.txt"].startswith("not an image or audio file")
     assert told["e.wav"] == "empty file"
     assert told["f.wav"] == "NaN samples"
     assert told["h.wav"] == "4,000 samples a second"

@@ -55,8 +55,8 @@ def test_it_encodes_and_decodes(run: training.Run, size: tuple[int, int]) -> Non
         assert set(container.read_info(encoded.data).priors) == {container.LEARNED}
         raw = encoded.raw_bits / 8
         assert len(encoded.data) < raw, "the second plane is cheaper, given the first"
-        error = np.square(np.subtract(decoded.samples, image, dtype=float)).mean()
-        assert error < 0.6 * image.astype(float).var()
+        grey = image.mean(2)
+        assert np.square(decoded.samples.mean(2) - grey).mean() < 0.2 * grey.var()
 
 
 def test_a_target_is_met_or_refused(run: training.Run) -> None:

@@ -1,20 +1,20 @@
-"""Files, streams, arrays and Pillow images <-> samples with their metadata."""
+"""Convert files, streams, arrays and Pillow images to samples with metadata, and back."""
 
-import os
-from typing import Any
+import numpy as np
+import PIL.Image
 
 from .audio import HIGHEST_RATE, LOWEST_RATE, Audio, read_audio, write_audio
 from .audio_files import AUDIO_FORMATS, sound_format
 from .image import IMAGE_FORMATS, Image, pack_alpha, unpack_alpha, write_image
-from .opening import opened
+from .opening import Readable, Writable, opened
 from .reading import MAX_PIXELS, read_image
 from .tags import pack_tags, unpack_tags
 
 MAX_SECONDS = 43_200.0
-"""Longer sounds are not decoded unless the caller raises the limit; each channel counts. 12 hours: 2.8 GB."""
+"""Longer audio is not decoded unless the caller raises the limit; each channel counts. 12 hours: 2.8 GB."""
 
-Source = Any
-"""A path, bytes, a binary file, a PIL image, a uint8 array [H, W, C], an Image or an Audio."""
+Source = Readable | PIL.Image.Image | np.ndarray | Image | Audio
+"""Path, content of a file, binary stream, Pillow image, uint8 array [H, W, C], `Image` or `Audio`."""
 
 __all__ = [
     "AUDIO_FORMATS",
@@ -34,13 +34,16 @@ __all__ = [
     "sound_format",
     "unpack_alpha",
     "unpack_tags",
+    "write",
     "write_audio",
     "write_image",
 ]
 
 
-def read(source: Any, *, max_pixels: int = MAX_PIXELS, keep_gps: bool = False) -> Image | Audio:
-    """Read a picture or a sound, whichever the first bytes announce.
+def read(
+    source: Readable | PIL.Image.Image | np.ndarray, *, max_pixels: int = MAX_PIXELS, keep_gps: bool = False
+) -> Image | Audio:
+    """Read an image or audio, as the first bytes of the source tell.
 
     Args:
         source: as in `read_image`.
@@ -50,11 +53,28 @@ def read(source: Any, *, max_pixels: int = MAX_PIXELS, keep_gps: bool = False) -
     Raises:
         MediaError: as in `read_image` and `read_audio`.
     """
-    if isinstance(source, bytes | bytearray | memoryview | str | os.PathLike) or hasattr(source, "read"):
+    if not isinstance(source, PIL.Image.Image | np.ndarray):
         with opened(source) as stream:
-            sound = sound_format(stream.read(16))
+            is_audio = bool(sound_format(stream.read(16)))
             stream.seek(0)
-            if sound:
+            if is_audio:
                 return read_audio(stream)
             return read_image(stream, max_pixels=max_pixels, keep_gps=keep_gps)
     return read_image(source, max_pixels=max_pixels, keep_gps=keep_gps)
+
+
+def write(content: Image | Audio, target: Writable, format: str) -> None:
+    """Write an image or audio.
+
+    Args:
+        content: to write.
+        target: as in `write_image` and `write_audio`.
+        format: one of their formats, for this medium.
+
+    Raises:
+        MediaError, OSError: as in `write_image` and `write_audio`.
+    """
+    if isinstance(content, Image):
+        write_image(content, target, format)
+    else:
+        write_audio(content, target, format)

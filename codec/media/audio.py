@@ -1,7 +1,7 @@
-"""A sound in memory, and its ways in and out: WAV, FLAC, OGG (Vorbis, Opus), MP3 and AIFF through libsndfile.
+"""Hold audio in memory; read and write WAV, FLAC, OGG (Vorbis, Opus), MP3 and AIFF with libsndfile.
 
-Samples are held at the rate that codecs work at. A sound of another rate is resampled block by block while it
-is read and while it is written, so that an hour of it needs no more memory than that.
+Samples are held at the rate of the codec. Audio of another rate is resampled block by block while it is read
+and written, so that the original samples are never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import soxr
 
 from ..errors import MediaError, MediaWarning, UsageError
 from .audio_files import (
+    AS_WAV,
     AUDIO_FORMATS,
     SAMPLE_BYTES,
     Stated,
@@ -28,43 +29,43 @@ from .audio_files import (
     sound_format,
     stated_samples,
 )
-from .opening import Guarded, created, opened
+from .opening import Guarded, Readable, Writable, created, opened
 from .tags import clean
 
 BLOCK = 1 << 16
-"""Frames that are read, resampled or written at once."""
+"""Frames that are read, resampled or written together."""
 
 FLAC_BLOCK = 1 << 12
-"""Frames of a FLAC that are read at once: where it ends too early, all that was asked for is lost."""
+"""Frames of a FLAC that are read together: if it ends too early, the whole block is lost."""
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 192_000
 MAX_CHANNELS = 255
 
-BELIEVED, AT_ONCE = 512, 1 << 28
-"""Samples for each byte of a file, and in all, that memory is asked for on the word of its header."""
+MAX_SAMPLES_PER_BYTE, MAX_RESERVED = 512, 1 << 28
+"""Most samples, per byte of a file and in all, for which memory is reserved because a header states them."""
 
 _UNSTATED = 1 << 60
-"""What libsndfile gives for the frames of a file that does not state them is larger still."""
+"""Least number of frames that means "unknown": libsndfile returns more for files that state none."""
 
 _LARGEST_WAV = 0xFFFFF000
 _AGAIN = "copy the file again"
-_UNKNOWN = "not an image or sound this build reads"
+_UNKNOWN = "not an image or audio file that this build can read"
 
 
 @dataclass(frozen=True, eq=False)
 class Audio:
-    """A sound at the rate of a codec, with what is needed to restore its own form.
+    """Audio at the rate of a codec, with its original rate and length.
 
     Attributes:
         signal: float32 [C, N] at `signal_rate`, N = ceil(frames * signal_rate / rate); full scale is 1.
         signal_rate: samples a second of `signal`.
-        rate: samples a second of the sound itself, 8,000 to 192,000.
+        rate: original samples a second, 8,000 to 192,000.
         frames: samples in each channel at that rate.
         tags: "title", "artist", "album", "date", "comment" and so on, as libsndfile names them.
-        source: format of the file it came from ("WAV", "FLAC", ...); empty for arrays.
+        source: format of its file ("WAV", "FLAC", ...); empty for arrays.
 
     Raises:
-        MediaError: the signal has another type or shape, or there is none.
+        MediaError: the signal has a wrong type or shape, or is empty.
     """
 
     signal: np.ndarray
@@ -81,27 +82,27 @@ class Audio:
         if self.frames < 1 or self.rate < 1 or shape[1] != _length(self.frames, self.rate, self.signal_rate):
             raise MediaError(
                 f"{shape[1]} samples at {self.signal_rate} Hz are not {self.frames} at {self.rate} Hz",
-                "Audio.of(samples, rate)",
+                "make it with Audio.of(samples, rate)",
             )
 
     @property
     def channels(self) -> int:
-        """1 mono, 2 stereo, or more."""
+        """Return the number of channels."""
         return len(self.signal)
 
     @property
     def seconds(self) -> float:
-        """Length."""
+        """Return the duration."""
         return self.frames / self.rate
 
     @property
     def samples(self) -> np.ndarray:
-        """The sound at its own rate: float32 [frames, C]."""
+        """Return the samples at the original rate: float32 [frames, C]."""
         return np.concatenate(list(self._blocks()))
 
     @classmethod
     def of(cls, samples: np.ndarray, rate: int, signal_rate: int = 16_000) -> Audio:
-        """A sound from an array.
+        """Make audio from an array.
 
         Args:
             samples: float [N] or [N, C], full scale 1; or int16, full scale 32,768.
@@ -109,7 +110,7 @@ class Audio:
             signal_rate: of the codec.
 
         Raises:
-            MediaError: another type, no samples, samples that are not numbers, another rate.
+            MediaError: a wrong type or rate, no samples, or samples that are not finite.
         """
         samples = np.asarray(samples)
         if not isinstance(rate, int | np.integer):
@@ -129,29 +130,31 @@ class Audio:
         return cls(signal, signal_rate, rate, frames)
 
     def without(self, what: Iterable[str]) -> Audio:
-        """The same sound without some of its metadata.
+        """Return the same audio without some of its metadata.
 
         Args:
-            what: "tags" or "all"; "exif", "xmp" and "icc" are allowed and concern pictures only.
+            what: "tags" or "all"; "exif", "xmp" and "icc" are allowed and concern images only.
 
         Raises:
-            UsageError: another word.
+            UsageError: an unknown word.
         """
         names = {what} if isinstance(what, str) else set(what)
         if unknown := names - {"exif", "xmp", "icc", "tags", "all"}:
-            raise UsageError(f"cannot strip {min(unknown)}", "exif, xmp, icc, tags or all")
+            raise UsageError(f"cannot strip {min(unknown)}", "choose from exif, xmp, icc, tags and all")
         return replace(self, tags={}) if names & {"tags", "all"} else self
 
     def save(self, path: str | os.PathLike[str], format: str | None = None) -> None:
-        """Write the sound to a file; without `format` the suffix of `path` chooses it.
+        """Write the audio to a file, in `format` or by the suffix of `path`.
+
+        An existing file is replaced when the new one is complete.
 
         Raises:
-            MediaError: a format that is not written here, or cannot hold this sound.
+            MediaError, OSError: as in `write_audio`.
         """
         write_audio(self, path, format)
 
     def _blocks(self) -> Iterator[np.ndarray]:
-        """Float32 [n, C] at the sound's own rate, `frames` in all; what is missing at the end is silence."""
+        """Yield blocks float32 [n, C] at the original rate, `frames` in all, padded with silence."""
         pieces = (self.signal[:, at : at + BLOCK].T for at in range(0, self.signal.shape[1], BLOCK))
         left = self.frames
         for block in _resampled(pieces, self.channels, self.signal_rate, self.rate):
@@ -162,25 +165,23 @@ class Audio:
             left -= min(left, BLOCK)
 
 
-def read_audio(
-    source: str | os.PathLike[str] | bytes | BinaryIO, rate: int = 16_000, *, strip: Iterable[str] = ()
-) -> Audio:
-    """Read a sound.
+def read_audio(source: Readable, rate: int = 16_000, *, strip: Iterable[str] = ()) -> Audio:
+    """Read audio.
 
     Args:
-        source: path, file contents, or binary stream.
-        rate: samples a second of the signal that is wanted.
+        source: path, file content, or binary stream.
+        rate: samples a second of the resulting signal.
         strip: metadata to leave out.
 
     Raises:
-        MediaError: absent, unreadable, truncated, empty, or samples that are not numbers.
-        UsageError: a word in `strip` that names no metadata.
+        MediaError: missing, unreadable, truncated, empty, or samples that are not finite.
+        UsageError: an unknown word in `strip`.
     """
     with opened(source) as stream:
-        known = sound_format(stream.read(16))
-        if not known:
+        format = sound_format(stream.read(16))
+        if not format:
             raise MediaError(_UNKNOWN)
-        if known == "OGG" and not ogg_ends(stream):
+        if format == "OGG" and not ogg_ends(stream):
             raise MediaError("truncated: the last page is missing", _AGAIN)
         stated = stated_samples(stream)
         if stated.changing:
@@ -196,7 +197,7 @@ def read_audio(
                 guarded.check()
         except soundfile.LibsndfileError as error:
             raise MediaError(
-                f"damaged {known}, or of a kind this build cannot read", f"{_AGAIN}, or convert it to WAV"
+                f"damaged {format}, or of a kind this build cannot read", f"{_AGAIN}, or convert it to WAV"
             ) from error
         except OSError as error:
             raise MediaError(f"cannot be read: {error.strerror or error}") from error
@@ -204,20 +205,20 @@ def read_audio(
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # libsndfile comes without types
-    """A file that is read from its beginning to its end.
+    """File that is read from beginning to end, without seeking.
 
     The base class seeks after every block, which fails at the end of a FLAC that does not state its length.
     """
 
     def seekable(self) -> bool:
-        """Not here."""
+        """Return False."""
         return False
 
 
 def _read(file: soundfile.SoundFile, rate: int, stated: Stated, size: int, guarded: Guarded) -> Audio:
     own, channels, expected = file.samplerate, file.channels, file.frames
     _check(own, channels)
-    reserved = min(expected, min(size * BELIEVED, AT_ONCE) // channels + BLOCK)
+    reserved = min(expected, min(size * MAX_SAMPLES_PER_BYTE, MAX_RESERVED) // channels + BLOCK)
     signal, frames = _to_signal(_file_blocks(file, guarded), channels, own, rate, reserved)
     if stated.guessed:
         expected = frames
@@ -256,7 +257,7 @@ def _file_blocks(file: soundfile.SoundFile, guarded: Guarded) -> Iterator[np.nda
         while len(block := file.read(count, dtype="float32", always_2d=True)):
             yield block
     except soundfile.LibsndfileError:
-        # Where the file ended within a block, the count of frames tells better what is wrong.
+        # If the file ended within a block, the number of frames gives a better message.
         if not guarded.ended or file.frames >= _UNSTATED:
             raise
 
@@ -264,14 +265,14 @@ def _file_blocks(file: soundfile.SoundFile, guarded: Guarded) -> Iterator[np.nda
 def _to_signal(
     blocks: Iterable[np.ndarray], channels: int, rate: int, signal_rate: int, reserved: int
 ) -> tuple[np.ndarray, int]:
-    """Blocks [n, C] -> (float32 [C, N] at `signal_rate`, how many frames there were).
+    """Resample blocks [n, C] to a signal float32 [C, N] at `signal_rate`; also return the number of frames.
 
     Args:
         blocks: at `rate`.
         channels: C.
         rate: samples a second.
         signal_rate: likewise.
-        reserved: frames that memory is asked for at once.
+        reserved: frames for which memory is allocated at first.
     """
     frames = 0
 
@@ -284,7 +285,7 @@ def _to_signal(
             frames += len(block)
             yield block
 
-    # The resampler rounds the length its own way.
+    # The resampler may round the length differently.
     spare = 1 << 10
     signal = np.zeros((channels, _length(reserved, rate, signal_rate) + spare), np.float32)
     at = 0
@@ -297,12 +298,12 @@ def _to_signal(
 
 
 def _length(frames: int, rate: int, wanted: int) -> int:
-    """Samples at the rate wanted that cover so many frames."""
+    """Return the number of samples at the wanted rate that cover `frames`."""
     return -(-frames * wanted // rate)
 
 
 def _resampled(blocks: Iterable[np.ndarray], channels: int, rate: int, wanted: int) -> Iterator[np.ndarray]:
-    """Blocks [n, C] at another rate."""
+    """Resample blocks [n, C]."""
     if rate == wanted:
         yield from blocks
         return
@@ -312,32 +313,31 @@ def _resampled(blocks: Iterable[np.ndarray], channels: int, rate: int, wanted: i
     yield stream.resample_chunk(np.zeros((0, channels), np.float32), last=True)
 
 
-def write_audio(audio: Audio, target: str | os.PathLike[str] | BinaryIO, format: str | None = None) -> None:
-    """Write a sound at its own rate.
+def write_audio(audio: Audio, target: Writable, format: str | None = None) -> None:
+    """Write audio at its original rate.
 
     Args:
-        audio: what to write.
+        audio: to write.
         target: path, or binary stream, which is left open and need not be seekable.
         format: "wav", "flac", "ogg", "opus", "mp3" or "aiff"; None: by the suffix of a path.
 
     Raises:
-        MediaError: a format that is not written here, or cannot hold this sound.
+        MediaError: a format that is not written here, or cannot hold the audio.
         OSError: from the disk or the stream, as it came.
 
     Warns:
-        MediaWarning: samples were beyond full scale and have been clipped; tags that the format cannot hold
-            are left out.
+        MediaWarning: samples beyond full scale are clipped; tags that the format cannot hold are left out.
     """
     path = Path(target) if isinstance(target, str | os.PathLike) else Path()
     suffix = "." + format.lower().removeprefix(".") if format else path.suffix.lower()
     if suffix not in AUDIO_FORMATS:
-        names = "wav, flac, ogg, opus, mp3 or aiff"
-        raise MediaError(f"no sound format has the suffix {suffix or '(none)'}", names)
+        names = "choose wav, flac, ogg, opus, mp3 or aiff"
+        raise MediaError(f"no audio format has the suffix {suffix or '(none)'}", names)
     kind, subtype = AUDIO_FORMATS[suffix]
     if not soundfile.check_format(kind, subtype):
-        raise MediaError(f"this build of libsndfile writes no {kind} {subtype}", "--format wav")
+        raise MediaError(f"this build of libsndfile writes no {kind} {subtype}", AS_WAV)
     check_fit(kind, subtype, audio.channels, audio.rate)
-    # WAV sizes are 32 bits; what is longer becomes RF64, which reads as WAV.
+    # WAV sizes have 32 bits; longer files become RF64, which reads as WAV.
     if kind == "WAV" and audio.frames * audio.channels * 2 > _LARGEST_WAV:
         kind = "RF64"
     tags, lost = fitting_tags(kind, {name: clean(text) for name, text in audio.tags.items()})
@@ -350,7 +350,7 @@ def write_audio(audio: Audio, target: str | os.PathLike[str] | BinaryIO, format:
 
 
 def _write(audio: Audio, stream: BinaryIO, kind: str, subtype: str, tags: dict[str, str]) -> int:
-    """The number of samples that were clipped."""
+    """Write audio; return the number of samples that were clipped."""
     clipped = 0
     guarded = Guarded(stream)
     try:
@@ -364,6 +364,6 @@ def _write(audio: Audio, stream: BinaryIO, kind: str, subtype: str, tags: dict[s
                 guarded.check()
     except (soundfile.LibsndfileError, AssertionError) as error:
         guarded.check()
-        raise MediaError(f"cannot be written as {kind}: {error}", "--format wav") from error
+        raise MediaError(f"cannot be written as {kind}: {error}", AS_WAV) from error
     guarded.check()
     return clipped

@@ -1,10 +1,13 @@
-"""What libsndfile leaves to others: naming files, noticing that they were cut, telling what fits in them."""
+"""Recognise audio formats, detect truncated files, and check what a format can hold.
+
+libsndfile does none of these.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from ..errors import MediaError
 
@@ -19,8 +22,11 @@ AUDIO_FORMATS = {
 }
 """Suffix of an output -> libsndfile's names of its format and of the coding of samples."""
 
+AS_WAV = "write it as WAV with --format wav"
+"""Hint for audio that a format cannot hold."""
+
 SAMPLE_BYTES = dict(PCM_S8=1, PCM_U8=1, PCM_16=2, PCM_24=3, PCM_32=4, FLOAT=4, DOUBLE=8, ULAW=1, ALAW=1)
-"""Codings whose samples all take as many bytes."""
+"""Bytes per sample of the codings in which it is constant."""
 
 _RATES = {
     "OPUS": {8_000, 12_000, 16_000, 24_000, 48_000},
@@ -36,17 +42,17 @@ _HELD = {
     "AIFF": _EVERYWHERE,
     "MP3": _TAGS - {"copyright", "license", "software"},
 }
-# With longer ones libsndfile drops all tags of a WAV, and writes an AIFF that it cannot read.
+# With longer tags libsndfile drops all tags of a WAV, and writes an AIFF that it cannot read.
 _LONGEST_TAG = {"WAV": 2045, "RF64": 2045, "AIFF": 8189}
 
 
 class _Layout(NamedTuple):
-    """How a family of formats arranges its chunks."""
+    """Layout of chunks in a family of formats."""
 
     start: int
     name: int
     size: int
-    order: Any
+    order: Literal["little", "big"]
     samples: bytes
     header_counts: bool = False
     multiple: int = 2
@@ -69,14 +75,14 @@ _LARGEST_PAGE = 27 + 255 + 255 * 255
 
 
 class Stated(NamedTuple):
-    """What the header of a file says about its samples.
+    """Statement of a header about the samples of its file.
 
     Attributes:
-        size: bytes they take; 0 where it does not say.
-        there: bytes of them that the file has.
-        patch: where a size of 0 stands that the writer never corrected, and what should be there.
-        guessed: whether the number of frames, of an MP3, can only be guessed from its first and its size.
-        changing: whether that guess is wrong.
+        size: bytes of samples that the header states; 0 if it states none.
+        there: bytes of samples that the file has.
+        patch: position of a size of 0 that the writer never corrected, and the correct bytes.
+        guessed: whether the length of an MP3 can only be estimated from its first frame and its size.
+        changing: whether the bitrate changes, so that this estimate is wrong.
     """
 
     size: int = 0
@@ -87,7 +93,7 @@ class Stated(NamedTuple):
 
 
 def sound_format(head: bytes) -> str:
-    """Name of the sound format that a file of these first 16 bytes has; empty if none that is read here."""
+    """Return the audio format of a file by its first 16 bytes; empty if it is not one that is read here."""
     if head[:4] in (b"RIFF", b"RF64", b"RIFX") and head[8:12] == b"WAVE":
         return "WAV"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
@@ -99,10 +105,10 @@ def sound_format(head: bytes) -> str:
 
 
 def stated_samples(stream: BinaryIO) -> Stated:
-    """Compare what the header of a file says with what there is, and see whether it says anything.
+    """Compare the size of samples that a header states with that in the file.
 
-    libsndfile reads what is there of uncompressed samples without a word. Programs that write into a pipe
-    cannot know the size beforehand; what they put in its place is no statement.
+    libsndfile reads truncated uncompressed samples without a warning. Programs that write into a pipe cannot
+    know the size beforehand; the placeholders that they write are not statements.
     """
     end = stream.seek(0, os.SEEK_END)
     stream.seek(0)
@@ -131,7 +137,7 @@ def stated_samples(stream: BinaryIO) -> Stated:
 
 
 def _samples(head: bytes, layout: _Layout, at: int, size: int, end: int) -> Stated:
-    """Of a chunk of samples with this content."""
+    """Return the statement of a chunk of samples at `at` with a stated size."""
     whole = int.from_bytes(head[4:8], layout.order) + 8
     if size == 0 and layout.samples == b"data" and layout.size == 4 and at < end != whole:
         return Stated(patch=(at - 4, min(end - at, 0xFFFFFFFF).to_bytes(4, layout.order)))
@@ -142,7 +148,7 @@ def _samples(head: bytes, layout: _Layout, at: int, size: int, end: int) -> Stat
 
 
 def _mp3(stream: BinaryIO, head: bytes) -> Stated:
-    """Whether the first frame counts the others; if none does, whether their bitrate changes."""
+    """Tell whether the first frame states the number of frames; if not, whether their bitrate changes."""
     at = 0
     if head[:3] == b"ID3":  # a tag, its size in seven bits a byte
         at = 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
@@ -165,21 +171,21 @@ def _mp3(stream: BinaryIO, head: bytes) -> Stated:
 
 
 def _is_streamed(size: int, width: int) -> bool:
-    """Nothing, or (almost) the largest number that a signed or unsigned field holds."""
+    """Tell whether a size is a placeholder: zero, or almost the largest number of its field."""
     if width > 4:
         return size <= 0 or size >> 63 == 1
     return size == 0 or 0x7FFFF000 <= size <= 0x80000000 or size >= 0xFFFFF000
 
 
 def ogg_ends(stream: BinaryIO) -> bool:
-    """Whether the last page of an Ogg file is there, and says that it is the last."""
+    """Tell whether an Ogg file ends with a complete page that is marked as the last."""
     end = stream.seek(0, os.SEEK_END)
     stream.seek(max(end - 2 * _LARGEST_PAGE, 0))
     tail = stream.read()
     at = len(tail)
     while (at := tail.rfind(b"OggS", 0, at)) >= 0:
         page = tail[at : at + 27 + 255]
-        # The capture pattern may occur inside of a page; what follows then makes no header.
+        # The capture pattern may occur inside a page, where no header follows it.
         if len(page) < 27 or page[4] != 0 or page[5] > 7:
             continue
         length = 27 + page[26] + sum(page[27 : 27 + page[26]])
@@ -188,23 +194,23 @@ def ogg_ends(stream: BinaryIO) -> bool:
 
 
 def check_fit(kind: str, subtype: str, channels: int, rate: int) -> None:
-    """Refuse a sound that a format cannot hold.
+    """Refuse audio that a format cannot hold.
 
     Raises:
-        MediaError: too many channels, or another rate.
+        MediaError: too many channels, or a sample rate that the format lacks.
     """
     if channels > _MOST_CHANNELS.get(kind, 255):
-        raise MediaError(f"{kind} cannot hold {channels} channels", "--format wav")
+        raise MediaError(f"{kind} cannot hold {channels} channels", AS_WAV)
     # Above 16 bits FLAC writes tens of hertz.
     coarse = kind == "FLAC" and rate > 0xFFFF and rate % 10
     if coarse or rate not in _RATES.get(subtype, {rate}):
         name = "Opus" if subtype == "OPUS" else kind
-        raise MediaError(f"{name} has no {rate:,} samples a second", "--format wav")
+        raise MediaError(f"{name} has no {rate:,} samples a second", AS_WAV)
 
 
 def fitting_tags(kind: str, tags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """What a format can hold of some tags, and the names of the others."""
+    """Return the tags that a format can hold, and the names of the others."""
     held, longest = _HELD.get(kind, _TAGS), _LONGEST_TAG.get(kind, 1 << 24)
     fitting = {n: text for n, text in tags.items() if n in held and 0 < len(text.encode()) <= longest}
-    # Which program wrote the file that was encoded is no loss.
+    # The program that wrote the source need not be preserved.
     return fitting, [n for n, text in tags.items() if text and n not in fitting and n != "software"]

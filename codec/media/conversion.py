@@ -1,4 +1,4 @@
-"""Pillow's modes -> uint8 gray or RGB with or without alpha, strip by strip."""
+"""Convert Pillow's modes to uint8 gray or RGB with or without alpha, strip by strip."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from PIL import ImageCms
 from ..errors import MediaError
 
 Convert = Callable[[PIL.Image.Image], np.ndarray]
-"""A strip of a Pillow image -> uint8 [h, w, 1 gray | 2 gray, alpha | 3 RGB | 4 RGB, alpha]."""
+"""Converter of a strip of a Pillow image to uint8 [h, w, 1 gray | 2 gray, alpha | 3 RGB | 4 RGB, alpha]."""
 
 STRIP_PIXELS = 1 << 20
 
 _SIXTEEN = (";16", ";16B", ";16L", ";16N", ";16R")
 _OTHER = "L" if sys.byteorder == "big" else "B"
-# Pillow reduces these to their high byte. Read in the other byte order, they come out as the low one.
+# Pillow reduces these to their high byte; read in the other byte order, to their low byte.
 SWAPPED = {
     f"{kind};16{order}": f"{kind};16{other}"
     for kind in ("RGB", "RGBA", "RGBX")
@@ -28,7 +28,7 @@ SWAPPED = {
 
 
 def convert_all(picture: PIL.Image.Image, convert: Convert) -> tuple[np.ndarray, np.ndarray | None]:
-    """Samples uint8 [H, W, 1 or 3] and alpha uint8 [H, W] or None.
+    """Convert an image to samples uint8 [H, W, 1 or 3] and alpha uint8 [H, W] or None.
 
     Pillow's own copy has 4 bytes a pixel; it is never copied whole.
     """
@@ -48,14 +48,14 @@ def convert_all(picture: PIL.Image.Image, convert: Convert) -> tuple[np.ndarray,
 def round_with_low_bytes(
     picture: PIL.Image.Image, convert: Convert, samples: np.ndarray, alpha: np.ndarray | None, *, keyed: bool
 ) -> None:
-    """Turn high bytes of 16-bit samples into correctly rounded 8-bit ones, in place.
+    """Turn the high bytes of 16-bit samples into correctly rounded 8-bit samples, in place.
 
     Args:
-        picture: the same picture, loaded so that it gives the low bytes.
+        picture: the same image, loaded so that it gives the low bytes.
         convert: its converter.
         samples: uint8 [H, W, C], the high bytes.
         alpha: uint8 [H, W], likewise, or None.
-        keyed: alpha says which samples differ from a key colour, in high and in low bytes.
+        keyed: alpha marks samples that differ from a key colour, in high or in low bytes.
     """
     for top, low in _strips(picture, convert):
         rows = slice(top, top + len(low))
@@ -82,17 +82,17 @@ def _strips(picture: PIL.Image.Image, convert: Convert) -> Iterator[tuple[int, n
 def converter(
     picture: PIL.Image.Image, raw: str, icc: bytes | None, notes: list[str], *, low: bool = False
 ) -> tuple[Convert, bytes | None]:
-    """How strips of a loaded picture become samples, and the ICC profile that these samples have.
+    """Choose the converter for the strips of a loaded image, and the ICC profile of its results.
 
     Args:
         picture: after load().
-        raw: how the file holds its samples, in Pillow's words.
-        icc: the profile of the file.
+        raw: Pillow's raw mode, the layout of samples in the file.
+        icc: profile of the file.
         notes: gets a line for each reduction or conversion.
-        low: this is the second pass over a 16-bit picture, for the low bytes.
+        low: this is the second pass over a 16-bit image, for the low bytes.
 
     Raises:
-        MediaError: 32-bit or signed samples.
+        MediaError: the samples have 32 bits or signs.
     """
     mode, key = picture.mode, picture.info.get("transparency")
     if raw == "I;12":
@@ -124,12 +124,12 @@ def converter(
         return _sixteen(4095 if raw == "I;12" else 65535, key if isinstance(key, int) else None), icc
     kind = {"I": "32-bit or signed integer", "F": "32-bit float"}.get(mode, mode)
     raise MediaError(
-        f"{kind} samples", "convert it to 8 or 16 unsigned bits first: the range to keep is yours"
+        f"{kind} samples", "convert it to 8 or 16 unsigned bits first, in a range of your choice"
     )
 
 
 def _keyed(convert: Convert, key: int | tuple[int, ...] | None) -> Convert:
-    """The same, with an alpha channel that is 0 where the samples equal `key`."""
+    """Add an alpha channel that is 0 where the samples equal `key`."""
     if key is None:
         return convert
 
@@ -142,7 +142,7 @@ def _keyed(convert: Convert, key: int | tuple[int, ...] | None) -> Convert:
 
 
 def _sixteen(highest: int, key: int | None) -> Convert:
-    """Unsigned samples 0..highest -> 0..255, rounded to nearest."""
+    """Convert unsigned samples 0..highest to 0..255, rounded to nearest."""
 
     def reduce(strip: PIL.Image.Image) -> np.ndarray:
         wide = np.asarray(strip).astype(np.uint32)[:, :, None]
@@ -155,7 +155,7 @@ def _sixteen(highest: int, key: int | None) -> Convert:
 
 
 def _palette(picture: PIL.Image.Image, icc: bytes | None) -> Convert:
-    """By table; a palette of grays gives gray samples."""
+    """Convert palette indices by a table; a palette of grays gives gray samples."""
     kind = "RGBA" if picture.palette is not None and picture.palette.mode == "RGBA" else "RGB"
     entries = np.array(picture.getpalette(kind) or [0] * len(kind), np.uint8).reshape(-1, len(kind))[:256]
     table = np.zeros((256, 4), np.uint8)
@@ -183,7 +183,7 @@ def _palette(picture: PIL.Image.Image, icc: bytes | None) -> Convert:
 
 
 def _managed(mode: str, icc: bytes | None, notes: list[str]) -> Convert:
-    """CMYK or LAB -> sRGB through LittleCMS; CMYK without a profile by the plain formula."""
+    """Convert CMYK or LAB to sRGB with LittleCMS; CMYK without a profile by the plain formula."""
     profile: ImageCms.ImageCmsProfile | None = None
     try:
         if mode == "LAB":

@@ -1,4 +1,4 @@
-"""Pillow without its pixel limit, and with its warnings caught."""
+"""Lift Pillow's pixel limit and catch its warnings."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _limit: int | None = None
 _text_limit = 0
 
 MAX_METADATA = 4 << 20
-"""Bytes that a compressed profile or text in a PNG may inflate to; Pillow itself stops at one MiB."""
+"""Largest inflated size of a profile or text in a PNG, in bytes; Pillow's own limit is one MiB."""
 
 
 @contextmanager
 def pillow_unlimited(notes: list[str]) -> Iterator[None]:
     """Lift Pillow's pixel limit for a block; `notes` gets each of its warnings once, in one line.
 
-    Our own limit (`max_pixels`) is checked right after a file is opened. Pillow's is one global, which
-    belongs to the host program, so it is put back when the last thread leaves.
+    Our own limit (`max_pixels`) is checked right after a file is opened. Pillow's is a global of the host
+    program, so it is restored when the last thread leaves the block.
     """
     global _inside, _limit, _text_limit
     with _lock:
@@ -43,7 +43,7 @@ def pillow_unlimited(notes: list[str]) -> Iterator[None]:
                 PIL.Image.MAX_IMAGE_PIXELS = _limit
                 PngImagePlugin.MAX_TEXT_CHUNK = _text_limit
     for warning in caught:
-        # Deprecations concern this program, not the user's picture.
+        # Deprecations concern this program, not the user's image.
         if not issubclass(warning.category, DeprecationWarning | PendingDeprecationWarning):
             note = " ".join(str(warning.message).split())
             if note not in notes:

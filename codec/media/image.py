@@ -1,4 +1,4 @@
-"""A picture in memory, and its way out: to a file, or its alpha plane to the bytes of a metadata box."""
+"""Hold an image in memory; write it to a file, and pack its alpha plane for a metadata box."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -19,6 +19,7 @@ from ..errors import DamagedError, MediaError, MediaWarning, UsageError
 from . import conversion
 from .guard import pillow_unlimited
 from .metadata import EXIF_PREFIX
+from .opening import Writable, created
 from .tiff import write_tiff
 
 IMAGE_FORMATS = {
@@ -44,7 +45,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 _LONGEST_SIDE = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65535}
 _WITH_ALPHA = {"PNG", "WEBP", "TIFF", "AVIF"}
-# Bytes of each metadata box that a format can hold; formats not named hold any.
+# Largest metadata that a format can hold, in bytes; formats not named hold any.
 _ROOM: dict[str, dict[str, int]] = {
     "JPEG": {"icc": 255 * 65519, "exif": 65533 - len(EXIF_PREFIX), "xmp": 65504},
     "BMP": {"icc": 0, "exif": 0, "xmp": 0},
@@ -53,18 +54,18 @@ _ROOM: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    r"""An upright picture with the metadata that travels with it.
+    r"""Upright image with its metadata.
 
     Attributes:
-        samples: uint8 [H, W, C], C = 1 (gray) or 3 (RGB); may be a view that is not contiguous.
-        alpha: uint8 [H, W], 255 is opaque; None if the picture is opaque by kind.
+        samples: uint8 [H, W, C], C = 1 (gray) or 3 (RGB); may be a non-contiguous view.
+        alpha: uint8 [H, W], 255 is opaque; None if the image has no alpha channel.
         icc: ICC profile of the samples.
-        exif: TIFF structure without the prefix `Exif\0\0`; an orientation tag in it says 1.
+        exif: TIFF structure without the prefix `Exif\0\0`; its orientation tag, if any, is 1.
         xmp: XMP packet, UTF-8.
-        source: format of the file it came from ("PNG", "JPEG", ...); empty for arrays.
+        source: format of its file ("PNG", "JPEG", ...); empty for arrays.
 
     Raises:
-        MediaError: the arrays have another type or shape.
+        MediaError: the arrays have a wrong type or shape.
     """
 
     samples: np.ndarray
@@ -83,31 +84,31 @@ class Image:
 
     @property
     def width(self) -> int:
-        """Pixels in a row."""
+        """Return the number of pixels in a row."""
         return int(self.samples.shape[1])
 
     @property
     def height(self) -> int:
-        """Rows of pixels."""
+        """Return the number of rows."""
         return int(self.samples.shape[0])
 
     @property
     def channels(self) -> int:
-        """1 for gray, 3 for RGB; alpha is not counted."""
+        """Return the number of channels without alpha: 1 for gray, 3 for RGB."""
         return int(self.samples.shape[2])
 
     def without(self, what: Iterable[str]) -> Image:
-        """The same picture without some of its metadata.
+        """Return the same image without some of its metadata.
 
         Args:
-            what: any of "exif", "xmp", "icc", "all"; "tags" is allowed and concerns sounds only.
+            what: any of "exif", "xmp", "icc", "all"; "tags" is allowed and concerns audio only.
 
         Raises:
-            UsageError: another word.
+            UsageError: an unknown word.
         """
         names = {what} if isinstance(what, str) else set(what)
         if unknown := names - {"exif", "xmp", "icc", "tags", "all"}:
-            raise UsageError(f"cannot strip {min(unknown)}", "exif, xmp, icc, tags or all")
+            raise UsageError(f"cannot strip {min(unknown)}", "choose from exif, xmp, icc, tags and all")
         gone = {"exif", "xmp", "icc"} if "all" in names else names
         return replace(
             self,
@@ -117,24 +118,26 @@ class Image:
         )
 
     def save(self, path: str | os.PathLike[str], format: str | None = None) -> None:
-        """Write the picture to a file; without `format` the suffix of `path` chooses it.
+        """Write the image to a file, in `format` or by the suffix of `path`.
+
+        An existing file is replaced when the new one is complete.
 
         Raises:
-            MediaError: see `write_image`.
+            MediaError, OSError: as in `write_image`.
         """
         write_image(self, path, format or Path(path).suffix or "png")
 
 
-def write_image(image: Image, target: str | os.PathLike[str] | BinaryIO, format: str) -> None:
-    """Write a picture; PNG, WebP, TIFF and BMP are written without loss.
+def write_image(image: Image, target: Writable, format: str) -> None:
+    """Write an image; PNG, WebP, TIFF and BMP are lossless.
 
     Args:
-        image: what to write.
+        image: to write.
         target: a path, or a binary stream that is left open.
         format: png, jpg (quality 95, 4:4:4), webp, tiff, avif (quality 95, 4:4:4) or bmp.
 
     Raises:
-        MediaError: unknown format, or a picture too large for it.
+        MediaError: unknown format, or an image too large for it.
         OSError: from the disk or the stream, as it came.
 
     Warns:
@@ -142,10 +145,10 @@ def write_image(image: Image, target: str | os.PathLike[str] | BinaryIO, format:
     """
     name = IMAGE_FORMATS.get("." + format.lower().removeprefix("."))
     if name is None:
-        raise MediaError(f"cannot write {format!r} pictures", "png, jpg, webp, tiff, avif or bmp")
+        raise MediaError(f"cannot write {format!r} images", "choose png, jpg, webp, tiff, avif or bmp")
     if max(image.width, image.height) > _LONGEST_SIDE.get(name, 1 << 31):
         side = _LONGEST_SIDE[name]
-        raise MediaError(f"{image.width} x {image.height} pixels, {name} holds {side} a side", "write a png")
+        raise MediaError(f"{image.width} x {image.height} pixels, {name} holds {side} a side", "write a PNG")
     lost = []
     boxes = {}
     for box, data in (("icc", image.icc), ("exif", image.exif), ("xmp", image.xmp)):
@@ -159,19 +162,19 @@ def write_image(image: Image, target: str | os.PathLike[str] | BinaryIO, format:
 
     notes: list[str] = []
     try:
-        with pillow_unlimited(notes):
+        with pillow_unlimited(notes), created(target) as stream:
             if name == "TIFF":
-                _save_tiff(image, target)
+                write_tiff(stream, image.samples, image.alpha, image.icc, image.exif, image.xmp)
             else:
                 options = _OPTIONS[name] | _metadata_options(name, boxes)
-                _to_pillow(image, keep_alpha).save(target, format=name, **options)
+                _to_pillow(image, keep_alpha).save(stream, format=name, **options)
     except OSError as error:
         if error.errno is not None:
             raise
-        raise MediaError(f"cannot be written as {name}: {error}", "write a png") from error
+        raise MediaError(f"cannot be written as {name}: {error}", "write a PNG") from error
     except (ValueError, RuntimeError, struct.error, OverflowError) as error:
         raise MediaError(
-            f"cannot be written as {name}: {error}", "write a png, or strip the metadata"
+            f"cannot be written as {name}: {error}", "write a PNG, or strip the metadata"
         ) from error
     if lost:
         notes.insert(0, f"{name} cannot hold {', '.join(lost)}: left out")
@@ -179,27 +182,8 @@ def write_image(image: Image, target: str | os.PathLike[str] | BinaryIO, format:
         warnings.warn(note, MediaWarning, stacklevel=2)
 
 
-def _save_tiff(image: Image, target: str | os.PathLike[str] | BinaryIO) -> None:
-    planes = (image.samples, image.alpha, image.icc, image.exif, image.xmp)
-    if not isinstance(target, str | os.PathLike):
-        # The pointer to the directory is written last, so a pipe gets the file in one piece.
-        stream = target if target.seekable() else io.BytesIO()
-        write_tiff(stream, *planes)
-        if isinstance(stream, io.BytesIO) and stream is not target:
-            target.write(stream.getbuffer())
-        return
-    fresh = not os.path.lexists(target)
-    try:
-        with open(target, "wb") as file:
-            write_tiff(file, *planes)
-    except BaseException:
-        if fresh:
-            Path(target).unlink(missing_ok=True)
-        raise
-
-
 def _to_pillow(image: Image, with_alpha: bool) -> PIL.Image.Image:
-    """A Pillow image, filled strip by strip so that no second whole copy of the samples exists."""
+    """Make a Pillow image strip by strip, without a second whole copy of the samples."""
     mode = {1: "L", 3: "RGB"}[image.channels] + ("A" if with_alpha else "")
     picture = PIL.Image.new(mode, (image.width, image.height))
     rows = max(1, conversion.STRIP_PIXELS // image.width)
@@ -214,7 +198,7 @@ def _to_pillow(image: Image, with_alpha: bool) -> PIL.Image.Image:
 
 
 def _metadata_options(name: str, boxes: dict[str, bytes]) -> dict[str, Any]:
-    """Keyword arguments of Pillow's save that carry the metadata boxes."""
+    """Return the keyword arguments of Pillow's save that hold the metadata boxes."""
     options: dict[str, Any] = {"icc_profile": boxes["icc"]} if "icc" in boxes else {}
     exif, xmp = boxes.get("exif"), boxes.get("xmp")
     if exif:
@@ -232,7 +216,7 @@ _PNG_HEAD = struct.Struct(">8sI4sIIBBBBB")
 
 
 def pack_alpha(alpha: np.ndarray) -> bytes:
-    """An alpha plane as an 8-bit gray PNG; empty if it is opaque throughout.
+    """Pack an alpha plane as an 8-bit gray PNG; empty if it is opaque throughout.
 
     Args:
         alpha: uint8 [H, W].
@@ -245,7 +229,7 @@ def pack_alpha(alpha: np.ndarray) -> bytes:
 
 
 def _is_bare(png: bytes) -> bool:
-    """Whether a PNG has pixels alone: texts and profiles could inflate to far more than the plane."""
+    """Tell whether a PNG has only pixels: texts and profiles could inflate to far more than the plane."""
     at = 8
     while at + 8 <= len(png):
         size, kind = struct.unpack_from(">I4s", png, at)
@@ -256,19 +240,19 @@ def _is_bare(png: bytes) -> bool:
 
 
 def unpack_alpha(data: bytes, width: int, height: int) -> np.ndarray:
-    """The alpha plane that `pack_alpha` packed; never trusts what `data` says about itself.
+    """Unpack the alpha plane of `pack_alpha`; nothing that `data` states is trusted.
 
     Args:
         data: an 8-bit gray PNG, or nothing for an opaque plane.
-        width: pixels, from the header that was checked.
+        width: pixels, from the checked header.
         height: likewise.
 
     Returns:
         uint8 [H, W].
 
     Raises:
-        DamagedError: not such a PNG, of another size, or broken. Found before pixels are allocated where the
-            header is wrong.
+        DamagedError: not such a PNG, of another size, or broken. A wrong header is found before pixels are
+            allocated.
     """
     if not data:
         return np.full((height, width), 255, np.uint8)
@@ -278,7 +262,7 @@ def unpack_alpha(data: bytes, width: int, height: int) -> np.ndarray:
     if head[:3] != (b"\x89PNG\r\n\x1a\n", 13, b"IHDR") or head[5:] != (8, 0, 0, 0, 0):
         raise DamagedError("alpha plane is not an 8-bit gray PNG")
     if head[3:5] != (width, height):
-        raise DamagedError(f"alpha plane is {head[3]} x {head[4]}, the picture {width} x {height}")
+        raise DamagedError(f"alpha plane is {head[3]} x {head[4]}, the image {width} x {height}")
     if not _is_bare(data):
         raise DamagedError("alpha plane has more than pixels")
     try:

@@ -1,8 +1,8 @@
-"""EXIF and XMP made fit to be carried: upright, without positions, without embedded thumbnails.
+"""Clean EXIF and XMP: reset the orientation, remove positions and embedded thumbnails.
 
-EXIF is copied, not re-encoded: the directories are walked, what is kept stays at its offset byte for byte,
-and everything else becomes zeros. So types, byte order and the offsets inside maker notes survive, bytes that
-no kept entry refers to do not, and the zeros cost nothing once the metadata is deflated.
+EXIF is copied, not re-encoded: entries that stay keep their offsets byte for byte, and all other bytes become
+zeros. So types, byte order and offsets inside maker notes survive, unreferenced bytes do not, and the zeros
+cost nothing once the metadata is deflated.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ INTEROP_IFD = 40965
 POINTERS = {EXIF_IFD, GPS_IFD, INTEROP_IFD}
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 
-# How a TIFF file stores its own pixels: wrong, or dangerous, in any other file.
+# Layout of the pixels of a TIFF file: wrong, or dangerous, in any other file.
 STRUCTURAL = frozenset(
     [*range(254, 260), *range(262, 267), 273, *range(277, 282), 284, *range(288, 294), 301]
     + [*range(317, 329), 330, *range(332, 335), 336, *range(338, 343), 347]
     + [*range(512, 516), *range(517, 522), 529, 530, 532, 559]
 )
-# XMP and ICC travel on their own; the Photoshop blocks and 0x501B hold thumbnails.
+# XMP and ICC are stored separately; Photoshop blocks and 0x501B hold thumbnails.
 CARRIED_ELSEWHERE = frozenset([700, 34675, 34377, 37724, 0x501B])
-# GeoTIFF says where the picture lies, as exactly as a GPS directory does.
+# GeoTIFF tags give a position as exactly as a GPS directory.
 POSITIONS = frozenset([GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737])
 WIDTH, HEIGHT = 0xA002, 0xA003
 
 
 @dataclass
 class _Copy:
-    """The walk through one EXIF block; `end` is where the last kept byte lies."""
+    """Copy of one EXIF block; `end` is the end of the last byte that was copied."""
 
     data: bytes
     order: str
@@ -55,7 +55,7 @@ class _Copy:
         self.end = max(self.end, offset + len(piece))
 
     def directory(self, start: int) -> bool:
-        """Copy the directory at `start`; False if nothing of it is kept."""
+        """Copy the directory at `start`; False if nothing was copied."""
         if start in self.seen:
             return False
         self.seen.add(start)
@@ -68,7 +68,7 @@ class _Copy:
         return True
 
     def entry(self, offset: int) -> bytes:
-        """The 12 bytes of one entry after its value has been copied; empty if it is dropped or broken."""
+        """Copy the value of one entry and return its 12 bytes; empty if it is dropped or broken."""
         tag, kind, count = self.unpack("HHI", offset)
         length = TYPE_BYTES.get(kind, 0) * count
         if tag in self.drop or length == 0:
@@ -88,7 +88,7 @@ class _Copy:
 
 
 def byte_order(data: bytes) -> str:
-    """The struct prefix, "<" or ">", of a TIFF structure.
+    """Return the byte order of a TIFF structure as a struct prefix, "<" or ">".
 
     Raises:
         ValueError: there is no TIFF header.
@@ -100,9 +100,9 @@ def byte_order(data: bytes) -> str:
 
 
 def entry_offsets(data: bytes, order: str, start: int) -> range:
-    """Where the 12-byte entries of the directory at `start` lie; empty if the directory is out of bounds.
+    """Return the offsets of the 12-byte entries of a directory; empty if it is out of bounds.
 
-    A directory that states more entries than the data hold has those that are whole.
+    If the directory states more entries than the data hold, only complete entries count.
     """
     if not 8 <= start <= len(data) - 2:
         return range(0)
@@ -111,10 +111,10 @@ def entry_offsets(data: bytes, order: str, start: int) -> range:
 
 
 def exif_orientation(data: bytes) -> int | None:
-    """The orientation, 1 to 8, of an EXIF block; None if it states none.
+    """Read the orientation, 1 to 8, from an EXIF block; None if it has none.
 
     Raises:
-        ValueError: this is no EXIF block.
+        ValueError: the data are not an EXIF block.
     """
     data = data.removeprefix(EXIF_PREFIX)
     order = byte_order(data)
@@ -127,11 +127,11 @@ def exif_orientation(data: bytes) -> int | None:
 
 
 def clean_exif(data: bytes, width: int, height: int, *, keep_gps: bool = False) -> bytes | None:
-    r"""EXIF of an upright picture of `width` x `height` pixels, without thumbnail and, by default, position.
+    r"""Clean the EXIF of an upright image: remove the thumbnail and, by default, the position.
 
     Args:
         data: a TIFF structure, with or without the prefix `Exif\0\0`.
-        width: pixels after the orientation was applied; for the pixel dimension tags, if there are any.
+        width: pixels after the orientation was applied; written to the pixel dimension tags, if present.
         height: likewise.
         keep_gps: keep the GPS directory and GeoTIFF tags.
 
@@ -139,7 +139,7 @@ def clean_exif(data: bytes, width: int, height: int, *, keep_gps: bool = False) 
         The TIFF structure without the prefix; None if nothing remains.
 
     Raises:
-        ValueError: this is no EXIF block.
+        ValueError: the data are not an EXIF block.
     """
     data = data.removeprefix(EXIF_PREFIX)
     order = byte_order(data)
@@ -159,7 +159,7 @@ _THUMBNAILS = re.compile(_ELEMENT % (_NAME + rb"Thumbnails"), re.DOTALL)
 _POSITION_ELEMENTS = re.compile(_ELEMENT % (_NAME + _POSITION), re.DOTALL)
 _POSITION_ATTRIBUTES = re.compile(_ATTRIBUTE % _POSITION)
 _POSITION_LEFT = re.compile(rb"gps|latitude|longitude|\bgeo:|wgs84_pos|:lat\b|:long?\b", re.IGNORECASE)
-"""What must not be left in XMP without positions; where it is, the whole packet goes."""
+"""Signs of a position in cleaned XMP; if any remain, the whole packet is dropped."""
 _VALUE = rb"""((?:\s|<)[\w.-]+:%b(?:\s*=\s*["']|\s*>\s*))(\d+)"""
 _ORIENTATION = re.compile(_VALUE % rb"Orientation")
 _WIDTH = re.compile(_VALUE % rb"(?:ImageWidth|PixelXDimension)")
@@ -167,14 +167,14 @@ _HEIGHT = re.compile(_VALUE % rb"(?:ImageLength|PixelYDimension)")
 
 
 def xmp_orientation(data: bytes) -> int | None:
-    """The orientation, 1 to 8, that an XMP packet states; None if it states none."""
+    """Read the orientation, 1 to 8, from an XMP packet; None if it has none."""
     match = _ORIENTATION.search(data)
     value = int(match[2][:2]) if match else 0
     return value if 1 <= value <= 8 else None
 
 
 def clean_xmp(data: bytes, width: int, height: int, *, keep_gps: bool = False) -> bytes | None:
-    """XMP of an upright picture of `width` x `height` pixels, without thumbnails and, by default, position.
+    """Clean the XMP of an upright image of `width` x `height` pixels, as `clean_exif` does EXIF.
 
     Positions are attributes and elements named GPS..., Latitude or Longitude in any namespace: exif, and
     those of camera and drone makers.
@@ -183,7 +183,8 @@ def clean_xmp(data: bytes, width: int, height: int, *, keep_gps: bool = False) -
         The packet in UTF-8; None if it was empty.
 
     Raises:
-        ValueError: this is not XML, or XML with a document type (which XMP forbids, and bombs need).
+        ValueError: the packet is not XML, has a document type (which XMP forbids, and bombs need), or has a
+            position that cannot be cut out.
     """
     data = data.strip(b"\0 \t\r\n")
     if not data:
@@ -209,6 +210,6 @@ def clean_xmp(data: bytes, width: int, height: int, *, keep_gps: bool = False) -
 
 def _wide(data: bytes) -> str:
     little = data[:2] == b"\xff\xfe" or data[1:2] == b"\0"
-    # The strip above may have taken half of the last character.
+    # strip() above may have removed half of the last character.
     even = data if len(data) % 2 == 0 else data + b"\0" if little else data[:-1]
     return even.decode("utf-16-le" if little else "utf-16-be").lstrip("\ufeff")

@@ -1,4 +1,4 @@
-"""Whatever can be read from or written to, as a binary stream that stands at its beginning."""
+"""Open sources and targets of all kinds as binary streams at position 0."""
 
 from __future__ import annotations
 
@@ -12,20 +12,32 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import MediaError
+from ..files import atomically, is_special
+
+Readable = str | os.PathLike[str] | bytes | BinaryIO
+"""Path, content of a file, or binary stream to read from."""
+
+Writable = str | os.PathLike[str] | BinaryIO
+"""Path or binary stream to write to."""
 
 
 @contextmanager
-def opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[BinaryIO]:
-    """A seekable stream that stands at 0 and is not empty."""
+def opened(source: Readable) -> Iterator[BinaryIO]:
+    """Open a source as a seekable stream at position 0.
+
+    Raises:
+        MediaError: the source is missing, unreadable or empty.
+    """
     stream: BinaryIO | None = None
     try:
         if isinstance(source, bytes | bytearray | memoryview):
             stream = io.BytesIO(source)
         elif isinstance(source, str | os.PathLike):
-            stream = open(source, "rb")  # noqa: SIM115 (closed below; the errors of opening are told here)
+            stream = open(source, "rb")  # noqa: SIM115 (closed below; errors of opening are converted here)
         elif not hasattr(source, "read"):
             raise MediaError(
-                f"a {type(source).__name__} is no picture or sound", "give a path, bytes, a file or an array"
+                f"a {type(source).__name__} is neither an image nor audio",
+                "give a path, bytes, a file or an array",
             )
         elif isinstance(source, io.TextIOBase):
             raise MediaError("a text stream", "open the file in binary mode")
@@ -38,7 +50,7 @@ def opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[Binary
     except FileNotFoundError as error:
         raise MediaError("no such file") from error
     except IsADirectoryError as error:
-        raise MediaError("is a folder", "add -r") from error
+        raise MediaError("is a folder", "add -r to enter it") from error
     except PermissionError as error:
         raise MediaError("permission denied") from error
     except OSError as error:
@@ -53,43 +65,48 @@ def opened(source: str | os.PathLike[str] | bytes | BinaryIO) -> Iterator[Binary
 
 
 @contextmanager
-def created(target: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
-    """A seekable stream that stands at 0, whose content ends up in `target`.
+def created(target: Writable) -> Iterator[BinaryIO]:
+    """Open a target for writing, as a seekable stream at position 0.
 
-    What goes to a pipe waits in a temporary file until it is complete. A new file is removed if anything is
-    raised.
+    A file is replaced when the new content is complete; if anything is raised, the old one stays as it was.
+    Content for a pipe, a device or a stream that does not stand at 0 waits in a temporary file.
 
     Raises:
         OSError: from the disk or the stream, as it came.
     """
-    if not isinstance(target, str | os.PathLike):
-        if target.seekable() and target.tell() == 0:
-            yield target
+    if isinstance(target, str | os.PathLike):
+        path = Path(target)
+        if not is_special(path) or path.is_dir():
+            with atomically(path) as file:
+                yield file
             return
-        with tempfile.TemporaryFile() as file:
+        with path.open("wb") as device, _copied(device) as file:
             yield file
-            file.seek(0)
-            shutil.copyfileobj(file, target)
-        return
-    fresh = not os.path.lexists(target)
-    try:
-        with open(target, "wb") as file:
+    elif target.seekable() and target.tell() == 0:
+        yield target
+    else:
+        with _copied(target) as file:
             yield file
-    except BaseException:
-        if fresh:
-            Path(target).unlink(missing_ok=True)
-        raise
+
+
+@contextmanager
+def _copied(target: BinaryIO) -> Iterator[BinaryIO]:
+    """Open a temporary file whose content is copied to a stream when it is complete."""
+    with tempfile.TemporaryFile() as file:
+        yield file
+        file.seek(0)
+        shutil.copyfileobj(file, target)
 
 
 class Guarded:
-    """A binary stream in the form that is safe to hand to a C library.
+    """Wrap a binary stream so that it is safe to hand to a C library.
 
-    It has no name that a format could be guessed from. No exception leaves it, since none would arrive: the
-    first is kept, and the stream then behaves as if it had ended.
+    It has no name from which a format could be guessed. It raises no exceptions, since C code would drop
+    them: the first is stored, and the stream then behaves as if it had ended.
 
     Attributes:
-        error: what went wrong.
-        ended: whether more was asked for than there is.
+        error: the first exception, or None.
+        ended: whether a read went beyond the end.
     """
 
     def __init__(self, stream: BinaryIO, patch: tuple[int, bytes] = (0, b"")) -> None:
@@ -97,7 +114,7 @@ class Guarded:
 
         Args:
             stream: seekable.
-            patch: a position, and bytes that are read there in place of the stream's own.
+            patch: position and bytes that replace those of the stream.
         """
         self.error: BaseException | None = None
         self.ended = False
@@ -105,7 +122,7 @@ class Guarded:
         self._patch = patch
 
     def read(self, count: int) -> bytes:
-        """At most `count` bytes."""
+        """Read at most `count` bytes."""
         try:
             at = self._stream.tell()
             data = b"" if self.error else self._stream.read(count)
@@ -116,14 +133,14 @@ class Guarded:
         start, patch = self._patch
         if at < start + len(patch) and start < at + len(data):
             patched = bytearray(data)
-            for place, byte in enumerate(patch, start - at):
-                if 0 <= place < len(data):
-                    patched[place] = byte
+            for index, byte in enumerate(patch, start - at):
+                if 0 <= index < len(data):
+                    patched[index] = byte
             return bytes(patched)
         return data
 
     def write(self, data: bytes) -> int:
-        """As many bytes as could be written."""
+        """Write bytes; return how many were written."""
         try:
             return 0 if self.error else self._stream.write(data)
         except BaseException as error:
@@ -131,7 +148,7 @@ class Guarded:
             return 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position; stay where it is none."""
+        """Go to a position, or stay if it does not exist."""
         try:
             return self._stream.seek(offset, whence)
         except ValueError:  # before the beginning: the library follows a number in a damaged file
@@ -141,7 +158,7 @@ class Guarded:
             return 0
 
     def tell(self) -> int:
-        """The position."""
+        """Return the position."""
         try:
             return self._stream.tell()
         except BaseException as error:
@@ -149,6 +166,6 @@ class Guarded:
             return 0
 
     def check(self) -> None:
-        """Raise what went wrong."""
+        """Raise the stored exception."""
         if self.error is not None:
             raise self.error

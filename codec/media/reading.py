@@ -1,4 +1,4 @@
-"""A file, stream, array or Pillow image -> `Image`: 8-bit gray or RGB, upright, alpha apart."""
+"""Read a file, stream, array or Pillow image as an `Image`: 8-bit gray or RGB, upright, alpha apart."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from .conversion import SWAPPED, convert_all, converter, round_with_low_bytes
 from .guard import pillow_unlimited
 from .image import Image
 from .metadata import STRUCTURAL, clean_exif, clean_xmp, exif_orientation, xmp_orientation
-from .opening import opened
+from .opening import Readable, opened
 
 MAX_PIXELS = 179_000_000
-"""Larger pictures are refused unless the caller raises the limit."""
+"""Larger images are refused unless the caller raises the limit."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
-_UNKNOWN = "not an image or sound this build reads"
+_UNKNOWN = "not an image or audio file that this build can read"
 
 
 def read_image(
-    source: str | os.PathLike[str] | bytes | BinaryIO | PIL.Image.Image | np.ndarray,
+    source: Readable | PIL.Image.Image | np.ndarray,
     *,
     max_pixels: int = MAX_PIXELS,
     keep_gps: bool = False,
 ) -> Image:
-    """Read a picture; its orientation is applied to the pixels.
+    """Read an image; apply its orientation to the pixels.
 
     Args:
-        source: path, file contents, binary stream (read from where it stands, left open), Pillow image, or
+        source: path, file content, binary stream (read from its position, left open), Pillow image, or
             uint8 array [H, W], [H, W, 1], [H, W, 3], with alpha [H, W, 2] or [H, W, 4].
-        max_pixels: refuse larger pictures before their pixels are allocated.
+        max_pixels: refuse larger images before their pixels are allocated.
         keep_gps: keep positions in EXIF and XMP.
 
     Raises:
-        MediaError: absent, unreadable, truncated, too large, or samples that 8 bits cannot stand for.
+        MediaError: missing, unreadable, truncated, too large, or samples that do not fit 8 bits.
 
     Warns:
-        MediaWarning: whatever was reduced, converted or left out, a warning each.
+        MediaWarning: for each part that was reduced, converted or left out.
     """
     notes: list[str] = []
     if isinstance(source, np.ndarray):
@@ -86,7 +86,7 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 
 
 def _kind(stream: BinaryIO) -> str:
-    """The format that the first bytes announce; empty if none of ours."""
+    """Return the format by the first bytes; empty if it is none of FORMATS."""
     stream.seek(0)
     head = stream.read(16)
     for kind, magic in (
@@ -103,7 +103,7 @@ def _kind(stream: BinaryIO) -> str:
 
 
 def _cut_short(stream: BinaryIO, kind: str) -> bool | None:
-    """Whether the end of the file is missing; None where the format does not tell."""
+    """Tell whether the end of the file is missing; None if the format cannot tell."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(4)
     riff = int.from_bytes(stream.read(4), "little") + 8
@@ -111,12 +111,12 @@ def _cut_short(stream: BinaryIO, kind: str) -> bool | None:
     tail = stream.read(65536)
     if kind == "AVIF":
         return _boxes_end(stream) > size
-    told = {"PNG": b"IEND" not in tail, "JPEG": b"\xff\xd9" not in tail, "WEBP": size < riff}
-    return told.get(kind)
+    cut = {"PNG": b"IEND" not in tail, "JPEG": b"\xff\xd9" not in tail, "WEBP": size < riff}
+    return cut.get(kind)
 
 
 def _boxes_end(stream: BinaryIO) -> int:
-    """Where the last top-level box of an ISO media file says that it ends."""
+    """Return the stated end of the last top-level box of an ISO media file."""
     end = 0
     while len(head := stream.read(8) if stream.seek(end) == end else b"") == 8:
         length = int.from_bytes(head[:4], "big")
@@ -128,13 +128,13 @@ def _boxes_end(stream: BinaryIO) -> int:
 
 @contextmanager
 def _decoding(kind: str, stream: BinaryIO | None = None) -> Iterator[None]:
-    """Turn what Pillow raises into `MediaError`."""
+    """Convert exceptions of Pillow to `MediaError`."""
     try:
         yield
     except (MediaError, KeyboardInterrupt):
         raise
     except MemoryError as error:
-        raise MediaError("out of memory", "a smaller --max-pixels refuses such pictures early") from error
+        raise MediaError("out of memory", "refuse such images early with --max-pixels") from error
     except Exception as error:  # plugins raise a dozen types on damage, down to AttributeError
         text = " ".join(str(error).split())
         kind = kind or (_kind(stream) if stream else "")
@@ -146,8 +146,8 @@ def _decoding(kind: str, stream: BinaryIO | None = None) -> Iterator[None]:
         if isinstance(error, PIL.UnidentifiedImageError):
             message = f"damaged {kind}, or of a kind this build cannot read"
             raise MediaError(message, "copy the file again, or convert it to PNG") from error
-        told = "damaged" if cut is False else "truncated or damaged"
-        raise MediaError(f"{told} {kind}: {text}", "copy the file again") from error
+        state = "damaged" if cut is False else "truncated or damaged"
+        raise MediaError(f"{state} {kind}: {text}", "copy the file again") from error
 
 
 def _from_stream(stream: BinaryIO, max_pixels: int, keep_gps: bool, notes: list[str]) -> Image:
@@ -160,11 +160,11 @@ def _from_stream(stream: BinaryIO, max_pixels: int, keep_gps: bool, notes: list[
 
 
 def _note_avif_depth(stream: BinaryIO, notes: list[str]) -> None:
-    # Pillow says nothing about it; `av1C` tells in the bit high_bitdepth of its third byte.
-    place = stream.tell()
+    # Pillow does not report it; `av1C` has the bit high_bitdepth in its third byte.
+    position = stream.tell()
     stream.seek(0)
     head = stream.read(65536)
-    stream.seek(place)
+    stream.seek(position)
     at = head.find(b"av1C")
     if 0 <= at < len(head) - 6 and head[at + 6] & 0x40:
         notes.append("more than 8 bits a sample, reduced to 8 bit")
@@ -173,7 +173,7 @@ def _note_avif_depth(stream: BinaryIO, notes: list[str]) -> None:
 def _from_pillow(
     picture: PIL.Image.Image, stream: BinaryIO | None, max_pixels: int, keep_gps: bool, notes: list[str]
 ) -> Image:
-    """The picture and its metadata; with a `stream`, Pillow's own copy of the pixels is freed on the way."""
+    """Convert a Pillow image with its metadata; with a `stream`, free Pillow's own copy of the pixels."""
     _check_pixels(picture.width, picture.height, max_pixels)
     source = picture.format or ""
     if getattr(picture, "is_animated", False):
@@ -190,10 +190,10 @@ def _from_pillow(
     picture.load()
     _check_pixels(picture.width, picture.height, max_pixels)
 
-    # Text after the pixels of a PNG has been read by now.
+    # load() has also read the text after the pixels of a PNG.
     exif, xmp, icc = _metadata(picture)
     exif = tiff_exif or exif
-    # Pillow turns TIFF pictures itself.
+    # Pillow applies the orientation of TIFF files itself.
     orientation = 1 if source == "TIFF" else _orientation(exif, xmp)
     convert, fitting_icc = converter(picture, raw, icc, notes)
     samples, alpha = convert_all(picture, convert)
@@ -206,7 +206,7 @@ def _from_pillow(
     alpha = None if alpha is None else _upright(alpha, orientation)
     height, width = samples.shape[:2]
     if fitting_icc and fitting_icc[16:20] != (b"GRAY" if samples.shape[2] == 1 else b"RGB "):
-        notes.append("ICC profile is not one of these samples, left out")
+        notes.append("ICC profile does not fit the samples, left out")
         fitting_icc = None
     return Image(
         samples,
@@ -226,7 +226,7 @@ def _free(picture: PIL.Image.Image) -> None:
 def _second_pass(
     stream: BinaryIO, source: str, raw: str, samples: np.ndarray, alpha: np.ndarray | None
 ) -> None:
-    """Round 16-bit samples, of which Pillow gave the high bytes, by their low bytes."""
+    """Round 16-bit samples, of which Pillow gave the high bytes, with their low bytes."""
     stream.seek(0)
     picture = PIL.Image.open(stream, formats=[source])
     picture.tile = [
@@ -241,7 +241,7 @@ def _second_pass(
 
 
 def _raw_mode(picture: PIL.Image.Image) -> str:
-    """How the file holds its samples, in Pillow's words; "PPM;16" for what its PPM decoders scale."""
+    """Return Pillow's raw mode of the file; "PPM;16" for samples that its PPM decoders scale."""
     tiles = getattr(picture, "tile", None)
     if not tiles:
         return ""
@@ -258,7 +258,7 @@ def _tiff_exif(picture: TiffImagePlugin.TiffImageFile, notes: list[str]) -> byte
         for tag in [tag for tag in exif if tag in STRUCTURAL]:
             del exif[tag]
         return exif.tobytes()
-    except Exception:  # Pillow's tag writer trusts the types that the file states
+    except Exception:  # Pillow's tag writer trusts the types in the file
         notes.append("EXIF could not be read, left out")
         return None
 
@@ -302,7 +302,7 @@ def _cleaned(
 
 
 def _upright(plane: np.ndarray, orientation: int) -> np.ndarray:
-    """A view of [H, W, ...] turned as EXIF's orientation 1 to 8 asks."""
+    """Return a view of [H, W, ...] with EXIF's orientation 1 to 8 applied."""
     if orientation in (3, 4, 6, 7):
         plane = plane[::-1]
     if orientation in (2, 3, 7, 8):

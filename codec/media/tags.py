@@ -1,4 +1,4 @@
-"""Texts about a sound <-> the bytes of a metadata box."""
+"""Pack audio tags into the bytes of a metadata box, and unpack them."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from collections.abc import Mapping
 from ..errors import DamagedError, LimitError
 
 MAX_TAGS = 2**20
-"""Bytes of the box. Title and artist take a hundred; a parser needs twenty times what it is given."""
+"""Largest box, in bytes. Usual tags take a hundred; a parser needs twenty times the size of its input."""
 
 
 def clean(text: str) -> str:
-    """A text without what may steer a terminal or cannot be written: line ends and tabs are kept."""
+    """Remove characters that control a terminal or cannot be encoded; keep line ends and tabs."""
     return "".join(filter(_is_plain, text)).strip()
 
 
-TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that make a terminal write the other way round."""
+BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that reverse the direction of writing in a terminal."""
 
 
 def _is_plain(character: str) -> bool:
-    if character in TURNING:
+    if character in BIDIRECTIONAL:
         return False
     return character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs")
 
 
 def pack_tags(tags: Mapping[str, str]) -> bytes | None:
-    """Write tags, cleaned; None where nothing is left.
+    """Clean and pack tags; None if nothing is left.
 
     Raises:
-        LimitError: more than MAX_TAGS bytes.
+        LimitError: the box would exceed MAX_TAGS bytes.
     """
     texts = {clean(name): clean(text) for name, text in tags.items() if clean(name) and clean(text)}
     box = json.dumps(texts, ensure_ascii=False, sort_keys=True).encode()

@@ -1,8 +1,8 @@
-"""TIFF out: deflated strips behind an EXIF block that stays as it is.
+"""Write TIFF files: deflated strips after an unchanged EXIF block.
 
 Pillow cannot write EXIF and compression together. An EXIF block is a TIFF file without pixels, so it becomes
-the start of ours: every offset inside it stays true, and only a new first directory is appended, its entries
-and those of the pixels together. Nothing larger than a strip is held.
+the start of the file: all offsets in it stay valid, and only a new first directory is appended, with its
+entries and those of the pixels. Nothing larger than a strip is held in memory.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ def write_tiff(
     """Write a classic TIFF with deflated, horizontally differenced strips.
 
     Args:
-        target: written from front to end, but for the four bytes that point to the directory.
+        target: seekable; written from front to back, except the four bytes that point to the directory.
         samples: uint8 [H, W, 1 or 3].
         alpha: uint8 [H, W], stored as unassociated alpha.
         icc: profile.
-        exif: TIFF structure; the file takes its byte order.
+        exif: TIFF structure, whose byte order the file takes.
         xmp: packet.
 
     Raises:
-        MediaError: the file would pass 4 GiB.
-        ValueError: `exif` is no TIFF structure.
+        MediaError: the file would exceed 4 GiB.
+        ValueError: `exif` is not a TIFF structure.
     """
     height, width, colours = samples.shape
     channels = colours + (alpha is not None)
     head = (exif or b"II*\0\x08\0\0\0").removeprefix(EXIF_PREFIX)
     order = byte_order(head)
-    kept = _first_directory(head, order)
+    exif_entries = _first_directory(head, order)
     start = target.tell()
     target.write(head + bytes(len(head) % 2))
 
@@ -83,17 +83,17 @@ def write_tiff(
         fields[700] = (_BYTE, xmp)
     if icc:
         fields[34675] = (_UNDEFINED, icc)
-    entries = dict(kept)
+    entries = dict(exif_entries)
     for tag, (kind, values) in fields.items():
         count = len(values)
         value = values if isinstance(values, bytes) else _numbers(order, kind, values)
         if len(value) > 4:
-            place = target.tell() - start
+            offset = target.tell() - start
             target.write(value + bytes(len(value) % 2))
-            value = _numbers(order, _LONG, [place])
+            value = _numbers(order, _LONG, [offset])
         entries[tag] = struct.pack(order + "HHI", tag, kind, count) + value.ljust(4, b"\0")
 
-    # The format asks that a directory begins on a word.
+    # A directory must begin at an even offset.
     target.write(bytes((target.tell() - start) % 2))
     directory = target.tell() - start
     body = b"".join(entries[tag] for tag in sorted(entries))
@@ -106,12 +106,12 @@ def write_tiff(
 
 def _numbers(order: str, kind: int, values: list[int]) -> bytes:
     if max(values) >= 1 << 32:
-        raise MediaError("TIFF holds 4 GiB at most", "write a png")
+        raise MediaError("TIFF holds 4 GiB at most", "write a PNG")
     return struct.pack(f"{order}{len(values)}{'H' if kind == _SHORT else 'I'}", *values)
 
 
 def _first_directory(head: bytes, order: str) -> dict[int, bytes]:
-    """Tag -> the 12 bytes of its entry, of what the EXIF block says about the picture itself."""
+    """Read the entries of the first directory, tag -> 12 bytes, without those of pixels, ICC and XMP."""
     (start,) = struct.unpack_from(order + "I", head, 4)
     entries = [head[offset : offset + 12] for offset in entry_offsets(head, order, start)]
     tagged = {struct.unpack_from(order + "H", entry)[0]: entry for entry in entries}

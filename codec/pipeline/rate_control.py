@@ -109,8 +109,11 @@ class Target:
         if self.unit == "target size":
             return int(self.value)
         if isinstance(original, media.Image):
-            return int(min(self.value * original.width * original.height / 8, MAX_BYTES))
-        return int(min(self.value * 125 * original.seconds, MAX_BYTES))
+            bytes_per_unit = original.width * original.height / 8
+        else:
+            bytes_per_unit = 125 * original.seconds
+        # A file of exactly this rate is not to be refused for a rounding.
+        return int(min(self.value * bytes_per_unit * (1 + 1e-12), MAX_BYTES))
 
     def describe(self, encoded: Encoded) -> str:
         """The rate or size of a file in the unit of the target."""

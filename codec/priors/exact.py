@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Context, Decimal
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -112,8 +112,14 @@ class Affine:
         Returns:
             Integers [N, O], of the type of x.
         """
-        weight, bias = self.scaled(x.dtype)
-        return torch.addmm(bias, x, weight).floor_()
+        if x.dtype is torch.float32 and not _factors_are_shortened():
+            weight, bias = self.scaled(torch.float32)
+            product = torch.addmm(bias, x, weight)
+            # Asked again: another thread may have changed the setting meanwhile.
+            if not _factors_are_shortened():
+                return product.floor_()
+        weight, bias = self.scaled(torch.float64)
+        return torch.addmm(bias, x.double(), weight).to(x.dtype).floor_()
 
 
 def activation(stream: Tensor, lowest: int = 0) -> Tensor:
@@ -166,15 +172,33 @@ def reshaped(logits: NDArray[Any], temperature: float, top_k: int | None) -> NDA
 
 @contextmanager
 def arithmetic() -> Iterator[None]:
-    """No gradients, and float32 products that are float32, whatever the program around has chosen."""
-    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = products.fp32_precision
-    products.fp32_precision = "ieee"
-    try:
-        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        products.fp32_precision = before
+    """Compute without gradients and autocast; both are settings of the thread alone.
+
+    The precision of float32 products is a setting of the process, so it is never changed: where the program
+    around has asked for bfloat16 or TF32, an `Affine` computes in float64, which has no such setting. A
+    change is noticed before and after each product; only one that is made and undone within a product by
+    another thread is not.
+    """
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        yield
+
+
+# torch.backends.mkldnn.matmul.fp32_precision, in an eighth of the time: it is asked twice for each layer.
+_product_precision = partial(torch._C._get_fp32_precision_getter, "mkldnn", "matmul")
+
+
+def _factors_are_shortened() -> bool:
+    """Tell whether float32 products may round their factors to bfloat16 or TF32."""
+    return _product_precision() not in ("none", "ieee") or _always_shortened()
+
+
+@cache
+def _always_shortened() -> bool:
+    """Tell whether they do so whatever torch's setting, which oneDNN's environment variables can cause."""
+    numbers = torch.from_numpy(np.arange(4097, 4097 + 64 * 64, dtype=np.float32).reshape(64, 64))
+    one = torch.from_numpy(np.eye(64, dtype=np.float32))
+    with arithmetic():
+        return not torch.equal(torch.addmm(numbers[:1] * 0, numbers, one), numbers)
 
 
 @cache

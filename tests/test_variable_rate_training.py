@@ -1,0 +1,107 @@
+"""Training of variable-rate models."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import draw
+from safetensors import safe_open
+from variable_rate_models import MODELS, train, trained
+from vqcodec import media, training, weights
+from vqcodec.coding import driver
+from vqcodec.errors import UsageError
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def run(
+    request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> training.Run:
+    return trained(request.param, photos, tmp_path_factory)
+
+
+@pytest.fixture
+def model(run: training.Run) -> str:
+    return str(run.best)
+
+
+@pytest.fixture
+def picture() -> media.Image:
+    return media.Image(draw(150, 130, 7), source="PNG")
+
+
+def test_training_ends_with_measured_points(run: training.Run) -> None:
+    points = run.card.points
+    assert [point["quality"] for point in points] == [1, 2, 3, 4, 5]
+    rates = [point["bpp"] for point in points]
+    assert rates == sorted(rates) and rates[0] < rates[-1] / (4 if run.card.method == "pPCA" else 3)
+    assert run.card.measured["validation"]["payload_over_ideal"] < 1.02
+    assert run.card.learned is None, "its prior is trained with it"
+
+
+def test_training_is_resumed_exactly(photos: Path, tmp_path: Path) -> None:
+    """Weights, optimiser, quality indexes and noise: the same 12 steps, once with an interruption."""
+    whole = train("vae-image", photos, tmp_path / "whole")
+    cut = tmp_path / "cut"
+    shutil.copytree(whole.folder, cut)
+    last = cut / "checkpoints" / "step-000000012.safetensors"
+    last.unlink()
+    training.train(resume=cut)
+    with safe_open(last, "pt") as ours, safe_open(whole.folder / "checkpoints" / last.name, "pt") as theirs:
+        assert set(ours.keys()) == set(theirs.keys())
+        assert all(torch.equal(ours.get_tensor(name), theirs.get_tensor(name)) for name in ours.keys())  # noqa: SIM118
+
+
+def test_training_goes_on_from_weights(photos: Path, tmp_path: Path, model: str, run: training.Run) -> None:
+    name = {"pPCA": "ppca-image", "VAE": "vae-image"}[run.card.method]
+    before = weights.load(model, "cpu")
+    after = training.train(
+        photos, model=name, start=model, output=tmp_path / "on", steps=1, batch=2, crop=64, learning_rate=1e-9
+    )
+    codec = weights.load(after.best, "cpu")
+    for layer, arrays in before.prior.layers.items():
+        difference = codec.prior.layers[layer].weight.astype(int) - arrays.weight
+        assert np.abs(difference).max() <= 1, layer
+    with torch.inference_mode():
+        index = torch.tensor([100.0])
+        samples = torch.randn(1, 3, 32, 32).clamp(-1, 1)
+        a, b = (c.analysis(samples * 127.5, index) for c in (before, codec))
+    assert torch.allclose(a, b, atol=0.5)
+    assert len(after.card.training["chain"]) == 2
+
+
+@pytest.mark.parametrize("components", [20, 10])
+def test_fewer_channels_begin_as_the_first_of_more(
+    photos: Path, tmp_path: Path, model: str, run: training.Run, components: int
+) -> None:
+    """Whether the last slice is cut or gone, the channels kept are coded as they were, to a rounding."""
+    name = {"pPCA": "ppca-image", "VAE": "vae-image"}[run.card.method]
+    shared = {"output": tmp_path / "on", "steps": 1, "batch": 2, "crop": 64, "learning_rate": 1e-9}
+    many = {"components": "25"}
+    with pytest.raises(UsageError, match="components is 25, --from has 24"):
+        training.train(photos, model=name, start=model, overrides=many, **shared)
+    few = {"components": str(components)}
+    after = training.train(photos, model=name, start=model, overrides=few, **shared)
+    assert after.card.config == run.card.config | {"components": components}
+    before, codec = weights.load(model, "cpu"), weights.load(after.best, "cpu")
+    samples, index = torch.from_numpy(draw(64, 64)).permute(2, 0, 1)[None] / 127.5 - 1, torch.tensor([100.0])
+    with torch.inference_mode():
+        targets = [c.latents(samples, index)[0].permute(1, 2, 0).numpy() for c in (before, codec)]
+    kept = np.ascontiguousarray(targets[0][..., :components])
+    assert np.allclose(targets[1], kept, atol=0.05)
+    ours, all_of_them = (
+        driver.encode(c.prior, [{"y": t}], 100)[0] for c, t in ((codec, kept), (before, targets[0]))
+    )
+    difference = np.abs(ours.symbols["y"] - all_of_them.symbols["y"][..., :components])
+    assert difference.max() <= 17 and (difference > 1).mean() < 0.01
+    assert ours.bits < all_of_them.bits
+
+
+def test_models_begin_as_their_kind(photos: Path, tmp_path: Path, model: str, small: str) -> None:
+    name = {"pPCA": "vae-image", "VAE": "ppca-image"}[weights.load(model, "cpu").method]
+    for start in (model, small):
+        with pytest.raises(UsageError, match=f"{name} cannot begin as"):
+            training.train(photos, model=name, start=start, output=tmp_path / "on", steps=1)
