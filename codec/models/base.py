@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class Plane:
     depth: int = 1
     alphabet: int | None = None
 
-    def empty(self, grid: tuple[int, ...]) -> NDArray[Any]:
+    def empty(self, grid: tuple[int, ...]) -> np.ndarray:
         """Zeros for the symbols of a grid: int32 of its shape, or int16 [*grid, M] of latents."""
         return np.zeros(grid, np.int32) if self.alphabet else np.zeros((*grid, self.depth), np.int16)
 
@@ -112,7 +112,7 @@ class OperatingPoint(ABC):
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
         """Samples -> targets of each plane: indices int64, or latents float32 in steps."""
 
-    def quantise(self, step: Step, targets: NDArray[Any], model: EntropyModel) -> NDArray[np.int32]:
+    def quantise(self, step: Step, targets: np.ndarray, model: EntropyModel) -> NDArray[np.int32]:
         """Targets of a step in one region -> symbols, by default the nearest."""
         del step
         return model.quantise(targets)
@@ -139,7 +139,7 @@ class OperatingPoint(ABC):
         del symbols
         return None
 
-    def neutral(self) -> dict[str, NDArray[Any]]:
+    def neutral(self) -> dict[str, np.ndarray]:
         """Symbols of the middle of mid-grey, or of silence: an array per plane, [] or [M]."""
         model, halo = self.model, self.halo
         side = self.stride * (2 * halo + 1)
@@ -218,7 +218,7 @@ class Model(Trainable):
             other._priors = MappingProxyType(dict(priors))
         return other
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
         other = copy.copy(self)
         memo[id(self)] = other
         for name, value in vars(self).items():

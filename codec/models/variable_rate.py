@@ -27,7 +27,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -353,7 +353,7 @@ class VariableRatePoint(OperatingPoint):
         pixels = samples * (WHITE / 2) - model.mean[:, None, None]
         return {"y": model.analysis(pixels, self._index).permute(0, 2, 3, 1) / self.steps}
 
-    def quantise(self, step: Step, targets: NDArray[Any], model: EntropyModel) -> NDArray[np.int32]:
+    def quantise(self, step: Step, targets: np.ndarray, model: EntropyModel) -> NDArray[np.int32]:
         """As in `OperatingPoint.quantise`; with effort, of models that gain by it, by rate and distortion."""
         if self.effort and self.model.uses_rdoq and isinstance(model, Gaussian):
             return model.quantise(targets, self.rd_tradeoff[step.positions[0][-1]])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 from torch import Tensor
 
 from . import pixelcnn, wavenet
@@ -31,7 +31,7 @@ class LearnedPriorEntry:
     medium: str
     config: Config
     network: Callable[[Any, Tensor], Network]
-    prior: Callable[[Mapping[str, NDArray[Any]]], LearnedPrior]
+    prior: Callable[[Mapping[str, np.ndarray]], LearnedPrior]
     training: TrainConfig
 
 
