@@ -215,8 +215,8 @@ def install(monkeypatch):
             "DEFAULTS": {"image": "fake-image", "audio": "fake-audio"},
             "shipped": lambda: [*fakes.cards],
             "folder": lambda: Path("nowhere"),
-            "read_card": lambda path: CARD,
-            "points": weights.points,
+            "read_json": lambda path: CARD,
+            "operating_points": weights.operating_points,
         },
         "evaluation": {
             "evaluate": evaluate,

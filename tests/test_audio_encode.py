@@ -146,7 +146,7 @@ def test_what_is_no_sound(small_sound: str, what: str, tmp_path: Path) -> None:
         path.write_bytes(content)
     message = {
         "nan": "NaN samples",
-        "text": "not an image or sound",
+        "text": "not an image or audio file",
         "empty": "empty file",
         "cut": "truncated: 4775 of 4800 frames",
         "slow": "4,000 samples a second",

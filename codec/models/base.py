@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..bitstream.container import LEARNED
-from ..priors.base import EntropyModel, Prior, Step, Symbols
+from ..priors.base import Array, EntropyModel, Prior, Step, Symbols
 from ..priors.gaussian_tables import LATENT_UNIT
 from ..priors.settings import Config
 from .card import Card, Figures, Json, Setting
@@ -51,7 +51,7 @@ class Plane:
     depth: int = 1
     alphabet: int | None = None
 
-    def empty(self, grid: tuple[int, ...]) -> np.ndarray:
+    def empty(self, grid: tuple[int, ...]) -> Array:
         """Zeros for the symbols of a grid: int32 of its shape, or int16 [*grid, M] of latents."""
         return np.zeros(grid, np.int32) if self.alphabet else np.zeros((*grid, self.depth), np.int16)
 
@@ -112,7 +112,7 @@ class OperatingPoint(ABC):
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
         """Samples -> targets of each plane: indices int64, or latents float32 in steps."""
 
-    def quantise(self, step: Step, targets: np.ndarray, model: EntropyModel) -> NDArray[np.int32]:
+    def quantise(self, step: Step, targets: Array, model: EntropyModel) -> NDArray[np.int32]:
         """Targets of a step in one region -> symbols, by default the nearest."""
         del step
         return model.quantise(targets)
@@ -139,7 +139,7 @@ class OperatingPoint(ABC):
         del symbols
         return None
 
-    def neutral(self) -> dict[str, np.ndarray]:
+    def neutral(self) -> dict[str, Array]:
         """Symbols of the middle of mid-grey, or of silence: an array per plane, [] or [M]."""
         model, halo = self.model, self.halo
         side = self.stride * (2 * halo + 1)
@@ -227,9 +227,9 @@ class Model(Trainable):
         return other
 
     @property
-    @abstractmethod
     def device(self) -> torch.device:
         """Where the networks run."""
+        return next(self.parameters()).device
 
     @abstractmethod
     def at(self, index: int, effort: int = 1) -> OperatingPoint:

@@ -39,7 +39,7 @@ from ..bitstream.quality import LAST_INDEX
 from ..errors import ModelError
 from ..metrics.image import psnr_db
 from ..priors import PREFIX, context, exact, gaussian
-from ..priors.base import EntropyModel, Prior, Step
+from ..priors.base import Array, EntropyModel, Prior, Step
 from ..priors.context import ContextModel, Shape
 from ..priors.gaussian import GaussianPrior
 from ..priors.gaussian_tables import LATENT_UNIT, SCALE_MAX, SCALE_MIN, Gaussian
@@ -112,11 +112,6 @@ class VariableRateVAE(Model):
         self.register_buffer("mean", torch.zeros(3))
         self.offset = nn.Parameter(torch.zeros(config.components))
         self.slope = nn.Parameter(torch.zeros(config.components))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks run."""
-        return self.deviation.device
 
     # what a method adds
 
@@ -353,7 +348,7 @@ class VariableRatePoint(OperatingPoint):
         pixels = samples * (WHITE / 2) - model.mean[:, None, None]
         return {"y": model.analysis(pixels, self._index).permute(0, 2, 3, 1) / self.steps}
 
-    def quantise(self, step: Step, targets: np.ndarray, model: EntropyModel) -> NDArray[np.int32]:
+    def quantise(self, step: Step, targets: Array, model: EntropyModel) -> NDArray[np.int32]:
         """As in `OperatingPoint.quantise`; with effort, of models that gain by it, by rate and distortion."""
         if self.effort and self.model.uses_rdoq and isinstance(model, Gaussian):
             return model.quantise(targets, self.rd_tradeoff[step.positions[0][-1]])
