@@ -67,7 +67,7 @@ class Discriminator(nn.Module, ABC):
 class Trainable(nn.Module, ABC):
     """What the training loop asks: a model, or the learned prior of one.
 
-    A new model has to bring `loss` alone.
+    Besides what coding asks, a new model has to bring `loss` alone.
 
         start or load_from -> (loss -> optimiser -> update) for every step -> export, make_card
     """

@@ -45,19 +45,13 @@ from ..priors.gaussian import GaussianPrior
 from ..priors.gaussian_tables import LATENT_UNIT, SCALE_MAX, SCALE_MIN, Gaussian
 from ..priors.settings import Config, setting
 from .base import Card, LossStep, Model, OperatingPoint, Plane, Progress, RoundTrip
-from .rate_distortion import INDICES_PER_LAMBDA_DOUBLING, likelihood, loss_weight, rd_lambda
+from .rate_distortion import ERROR_SCALE, INDICES_PER_LAMBDA_DOUBLING, likelihood, loss_weight, rd_lambda
 
 WHITE = 255.0
 """Errors are squares of 8-bit values."""
 
-ERROR_SCALE = 1 / 3
-"""Weight of a squared latent error against the MSE: 256 pixels per latent position over 768 samples."""
-
 PREVIEW_SLICES = 1
 """Slices of channels that a preview is made of."""
-
-VALIDATION_POINTS = (51, 86, 121, 155, 180, 230)
-"""Quality indexes that are looked at during a training: lambda .0018, .0044, .011, .026, .05, .18."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,7 @@ class VariableRateVAE(Model):
     stride = 16
     points = LAST_INDEX + 1
 
-    validation_points = VALIDATION_POINTS
+    validation_points = (51, 86, 121, 155, 180, 230)  # lambda .0018, .0044, .011, .026, .05, .18
 
     uses_rdoq: ClassVar[bool] = False
     """Whether symbols nearer to zero are taken where their bits outweigh the error (rate-distortion optimised
@@ -265,6 +259,11 @@ class VariableRateVAE(Model):
             decoded = decoded.index_put((positions[:, None], channels), value)
             model.update(s, p, features(value, log2_gain))
         return decoded.view(count, height, width, size).permute(0, 3, 1, 2), bits
+
+    def set_moments(self, mean: Tensor, deviation: Tensor) -> None:
+        """Set the mean colour, [3], and the deviation of each channel of the latents, [M]."""
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
 
     def export(self) -> VariableRateVAE:
         """As in `Trainable.export`: itself, with its prior in integers.
