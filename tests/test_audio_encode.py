@@ -54,11 +54,11 @@ def test_round_trip(small_sound: str, codec: AudioVQVAE, frames: int, rate: int,
     assert (geometry.frames, geometry.rate, geometry.channels) == (frames, rate, channels)
     assert codes_in(encoded).shape == geometry.grid(64)
     assert np.array_equal(codes_of(encoded.data, codec), codes_in(encoded))
-    sound = decode_audio(encoded.data, small_sound)
-    assert (sound.frames, sound.rate, sound.channels) == (frames, rate, channels)
-    assert sound.samples.shape == (frames, channels)
-    assert np.isfinite(sound.signal).all()
-    assert np.array_equal(decode_audio(encoded.data, small_sound).signal, sound.signal)
+    audio = decode_audio(encoded.data, small_sound)
+    assert (audio.frames, audio.rate, audio.channels) == (frames, rate, channels)
+    assert audio.samples.shape == (frames, channels)
+    assert np.isfinite(audio.signal).all()
+    assert np.array_equal(decode_audio(encoded.data, small_sound).signal, audio.signal)
     info = pipeline.info(encoded.data)
     assert info.geometry == geometry and info.chunks == geometry.chunk_count
     assert encoded.bpp is None and encoded.kbps == info.kbps == len(encoded.data) / 125 / (frames / rate)
@@ -75,16 +75,16 @@ def test_files_of_every_format(small_sound: str, tmp_path: Path) -> None:
         data = pipeline.encode(path, model=small_sound)
         for source in (path.read_bytes(), read):
             assert pipeline.encode(source, model=small_sound) == data
-        sound = decode_audio(data, small_sound)
-        assert sound.source == suffix.upper() and sound.tags == read.tags
-        assert tags.items() <= sound.tags.items()
-        assert (sound.frames, sound.rate, sound.channels) == (24_000, 48_000, 2)
+        audio = decode_audio(data, small_sound)
+        assert audio.source == suffix.upper() and audio.tags == read.tags
+        assert tags.items() <= audio.tags.items()
+        assert (audio.frames, audio.rate, audio.channels) == (24_000, 48_000, 2)
         bare = pipeline.encode(path, model=small_sound, strip=["tags"])
         assert (
             decode_audio(bare, small_sound).tags == {} == decode_audio(data, small_sound, strip=["all"]).tags
         )
         assert len(bare) < len(data)
-        sound.save(tmp_path / f"b.{suffix}")
+        audio.save(tmp_path / f"b.{suffix}")
         assert media.read_audio(tmp_path / f"b.{suffix}").tags == read.tags
 
 
@@ -126,16 +126,16 @@ def test_strange_signals(small_sound: str, signal: np.ndarray) -> None:
     for channels in (1, 2):
         samples = np.repeat(signal[:, None], channels, 1)
         encoded = pipeline.encode_file(Audio.of(samples, 16_000), pipeline.EncodeOptions(model=small_sound))
-        sound = pipeline.reconstruct(encoded)
-        assert isinstance(sound, Audio)
-        assert sound.signal.shape == (channels, len(signal)) and np.isfinite(sound.signal).all()
+        audio = pipeline.reconstruct(encoded)
+        assert isinstance(audio, Audio)
+        assert audio.signal.shape == (channels, len(signal)) and np.isfinite(audio.signal).all()
         assert not math.isnan(pipeline.verify(encoded))
         peak = np.abs(signal).max()
-        assert np.abs(sound.signal).max() < 100 * peak + 1e-3
+        assert np.abs(audio.signal).max() < 100 * peak + 1e-3
 
 
 @pytest.mark.parametrize("what", ["nan", "text", "empty", "cut", "slow"])
-def test_what_is_no_sound(small_sound: str, what: str, tmp_path: Path) -> None:
+def test_what_is_no_audio(small_sound: str, what: str, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     samples = sing(0.3)
     if what == "nan":

@@ -83,7 +83,7 @@ def test_jpeg_is_coded_with_halved_chroma():
     assert [layer[1:3] for layer in layers] == [(2, 2), (1, 1), (1, 1)]
 
 
-def test_a_picture_too_wide_for_a_codec_is_an_error():
+def test_an_image_too_wide_for_a_codec_is_an_error():
     sweep = QualitySweep(image(np.zeros((1, 16390, 3), np.uint8)), "webp")
     with pytest.raises(MediaError, match="webp cannot hold 16390 x 1"):
         sweep.matched_to(100)
@@ -138,12 +138,12 @@ def codec(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    inside = tmp_path / "images"
+    inside.mkdir()
     for number, shape in enumerate([(176, 200), (90, 120)]):
-        PillowImage.fromarray(photo(*shape, seed=number)).save(pictures / f"{number}.png")
-    (pictures / "notes.txt").write_text("not a picture")
-    return pictures
+        PillowImage.fromarray(photo(*shape, seed=number)).save(inside / f"{number}.png")
+    (inside / "notes.txt").write_text("no image")
+    return inside
 
 
 def test_evaluate_measures_files_of_all_points_and_the_others_beside_them(folder, codec):
@@ -198,18 +198,18 @@ def test_save_decoded_keeps_reconstructions_apart(folder, codec, tmp_path):
 
 
 def test_metadata_and_alpha_do_not_count(codec, tmp_path):
-    picture = PillowImage.fromarray(photo(64, 64))
-    picture.save(tmp_path / "plain.png")
-    picture.putalpha(PillowImage.linear_gradient("L").resize((64, 64)))
+    pillow = PillowImage.fromarray(photo(64, 64))
+    pillow.save(tmp_path / "plain.png")
+    pillow.putalpha(PillowImage.linear_gradient("L").resize((64, 64)))
     exif = PillowImage.Exif()
     exif[0x010E] = "words" * 1000
-    picture.save(tmp_path / "loaded.png", exif=exif)
+    pillow.save(tmp_path / "loaded.png", exif=exif)
     plain, loaded = evaluate([tmp_path / "plain.png", tmp_path / "loaded.png"], quality=3)
     assert plain["bytes"] == loaded["bytes"]
     assert plain["psnr_db"] == loaded["psnr_db"]
 
 
-def test_a_broken_picture_raises_or_is_handed_over(folder, codec):
+def test_a_broken_image_raises_or_is_handed_over(folder, codec):
     (folder / "0.png").write_bytes(b"nothing of the kind")
     with pytest.raises(MediaError):
         evaluate(folder)
@@ -246,7 +246,7 @@ def test_what_cannot_be_evaluated_is_refused_before_any_work(folder, codec, tmp_
     assert codec == []
 
 
-def test_summary_means_pictures_and_divides_totals():
+def test_summary_means_images_and_divides_totals():
     def row(codec="ours", same=None, **figures):
         return dict.fromkeys(image_rows.COLUMNS) | {"codec": codec, "same_bytes_as": same} | figures
 
@@ -284,7 +284,7 @@ def test_rows_are_written_as_csv_and_json(folder, codec, tmp_path):
     assert (tmp_path / "mean.csv").read_text().startswith("codec,q,same_bytes_as,pictures,")
 
 
-def test_plot_is_a_picture_of_all_codecs(folder, codec, tmp_path):
+def test_plot_is_an_image_of_all_codecs(folder, codec, tmp_path):
     pytest.importorskip("matplotlib")
     rows = evaluate(folder, against=["jpeg"])
     evaluation.plot(rows, tmp_path / "plot.png")

@@ -46,7 +46,7 @@ class Encoded:
 
 @pytest.fixture
 def codec(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
-    """A codec that adds a tone of a tenth of the sound's energy: its SI-SDR is 10 dB."""
+    """A codec that adds a tone of a tenth of the energy of the audio: its SI-SDR is 10 dB."""
     calls: list[dict[str, object]] = []
     last: list[media.Audio] = []
 
@@ -79,16 +79,16 @@ def codec(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two sounds and a file of another kind."""
+    """Two files of audio and a file of another kind."""
     inside = tmp_path / "talks"
     inside.mkdir()
     soundfile.write(inside / "a.wav", sing(2, seed=1), 16_000)
     soundfile.write(inside / "b.flac", sing(0.5, 44_100, channels=2, seed=2), 44_100)
-    (inside / "notes.txt").write_text("no sound")
+    (inside / "notes.txt").write_text("no audio")
     return inside
 
 
-def test_rows_of_sounds(folder: Path, codec: list[dict[str, object]], tmp_path: Path) -> None:
+def test_rows_of_audio(folder: Path, codec: list[dict[str, object]], tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     rows = evaluate(
         folder, save_decoded=tmp_path / "kept", device="cpu", progress=lambda *step: seen.append(step)
@@ -166,7 +166,7 @@ def test_opus_stands_beside_at_its_own_rate(folder: Path, codec: list[dict[str, 
     assert high["log_mel"] < low["log_mel"]
 
 
-def test_opus_of_stereo_and_of_a_sound_of_no_length() -> None:
+def test_opus_of_stereo_and_of_audio_of_no_length() -> None:
     pair = media.Audio.of(sing(1, 44_100, channels=2), 44_100)
     coded = baselines.audio.run(pair, "opus:48")
     assert coded.signal.shape == pair.signal.shape == (2, 16_000)
@@ -202,7 +202,7 @@ def row(codec: str = "ours", q: float = 3, **figures: float | None) -> dict[str,
     return dict.fromkeys(audio_rows.COLUMNS) | {"codec": codec, "q": q} | figures
 
 
-def test_summary_means_sounds_and_divides_totals() -> None:
+def test_summary_means_audio_and_divides_totals() -> None:
     short = {"seconds": 10.0, "bytes": 10, "encode_seconds": 1.0, "decode_seconds": 0.5}
     long = {"seconds": 30.0, "bytes": 20, "encode_seconds": 3.0, "decode_seconds": 1.5}
     rows = [
@@ -249,7 +249,7 @@ def test_images_and_audio_are_never_in_one_mean(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "rows.json").read_text())[2]["si_sdr_db"] is None
 
 
-def test_plot_of_sounds(tmp_path: Path) -> None:
+def test_plot_of_audio(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     rows = mixed_rows()
     evaluation.plot([rows[0], rows[2]], tmp_path / "sounds.svg")
@@ -274,7 +274,7 @@ def test_models_and_codecs_are_for_the_files_of_their_medium(
     assert codec == []
 
 
-def test_broken_sounds_raise_or_are_handed_over(folder: Path, codec: list[dict[str, object]]) -> None:
+def test_broken_audio_raises_or_is_handed_over(folder: Path, codec: list[dict[str, object]]) -> None:
     whole = (folder / "a.wav").read_bytes()
     (folder / "a.wav").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(MediaError, match="truncated: "):
@@ -314,14 +314,14 @@ def test_real_bitstreams_are_measured_as_they_are(talks: Path, small_sound: str,
         evaluate(paths, model=small)
 
 
-def test_one_sound_at_one_point(talks: Path, small_sound: str) -> None:
+def test_one_file_at_one_point(talks: Path, small_sound: str) -> None:
     original = media.read_audio(next(talks.iterdir()))
     row, encoded, decoded = evaluation.measure(original, model=small_sound, device="cpu")
     assert (row["file"], row["bytes"]) == (None, len(encoded.data))
     assert decoded.signal.shape == original.signal.shape
 
 
-def test_a_silent_sound_has_a_row(tmp_path: Path, small_sound: str) -> None:
+def test_silent_audio_has_a_row(tmp_path: Path, small_sound: str) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(8000), 16_000)
     (only,) = evaluate(tmp_path / "silence.wav", model=small_sound, device="cpu")
     assert (only["si_sdr_db"], only["log_mel"]) == (math.inf, 0)

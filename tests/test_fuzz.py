@@ -84,7 +84,7 @@ def images(small: str) -> Medium:
     return Medium(small, corpus, image_geometry, (0, 21, -20), (2000, 600, 800), (0.1, 0.9))
 
 
-def sounds(small_sound: str) -> Medium:
+def audio(small_sound: str) -> Medium:
     one = sing(0.2, seed=4)
     sources = [
         Audio.of(one, 16_000),
@@ -100,7 +100,7 @@ def sounds(small_sound: str) -> Medium:
 @pytest.fixture(scope="module", params=["image", "audio"])
 def medium(request: pytest.FixtureRequest, small: str, small_sound: str) -> Medium:
     with pytest.warns(match="3 channels") if request.param == "audio" else nullcontext():
-        return images(small) if request.param == "image" else sounds(small_sound)
+        return images(small) if request.param == "image" else audio(small_sound)
 
 
 def test_mutated_files_end_well(medium: Medium) -> None:

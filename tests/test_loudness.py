@@ -55,7 +55,7 @@ def test_silence() -> None:
     assert gain_of(np.zeros(1, np.float32)) == 0
     assert gain_of(noise(0.9e-5)) == 0
     assert gain_of(noise(1.2e-5)) > 0
-    # One bit of 16 in dithered silence is a sound still.
+    # One bit of 16 in dithered silence can be heard still.
     assert gain_of(np.tile(np.float32([0, 1 / 32768]), 50_000)) > 0
     assert gain_of(np.full(1000, 1e-30, np.float32)) == 0
 
