@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DEFAULTS = {"image": "vae-image", "audio": "vqvae-audio"}
 """Medium -> the model that `encode` takes when none is named."""
 
-UNSAVED = ("quantizer.ema_", "discriminator.", "layers.")
+UNSAVED = ("quantizer.ema_", "top_quantizer.ema_", "bottom_quantizer.ema_", "discriminator.", "layers.")
 """Prefixes of the tensors that matter to the training alone."""
 
 MINIMUM_HALF = 1024

@@ -13,7 +13,16 @@ from ..errors import ModelError
 from ..priors.settings import Config, TrainConfig
 from . import ppca, vae
 from .base import Card, Model
-from .vqvae import AudioVQVAE, ImageVQVAE, WaveNetVQVAE, audio, image, wavenet
+from .vqvae import (
+    AudioVQVAE,
+    HierarchicalVQVAE,
+    ImageVQVAE,
+    WaveNetVQVAE,
+    audio,
+    hierarchical,
+    image,
+    wavenet,
+)
 
 __all__ = ["MODELS", "Entry", "build", "class_for", "class_of", "from_card"]
 
@@ -43,6 +52,8 @@ MODELS: dict[str, Entry] = {
     "vqvae-audio": Entry(audio.Config(), AudioVQVAE, _AUDIO),
     "vqvae-audio-wavenet": Entry(wavenet.Config(), WaveNetVQVAE, _AUDIO),
     "vqvae-audio-paper": Entry(wavenet.PAPER, WaveNetVQVAE, _AUDIO),
+    "vqvae2-image": Entry(hierarchical.Config(), HierarchicalVQVAE, _IMAGE),
+    "vqvae2-image-paper": Entry(hierarchical.PAPER, HierarchicalVQVAE, _IMAGE),
     "ppca-image": Entry(ppca.Config(), ppca.PPCACodec, _PPCA),
     "vae-image": Entry(vae.Config(), vae.VAE, TrainConfig(batch=4, crop=192)),
 }

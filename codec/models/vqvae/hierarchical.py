@@ -1,0 +1,431 @@
+"""VQ-VAE-2 for images (Razavi, van den Oord, Vinyals 2019, "Generating Diverse High-Fidelity Images").
+
+A worked shape: x [1, 3, 256, 256] -> top [1, 32, 32] of K = 512, a code for 8x8 pixels -> bottom [1, 64, 64] of
+K = 512, a code for 4x4 pixels, given the decoded top -> x [1, 3, 256, 256] (algorithm 1). Packed, the top takes
+9/64 and the bottom 9/16 bits per pixel.
+
+    features(x) --top encoder--> z_top --nearest code--> q_top --top decoder--> context, at a quarter of the size
+    features(x), context --bottom encoder--> z_bottom --nearest code--> q_bottom
+    q_bottom, context --decoder--> mean of p(x | q_top, q_bottom)
+
+One context serves the bottom's encoder and the decoder. Two operating points: the top alone, whose decoder takes
+zeros for the bottom's codes, and both. Departures from the paper, each a setting:
+
+- *Linear start.* PCA of 8x8 blocks beside the networks of the top, PCA of 4x4 blocks of what is left beside
+  those of the bottom; last layers start at zero, codebooks at k-means centres.
+- *Topology.* "shuffle" or "strided", as in `image`.
+- *Top alone.* `top_weight` weighs the distortion of the top's own picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...bitstream.quality import LAST_INDEX
+from ...errors import UsageError
+from ...metrics.image import psnr_db
+from ...priors.base import Prior, Step
+from ...priors.settings import HUGE, setting
+from .. import losses, ppca
+from ..base import Card, LossStep, Model, OperatingPoint, Plane, Progress
+from ..networks import residual_stack, start_at_zero
+from ..quantizers import VectorQuantizer, as_vectors, kmeans
+from .image import PCA_SCALE
+from .method import CodebookConfig
+
+STRIDES = {"top": 8, "bottom": 4}
+"""Plane -> pixels per code along each axis, in the order of coding."""
+
+PREVIEW = 8
+"""Side of the blocks of pixels that a pixel of a preview stands for."""
+
+
+@dataclass(frozen=True)
+class Config(CodebookConfig):
+    """Settings of a VQ-VAE-2; `codes` and `code_dim` are those of each level.
+
+    Attributes:
+        topology: "shuffle" or "strided", see `image`.
+        encoder_width, encoder_hidden, encoder_blocks: channels, channels inside the residual blocks, blocks, of
+            features, both encoders and the top decoder.
+        decoder_width, decoder_hidden, decoder_blocks: the same of the decoder.
+        context: channels at a quarter of the size that the top is decoded to.
+        commitment: beta, against the squared error of pixels in -1..1; of each level.
+        top_weight: weight of the distortion of the top alone.
+        linear_start: PCA beside the networks.
+    """
+
+    topology: Literal["shuffle", "strided"] = "shuffle"
+    encoder_width: int = setting(96, low=1, high=1 << 14)
+    encoder_hidden: int = setting(48, low=1, high=1 << 14)
+    encoder_blocks: int = setting(2, low=0, high=100)
+    decoder_width: int = setting(128, low=1, high=1 << 14)
+    decoder_hidden: int = setting(64, low=1, high=1 << 14)
+    decoder_blocks: int = setting(4, low=0, high=100)
+    context: int = setting(32, low=1, high=1 << 14)
+    restart_below: float = setting(0.12, low=0, high=1, training_only=True)
+    commitment: float = setting(0.0125, low=0, high=HUGE, training_only=True)
+    top_weight: float = setting(0.25, low=0, high=HUGE, training_only=True)
+    linear_start: bool = True
+
+    def check(self) -> None:
+        """As in `Config.check`: no more principal components than a block of the bottom has."""
+        super().check()
+        samples = 3 * STRIDES["bottom"] ** 2
+        if self.linear_start and self.code_dim > samples:
+            raise UsageError(
+                f"code_dim is {self.code_dim}", f"give 1 to {samples}, the principal components of a block"
+            )
+
+
+PAPER = Config(
+    topology="strided",
+    encoder_width=128,
+    encoder_hidden=64,
+    encoder_blocks=2,
+    decoder_width=128,
+    decoder_hidden=64,
+    decoder_blocks=2,
+    context=64,
+    code_dim=64,
+    codebook_start="random",
+    restart_below=0.0,
+    commitment=0.25,
+    top_weight=0.0,
+    linear_start=False,
+)
+"""The paper's own setting for 256x256 pixels (table 4 of its appendix): 128 hidden units, 64 residual units,
+2 residual layers, K = 512, D = 64, beta = 0.25, codebooks by moving averages of decay 0.99."""
+
+
+class Quantized(NamedTuple):
+    """A level of a batch.
+
+    Attributes:
+        latents: z, the encoder's outputs, float32 [B, D, h, w].
+        codes: the nearest codes, int64 [B, h, w].
+        vectors: their vectors, with the gradient of the latents.
+    """
+
+    latents: Tensor
+    codes: Tensor
+    vectors: Tensor
+
+
+class HierarchicalVQVAE(Model):
+    """Two levels of codes, the second one given the first.
+
+    Samples are float32 [B, 3, H, W] in -1..1, H and W multiples of 8; codes int64 [B, H / 8, W / 8] of the top
+    and [B, H / 4, W / 4] of the bottom, in 0..K-1.
+    """
+
+    medium, channels, axes = "image", 3, 2
+    method = "VQ-VAE-2"
+    stride = STRIDES["top"]
+    points = LAST_INDEX + 1
+    validation_points = (LAST_INDEX,)
+    networks = ("features.", "top_encoder.", "top_decoder.", "bottom_encoder.", "decoder.")
+    decoding = ("top_decoder.", "decoder.", "top_quantizer.codebook", "bottom_quantizer.codebook", "pca_")
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.features, self.top_encoder = _features(config), _top_encoder(config)
+        self.top_quantizer = _quantizer(config)
+        self.top_decoder, self.bottom_encoder = _top_decoder(config), _bottom_encoder(config)
+        self.bottom_quantizer = _quantizer(config)
+        self.decoder = _decoder(config)
+        for name, stride in STRIDES.items():
+            samples, size = 3 * stride**2, config.code_dim
+            linear = config.linear_start
+            self.register_buffer(f"pca_{name}_mean", torch.zeros(samples if linear else 0))
+            self.register_buffer(f"pca_{name}_components", torch.zeros(size if linear else 0, samples))
+            self.register_buffer(f"pca_{name}_scale", torch.ones(1))
+
+    def quantizer(self, plane: str) -> VectorQuantizer:
+        """The quantizer of a level."""
+        return self.top_quantizer if plane == "top" else self.bottom_quantizer
+
+    def codebook(self, plane: str) -> Tensor:
+        """As in `Model.codebook`."""
+        return self.quantizer(plane).codebook.detach()
+
+    def at(self, index: int, effort: int = 1) -> HierarchicalPoint:
+        """As in `Model.at`: the top alone below the middle of the scale, both from there on."""
+        return HierarchicalPoint(self, LAST_INDEX if 2 * index > LAST_INDEX else 0, effort)
+
+    def priors_from(self, card: Card, tensors: Mapping[str, NDArray[np.generic]]) -> Mapping[int, Prior]:
+        """As in `Model.priors_from`."""
+        del card, tensors
+        return {}
+
+    # x -> top, bottom -> x
+
+    def encode(self, samples: Tensor, top_alone: bool = False) -> dict[str, Quantized]:
+        """The levels of samples: [B, 3, H, W] -> "top", and unless it is alone "bottom"."""
+        features = self.features(samples)
+        latents = self.top_encoder(features)
+        if self.config.linear_start:
+            latents = latents + self._project("top", samples)
+        levels = {"top": self._quantize("top", latents)}
+        if top_alone:
+            return levels
+        context = self.top_decoder(levels["top"].vectors)
+        latents = self.bottom_encoder(torch.cat((features, context), 1))
+        if self.config.linear_start:
+            rest = samples - self._expand("top", levels["top"].vectors)
+            latents = latents + self._project("bottom", rest)
+        levels["bottom"] = self._quantize("bottom", latents)
+        return levels
+
+    def decode(self, top: Tensor, bottom: Tensor | None = None) -> Tensor:
+        """Mean of p(x | q_top, q_bottom), or of the top alone.
+
+        Args:
+            top: vectors, float32 [B, D, h, w].
+            bottom: vectors, [B, D, 2 h, 2 w]; None: zeros.
+
+        Returns:
+            float32 [B, 3, 8 h, 8 w].
+        """
+        context = self.top_decoder(top)
+        if bottom is None:
+            bottom = top.new_zeros(len(top), self.config.code_dim, *context.shape[2:])
+        if not self.config.linear_start:
+            decoded: Tensor = self.decoder(torch.cat((bottom, context), 1))
+            return decoded
+        linear = self._expand("top", top) + self._expand("bottom", bottom)
+        blocks = F.pixel_unshuffle(linear, STRIDES["bottom"])
+        correction: Tensor = self.decoder(torch.cat((bottom, context, blocks), 1))
+        return linear + correction
+
+    def synthesise(self, codes: Mapping[str, Tensor]) -> Tensor:
+        """Samples of the codes of the top, or of both."""
+        vectors = {name: self.quantizer(name).decode(found.long()) for name, found in codes.items()}
+        return self.decode(vectors["top"], vectors.get("bottom"))
+
+    def _quantize(self, plane: str, latents: Tensor) -> Quantized:
+        latents, quantizer = latents.float(), self.quantizer(plane)
+        codes = quantizer.encode(latents.detach())
+        return Quantized(latents, codes, latents + (quantizer.decode(codes) - latents).detach())
+
+    def _project(self, plane: str, samples: Tensor) -> Tensor:
+        """Scaled principal components of blocks: [B, 3, H, W] -> [B, D, h, w]."""
+        mean, components, scale = self._linear(plane)
+        weight = components * scale
+        blocks = F.pixel_unshuffle(samples, STRIDES[plane])
+        return F.conv2d(blocks, weight[:, :, None, None], -(weight @ mean))
+
+    def _expand(self, plane: str, vectors: Tensor) -> Tensor:
+        """Blocks of scaled principal components: [B, D, h, w] -> [B, 3, H, W]."""
+        mean, components, scale = self._linear(plane)
+        weight = (components / scale).t()
+        return F.pixel_shuffle(F.conv2d(vectors, weight[:, :, None, None], mean), STRIDES[plane])
+
+    def _linear(self, plane: str) -> tuple[Tensor, Tensor, Tensor]:
+        mean, components, scale = (
+            self.get_buffer(f"pca_{plane}_{part}") for part in ("mean", "components", "scale")
+        )
+        return mean, components, scale
+
+    # training
+
+    def loss(self, samples: Tensor) -> LossStep:
+        """distortion + top_weight distortion_top + beta (commitment_top + commitment_bottom) (eq. 2).
+
+        Distortions are squared errors of pixels in -1..1, commitments those of latents, per element.
+        """
+        config, levels = self.config, self.encode(samples)
+        top, bottom = levels["top"], levels["bottom"]
+        terms = {
+            "distortion": losses.squared_error(self.decode(top.vectors, bottom.vectors).float(), samples)
+        }
+        total = terms["distortion"]
+        if config.top_weight:
+            terms["distortion_top"] = losses.squared_error(self.decode(top.vectors).float(), samples)
+            total = total + config.top_weight * terms["distortion_top"]
+        for name, level in levels.items():
+            quantized = self.quantizer(name).decode(level.codes)
+            terms[f"commitment_{name}"] = losses.commitment(level.latents, quantized)
+            total = total + config.commitment * terms[f"commitment_{name}"]
+            if config.codebook_update == "loss":
+                terms[f"codebook_{name}"] = losses.codebook(level.latents, quantized)
+                total = total + terms[f"codebook_{name}"]
+        codes = {name: level.codes for name, level in levels.items()}
+        return LossStep(total, terms, codes, {n: level.latents.detach() for n, level in levels.items()})
+
+    def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
+        """As in `Trainable.update`: moving averages and revival of dead codes, of both levels."""
+        restart = self.config.restart_below > 0 and progress < self.config.restart_until
+        moved = [
+            self.quantizer(name).update(step.kept[name], step.symbols[name], restart, generator)
+            for name in STRIDES
+        ]
+        return {"restarted": sum(moved)}
+
+    def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
+        """As in `Trainable.log_figures`: the PSNR."""
+        return {"psnr_db": psnr_db(terms["distortion"], peak=2)}
+
+    def load_from(self, other: Model, count: float) -> None:
+        """As in `Trainable.load_from`; each code is taken to be chosen equally often."""
+        super().load_from(other, count)
+        for name, stride in STRIDES.items():
+            positions = count * (self.stride // stride) ** 2
+            quantizer = self.quantizer(name)
+            quantizer.set_codebook(quantizer.codebook.detach(), positions / self.config.codes)
+
+    @torch.no_grad()
+    def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """The linear start, level by level: PCA of blocks, then k-means of the encoder's outputs.
+
+        Args:
+            draw: gives the n-th batch of samples, [B, 3, H, W].
+            generator: CPU generator for k-means.
+        """
+        fit, cluster = range(64), range(64, 80)
+        for name, stride in STRIDES.items():
+            if self.config.linear_start:
+                rests = (self._rest(name, draw(n)) for n in fit)
+                blocks = (as_vectors(F.pixel_unshuffle(rest, stride)) for rest in rests)
+                linear = ppca.fit(*ppca.moments(blocks), self.config.code_dim)
+                mean, components, scale = self._linear(name)
+                mean.copy_(linear.mean)
+                components.copy_(linear.components)
+                scale.copy_(PCA_SCALE / linear.variances[:1].clamp(min=1e-6).sqrt())
+            if self.config.codebook_start == "kmeans":
+                batches = (self.encode(draw(n), top_alone=name == "top")[name] for n in cluster)
+                outputs = torch.cat([as_vectors(level.latents) for level in batches])
+                picks = torch.randperm(len(outputs), generator=generator)[:50_000]
+                centres = kmeans(outputs[picks].cpu(), self.config.codes, generator)
+                self.quantizer(name).set_codebook(centres)
+
+    def _rest(self, plane: str, samples: Tensor) -> Tensor:
+        """What the principal components of a level are taken of."""
+        if plane == "top":
+            return samples
+        return samples - self._expand("top", self.encode(samples, top_alone=True)["top"].vectors)
+
+
+@dataclass(frozen=True)
+class HierarchicalPoint(OperatingPoint):
+    """The top alone (index 0), or both levels."""
+
+    model: HierarchicalVQVAE
+
+    @property
+    def top_alone(self) -> bool:
+        """Whether the bottom is left out."""
+        return self.index == 0
+
+    @property
+    def planes(self) -> tuple[Plane, ...]:
+        """Top, bottom."""
+        planes = (Plane(name, stride, alphabet=self.model.config.codes) for name, stride in STRIDES.items())
+        return tuple(planes)[: 1 if self.top_alone else 2]
+
+    @property
+    def halo(self) -> int:
+        """As in `OperatingPoint.halo`: the top decoder, and the decoder at a quarter of the size."""
+        config = self.model.config
+        return config.encoder_blocks + 3 + -(-(config.decoder_blocks + 3) // 2)
+
+    @property
+    def analysis_halo(self) -> int:
+        """As in `OperatingPoint.analysis_halo`: features, top encoder, top decoder, bottom encoder."""
+        blocks = self.model.config.encoder_blocks
+        return 2 * blocks + 6 + -(-(blocks + 3) // 2)
+
+    def analyse(self, samples: Tensor) -> dict[str, Tensor]:
+        """As in `OperatingPoint.analyse`: the nearest codes."""
+        return {name: level.codes for name, level in self.model.encode(samples, self.top_alone).items()}
+
+    def synthesise(
+        self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None
+    ) -> Tensor:
+        """As in `OperatingPoint.synthesise`: the mean."""
+        del seed, progress
+        return self.model.synthesise({plane.name: symbols[plane.name] for plane in self.planes})
+
+    def in_preview(self, step: Step) -> bool:
+        """As in `OperatingPoint.in_preview`: the top."""
+        return step.plane == "top"
+
+    def preview(self, symbols: dict[str, Tensor]) -> Tensor:
+        """As in `OperatingPoint.preview`: the picture of the top alone, reduced."""
+        return F.avg_pool2d(self.model.synthesise({"top": symbols["top"]}), PREVIEW)
+
+
+def _quantizer(config: Config) -> VectorQuantizer:
+    return VectorQuantizer(
+        config.codes,
+        config.code_dim,
+        moving_average=config.codebook_update == "ema",
+        decay=config.decay,
+        restart_below=config.restart_below,
+    )
+
+
+def _features(config: Config) -> nn.Sequential:
+    """x [B, 3, H, W] -> [B, W, H / 4, W / 4]."""
+    width = config.encoder_width
+    trunk = residual_stack(width, config.encoder_hidden, config.encoder_blocks)
+    if config.topology == "shuffle":
+        return nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, width, 3, padding=1), *trunk, nn.ReLU())
+    half, relu = max(width // 2, 1), nn.ReLU()
+    first, second = nn.Conv2d(3, half, 4, 2, 1), nn.Conv2d(half, width, 4, 2, 1)
+    return nn.Sequential(first, relu, second, relu, nn.Conv2d(width, width, 3, padding=1), *trunk, relu)
+
+
+def _top_encoder(config: Config) -> nn.Sequential:
+    """Features -> z_top [B, D, H / 8, W / 8]."""
+    width = config.encoder_width
+    trunk = residual_stack(width, config.encoder_hidden, config.encoder_blocks)
+    down = nn.Conv2d(width, width, 4, 2, 1)
+    return nn.Sequential(down, *trunk, nn.ReLU(), _last(config, width, config.code_dim))
+
+
+def _top_decoder(config: Config) -> nn.Sequential:
+    """q_top [B, D, h, w] -> context [B, C, 2 h, 2 w]."""
+    width = config.encoder_width
+    first = nn.Conv2d(config.code_dim, width, 3, padding=1)
+    trunk = residual_stack(width, config.encoder_hidden, config.encoder_blocks)
+    return nn.Sequential(first, *trunk, nn.ReLU(), nn.ConvTranspose2d(width, config.context, 4, 2, 1))
+
+
+def _bottom_encoder(config: Config) -> nn.Sequential:
+    """Features and context -> z_bottom [B, D, H / 4, W / 4]."""
+    width = config.encoder_width
+    first = nn.Conv2d(width + config.context, width, 3, padding=1)
+    return nn.Sequential(first, nn.ReLU(), _last(config, width, config.code_dim))
+
+
+def _decoder(config: Config) -> nn.Sequential:
+    """q_bottom, context and, with a linear start, the linear picture's blocks -> x [B, 3, H, W]."""
+    width = config.decoder_width
+    inputs = config.code_dim + config.context + (48 if config.linear_start else 0)
+    trunk = residual_stack(width, config.decoder_hidden, config.decoder_blocks)
+    first = nn.Conv2d(inputs, width, 3, padding=1)
+    if config.topology == "shuffle":
+        return nn.Sequential(first, *trunk, nn.ReLU(), _last(config, width, 48), nn.PixelShuffle(4))
+    half = max(width // 2, 1)
+    up, last = nn.ConvTranspose2d(width, half, 4, 2, 1), nn.ConvTranspose2d(half, 3, 4, 2, 1)
+    if config.linear_start:
+        start_at_zero(last)
+    return nn.Sequential(first, *trunk, nn.ReLU(), up, nn.ReLU(), last)
+
+
+def _last(config: Config, inputs: int, outputs: int) -> nn.Conv2d:
+    layer = nn.Conv2d(inputs, outputs, 3, padding=1)
+    if config.linear_start:
+        start_at_zero(layer)
+    return layer
