@@ -141,12 +141,13 @@ def save(model: Model, card: Card, path: Path) -> Card:
     Returns:
         The card as written.
     """
+    from .priors.chain import ChainPrior
     from .priors.learned import LearnedPrior
 
     tensors = exported(model)
     card = replace(card, fingerprint=fingerprint(tensors, model.decoding, card.config))
     learned = model.priors.get(LEARNED)
-    if isinstance(learned, LearnedPrior) and card.learned is not None:
+    if isinstance(learned, LearnedPrior | ChainPrior) and card.learned is not None:
         card = replace(card, learned={**card.learned, "fingerprint": learned.fingerprint.hex()})
     data = pack(tensors, {"card": json.dumps(card.to_json())})
     with atomically(path) as file:

@@ -144,6 +144,8 @@ class _Writer:
         if not isinstance(model, Categorical):
             self._write(symbols, model)
             return
+        if self._frequencies and self._frequencies[0].shape[1] != model.frequencies.shape[1]:
+            self._flush()  # another plane, of another alphabet
         self._symbols.append(symbols)
         self._frequencies.append(model.frequencies)
         self._waiting += len(symbols)
@@ -152,6 +154,7 @@ class _Writer:
 
     def _flush(self) -> None:
         if not self._waiting:
+            self._symbols, self._frequencies = [], []
             return
         symbols, frequencies = self._symbols[0], self._frequencies[0]
         if len(self._symbols) > 1:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..bitstream.container import LEARNED
-from ..priors.base import Array, EntropyModel, Prior, Step, Symbols
+from ..priors.base import Array, EntropyModel, PlanePrior, Prior, Step, Symbols
 from ..priors.gaussian_tables import LATENT_UNIT
 from ..priors.settings import Config
 from .card import Card, Figures, Json, Setting
@@ -186,6 +186,9 @@ class Model(Trainable):
     decoding: ClassVar[tuple[str, ...]]
     """Prefixes of the tensors that a decoder needs; the fingerprint is taken over them."""
 
+    prior_methods: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    """Plane -> method of its learned prior, of models with several planes, in the order of training."""
+
     draws: ClassVar[bool] = False
     """Whether the decoder draws its samples, so that a model is judged by their likelihood."""
 
@@ -265,6 +268,11 @@ class Model(Trainable):
         """Vectors that the indices of a plane stand for, [K, D]; None: they stand for none."""
         del plane
         return None
+
+    def with_prior(self, plane: str, prior: PlanePrior) -> Self:
+        """The same networks with another learned prior of a plane."""
+        del plane
+        return self.equipped(priors={**self.priors, LEARNED: prior})
 
     def fit_tables(self, regions: Iterable[Symbols], seed: int) -> Self:
         """The model with the priors that are counted once it is trained: by default as it is.

@@ -156,19 +156,31 @@ class Prior(ABC):
         """Numbers of the regions that are walked through side by side, by the shapes of their first plane."""
         return in_order(len(shapes), REGIONS_PER_BATCH)
 
-    def reshaped(self, temperature: float, top_k: int | None) -> Self:
+    def reshaped(self, temperature: float, top_k: int | None, plane: str | None = None) -> Self:
         """The same prior for sampling.
 
         Args:
             temperature: below 1 what is likely becomes likelier.
             top_k: sample among the so many likeliest symbols; None: all.
+            plane: whose symbols; None: those of all.
 
         Raises:
             UsageError: the prior has no such choice.
         """
+        del plane
         if temperature != 1 or top_k is not None:
             raise UsageError("this prior has no temperature", "leave out temperature and top-k")
         return self
+
+
+class PlanePrior(Prior):
+    """p(symbols of one plane | those of earlier planes).
+
+    Attributes:
+        plane: whose symbols they are.
+    """
+
+    plane: str
 
 
 def in_order(count: int, most: int) -> list[list[int]]:

@@ -85,12 +85,13 @@ class GaussianPrior(IntegerNetwork):
             [group[n] for n in some] for group in groups for some in in_order(len(group), REGIONS_PER_BATCH)
         ]
 
-    def reshaped(self, temperature: float, top_k: int | None) -> Self:
+    def reshaped(self, temperature: float, top_k: int | None, plane: str | None = None) -> Self:
         """As in `base.Prior`.
 
         Raises:
             UsageError: top-k.
         """
+        del plane
         if top_k is not None:
             raise UsageError("top-k means nothing for latents that are Gaussian", "give a temperature")
         return replace(self, temperature=temperature)

@@ -14,13 +14,24 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from . import exact
-from .base import Array, Categorical, Frequencies, Prior
+from .base import Array, Categorical, Frequencies, PlanePrior, Prior
 
 PREFIX = "learned."
 """Of the names that its arrays have in a weight file."""
 
 GROUP = 256
 """Codes whose frequencies are made at a time, at least: they stay in the cache until they are coded."""
+
+
+def fingerprint(arrays: Mapping[str, Array]) -> bytes:
+    """4 bytes of the SHA-256 over integers by name."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        shape = "x".join(map(str, array.shape))
+        digest.update(f"{name} {array.dtype.name} {shape}".encode())
+        digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.digest()[:4]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +73,7 @@ class IntegerNetwork(Prior):
     @cached_property
     def fingerprint(self) -> bytes:
         """4 bytes of the SHA-256 over all integers, which a card names."""
-        digest = hashlib.sha256()
-        for name in sorted(self.arrays):
-            array = self.arrays[name]
-            shape = "x".join(map(str, array.shape))
-            digest.update(f"{name} {array.dtype.name} {shape}".encode())
-            digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
-        return digest.digest()[:4]
+        return fingerprint(self.arrays)
 
     def carried_by(self, carrier: torch.dtype) -> Self:
         """The same network in another type."""
@@ -99,7 +104,7 @@ class IntegerNetwork(Prior):
 
 
 @dataclass(frozen=True, eq=False)
-class LearnedPrior(IntegerNetwork):
+class LearnedPrior(IntegerNetwork, PlanePrior):
     """p(code | codes before it).
 
     Attributes:
@@ -135,8 +140,10 @@ class LearnedPrior(IntegerNetwork):
         """2 bytes of the fingerprint: they tell apart the few priors that a model ever has."""
         return self.fingerprint[:2]
 
-    def reshaped(self, temperature: float, top_k: int | None) -> Self:
+    def reshaped(self, temperature: float, top_k: int | None, plane: str | None = None) -> Self:
         """The same prior for drawing."""
+        if plane not in (None, self.plane):
+            return self
         return replace(self, temperature=temperature, top_k=top_k)
 
     def categoricals(self, logits: Array, counts: Sequence[int]) -> Iterator[Categorical]:

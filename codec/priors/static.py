@@ -5,6 +5,9 @@ sound's. Codes are grouped into C classes; class C stands for "outside the regio
 picture (row + column = step) depend only on the diagonal before, so a region of h x w codes takes h + w - 1
 steps.
 
+The codes of a finer plane, two for each along both axes, may also have the class of the coarser code above
+them for a context; then there is a set of such tables for each class of coarser codes.
+
 A table holds 16-bit frequencies less one, so that TABLE_TOTAL itself and no zero can be written; the coder's
 24-bit frequencies are exactly 256 times as large.
 """
@@ -19,20 +22,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from .base import TOTAL, Categorical, Codes, Frequencies, Positions, Prior, Scan, Step, Symbols, in_time
+from .base import (
+    TOTAL,
+    Array,
+    Categorical,
+    Codes,
+    Frequencies,
+    PlanePrior,
+    Positions,
+    Scan,
+    Step,
+    Symbols,
+    in_time,
+)
 
 TABLE_TOTAL = 2**16
 
+FINER = 2
+"""Codes along each axis that one code of the coarser plane lies above."""
+
 
 @dataclass(frozen=True, eq=False)
-class StaticPrior(Prior):
+class StaticPrior(PlanePrior):
     """p(code | class of the left code, class of the upper code), or of the last one and the one before it.
 
     Attributes:
         tables: uint16 [C+1, C+1, K], frequencies less one by left (last) class, upper (last but one) class,
-            code; every table's frequencies sum to TABLE_TOTAL.
+            code; every table's frequencies sum to TABLE_TOTAL. Given a coarser plane [A, C+1, C+1, K], by the
+            class of the code above first.
         classes: uint8 [K], each in 0..C-1.
         plane: whose indices they are.
+        above: uint8, classes of the codes of the coarser plane, each in 0..A-1; None: there is none.
+        above_plane: its name.
 
     Raises:
         ModelError: on construction, if shapes, types or sums are others.
@@ -41,31 +62,41 @@ class StaticPrior(Prior):
     tables: NDArray[np.uint16]
     classes: NDArray[np.uint8]
     plane: str = "codes"
+    above: NDArray[np.uint8] | None = None
+    above_plane: str = ""
 
     def __post_init__(self) -> None:
         tables, classes = self.tables, self.classes
         if tables.dtype != np.uint16 or classes.dtype != np.uint8:
             raise ModelError("prior.tables must be uint16 and prior.classes uint8")
-        if tables.ndim != 3 or tables.shape[0] != tables.shape[1] or classes.shape != tables.shape[2:]:
+        axes = 3 if self.above is None else 4
+        if tables.ndim != axes or tables.shape[-3] != tables.shape[-2] or classes.shape != tables.shape[-1:]:
             raise ModelError(f"prior.tables {tables.shape} do not match prior.classes {classes.shape}")
         if not (2 <= self.alphabet_size < TABLE_TOTAL and classes.max() < self.class_count):
             raise ModelError(f"prior.classes must be in 0..{self.class_count - 1}, and at least two")
-        if (tables.sum(axis=2, dtype=np.int64) != TABLE_TOTAL - self.alphabet_size).any():
+        if self.above is not None and (
+            self.above.dtype != np.uint8 or self.above.ndim != 1 or self.above.max(initial=0) >= len(tables)
+        ):
+            raise ModelError(f"prior.above must be uint8, in 0..{len(tables) - 1}")
+        if (tables.sum(axis=-1, dtype=np.int64) != TABLE_TOTAL - self.alphabet_size).any():
             raise ModelError(f"prior.tables do not sum to {TABLE_TOTAL}")
 
     @property
     def alphabet_size(self) -> int:
         """K."""
-        return int(self.tables.shape[2])
+        return int(self.tables.shape[-1])
 
     @property
     def class_count(self) -> int:
         """C, the number of classes, "outside" not counted."""
-        return int(self.tables.shape[0]) - 1
+        return int(self.tables.shape[-2]) - 1
 
     @cached_property
     def frequencies(self) -> Frequencies:
-        """The coder's tables: uint32 [(C+1)**2, K], rows by left class * (C+1) + upper class."""
+        """The coder's tables: uint32 [(C+1)**2, K], rows by left class * (C+1) + upper class.
+
+        Given a coarser plane [A (C+1)**2, K], rows by class above * (C+1)**2 + that.
+        """
         frequencies = (self.tables.astype(np.uint32) + np.uint32(1)) * np.uint32(TOTAL // TABLE_TOTAL)
         return frequencies.reshape(-1, self.alphabet_size)
 
@@ -73,6 +104,7 @@ class StaticPrior(Prior):
         """Bits that a region takes, without coding it: the sum of -log2 of its probabilities."""
         region = symbols[self.plane]
         rows = _contexts(region, self.classes, self.class_count)
+        rows = rows + self._above_rows(symbols, *np.indices(region.shape, sparse=True))
         return float(-np.log2(self.frequencies[rows, region] / TOTAL).sum())
 
     def scan(self, known: Sequence[Symbols], index: int) -> Scan:
@@ -80,24 +112,41 @@ class StaticPrior(Prior):
         del index
         codes = [symbols[self.plane] for symbols in known]
         sequences = bool(codes) and codes[0].ndim == 1
-        return _SequenceScan(self, codes) if sequences else _DiagonalScan(self, codes)
+        return _SequenceScan(self, codes) if sequences else _DiagonalScan(self, codes, known)
+
+    def _above_rows(self, symbols: Symbols, *positions: Array) -> NDArray[np.intp] | int:
+        """What the codes above some positions add to the rows of the tables."""
+        if self.above is None:
+            return 0
+        found = self.above[symbols[self.above_plane][tuple(axis // FINER for axis in positions)]]
+        rows: NDArray[np.intp] = found.astype(np.intp) * (self.class_count + 1) ** 2
+        return rows
 
     def to_tensors(self) -> dict[str, NDArray[np.generic]]:
-        """Both arrays by the names they have in a weight file."""
-        return {"prior.tables": self.tables, "prior.classes": self.classes}
+        """The arrays by the names they have in a weight file."""
+        above = {} if self.above is None else {"prior.above": self.above}
+        return {"prior.tables": self.tables, "prior.classes": self.classes, **above}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, NDArray[np.generic]]) -> StaticPrior:
+    def from_tensors(
+        cls, tensors: Mapping[str, NDArray[np.generic]], plane: str = "codes", above_plane: str = ""
+    ) -> StaticPrior:
         """Undo `to_tensors`; other names are passed over.
+
+        Args:
+            tensors: by name.
+            plane: whose indices they are.
+            above_plane: the coarser plane that they are given, or "".
 
         Raises:
             ModelError: an array is missing, or is not what it should be.
         """
         try:
             tables, classes = np.asarray(tensors["prior.tables"]), np.asarray(tensors["prior.classes"])
+            above = np.asarray(tensors["prior.above"]) if above_plane else None
         except KeyError as missing:
             raise ModelError(f"weights without {missing.args[0]}") from None
-        return cls(tables, classes)
+        return cls(tables, classes, plane, above, above_plane)
 
 
 class _DiagonalScan:
@@ -108,8 +157,8 @@ class _DiagonalScan:
     neighbour are entries i + 1 and i of the front.
     """
 
-    def __init__(self, prior: StaticPrior, codes: Sequence[Codes]) -> None:
-        self.prior = prior
+    def __init__(self, prior: StaticPrior, codes: Sequence[Codes], known: Sequence[Symbols]) -> None:
+        self.prior, self.known = prior, known
         self.codes = codes
         self.fronts = [np.full(region.shape[0] + 1, prior.class_count, np.intp) for region in codes]
         self._count = max((sum(region.shape) - 1 for region in codes if region.size), default=0)
@@ -122,10 +171,12 @@ class _DiagonalScan:
     def models(self, step: Step) -> Iterator[Categorical]:
         tables, prior = self.prior.frequencies, self.prior
         contexts = []
-        for region, front, (now, _) in zip(self.codes, self.fronts, step.positions, strict=True):
+        parts = zip(self.codes, self.fronts, self.known, step.positions, strict=True)
+        for region, front, symbols, (now, along) in parts:
             rows, columns = _diagonal(region.shape, step.number - 1)
             front[rows + 1] = prior.classes[region[rows, columns]]
-            contexts.append(front[now + 1] * (prior.class_count + 1) + front[now])
+            context = front[now + 1] * (prior.class_count + 1) + front[now]
+            contexts.append(context + prior._above_rows(symbols, now, along))
         # One region at a time, so that its frequencies are still in the cache when the coder comes to them.
         return (Categorical(tables.take(context, axis=0)) for context in contexts)
 
@@ -157,6 +208,34 @@ class _SequenceScan:
         )
 
 
+def counts_given(
+    regions: Iterable[tuple[Codes, Codes]],
+    classes: NDArray[np.uint8],
+    class_count: int,
+    above: NDArray[np.uint8],
+    above_count: int,
+) -> NDArray[np.int64]:
+    """Count codes by context, that of a coarser plane included.
+
+    Args:
+        regions: codes int32 [h, w], and those of the coarser plane, [ceil(h / 2), ceil(w / 2)].
+        classes: uint8 [K].
+        class_count: C.
+        above: classes of the codes of the coarser plane.
+        above_count: A.
+
+    Returns:
+        int64 [A, C+1, C+1, K].
+    """
+    cells = (class_count + 1) ** 2
+    counted = np.zeros(above_count * cells * len(classes), np.int64)
+    for region, coarse in regions:
+        spread = above[coarse].repeat(FINER, 0).repeat(FINER, 1)[: region.shape[0], : region.shape[1]]
+        rows = spread.astype(np.intp) * cells + _contexts(region, classes, class_count)
+        counted += np.bincount((rows * len(classes) + region).ravel(), minlength=counted.size)
+    return counted.reshape(above_count, class_count + 1, class_count + 1, len(classes))
+
+
 def counts(codes: Iterable[Codes], classes: NDArray[np.uint8], class_count: int) -> NDArray[np.int64]:
     """Count codes by context.
 
@@ -183,32 +262,32 @@ def fit(counted: NDArray[np.int64], weight: float = 64.0) -> NDArray[np.uint16]:
     count more per code. Its share of TABLE_TOTAL is then made whole by largest remainder, no code below one.
 
     Args:
-        counted: int64 [C+1, C+1, K].
+        counted: int64 [C+1, C+1, K], or [A, C+1, C+1, K].
         weight: codes; larger trusts the context less.
 
     Returns:
-        uint16 [C+1, C+1, K], frequencies less one.
+        uint16 of the same shape, frequencies less one.
     """
-    order0 = counted.sum(axis=(0, 1)) + 0.5
+    order0 = counted.reshape(-1, counted.shape[-1]).sum(0) + 0.5
     order0 /= order0.sum()
     share = counted + weight * order0
-    share /= share.sum(axis=2, keepdims=True)
+    share /= share.sum(axis=-1, keepdims=True)
 
     # Codes that would fall below one get one; what they take makes the others smaller, so look again.
     floored = np.zeros(share.shape, bool)
     while True:
-        room = TABLE_TOTAL - floored.sum(axis=2, keepdims=True)
+        room = TABLE_TOTAL - floored.sum(axis=-1, keepdims=True)
         rest = np.where(floored, 0.0, share)
-        wanted = np.where(floored, 1.0, rest * (room / rest.sum(axis=2, keepdims=True)))
+        wanted = np.where(floored, 1.0, rest * (room / rest.sum(axis=-1, keepdims=True)))
         if not (wanted < 1.0).any():
             break
         floored |= wanted < 1.0
 
     whole = np.floor(wanted).astype(np.int64)
-    missing = TABLE_TOTAL - whole.sum(axis=2, keepdims=True)
-    order = np.argsort(whole - wanted, axis=2, kind="stable")
+    missing = TABLE_TOTAL - whole.sum(axis=-1, keepdims=True)
+    order = np.argsort(whole - wanted, axis=-1, kind="stable")
     np.put_along_axis(
-        whole, order, np.take_along_axis(whole, order, 2) + (np.arange(whole.shape[2]) < missing), 2
+        whole, order, np.take_along_axis(whole, order, -1) + (np.arange(whole.shape[-1]) < missing), -1
     )
     return (whole - 1).astype(np.uint16)
 

@@ -1,15 +1,15 @@
 """VQ-VAE-2 for images (Razavi, van den Oord, Vinyals 2019, "Generating Diverse High-Fidelity Images").
 
-A worked shape: x [1, 3, 256, 256] -> top [1, 32, 32] of K = 512, a code for 8x8 pixels -> bottom [1, 64, 64] of
-K = 512, a code for 4x4 pixels, given the decoded top -> x [1, 3, 256, 256] (algorithm 1). Packed, the top takes
-9/64 and the bottom 9/16 bits per pixel.
+A worked shape: x [1, 3, 256, 256] -> top [1, 32, 32] of K = 512, a code for 8x8 pixels -> bottom [1, 64, 64]
+of K = 512, a code for 4x4 pixels, given the decoded top -> x [1, 3, 256, 256] (algorithm 1). Packed, the top
+takes 9/64 and the bottom 9/16 bits per pixel.
 
-    features(x) --top encoder--> z_top --nearest code--> q_top --top decoder--> context, at a quarter of the size
+    features(x) --top encoder--> z_top --nearest code--> q_top --top decoder--> context, at a quarter
     features(x), context --bottom encoder--> z_bottom --nearest code--> q_bottom
     q_bottom, context --decoder--> mean of p(x | q_top, q_bottom)
 
-One context serves the bottom's encoder and the decoder. Two operating points: the top alone, whose decoder takes
-zeros for the bottom's codes, and both. Departures from the paper, each a setting:
+One context serves the bottom's encoder and the decoder. Two operating points: the top alone, whose decoder
+takes zeros for the bottom's codes, and both. Departures from the paper, each a setting:
 
 - *Linear start.* PCA of 8x8 blocks beside the networks of the top, PCA of 4x4 blocks of what is left beside
   those of the bottom; last layers start at zero, codebooks at k-means centres.
@@ -23,23 +23,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...bitstream.quality import LAST_INDEX
 from ...errors import UsageError
 from ...metrics.image import psnr_db
-from ...priors.base import Prior, Step
+from ...priors.base import Step
 from ...priors.settings import HUGE, setting
 from .. import losses, ppca
-from ..base import Card, LossStep, Model, OperatingPoint, Plane, Progress
-from ..networks import residual_stack, start_at_zero
+from ..base import LossStep, Model, OperatingPoint, Plane, Progress
 from ..quantizers import VectorQuantizer, as_vectors, kmeans
+from . import levels
 from .image import PCA_SCALE
 from .method import CodebookConfig
+from .planes import PlanesOfCodes
 
 STRIDES = {"top": 8, "bottom": 4}
 """Plane -> pixels per code along each axis, in the order of coding."""
@@ -54,8 +53,8 @@ class Config(CodebookConfig):
 
     Attributes:
         topology: "shuffle" or "strided", see `image`.
-        encoder_width, encoder_hidden, encoder_blocks: channels, channels inside the residual blocks, blocks, of
-            features, both encoders and the top decoder.
+        encoder_width, encoder_hidden, encoder_blocks: channels, channels inside the residual blocks, blocks,
+            of features, both encoders and the top decoder.
         decoder_width, decoder_hidden, decoder_blocks: the same of the decoder.
         context: channels at a quarter of the size that the top is decoded to.
         commitment: beta, against the squared error of pixels in -1..1; of each level.
@@ -120,11 +119,11 @@ class Quantized(NamedTuple):
     vectors: Tensor
 
 
-class HierarchicalVQVAE(Model):
+class HierarchicalVQVAE(PlanesOfCodes):
     """Two levels of codes, the second one given the first.
 
-    Samples are float32 [B, 3, H, W] in -1..1, H and W multiples of 8; codes int64 [B, H / 8, W / 8] of the top
-    and [B, H / 4, W / 4] of the bottom, in 0..K-1.
+    Samples are float32 [B, 3, H, W] in -1..1, H and W multiples of 8; codes int64 [B, H / 8, W / 8] of the
+    top and [B, H / 4, W / 4] of the bottom, in 0..K-1.
     """
 
     medium, channels, axes = "image", 3, 2
@@ -139,11 +138,11 @@ class HierarchicalVQVAE(Model):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.features, self.top_encoder = _features(config), _top_encoder(config)
-        self.top_quantizer = _quantizer(config)
-        self.top_decoder, self.bottom_encoder = _top_decoder(config), _bottom_encoder(config)
-        self.bottom_quantizer = _quantizer(config)
-        self.decoder = _decoder(config)
+        self.features, self.top_encoder = levels.features(config), levels.top_encoder(config)
+        self.top_quantizer = levels.quantizer(config)
+        self.top_decoder, self.bottom_encoder = levels.top_decoder(config), levels.bottom_encoder(config)
+        self.bottom_quantizer = levels.quantizer(config)
+        self.decoder = levels.decoder(config)
         for name, stride in STRIDES.items():
             samples, size = 3 * stride**2, config.code_dim
             linear = config.linear_start
@@ -163,11 +162,6 @@ class HierarchicalVQVAE(Model):
         """As in `Model.at`: the top alone below the middle of the scale, both from there on."""
         return HierarchicalPoint(self, LAST_INDEX if 2 * index > LAST_INDEX else 0, effort)
 
-    def priors_from(self, card: Card, tensors: Mapping[str, NDArray[np.generic]]) -> Mapping[int, Prior]:
-        """As in `Model.priors_from`."""
-        del card, tensors
-        return {}
-
     # x -> top, bottom -> x
 
     def encode(self, samples: Tensor, top_alone: bool = False) -> dict[str, Quantized]:
@@ -176,16 +170,16 @@ class HierarchicalVQVAE(Model):
         latents = self.top_encoder(features)
         if self.config.linear_start:
             latents = latents + self._project("top", samples)
-        levels = {"top": self._quantize("top", latents)}
+        found = {"top": self._quantize("top", latents)}
         if top_alone:
-            return levels
-        context = self.top_decoder(levels["top"].vectors)
+            return found
+        context = self.top_decoder(found["top"].vectors)
         latents = self.bottom_encoder(torch.cat((features, context), 1))
         if self.config.linear_start:
-            rest = samples - self._expand("top", levels["top"].vectors)
+            rest = samples - self._expand("top", found["top"].vectors)
             latents = latents + self._project("bottom", rest)
-        levels["bottom"] = self._quantize("bottom", latents)
-        return levels
+        found["bottom"] = self._quantize("bottom", latents)
+        return found
 
     def decode(self, top: Tensor, bottom: Tensor | None = None) -> Tensor:
         """Mean of p(x | q_top, q_bottom), or of the top alone.
@@ -240,12 +234,14 @@ class HierarchicalVQVAE(Model):
     # training
 
     def loss(self, samples: Tensor) -> LossStep:
-        """distortion + top_weight distortion_top + beta (commitment_top + commitment_bottom) (eq. 2).
+        """The weighted sum of eq. 2 for a batch of samples.
+
+            distortion + top_weight distortion_top + beta (commitment_top + commitment_bottom)
 
         Distortions are squared errors of pixels in -1..1, commitments those of latents, per element.
         """
-        config, levels = self.config, self.encode(samples)
-        top, bottom = levels["top"], levels["bottom"]
+        config, found = self.config, self.encode(samples)
+        top, bottom = found["top"], found["bottom"]
         terms = {
             "distortion": losses.squared_error(self.decode(top.vectors, bottom.vectors).float(), samples)
         }
@@ -253,15 +249,15 @@ class HierarchicalVQVAE(Model):
         if config.top_weight:
             terms["distortion_top"] = losses.squared_error(self.decode(top.vectors).float(), samples)
             total = total + config.top_weight * terms["distortion_top"]
-        for name, level in levels.items():
+        for name, level in found.items():
             quantized = self.quantizer(name).decode(level.codes)
             terms[f"commitment_{name}"] = losses.commitment(level.latents, quantized)
             total = total + config.commitment * terms[f"commitment_{name}"]
             if config.codebook_update == "loss":
                 terms[f"codebook_{name}"] = losses.codebook(level.latents, quantized)
                 total = total + terms[f"codebook_{name}"]
-        codes = {name: level.codes for name, level in levels.items()}
-        return LossStep(total, terms, codes, {n: level.latents.detach() for n, level in levels.items()})
+        codes = {name: level.codes for name, level in found.items()}
+        return LossStep(total, terms, codes, {n: level.latents.detach() for n, level in found.items()})
 
     def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
         """As in `Trainable.update`: moving averages and revival of dead codes, of both levels."""
@@ -363,69 +359,3 @@ class HierarchicalPoint(OperatingPoint):
     def preview(self, symbols: dict[str, Tensor]) -> Tensor:
         """As in `OperatingPoint.preview`: the picture of the top alone, reduced."""
         return F.avg_pool2d(self.model.synthesise({"top": symbols["top"]}), PREVIEW)
-
-
-def _quantizer(config: Config) -> VectorQuantizer:
-    return VectorQuantizer(
-        config.codes,
-        config.code_dim,
-        moving_average=config.codebook_update == "ema",
-        decay=config.decay,
-        restart_below=config.restart_below,
-    )
-
-
-def _features(config: Config) -> nn.Sequential:
-    """x [B, 3, H, W] -> [B, W, H / 4, W / 4]."""
-    width = config.encoder_width
-    trunk = residual_stack(width, config.encoder_hidden, config.encoder_blocks)
-    if config.topology == "shuffle":
-        return nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, width, 3, padding=1), *trunk, nn.ReLU())
-    half, relu = max(width // 2, 1), nn.ReLU()
-    first, second = nn.Conv2d(3, half, 4, 2, 1), nn.Conv2d(half, width, 4, 2, 1)
-    return nn.Sequential(first, relu, second, relu, nn.Conv2d(width, width, 3, padding=1), *trunk, relu)
-
-
-def _top_encoder(config: Config) -> nn.Sequential:
-    """Features -> z_top [B, D, H / 8, W / 8]."""
-    width = config.encoder_width
-    trunk = residual_stack(width, config.encoder_hidden, config.encoder_blocks)
-    down = nn.Conv2d(width, width, 4, 2, 1)
-    return nn.Sequential(down, *trunk, nn.ReLU(), _last(config, width, config.code_dim))
-
-
-def _top_decoder(config: Config) -> nn.Sequential:
-    """q_top [B, D, h, w] -> context [B, C, 2 h, 2 w]."""
-    width = config.encoder_width
-    first = nn.Conv2d(config.code_dim, width, 3, padding=1)
-    trunk = residual_stack(width, config.encoder_hidden, config.encoder_blocks)
-    return nn.Sequential(first, *trunk, nn.ReLU(), nn.ConvTranspose2d(width, config.context, 4, 2, 1))
-
-
-def _bottom_encoder(config: Config) -> nn.Sequential:
-    """Features and context -> z_bottom [B, D, H / 4, W / 4]."""
-    width = config.encoder_width
-    first = nn.Conv2d(width + config.context, width, 3, padding=1)
-    return nn.Sequential(first, nn.ReLU(), _last(config, width, config.code_dim))
-
-
-def _decoder(config: Config) -> nn.Sequential:
-    """q_bottom, context and, with a linear start, the linear picture's blocks -> x [B, 3, H, W]."""
-    width = config.decoder_width
-    inputs = config.code_dim + config.context + (48 if config.linear_start else 0)
-    trunk = residual_stack(width, config.decoder_hidden, config.decoder_blocks)
-    first = nn.Conv2d(inputs, width, 3, padding=1)
-    if config.topology == "shuffle":
-        return nn.Sequential(first, *trunk, nn.ReLU(), _last(config, width, 48), nn.PixelShuffle(4))
-    half = max(width // 2, 1)
-    up, last = nn.ConvTranspose2d(width, half, 4, 2, 1), nn.ConvTranspose2d(half, 3, 4, 2, 1)
-    if config.linear_start:
-        start_at_zero(last)
-    return nn.Sequential(first, *trunk, nn.ReLU(), up, nn.ReLU(), last)
-
-
-def _last(config: Config, inputs: int, outputs: int) -> nn.Conv2d:
-    layer = nn.Conv2d(inputs, outputs, 3, padding=1)
-    if config.linear_start:
-        start_at_zero(layer)
-    return layer

@@ -60,6 +60,14 @@ TABLE_CLASSES = 32
 """Classes of codes that make the context of the static tables."""
 
 
+def classes_of(codebook: Tensor, most: int, seed: int) -> NDArray[np.uint8]:
+    """Group codes by likeness: [K, D] -> a class 0..min(most, K) - 1 for each, by k-means."""
+    vectors = codebook.cpu().float()
+    count = min(most, len(vectors))
+    centres = kmeans(vectors, count, torch.Generator().manual_seed(seed), rounds=50)
+    return torch.cdist(vectors, centres).argmin(1).numpy().astype(np.uint8)
+
+
 class Distortion(NamedTuple):
     """-log p(x | z) up to scale and constant.
 
@@ -215,10 +223,8 @@ class VQVAE(Model):
 
     def fit_tables(self, regions: Iterable[Symbols], seed: int) -> Self:
         """As in `Model.fit_tables`: static tables over the codes."""
-        codebook = self.quantizer.codebook.detach().cpu().float()
+        classes = classes_of(self.quantizer.codebook.detach(), TABLE_CLASSES, seed)
         count = min(TABLE_CLASSES, self.config.codes)
-        centres = kmeans(codebook, count, torch.Generator().manual_seed(seed), rounds=50)
-        classes = torch.cdist(codebook, centres).argmin(1).numpy().astype(np.uint8)
         counts = static.counts((region["codes"] for region in regions), classes, count)
         prior = StaticPrior(static.fit(counts), classes)
         return self.equipped(priors={**self.priors, STATIC: prior})
