@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
-
-from . import pixelcnn, wavenet
+from . import attention, conditional, pixelcnn, wavenet
 from .base import Array
 from .learned import PREFIX, LearnedPrior, Network
 from .settings import Config, TrainConfig
@@ -23,24 +19,42 @@ class LearnedPriorEntry:
     Attributes:
         medium: of the models that it belongs to.
         config: its settings unless told otherwise.
-        network: makes the network in training, from settings and codebook.
+        network: makes the network in training, from settings and codebook, and that of the coarser plane.
         prior: makes the prior in coding, from its integers.
         training: how it is trained unless told otherwise.
+        given: whether it is given the codes of a coarser plane.
     """
 
     medium: str
     config: Config
-    network: Callable[[Any, Tensor], Network]
+    network: Callable[..., Network]
     prior: Callable[[Mapping[str, Array]], LearnedPrior]
     training: TrainConfig
+    given: bool = False
 
 
 _PIXELCNN = TrainConfig(steps=5000, learning_rate=2e-3)
+_ATTENTIVE = TrainConfig(steps=5000, learning_rate=2e-3, crop=256)
 _WAVENET = TrainConfig(steps=5000, learning_rate=2e-3, crop=2.048)
 
 PRIORS: dict[str, LearnedPriorEntry] = {
     "pixelcnn": LearnedPriorEntry(
         "image", pixelcnn.Config(), pixelcnn.PixelCNN, pixelcnn.PixelCNNPrior, _PIXELCNN
+    ),
+    "attentive-pixelcnn": LearnedPriorEntry(
+        "image",
+        attention.Config(),
+        attention.AttentivePixelCNN,
+        attention.AttentivePixelCNNPrior,
+        _ATTENTIVE,
+    ),
+    "conditional-pixelcnn": LearnedPriorEntry(
+        "image",
+        conditional.Config(),
+        conditional.ConditionalPixelCNN,
+        conditional.ConditionalPixelCNNPrior,
+        _PIXELCNN,
+        given=True,
     ),
     "wavenet": LearnedPriorEntry("audio", wavenet.Config(), wavenet.WaveNet, wavenet.WaveNetPrior, _WAVENET),
 }

@@ -62,6 +62,10 @@ class ChainPrior(Prior):
         known = [part for part in parts if part is not None]
         return sum(known) if len(known) == len(parts) else None
 
+    def batches(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        """As in `Prior.batches`: those of the link that has the most."""
+        return max((link.batches(shapes) for link in self.links), key=len)
+
     def reshaped(self, temperature: float, top_k: int | None, plane: str | None = None) -> Self:
         """As in `Prior.reshaped`: of one plane, or of all."""
         links = tuple(

@@ -47,6 +47,12 @@ LOGIT = 4
 FINEST = 12
 """Bits behind the point of weights, at most."""
 
+SHARES = 2**12
+"""What the weights of attention sum to, at most: 2**12 times a value of at most INPUT stays below EXACT."""
+
+SCORE = 6
+"""log2 of the distance of two scores of attention that counts as a 16th of a nat."""
+
 EXPONENTIAL = 256
 """Entries of the table of exponentials; what is further below the largest logit has the floor alone."""
 
@@ -133,6 +139,29 @@ def added(stream: Tensor, correction: Tensor) -> Tensor:
     return correction.add_(stream).clamp_(-STREAM_MAX, STREAM_MAX)
 
 
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """The matrix product of integers whose sums stay below EXACT, [..., N, M] [..., M, O], of their type."""
+    if x.dtype is torch.float32 and not _factors_are_shortened():
+        found = x @ y
+        if not _factors_are_shortened():
+            return found
+    return (x.double() @ y.double()).to(x.dtype)
+
+
+def shares(scores: Tensor) -> Tensor:
+    """Softmax in fixed point, of attention: integers [..., N] -> integers [..., N], at most SHARES in sum.
+
+    Scores are products of activations, in 2**-(2 ACTIVATION). With d = floor((largest - score) / 2**SCORE),
+    at most EXPONENTIAL - 1, e = round(2**16 exp(-d / 16)), S the sum of e and R = floor(SHARES 2**16 / S), a
+    position has floor(e R / 2**16).
+    """
+    distance = ((scores.amax(-1, keepdim=True) - scores) * 2.0**-SCORE).floor_().clamp_(max=EXPONENTIAL - 1)
+    weights = _exponentials_on(scores.device)[distance.long()]
+    # In float64 sums and products are exact, and of integers so small so is the floor of the quotient.
+    factor = (SHARES * 2.0**16 / weights.sum(-1, keepdim=True)).floor_()
+    return weights.mul_(factor * 2.0**-16).floor_().to(scores.dtype)
+
+
 def frequencies(logits: Array) -> NDArray[np.uint32]:
     """Softmax in fixed point: integers of LOGIT bits, [N, K] -> uint32 [N, K], at least 1, summing to TOTAL.
 
@@ -207,6 +236,13 @@ def _exponentials() -> NDArray[np.float64]:
     context = Context(prec=40)
     values = [context.exp(Decimal(-d) / 2**LOGIT) * 2**16 for d in range(EXPONENTIAL)]
     return np.array([float(value.to_integral_value()) for value in values])
+
+
+@cache
+def _exponentials_on(device: torch.device) -> Tensor:
+    """The same as a tensor; kept for good, since CUDA graphs read it."""
+    with torch.inference_mode(False):  # a training may ask after a coder
+        return torch.from_numpy(_exponentials()).to(device)
 
 
 # training

@@ -166,6 +166,15 @@ class LearnedPrior(IntegerNetwork, PlanePrior):
         return exact.frequencies(logits)
 
 
+def unit_embedding(codebook: Tensor, rows: int, size: int) -> Tensor:
+    """An embedding to start from, [rows, size]: codes [K, D] of unit variance fill the first numbers."""
+    table = torch.randn(rows, size) * 0.5
+    unit = codebook / codebook.std(0).clamp(min=1e-6)
+    shared = min(unit.shape[1], size)
+    table[: len(unit), :shared] = unit[:, :shared]
+    return table
+
+
 class Network(nn.Module):
     """A network in training whose integers are a prior: layers by name, an embedding, a head on the codebook.
 
@@ -190,10 +199,7 @@ class Network(nn.Module):
         count, size = codebook.shape
         unit = codebook / codebook.std(0).clamp(min=1e-6)
         self.register_buffer("codebook", unit)
-        table = torch.randn(rows, embedding) * 0.5
-        shared = min(size, embedding)
-        table[:count, :shared] = unit[:, :shared]
-        self.embedding = nn.Parameter(table)
+        self.embedding = nn.Parameter(unit_embedding(codebook, rows, embedding))
         self.logits = exact.Linear(features, count, exact.ACTIVATION, exact.LOGIT, 0.1)
         self.direction = nn.Parameter(torch.randn(size, features) * 0.1 / features**0.5)
 

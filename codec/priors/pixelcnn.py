@@ -75,12 +75,26 @@ class PixelCNN(Network):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Logits of all codes of all regions, given those before."""
-        x = _masked(self.first, F.embedding(codes, self.table()).permute(0, 3, 1, 2))
-        for spatial, pointwise in self._blocks():
-            inner = exact.activated(_masked(spatial, exact.activated(x)))
-            x = exact.limited(x + _masked(pointwise, inner))
-        logits: Tensor = _masked(self.logits, exact.activated(x), self.head())
+        embedded = self.embed(codes)
+        return self.through(masked(self.first, embedded), embedded)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """The embedding of codes: int64 [B, h, w] -> [B, E, h, w]."""
+        return F.embedding(codes, self.table()).permute(0, 3, 1, 2)
+
+    def through(self, x: Tensor, embedded: Tensor) -> Tensor:
+        """All that follows the first layer: [B, C, h, w] and the embedding -> logits."""
+        for number, (spatial, pointwise) in enumerate(self._blocks()):
+            x = self.before_block(number, x, embedded)
+            inner = exact.activated(masked(spatial, exact.activated(x)))
+            x = exact.limited(x + masked(pointwise, inner))
+        logits: Tensor = masked(self.logits, exact.activated(x), self.head())
         return logits
+
+    def before_block(self, number: int, x: Tensor, embedded: Tensor) -> Tensor:
+        """What is done before a residual block: by default nothing."""
+        del number, embedded
+        return x
 
     def export(self) -> PixelCNNPrior:
         """The network in integers.
@@ -110,10 +124,10 @@ class PixelCNNPrior(LearnedPrior):
             self.fits(f"{number}.pointwise", self.fits(f"{number}.spatial", (TAPS + 1) * width), width)
         self.fits("logits", width)
 
-    def scan(self, known: Sequence[Symbols], index: int) -> _Wavefront:
+    def scan(self, known: Sequence[Symbols], index: int) -> Wavefront:
         """As in `LearnedPrior.scan`."""
         del index
-        return _Wavefront(self, [symbols[self.plane] for symbols in known])
+        return Wavefront(self, [symbols[self.plane] for symbols in known])
 
 
 class _Front:
@@ -144,7 +158,7 @@ class _Front:
         self.used[slot] = rows
 
 
-class _Wavefront:
+class Wavefront:
     """Step t codes every (i, j) of every region with j + 2 i = t."""
 
     def __init__(self, prior: PixelCNNPrior, codes: Sequence[Codes]) -> None:
@@ -160,17 +174,18 @@ class _Wavefront:
 
     @property
     def steps(self) -> Iterator[Step]:
+        """As in `Scan.steps`."""
         return (Step(t, self.prior.plane, self._positions(t)) for t in range(self._count))
 
     def models(self, step: Step) -> Iterator[Categorical]:
+        """As in `Scan.models`."""
         t = step.number
-        if t:
-            before = self._positions(t - 1)
-            known = np.concatenate([r[where] for r, where in zip(self.codes, before, strict=True)])
-            embedded = self.prior.embedding.index_select(0, torch.from_numpy(known))
-            self.embedded.put(t - 1, self._rows(before), embedded)
         with exact.arithmetic():
-            logits = self._logits(t, self._rows(step.positions)).numpy()
+            if t:
+                before = self._positions(t - 1)
+                known = np.concatenate([r[where] for r, where in zip(self.codes, before, strict=True)])
+                self.take(before, t - 1, self.prior.embedding.index_select(0, torch.from_numpy(known)))
+            logits = self._logits(step, self._rows(step.positions)).numpy()
         return self.prior.categoricals(logits, [len(rows) for rows, _ in step.positions])
 
     def _positions(self, t: int) -> list[Positions]:
@@ -180,10 +195,24 @@ class _Wavefront:
         rows = [start + inside for start, (inside, _) in zip(self.starts, positions, strict=True)]
         return torch.from_numpy(np.concatenate(rows))
 
-    def _logits(self, step: int, rows: Tensor) -> Tensor:
-        layers = self.prior.layers
-        x = layers["first"](self.embedded.neighbours(step, rows))
+    def take(self, positions: Sequence[Positions], step: int, embedded: Tensor) -> None:
+        """Take the embedding of the codes of a step, [N, E], once they are known."""
+        self.embedded.put(step, self._rows(positions), embedded)
+
+    def entered(self, step: Step, rows: Tensor) -> Tensor:
+        """What the first layer gives at the positions of a step, [N, C]."""
+        return self.prior.layers["first"](self.embedded.neighbours(step.number, rows))
+
+    def before_block(self, number: int, x: Tensor, step: Step) -> Tensor:
+        """What is done before a residual block: by default nothing."""
+        del number, step
+        return x
+
+    def _logits(self, now: Step, rows: Tensor) -> Tensor:
+        layers, step = self.prior.layers, now.number
+        x = self.entered(now, rows)
         for number, front in enumerate(self.fronts):
+            x = self.before_block(number, x, now)
             features = exact.activation(x)
             inner = layers[f"{number}.spatial"](front.neighbours(step, rows, features))
             front.put(step, rows, features)
@@ -199,7 +228,7 @@ def _positions(shape: tuple[int, ...], step: int) -> Positions:
     return rows, step - 2 * rows
 
 
-def _masked(layer: exact.Linear, x: Tensor, weight: Tensor | None = None) -> Tensor:
+def masked(layer: exact.Linear, x: Tensor, weight: Tensor | None = None) -> Tensor:
     """A layer over the neighbours, or over each place alone, of maps: [B, C, h, w] -> [B, O, h, w]."""
     weight, bias = layer.quantized(weight)
     outputs, inputs = weight.shape

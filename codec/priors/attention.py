@@ -1,0 +1,293 @@
+"""A PixelCNN with causal self-attention between its blocks, in integers.
+
+    a_p = sum over q of w_pq v_q,    w_pq = softmax over q of (query_p . key_q / 4)    for each head
+
+(Vaswani et al. 2017, eq. 1; over the codes of images Chen et al. 2018, "PixelSNAIL", and Razavi, van den
+Oord, Vinyals 2019.) Position p attends to the positions q of its block of 32x32 codes that come at an earlier
+step, t = column + 2 row: so the positions of one step are still coded together, and the cost of a position is
+bounded. Queries come from features and coordinates; keys and values also from the code itself, which is known
+by then.
+
+Scores are sums of products of activations, softmax is a fixed-point table (`exact.shares`), and the sum over
+the values stays below 2**19: all of it is exact in float32, in whatever order it is summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from . import exact, pixelcnn
+from .base import Array, Codes, Positions, Step, Symbols, in_order
+from .settings import setting
+
+BLOCK = 32
+"""Rows and columns of the blocks that attention stays within."""
+
+COORDINATES = 2
+"""Channels that tell a position's row and column in its block: 4 n - 62, within -62..62."""
+
+REGIONS_PER_BATCH = 32
+"""Regions side by side, at most: keys and values of each take several megabytes."""
+
+
+@dataclass(frozen=True)
+class Config(pixelcnn.Config):
+    """Settings of a PixelCNN with attention; no layer has more than 1,024 inputs.
+
+    Attributes:
+        layers: of attention, evenly between the residual blocks; fewer than there are blocks.
+        heads: of each layer.
+        key: channels of a query and a key, of each head.
+        value: channels of a value, of each head.
+    """
+
+    layers: int = setting(2, low=0, high=99)
+    heads: int = setting(4, low=1, high=64)
+    key: int = setting(16, low=1, high=64)
+    value: int = setting(32, low=1, high=64)
+
+
+class AttentivePixelCNN(pixelcnn.PixelCNN):
+    """The network in training: codes int64 [B, h, w] -> logits [B, K, h, w] in nats."""
+
+    def __init__(self, config: Config, codebook: Tensor) -> None:
+        """Start from a codebook, [K, D]."""
+        super().__init__(config, codebook)
+        self.heads, width, coarse = config.heads, config.width, exact.ACTIVATION
+        keys, values = config.heads * config.key, config.heads * config.value
+        known = width + config.embedding
+        found: dict[str, exact.Linear] = {}
+        for n in {(a + 1) * config.blocks // (config.layers + 1) for a in range(config.layers)}:
+            found[f"{n}_query"] = exact.Linear(width + COORDINATES, keys, coarse, coarse)
+            found[f"{n}_key"] = exact.Linear(known + COORDINATES, keys, coarse, coarse)
+            found[f"{n}_value"] = exact.Linear(known, values, coarse, coarse)
+            found[f"{n}_output"] = exact.Linear(values, width, coarse, exact.STREAM, 0.5)
+        self.attention = nn.ModuleDict(found)
+
+    def layers(self) -> dict[str, exact.Linear]:
+        """As in `PixelCNN.layers`: in coding "2_query" is "2.query"."""
+        found = {
+            name.replace("_", "."): layer
+            for name, layer in self.attention.items()
+            if isinstance(layer, exact.Linear)
+        }
+        return {**super().layers(), **found}
+
+    def before_block(self, number: int, x: Tensor, embedded: Tensor) -> Tensor:
+        """As in `PixelCNN.before_block`: attention, block of positions by block."""
+        if f"{number}_query" not in self.attention:
+            return x
+        features, height, width = exact.activated(x), x.shape[2], x.shape[3]
+        rows = []
+        for top in range(0, height, BLOCK):
+            row = []
+            for left in range(0, width, BLOCK):
+                part = (..., slice(top, top + BLOCK), slice(left, left + BLOCK))
+                row.append(self._attended(number, features[part], embedded[part]))
+            rows.append(torch.cat(row, 3))
+        return exact.limited(x + torch.cat(rows, 2))
+
+    def _attended(self, number: int, features: Tensor, embedded: Tensor) -> Tensor:
+        """Attention in one block: [B, C, h, w], [B, E, h, w] -> [B, C, h, w]."""
+        count, _, height, width = features.shape
+        places, before = _grid(height, width, features.device)
+        places = places.expand(count, -1, -1)
+        maps, codes = (x.flatten(2).transpose(1, 2) for x in (features, embedded))
+
+        def heads(kind: str, *inputs: Tensor) -> Tensor:
+            found = exact.activated(self.attention[f"{number}_{kind}"](torch.cat(inputs, 2)), -exact.INPUT)
+            return found.view(count, height * width, self.heads, -1).transpose(1, 2)
+
+        query, key = heads("query", maps, places), heads("key", maps, codes, places)
+        mixed = attend(query, key, heads("value", maps, codes), before)
+        mixed = exact.activated(mixed.transpose(1, 2).flatten(2), -exact.INPUT)
+        output: Tensor = self.attention[f"{number}_output"](mixed)
+        return output.transpose(1, 2).view(count, -1, height, width)
+
+    def arrays(self) -> dict[str, Array]:
+        """As in `Network.arrays`, with the number of heads."""
+        return {**super().arrays(), "heads": np.array([self.heads], np.int32)}
+
+    def export(self) -> AttentivePixelCNNPrior:
+        """As in `PixelCNN.export`."""
+        return AttentivePixelCNNPrior(self.arrays())
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, before: Tensor) -> Tensor:
+    """Attention in training: the weights of coding, with the gradient of softmax.
+
+    Args:
+        query: [B, H, N, D], multiples of 2**-ACTIVATION.
+        key: the same.
+        value: [B, H, N, V].
+        before: bool [N, N], which positions (second axis) a position attends to; zero where there are none.
+
+    Returns:
+        [B, H, N, V], before rounding.
+    """
+    scores = (query @ key.transpose(-1, -2)).masked_fill(~before, -1e6)
+    soft = torch.softmax(scores * 2.0 ** (2 * exact.ACTIVATION - exact.SCORE - 4), -1)
+    with torch.no_grad():
+        whole = exact.shares(scores * 2.0 ** (2 * exact.ACTIVATION)) * before / exact.SHARES
+    weights = soft * before
+    return (weights + (whole - weights).detach()) @ value
+
+
+class AttentivePixelCNNPrior(pixelcnn.PixelCNNPrior):
+    """The network in coding."""
+
+    @property
+    def heads(self) -> int:
+        """Of each layer of attention."""
+        return int(self.arrays["heads"][0])
+
+    def check(self) -> None:
+        """As in `LearnedPrior.check`."""
+        super().check()
+        heads = self.arrays.get("heads", np.zeros(0))
+        if heads.dtype != np.int32 or heads.shape != (1,) or heads[0] < 1:
+            raise ModelError("the heads of a prior must be one int32")
+        width, embedding = len(self.layers["first"].bias), self.arrays["embedding"].shape[1]
+        for name in self.layers:
+            number, _, kind = name.partition(".")
+            if kind != "query":
+                continue
+            if not number.isdigit() or int(number) >= self.blocks:
+                raise ModelError(f"{name} of a prior of {self.blocks} blocks")
+            keys = self.fits(name, width + COORDINATES)
+            self.fits(f"{number}.key", width + embedding + COORDINATES, keys)
+            values = self.fits(f"{number}.value", width + embedding)
+            self.fits(f"{number}.output", values, width)
+            if keys % heads[0] or values % heads[0]:
+                raise ModelError(f"{name} of a prior does not split into {heads[0]} heads")
+            if keys // int(heads[0]) * exact.INPUT**2 >= exact.EXACT:
+                raise ModelError(f"{name} of a prior is beyond what is exact in float32")
+
+    def batches(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+        """As in `Prior.batches`."""
+        return in_order(len(shapes), REGIONS_PER_BATCH)
+
+    def scan(self, known: Sequence[Symbols], index: int) -> AttentiveWavefront:
+        """As in `LearnedPrior.scan`."""
+        del index
+        return AttentiveWavefront(self, [symbols[self.plane] for symbols in known])
+
+
+class _Memory:
+    """Keys and values of the coded positions of a layer, block by block, in the order of coding."""
+
+    def __init__(self, layers: Mapping[str, exact.Affine], heads: int) -> None:
+        self.layers, self.heads = layers, heads
+        self.features: Tensor | None = None
+        self._keys: dict[int, list[Tensor]] = {}
+        self._values: dict[int, list[Tensor]] = {}
+
+    def put(self, embedded: Tensor, places: Tensor, groups: Sequence[tuple[int, slice]]) -> None:
+        """Keep the positions of the step before, whose codes are known now."""
+        if self.features is None:
+            return
+        known = torch.cat((self.features, embedded), 1)
+        keys = self._split(self.layers["key"](torch.cat((known, places), 1)))
+        values = self._split(self.layers["value"](known))
+        for block, rows in groups:
+            self._keys.setdefault(block, []).append(keys[:, rows])
+            self._values.setdefault(block, []).append(values[:, rows])
+
+    def attend(self, features: Tensor, places: Tensor, groups: Sequence[tuple[int, slice]]) -> Tensor:
+        """What the layer adds at the positions of a step: [N, C] -> [N, C]."""
+        self.features = features
+        queries = self._split(self.layers["query"](torch.cat((features, places), 1)))
+        parts = [self._mixed(queries[:, rows], block) for block, rows in groups]
+        mixed = torch.cat(parts) if parts else features[:, :0]
+        return self.layers["output"](mixed)
+
+    def _mixed(self, queries: Tensor, block: int) -> Tensor:
+        """Weighted means of the values of a block: [H, N, D] -> [N, H V]."""
+        if block not in self._keys:
+            return queries.new_zeros(queries.shape[1], self.layers["output"].weight.shape[1])
+        for kept in (self._keys, self._values):
+            kept[block] = [torch.cat(kept[block], 1)]
+        (keys,), (values,) = self._keys[block], self._values[block]
+        weights = exact.shares(exact.product(queries, keys.transpose(1, 2)))
+        sums = exact.product(weights, values)
+        return ((sums + exact.SHARES // 2) / exact.SHARES).floor().transpose(0, 1).flatten(1)
+
+    def _split(self, outputs: Tensor) -> Tensor:
+        """Activations by head: [N, H D] -> [H, N, D]."""
+        found = outputs.clamp_(-exact.INPUT, exact.INPUT)
+        return found.view(len(found), self.heads, -1).transpose(0, 1)
+
+
+class AttentiveWavefront(pixelcnn.Wavefront):
+    """As in `pixelcnn.Wavefront`, with attention before some of the blocks."""
+
+    def __init__(self, prior: AttentivePixelCNNPrior, codes: Sequence[Codes]) -> None:
+        super().__init__(prior, codes)
+        kinds = ("query", "key", "value", "output")
+        self.memories = {
+            n: _Memory({kind: prior.layers[f"{n}.{kind}"] for kind in kinds}, prior.heads)
+            for n in range(prior.blocks)
+            if f"{n}.query" in prior.layers
+        }
+        across = [-(-region.shape[1] // BLOCK) for region in codes]
+        blocks = [wide * -(-region.shape[0] // BLOCK) for wide, region in zip(across, codes, strict=True)]
+        self._across, self._first = across, np.cumsum([0, *blocks])[:-1]
+
+    def take(self, positions: Sequence[Positions], step: int, embedded: Tensor) -> None:
+        """As in `Wavefront.take`: keys and values are kept."""
+        super().take(positions, step, embedded)
+        places, groups = self._places(positions), [*self._groups(positions)]
+        for memory in self.memories.values():
+            memory.put(embedded, places, groups)
+
+    def before_block(self, number: int, x: Tensor, step: Step) -> Tensor:
+        """As in `Wavefront.before_block`."""
+        if number not in self.memories:
+            return x
+        places, groups = self._places(step.positions), [*self._groups(step.positions)]
+        return exact.added(x, self.memories[number].attend(exact.activation(x), places, groups))
+
+    def _places(self, positions: Sequence[Positions]) -> Tensor:
+        """Coordinates of the positions of all regions, [N, COORDINATES]."""
+        rows, columns = (torch.from_numpy(np.concatenate(axis)) for axis in zip(*positions, strict=True))
+        return _coordinates(rows, columns).to(self.prior.carrier)
+
+    def _groups(self, positions: Sequence[Positions]) -> Iterator[tuple[int, slice]]:
+        """Block, and which of the positions lie in it; those of a block follow each other."""
+        parts = zip(positions, self._first, self._across, strict=True)
+        numbers: list[NDArray[np.intp]] = [
+            first + rows // BLOCK * wide + columns // BLOCK for (rows, columns), first, wide in parts
+        ]
+        whole = np.concatenate(numbers)
+        ends = [*(np.flatnonzero(np.diff(whole)) + 1), len(whole)]
+        start = 0
+        for end in ends:
+            if end > start:
+                yield int(whole[start]), slice(start, int(end))
+            start = end
+
+
+@cache
+def _grid(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A block in training: coordinates [N, COORDINATES] in activations, and who comes before whom, [N, N].
+
+    Kept for good, since CUDA graphs read them: a megabyte for each shape of at most BLOCK x BLOCK.
+    """
+    with torch.inference_mode(False):
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        places = (_coordinates(rows, columns) * 2.0**-exact.ACTIVATION).flatten(0, 1)
+        time = (columns + 2 * rows).flatten()
+        return places.to(device), (time[None, :] < time[:, None]).to(device)
+
+
+def _coordinates(rows: Tensor, columns: Tensor) -> Tensor:
+    """Row and column in their block, 4 n - 62: [...] -> float32 [..., COORDINATES]."""
+    return torch.stack((rows % BLOCK, columns % BLOCK), -1).float() * 4 - 62
