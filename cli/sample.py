@@ -17,6 +17,7 @@ Examples:
   vqcodec sample -m vqvae-image --count 16 -o samples.png
   vqcodec sample -m vqvae-audio --seconds 6 -o babble.wav
   vqcodec sample --continue photo.vqc --fraction 0.6 -o completed.png
+  vqcodec sample --resample bottom --from photo.vqc --temperature bottom=0.9
 """
 
 
@@ -54,17 +55,16 @@ def sample(
         float | None, typer.Option("--seconds", metavar="S", help="Length of audio in seconds.  [default: 4]")
     ] = None,
     temperature: Annotated[
-        float,
+        str,
         typer.Option(
             "--temperature",
-            min=1 / 16,
-            max=16,
             metavar="T",
-            help="Sampling temperature; below 1 favours likely codes.",
+            help="Sampling temperature; below 1 favours likely codes.  By plane: top=0.9,bottom=1.",
         ),
-    ] = 1.0,
+    ] = "1",
     top_k: Annotated[
-        int | None, typer.Option("--top-k", min=1, metavar="K", help="Sample from the K most likely codes.")
+        str | None,
+        typer.Option("--top-k", metavar="K", help="Sample from the K most likely codes; also by plane."),
     ] = None,
     seed: Annotated[
         int,
@@ -88,6 +88,17 @@ def sample(
             "--fraction", min=0, max=1, metavar="F", help="Share of the --continue file that is kept."
         ),
     ] = 0.5,
+    resample: Annotated[
+        str | None,
+        typer.Option(
+            "--resample",
+            metavar="PLANE",
+            help="Draw this plane of the --from file anew, keep those before it.",
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="FILE.vqc", help="The file that --resample is about.")
+    ] = None,
     force: options.Force = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
@@ -97,12 +108,16 @@ def sample(
     The prior sees only a few dozen neighbours of a code: expect textures and babble, not scenes or sentences.
     """
     extent = _size(size)
+    temperatures = _by_plane("--temperature", temperature)
+    ranks = None if top_k is None else _by_plane("--top-k", top_k)
+    if (resample is None) != (source is None) or (source is not None and continued is not None):
+        raise UsageError("--resample and --from belong together", "--resample bottom --from photo.vqc")
     data = None
-    if continued is not None:
-        source = paths.find([continued], suffixes={paths.BITSTREAM}, what="bitstreams", recursive=False)
-        if not source.inputs:
-            raise UsageError(f"{continued}: no such file", "name a .vqc file")
-        data = source.inputs[0].read()
+    if (name := continued or source) is not None:
+        found = paths.find([name], suffixes={paths.BITSTREAM}, what="bitstreams", recursive=False)
+        if not found.inputs:
+            raise UsageError(f"{name}: no such file", "name a .vqc file")
+        data = found.inputs[0].read()
     if output is not None:
         paths.check_free(Path(output), force, "replace it with -f")
     from vqcodec import media
@@ -114,11 +129,12 @@ def sample(
         count=count,
         size=extent,
         seconds=seconds,
-        temperature=temperature,
-        top_k=top_k,
+        temperature=temperatures,
+        top_k=None if ranks is None else {plane: round(rank) for plane, rank in ranks.items()},
         seed=seed,
         continued=data,
         fraction=fraction,
+        resample=resample,
         device=device,
     )
     images = isinstance(samples[0], media.Image)
@@ -136,6 +152,24 @@ def sample(
         media.write(whole, file, format)
     console.record(type="sample", output=shown(target), count=count, seed=seed)
     console.note(f"{target}: {count} {'image' if images else 'audio sample'}{'s' if count > 1 else ''}")
+
+
+def _by_plane(option: str, text: str) -> dict[str, float]:
+    """Numbers by plane from "0.9" (of all, under "") or "top=0.9,bottom=1".
+
+    Raises:
+        UsageError: the text is neither.
+    """
+    found = {}
+    for part in text.split(","):
+        plane, _, number = part.strip().rpartition("=")
+        try:
+            found[plane] = float(number)
+        except ValueError:
+            raise UsageError(f"{option} {text}", f"a number, or by plane: {option} top=1,bottom=1") from None
+        if option == "--top-k" and not found[plane].is_integer():
+            raise UsageError(f"{option} {text}", "a whole number")
+    return found
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

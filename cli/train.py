@@ -60,6 +60,15 @@ def train(
             help="Train the codec, the learned prior of the codec in --from, or one after the other.",
         ),
     ] = Stage.all,
+    plane: Annotated[
+        str | None,
+        typer.Option(
+            "--plane",
+            metavar="NAME",
+            help="With --stage prior: the plane whose prior is trained, as top or bottom.  "
+            "[default: one after the other]",
+        ),
+    ] = None,
     time_budget: Annotated[
         float | None,
         typer.Option(
@@ -163,6 +172,7 @@ def train(
                 data or [],
                 model=model,
                 stage=stage.value,
+                plane=plane,
                 start=start,
                 time_budget=time_budget,
                 output=output,

@@ -28,6 +28,7 @@ def test_options_reach_the_api(fakes):
             "data": ["photos"],
             "model": "vqvae-image",
             "stage": "codec",
+            "plane": None,
             "start": "fake-image",
             "time_budget": 5400.0,
             "output": "runs/mine",

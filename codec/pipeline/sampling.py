@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -36,11 +36,12 @@ def sample(
     count: int = 1,
     size: tuple[int, int] | None = None,
     seconds: float | None = None,
-    temperature: float = 1.0,
-    top_k: int | None = None,
+    temperature: float | Mapping[str, float] = 1.0,
+    top_k: int | Mapping[str, int] | None = None,
     seed: int = 0,
     continued: bytes | str | os.PathLike[str] | None = None,
     fraction: float = 0.5,
+    resample: str | None = None,
     device: str = "auto",
 ) -> list[media.Image | media.Audio]:
     """Sample images or audio, or the rest of one whose beginning is given.
@@ -52,13 +53,15 @@ def sample(
         size: of images, width and height in pixels; by default 128 x 128.
         seconds: length of audio; by default 4.
         temperature: logits are divided by it, to the nearest 64th of its inverse: below 1 the likely becomes
-            likelier. Of variable-rate models, deviations are multiplied by it, to the nearest of their 64.
+            likelier. Of variable-rate models, deviations are multiplied by it, to the nearest of their 64. By
+            plane, or one for all.
         top_k: sample among the so many likeliest indices; those as likely as the last of them are in, too.
-            Not with variable-rate models.
+            By plane, or one for all. Not with variable-rate models.
         seed: of all random choices, below 2**64.
         continued: a bitstream, or its path, whose beginning is kept: the upper part of an image, the first
             seconds of audio.
         fraction: how much of it is kept, 0..1.
+        resample: a plane of `continued` that is drawn anew, with those after it; the planes before it stay.
         device: for the networks.
 
     Returns:
@@ -68,7 +71,12 @@ def sample(
         UsageError: options that mean nothing for the medium, or a model without a learned prior.
         BitstreamError: the bitstream cannot be read.
     """
-    _check_options(count, temperature, top_k, seed, fraction)
+    temperatures = temperature if isinstance(temperature, Mapping) else {"": temperature}
+    ranks = top_k if isinstance(top_k, Mapping) else {} if top_k is None else {"": top_k}
+    for one in temperatures.values():
+        _check_options(count, one, min(ranks.values(), default=None), seed, fraction)
+    if resample is not None and continued is None:
+        raise UsageError("planes are kept of a file", "name it")
     known: Symbols | None = None
     geometry: Geometry
     if continued is None:
@@ -88,12 +96,22 @@ def sample(
         raise UsageError(
             f"{point.model.card.name} has no learned prior", "vqcodec train --stage prior --from NAME"
         )
-    prior = point.model.priors[LEARNED].reshaped(temperature, top_k)
     planes, regions = point.planes, geometry.whole
+    names = [plane.name for plane in planes]
+    for name in (*temperatures, *ranks, *([] if resample is None else [resample])):
+        if name not in ("", *names):
+            raise UsageError(f"no plane '{name}' in {point.model.card.name}", " | ".join(names))
+    prior = point.model.priors[LEARNED]
+    for name in names:
+        likelier = temperatures.get(name, temperatures.get("", 1.0))
+        prior = prior.reshaped(likelier, ranks.get(name, ranks.get("")), name)
     symbols = known or {plane.name: plane.empty(geometry.grid(plane.stride)) for plane in planes}
     given = [{p.name: symbols[p.name][region.part(p.stride)] for p in planes} for region in regions]
     share = 0.0 if known is None else fraction
     kept = {p.name: round(share * len(given[0][p.name])) if given else 0 for p in planes}
+    if resample is not None and given:
+        first = names.index(resample)
+        kept = {name: 0 if n >= first else len(given[0][name]) for n, name in enumerate(names)}
     found = []
     for number in range(count):
         seeds = [(seed, number * len(regions) + n) for n in range(len(regions))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
 from . import attention, conditional, pixelcnn, wavenet
 from .base import Array
 from .learned import PREFIX, LearnedPrior, Network

@@ -10,9 +10,9 @@ from pathlib import Path
 from .. import weights
 from ..errors import UsageError
 from ..files import atomically
-from ..models import MODELS
 from ..models.base import Json
-from .plan import CODEC_SHARE, Options, Plan, new_plan, prior_plan, reserve_folder, resumed_plan
+from .commands import Options
+from .plan import Plan, new_plan, prior_plan, reserve_folder, resumed_plan
 from .trainer import Report, Run, Trainer
 
 __all__ = ["Run", "train"]
@@ -29,6 +29,7 @@ def train(
     *,
     model: str | None = None,
     stage: str = "all",
+    plane: str | None = None,
     start: str | Path | None = None,
     output: str | Path | None = None,
     resume: str | Path | None = None,
@@ -55,6 +56,8 @@ def train(
         model: a name of `models.MODELS`; required unless `resume`, or `stage` is "prior".
         stage: "codec", the networks; "prior", the learned prior of the codec in `start`; "all", one and then
             the other, which has a third of the time and settings of its own.
+        plane: of a codec with several planes, the one whose prior the stage "prior" trains; None: one after
+            the other, with the options for the first.
         start: weights to begin with (shipped name or file) instead of the linear start.
         output: run folder, new or empty; default runs/MODEL-N.
         resume: a run folder to continue, on a CPU bit for bit; its config.json gives everything but what is
@@ -98,9 +101,10 @@ def train(
     given = {name: value for name, value in given.items() if value is not None}
     ours = weights.choose_device(device)
     if resume is not None:
-        if data or model or start or output or config or note or stage != "all":
+        if data or model or start or output or config or note or plane or stage != "all":
             raise UsageError(
-                "a run is resumed as it was", "leave out data, model, stage, start, output, config, note"
+                "a run is resumed as it was",
+                "leave out data, model, stage, plane, start, output, config, note",
             )
         return _resumed(Path(resume), given, dict(overrides or {}), ours, report, dry_run=dry_run)
     named = output is not None
@@ -109,7 +113,9 @@ def train(
             raise UsageError(
                 "a prior belongs to a codec", "--stage prior --from NAME, without -m and --config"
             )
-        plan = prior_plan(data, start, output, given, dict(overrides or {}), note)
+        plan = prior_plan(data, start, output, given, dict(overrides or {}), note, plane)
+    elif plane is not None:
+        raise UsageError("planes are those of priors", "--stage prior")
     else:
         plan = new_plan(data, model, start, output, config, given, dict(overrides or {}), note, stage)
     if dry_run:
@@ -139,23 +145,29 @@ def _resumed(
     dry_run: bool,
 ) -> Run:
     """Continue from the newest checkpoint to the end, in whichever stage the run was interrupted."""
-    if folder.name == PRIOR and (folder.parent / "config.json").is_file():
+    while folder.name == PRIOR and (folder.parent / "config.json").is_file():
         folder = folder.parent
-    inner = folder / PRIOR
-    if inner.is_dir() and not any((inner / "checkpoints").glob("*")):
-        shutil.rmtree(inner)  # it never came to a checkpoint: begin that stage again
-    plan = resumed_plan(inner if inner.is_dir() else folder, given, overrides)
+    folders = [folder]
+    while (inner := folders[-1] / PRIOR).is_dir():
+        if not any((inner / "checkpoints").glob("*")):
+            shutil.rmtree(inner)  # it never came to a checkpoint: begin that stage again
+            break
+        folders.append(inner)
+    plan = resumed_plan(folders[-1], given, overrides)
     trainer = Trainer(plan, device, report, fresh=False)
     if dry_run:
         return trainer.try_one_step()
     trainer.restore()
-    run = trainer.run()
-    return _replace_best(folder, run) if plan.folder == inner else _with_prior(plan, run, device, report)
+    run = _with_prior(plan, trainer.run(), device, report)
+    for outer in reversed(folders[:-1]):
+        run = _replace_best(outer, run)
+    return run
 
 
 def _with_prior(plan: Plan, run: Run, device: str, report: Report) -> Run:
-    """Go on to the learned prior, where the plan says so."""
-    if not plan.trains_prior_next:
+    """Go on to the learned prior, of one plane after the other, where the plan says so."""
+    plane = plan.next_plane
+    if plane is None:
         return run
     settings = plan.settings
     kept: Json = {
@@ -163,13 +175,17 @@ def _with_prior(plan: Plan, run: Run, device: str, report: Report) -> Run:
         for name in ("seed", "validation", "checkpoint_every", "keep_checkpoints")
     }
     if settings.time_budget is not None:
-        kept["time_budget"] = settings.time_budget * (1 - CODEC_SHARE)
-    elif settings.steps != MODELS[plan.name].training.steps:
+        kept["time_budget"] = settings.time_budget * (1 - plan.share)
+    elif settings.steps != plan.default_steps:
         kept["steps"] = settings.steps
-    prior = prior_plan(plan.data, run.best, plan.folder / PRIOR, kept, {}, plan.note)
+    prior = prior_plan(
+        plan.data, run.best, plan.folder / PRIOR, kept, {}, plan.note, plane or None, goes_on=True
+    )
     earlier = [] if plan.start is None else weights.read_card(plan.start).training["chain"]
-    prior = replace(prior, chain=plan.chain[len(earlier) :])  # these commands train both
-    return _replace_best(plan.folder, _run(prior, device, report, named=True))
+    ours = plan.chain if plan.stage == "prior" else plan.chain[len(earlier) :]
+    prior = replace(prior, chain=ours)  # these commands train all stages
+    inner = _with_prior(prior, _run(prior, device, report, named=True), device, report)
+    return _replace_best(plan.folder, inner)
 
 
 def _replace_best(folder: Path, run: Run) -> Run:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -21,14 +20,18 @@ from ..models.base import Card, Figures, Json, Model, Trainable
 from ..priors import PRIORS, learned_prior_for
 from ..priors.settings import Config, TrainConfig, Value
 from . import checkpoints
+from .commands import Options, command_line, option_words
 from .prior import PriorFit
 from .settings import check, held_out_share, overridden
 
-Options = Figures
-"""Fields of `TrainConfig` that the user gave."""
-
 CODEC_SHARE = 2 / 3
 """Of a time budget for a codec and its prior, the codec's part."""
+
+PLAN_FIELDS = ("name", "data", "start", "note", "stage", "method", "plane", "goes_on")
+"""What a resumed run keeps of its config.json as it is."""
+
+PLANE_SHARE = 1 / 3
+"""Of a time budget for the priors of several planes, the part of the coarser plane, which has fewer codes."""
 
 RUNS = Path("runs")
 """Where run folders go that the user does not name."""
@@ -49,6 +52,8 @@ class Plan:
         note: a line for the model card.
         stage: "codec"; "prior", the learned prior of the codec in `start`; or "all", one and then the other.
         method: of the learned prior, a key of `priors.PRIORS`, in a run of its own.
+        plane: whose prior it is, of a codec with several planes.
+        goes_on: whether a prior's run goes on to that of the next plane.
     """
 
     name: str
@@ -61,6 +66,8 @@ class Plan:
     note: str
     stage: str = "codec"
     method: str = ""
+    plane: str = ""
+    goes_on: bool = False
 
     def build(self) -> Trainable:
         """Make what is trained, with fresh weights.
@@ -72,18 +79,37 @@ class Plan:
         if self.stage == "prior" and self.start is not None:
             codec = copy.deepcopy(weights.load(self.start, "cpu"))
         torch.manual_seed(self.settings.seed)  # here: loading weights takes random numbers, but only once
-        return build(self.model) if codec is None else PriorFit(self.method, self.model, codec)
+        return build(self.model) if codec is None else PriorFit(self.method, self.model, codec, self.plane)
 
     @property
-    def trains_prior_next(self) -> bool:
-        """Whether a run goes on to the learned prior of its model."""
-        return self.stage == "all" and class_of(self.model).trains_prior_next(self.model)
+    def next_plane(self) -> str | None:
+        """The plane whose learned prior a run goes on to, "" of a codec that has one; None: the run ends."""
+        if self.stage == "all":
+            kind = class_of(self.model)
+            return next(iter(kind.prior_methods), "") if kind.trains_prior_next(self.model) else None
+        if not self.goes_on or self.start is None:
+            return None
+        planes = [*_class_of_file(self.start).prior_methods]
+        after = planes.index(self.plane) + 1
+        return planes[after] if after < len(planes) else None
+
+    @property
+    def share(self) -> float:
+        """Of the time budget, what is this stage's own."""
+        if self.next_plane is None:
+            return 1.0
+        return CODEC_SHARE if self.stage == "all" else PLANE_SHARE
+
+    @property
+    def default_steps(self) -> int:
+        """Steps where neither they nor a time budget is given."""
+        return (PRIORS[self.method] if self.stage == "prior" else MODELS[self.name]).training.steps
 
     @property
     def seconds(self) -> float | None:
         """The time of this stage, or None: its steps are counted."""
         budget = self.settings.time_budget
-        return budget * CODEC_SHARE if budget is not None and self.trains_prior_next else budget
+        return None if budget is None else budget * self.share
 
     @property
     def weights_name(self) -> str:
@@ -168,7 +194,7 @@ def new_plan(
             raise UsageError(f"{key} is {overrides[key]}, --from has {before}", "give as much or more")
         if limits[key].may_shrink and now > before:
             raise UsageError(f"{key} is {overrides[key]}, --from has {before}", "give as much or less")
-    command = _command(data, name, start, config, given, overrides, note, stage)
+    command = command_line(data, name, start, config, given, overrides, note, stage)
     plan = Plan(name, Path(), [], None, model, settings, [*chain, command], note, stage)
     return _fresh(plan, data, start, output, entry.model)
 
@@ -191,8 +217,21 @@ def prior_plan(
     given: Options,
     overrides: Mapping[str, str],
     note: str,
+    plane: str | None = None,
+    *,
+    goes_on: bool = False,
 ) -> Plan:
     """The plan of a fresh run for the learned prior of the codec in `start`.
+
+    Args:
+        data: folders, tar files, single files.
+        start: the codec.
+        output: run folder.
+        given: options of the training.
+        overrides: settings by name, as text.
+        note: a line for the model card.
+        plane: of a codec with several planes; None: the first, and then the others.
+        goes_on: whether the run goes on to the plane after `plane`.
 
     Raises:
         UsageError: an unknown codec or setting, no data, or a run folder that is not empty.
@@ -203,17 +242,36 @@ def prior_plan(
         )
     card = weights.read_card(weights.locate(start))
     kind = class_for(card.medium, card.method)
+    methods = {} if kind is None else kind.prior_methods
+    command = command_line(data, None, start, None, given, overrides, note, "prior", plane or "")
+    goes_on, plane = goes_on or plane is None, plane or next(iter(methods), "")
+    if plane not in (methods or {""}):
+        raise UsageError(f"no plane '{plane}'", " | ".join(methods) or "leave out --plane")
     before = card.learned or {}
-    method = before.get("method") or learned_prior_for(card.medium)
+    if methods:
+        before = before.get("planes", {}).get(plane, {})
+    method = before.get("method") or methods.get(plane) or learned_prior_for(card.medium)
     if kind is None or method not in PRIORS:
         raise UsageError(f"no priors for {card.medium}", f"{', '.join(PRIORS)}")
     entry = PRIORS[method]
     model = entry.config.with_values(before.get("config", {}))
     settings = replace(entry.training, **given)
     model, settings = overridden(model, settings, overrides, set(model.limits()), " of priors")
-    command = _command(data, None, start, None, given, overrides, note, "prior")
     chain = [*before.get("training", {}).get("chain", []), command]
-    plan = Plan(card.name, Path(), [], None, model, settings, chain, note, "prior", method)
+    plan = Plan(
+        card.name,
+        Path(),
+        [],
+        None,
+        model,
+        settings,
+        chain,
+        note,
+        "prior",
+        method,
+        plane,
+        goes_on and bool(methods),
+    )
     return _fresh(plan, data, start, output, kind)
 
 
@@ -281,10 +339,23 @@ def resumed_plan(folder: Path, given: Options, overrides: Mapping[str, str]) -> 
     check(model, settings, kind)
     chain = list(saved["chain"])
     if changed or overrides:
-        words = _words({k: v for k, v in changed.items() if v is not None}, overrides)
+        words = option_words({k: v for k, v in changed.items() if v is not None}, overrides)
         chain.append(" ".join(["vqcodec train --resume $RUN", *words]) + f"  # from step {step}")
-    kept = {key: saved[key] for key in ("name", "data", "start", "note", "stage", "method") if key in saved}
+    kept = {key: saved[key] for key in PLAN_FIELDS if key in saved}
     return Plan(folder=folder, model=model, settings=settings, chain=chain, **kept)
+
+
+def _class_of_file(path: str) -> type[Model]:
+    """The class of the codec in a weights file.
+
+    Raises:
+        UsageError: no such file, or none that is known here.
+    """
+    card = weights.read_card(weights.locate(path))
+    kind = class_for(card.medium, card.method)
+    if kind is None:
+        raise UsageError(f"{path} is a {card.method}", "made by another version?")
+    return kind
 
 
 def _default(saved: Figures) -> tuple[Config, type[Model]]:
@@ -315,53 +386,6 @@ def _read_config(path: Path) -> Json:
             f"{path}: not the config.json of a run", "name the folder of an earlier run"
         ) from error
     return saved
-
-
-def _command(
-    data: Sequence[str | Path],
-    name: str | None,
-    start: str | Path | None,
-    config: str | Path | None,
-    given: Options,
-    overrides: Mapping[str, str],
-    note: str,
-    stage: str,
-) -> str:
-    """The command that repeats this run, with $DATA for the folders of the user."""
-    words = ["vqcodec", "train", *(_below_data(p) for p in data)]
-    if name is not None:
-        words += ["-m", name]
-    if stage != "all":
-        words += ["--stage", stage]
-    if start is not None:
-        words += ["--from", shlex.quote(Path(start).name)]
-    if config is not None:
-        words += ["--config", shlex.quote(Path(config).name)]
-    words += _words(given, overrides)
-    if note:
-        words += ["--note", shlex.quote(note)]
-    return " ".join(words)
-
-
-def _words(given: Options, overrides: Mapping[str, str]) -> list[str]:
-    """Options of `training.train` as the command line takes them."""
-    words = []
-    for key, value in given.items():
-        text = str(value)
-        if key == "time_budget":
-            text = f"{value / 60:g}m"
-        if key == "validation" and held_out_share(value) is None:
-            text = _below_data(value)
-        words += ["--lr" if key == "learning_rate" else f"--{key.replace('_', '-')}", text]
-    for key, value in overrides.items():
-        words += ["--set", f"{key}={value}"]
-    return words
-
-
-def _below_data(path: str | Path) -> str:
-    """What a folder of the user is called in a recorded command: quoted so that $DATA is still replaced."""
-    name = Path(path).resolve().name
-    return f"$DATA/{name}" if shlex.quote(name) == name else f'"$DATA/{name}"'
 
 
 def _free_folder(name: str) -> Path:

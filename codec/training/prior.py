@@ -1,5 +1,7 @@
 """A learned prior in training: the codec stays as it is, the network learns p(codes) from what it encodes.
 
+The priors of several planes are trained one after the other, each given the codes of the plane before.
+
 This is the second stage of van den Oord et al. 2017 (section 3.3): the uniform prior of the codec's training
 is replaced by an autoregressive one, by maximum likelihood.
 """
@@ -17,8 +19,9 @@ from torch import Tensor
 
 from ..bitstream.container import LEARNED
 from ..errors import UsageError
-from ..models.base import Card, Figures, LossStep, Model, Plane, RoundTrip, Trainable
+from ..models.base import Card, Figures, Json, LossStep, Model, Plane, RoundTrip, Trainable
 from ..priors import PRIORS
+from ..priors.chain import ChainPrior
 from ..priors.learned import LearnedPrior
 from ..priors.settings import Config
 
@@ -31,12 +34,17 @@ class Analysis:
     """A codec as a function, whose weights are no part of the network that learns from it."""
 
     codec: Model
-    plane: Plane
 
-    def __call__(self, samples: Tensor) -> Tensor:
-        """Codes of samples, int64 [B, ...]."""
+    @property
+    def planes(self) -> tuple[Plane, ...]:
+        """All planes of the codec."""
+        return self.codec.at(self.codec.validation_points[-1]).planes
+
+    def __call__(self, samples: Tensor) -> dict[str, Tensor]:
+        """Codes of samples by plane, int64 [B, ...]."""
         with torch.no_grad():
-            return self.codec.at(0, effort=0).analyse(samples)[self.plane.name].long()
+            point = self.codec.at(self.codec.validation_points[-1], effort=0)
+            return {name: codes.long() for name, codes in point.analyse(samples).items()}
 
     def to(self, device: torch.device) -> Self:
         """Move the codec, once."""
@@ -46,7 +54,7 @@ class Analysis:
 
 
 class PriorFit(Trainable):
-    """The learned prior of a codec with one plane of indices.
+    """The learned prior of one plane of indices of a codec.
 
     The codec is no part of its state: it is read from the weights that the training starts from.
 
@@ -54,17 +62,22 @@ class PriorFit(Trainable):
         method: a key of `PRIORS`.
         config: settings of the network.
         codec: a copy of its own, since it moves to the device of the network.
+        plane: whose codes are learned; "" of a codec that has one.
     """
 
-    def __init__(self, method: str, config: Config, codec: Model) -> None:
+    def __init__(self, method: str, config: Config, codec: Model, plane: str = "") -> None:
         super().__init__()
         self.method, self.config = method, config
-        planes = codec.at(0).planes
-        codebook = codec.codebook(planes[0].name)
-        if len(planes) > 1 or codebook is None:
+        self.analysis = Analysis(codec)
+        names = [p.name for p in self.analysis.planes]
+        found = names.index(plane) if plane in names else 0
+        # The network is given the codes of these planes: its own, and where it needs one the coarser.
+        self.inputs = [names[found], *names[found - 1 : found]] if PRIORS[method].given else [names[found]]
+        codebooks = [book for name in self.inputs if (book := codec.codebook(name)) is not None]
+        if (len(names) > 1 and not plane) or len(codebooks) < len(self.inputs):
             raise UsageError(f"{codec.card.name} has no codebook for a prior to be over", "another --from")
-        self.analysis = Analysis(codec, planes[0])
-        self.network = PRIORS[method].network(config, codebook.cpu().float())
+        self.plane = self.analysis.planes[found]
+        self.network = PRIORS[method].network(config, *(book.cpu().float() for book in codebooks))
 
     @property
     def codec(self) -> Model:
@@ -79,6 +92,8 @@ class PriorFit(Trainable):
         """As in `Trainable.start`: a prior of the same settings that the codec has, or a histogram."""
         del generator
         learned = self.codec.priors.get(LEARNED)
+        if isinstance(learned, ChainPrior):
+            learned = learned.by_plane[self.plane.name]
         if isinstance(learned, LearnedPrior):
             try:
                 self.network.take(learned)
@@ -86,23 +101,23 @@ class PriorFit(Trainable):
                 pass
             else:
                 return
-        size = self.analysis.plane.alphabet or 0
+        size = self.plane.alphabet or 0
         counts = torch.ones(size)
         with torch.no_grad():
             for number in range(START_BATCHES):
-                codes = self._analyse(draw(number).to(self.codec.device)).cpu()
+                codes = self._analyse(draw(number).to(self.codec.device))[self.plane.name].cpu()
                 counts += torch.bincount(codes.flatten(), minlength=size)
             self.network.logits.bias.copy_((counts / counts.sum()).log() + math.log(size))
 
     def loss(self, samples: Tensor) -> LossStep:
         """-log p(codes) in nats per code."""
         codes = self._analyse(samples)
-        return LossStep(self.nats(codes), symbols={self.analysis.plane.name: codes})
+        return LossStep(self.nats(codes), symbols=codes)
 
-    def nats(self, codes: Tensor) -> Tensor:
-        """-log p in nats per code of codes int64 [B, ...]."""
-        logits = self.network(codes).movedim(1, -1).flatten(0, -2)
-        return F.cross_entropy(logits.float(), codes.flatten())
+    def nats(self, codes: Mapping[str, Tensor]) -> Tensor:
+        """-log p in nats per code of the plane, from the codes of all planes, int64 [B, ...]."""
+        logits = self.network(*(codes[name] for name in self.inputs)).movedim(1, -1).flatten(0, -2)
+        return F.cross_entropy(logits.float(), codes[self.plane.name].flatten())
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
         """As in `Trainable.log_figures`: bits per code."""
@@ -112,8 +127,9 @@ class PriorFit(Trainable):
         """As in `Trainable.round_trip`: the bits of the codes, by the network in training."""
         del index
         codes = self._analyse(samples)
-        bits = float(self.nats(codes)) * codes.numel() / math.log(2)
-        return RoundTrip({self.analysis.plane.name: codes}, bits=bits, units=codes.numel())
+        count = codes[self.plane.name].numel()
+        bits = float(self.nats(codes)) * count / math.log(2)
+        return RoundTrip(codes, bits=bits, units=count)
 
     def load_from(self, other: Model, count: float) -> None:
         """Nothing: `start` looks at the codec."""
@@ -121,12 +137,12 @@ class PriorFit(Trainable):
 
     def export(self) -> Model:
         """As in `Trainable.export`: the codec with the prior as it is now."""
-        codec = self.codec
-        return codec.equipped(priors={**codec.priors, LEARNED: self.network.export()})
+        name = self.plane.name
+        return self.codec.with_prior(name, replace(self.network.export(), plane=name))
 
     def make_card(self, name: str, training: Figures, measured: Figures) -> Card:
         """As in `Trainable.make_card`: the codec's card, with what there is to say about the prior."""
-        learned = {
+        learned: Json = {
             "method": self.method,
             "config": self.config.to_json(),
             "parameters": sum(p.numel() for p in self.network.parameters()),
@@ -134,4 +150,7 @@ class PriorFit(Trainable):
             "training": training,
         }
         del name  # it stays that of the codec
+        if self.codec.prior_methods:
+            before = (self.codec.card.learned or {}).get("planes", {})
+            learned = {"planes": {**before, self.plane.name: learned}, "measured": learned["measured"]}
         return replace(self.codec.card, learned=learned)

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -131,6 +132,9 @@ class HierarchicalVQVAE(PlanesOfCodes):
     stride = STRIDES["top"]
     points = LAST_INDEX + 1
     validation_points = (LAST_INDEX,)
+    prior_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"top": "attentive-pixelcnn", "bottom": "conditional-pixelcnn"}
+    )
     networks = ("features.", "top_encoder.", "top_decoder.", "bottom_encoder.", "decoder.")
     decoding = ("top_decoder.", "decoder.", "top_quantizer.codebook", "bottom_quantizer.codebook", "pca_")
     config: Config

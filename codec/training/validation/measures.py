@@ -78,6 +78,8 @@ class SymbolCount:
     def add(self, symbols: Mapping[str, np.ndarray | torch.Tensor]) -> None:
         """Count the indices of some samples."""
         for name, histogram in self.histograms.items():
+            if name not in symbols:  # a rate that does without the plane
+                continue
             histogram += np.bincount(
                 np.asarray(torch.as_tensor(symbols[name]).cpu()).ravel(), minlength=len(histogram)
             )
@@ -149,7 +151,7 @@ class Reconstructions:
     def preview_sheet(self, model: Trainable, held_out: Sequence[np.ndarray]) -> PIL.Image.Image:
         """As in `Validation.preview_sheet`: originals above their reconstructions."""
         codec = model.codec
-        index = SHEET_INDEX if codec.points > 1 else 0
+        index = SHEET_INDEX if len(codec.validation_points) > 1 else codec.validation_points[0]
         point, pairs = codec.at(index), []
         for original in held_out:
             window = self.medium.window(original, point, short=True)
@@ -166,11 +168,15 @@ class Reconstructions:
         """
         several = model.points > 1
         chosen = some(held_out, MEASURED_FILES) if several else held_out
-        count = SymbolCount(model.at(0).planes)
+        count = SymbolCount(model.at(model.validation_points[-1]).planes)
         points: list[dict[str, float]] = []
         paid, ideal = 0, 0.0
+        # Each operating point once, where there are few.
+        qualities: dict[int, float] = {}
         for quality in QUALITIES if several else (DEFAULT_QUALITY,):
-            point = model.at(index_of(quality))
+            qualities.setdefault(model.at(index_of(quality)).index, quality)
+        for index, quality in qualities.items():
+            point = model.at(index)
             rows = []
             for original in chosen:
                 encoded = pipeline.encode_at(self.medium.wrap(original, point), point)
@@ -183,7 +189,13 @@ class Reconstructions:
             means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
             points.append({"quality": quality, **means})
         if several:
-            return {"points": points, "payload_over_ideal": 8 * paid / ideal, self.medium.files: len(chosen)}
+            ratio = 8 * paid / max(ideal, 1.0)
+            return {
+                "points": points,
+                "payload_over_ideal": ratio,
+                **count.figures,
+                self.medium.files: len(chosen),
+            }
         return {**points[0], **count.figures, self.medium.files: len(chosen)}
 
 
@@ -250,7 +262,7 @@ class Priors:
     @torch.inference_mode()
     def validate(self, model: Trainable, held_out: Sequence[np.ndarray]) -> tuple[float, Figures]:
         """As in `Validation.validate`: "bits" over all symbols, by the network in training, and their use."""
-        point = model.codec.at(0)
+        point = model.codec.at(model.codec.validation_points[-1])
         count, bits, units = SymbolCount(point.planes), 0.0, 0
         for original in held_out:
             window = self.medium.window(original, point)
@@ -272,7 +284,7 @@ class Priors:
         "static_bits" (the same with static tables alone), "payload_over_ideal", the use of the indices,
         "files".
         """
-        point = model.at(0)
+        point = model.at(model.validation_points[-1])
         count, rates = SymbolCount(point.planes), []
         paid = static = units = 0
         ideal = 0.0
@@ -311,6 +323,6 @@ def some(originals: Sequence[np.ndarray], most: int) -> Sequence[np.ndarray]:
 
 def regions(originals: Sequence[np.ndarray], model: Model) -> Iterator[dict[str, np.ndarray]]:
     """Symbols of files, by regions whose statistics are counted."""
-    point = model.at(0, effort=0)
+    point = model.at(model.validation_points[-1], effort=0)
     for original in originals:
         yield from MEDIA[model.medium].analyse(original, point)
