@@ -107,15 +107,15 @@ def differences(encoded: pipeline.Encoded) -> dict[str, int]:
     regions = [region for region, _ in coded]
     payloads = [payload[len(prior.prior_id) :] for _, payload in coded]
     found = {}
-    for name, carrier in (("float32", torch.float32), ("float64", torch.float64)):
-        carried = prior.carried_by(carrier)
+    for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
+        carried = prior.with_dtype(dtype)
         for count in (1, 2):
             with threads(count):
                 decoded = read(carried, payloads, regions, point.index)
                 found[f"{name}, {count} threads"] = _differing(decoded, regions)
         alone = [read(carried, [p], [r], point.index)[0] for p, r in zip(payloads, regions, strict=True)]
         found[f"{name}, chunk by chunk"] = _differing(alone, regions)
-    again = write(prior.carried_by(torch.float64), regions, point)
+    again = write(prior.with_dtype(torch.float64), regions, point)
     found["float64 writing (bytes)"] = sum(a != b for a, b in zip(again, payloads, strict=True))
     return found
 

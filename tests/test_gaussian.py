@@ -206,10 +206,10 @@ def test_what_is_coded_is_read(trade: np.ndarray | None) -> None:
             assert (error <= 0.5 + 1 / 16).mean() > 0.9
 
 
-def test_carriers_threads_and_batches_give_the_same_bytes() -> None:
+def test_dtypes_threads_and_batches_give_the_same_bytes() -> None:
     model = prior()
     whole = [r.payload for r in code(model, targets(3))]
-    wide = model.carried_by(torch.float64)
+    wide = model.with_dtype(torch.float64)
     assert [r.payload for r in code(wide, targets(3))] == whole
     assert [code(model, [t])[0].payload for t in targets(3)] == whole
     threads = torch.get_num_threads()

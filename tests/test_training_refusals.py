@@ -83,7 +83,7 @@ def test_held_out_folder_without_pictures(photos: Path, tmp_path: Path) -> None:
         ({"decay": "1"}, "decay is 1.0", "give 0 to 1"),
         ({"decay": "nan"}, "decay is nan", "give 0 to 1"),
         ({"linear_start": "maybe"}, "linear_start is 'maybe'", "give true or false"),
-        ({"topology": "round"}, "topology is 'round'", "one of shuffle, strided"),
+        ({"topology": "round"}, "topology is 'round'", "give one of shuffle, strided"),
         ({"code_dim": "49"}, "code_dim is 49", "give 1 to 48"),
         ({"encoder_width": "0"}, "encoder_width is 0", "give 1 to 16384"),
         ({"steps": "0"}, "steps is 0", "give 1 to"),
