@@ -264,10 +264,10 @@ def test_errors_carry_remedies():
     data = container.pack(SMALL)
     with pytest.raises(VersionError) as caught:
         container.parse(data[:4] + b"\x03" + data[5:])
-    assert caught.value.hint == "upgrade"
+    assert caught.value.hint == "upgrade vqcodec"
     with pytest.raises(DamagedError) as caught:
         container.parse(data[:-1])
-    assert caught.value.hint == "--salvage"
+    assert caught.value.hint == "decode the undamaged part with --salvage"
 
 
 ORIGINALS = [SMALL, FULL, SOUND]

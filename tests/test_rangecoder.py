@@ -136,7 +136,7 @@ def test_damage_is_named():
         Decoder(b"\xff" * 8).decode(Categorical(frequencies))
     decoder = Decoder(bytes(40))
     decoder.decode(Categorical(frequencies))
-    with pytest.raises(DamagedError, match="more codes"):
+    with pytest.raises(DamagedError, match="left after the last symbol"):
         decoder.finish()
 
 
