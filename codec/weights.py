@@ -125,11 +125,11 @@ def choose_device(device: str) -> str:
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
         raise UsageError(f"unknown device '{device}'", "one of auto, cpu, cuda, cuda:N, mps")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError("no CUDA device", "--device auto")
+        raise UsageError("no CUDA device", "use --device auto")
     if kind == "cuda" and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
-        raise UsageError(f"no CUDA device {device.partition(':')[2]}", "--device auto")
+        raise UsageError(f"no CUDA device {device.partition(':')[2]}", "use --device auto")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("no MPS device", "--device auto")
+        raise UsageError("no MPS device", "use --device auto")
     return device
 
 

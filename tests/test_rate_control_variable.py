@@ -82,7 +82,7 @@ def test_targets_without_bounds(model: str, image: media.Image) -> None:
     for quality in (0, float("nan"), 6):
         with pytest.raises(UsageError, match=r"1 to 5|no quality") as caught:
             pipeline.encode_file(image, pipeline.EncodeOptions(model=model, quality=quality))
-        assert caught.value.hint == "1 to 5, with decimals"
+        assert caught.value.hint == "give 1 to 5, decimals included"
 
 
 def test_the_smallest_file_and_the_best_figure_are_within_reach(model: str, image: media.Image) -> None:

@@ -194,9 +194,9 @@ def decode(
     stream = container.parse(bytes_of(data), salvage=salvage)
     geometry = stream.geometry
     if isinstance(geometry, ImageGeometry) and geometry.width * geometry.height > max_pixels:
-        raise LimitError(f"header claims {geometry.describe}", "--max-pixels")
+        raise LimitError(f"header claims {geometry.describe}", "raise --max-pixels to decode it")
     if isinstance(geometry, AudioGeometry) and geometry.seconds * geometry.channels > max_seconds:
-        raise LimitError(f"header claims {geometry.describe}", "--max-seconds")
+        raise LimitError(f"header claims {geometry.describe}", "raise --max-seconds to decode it")
     if isinstance(geometry, AudioGeometry) and not media.LOWEST_RATE <= geometry.rate <= media.HIGHEST_RATE:
         raise LimitError(f"header claims {geometry.describe}", "no encoder writes that rate")
     point = point_for(stream, model, device)

@@ -145,7 +145,7 @@ class VQVAE(Model):
             return found
         method = card.learned["method"]
         if method not in PRIORS or PRIORS[method].medium != self.medium:
-            raise ModelError(f"a prior of method {method} for {self.medium}, unknown here", "upgrade")
+            raise ModelError(f"a prior of method {method} for {self.medium}, unknown here", "upgrade vqcodec")
         arrays = {n.removeprefix(PREFIX): array for n, array in tensors.items() if n.startswith(PREFIX)}
         learned = PRIORS[method].prior(arrays)
         if (

@@ -182,7 +182,9 @@ class WaveNetVQVAE(audio.AudioVQVAE):
             UsageError: the encoder is to be kept, and there is none.
         """
         if self.frozen:
-            raise UsageError("this decoder keeps the encoder of a trained codec", "--from vqvae-audio")
+            raise UsageError(
+                "this decoder keeps the encoder of a trained codec", "start from one with --from vqvae-audio"
+            )
         if self.config.codebook_start == "kmeans":
             self.start_codebook(draw, range(16), generator, 50_000)
 
