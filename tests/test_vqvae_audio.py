@@ -300,7 +300,7 @@ def test_likelihood_of_a_constant_is_learned() -> None:
 
 def test_a_second_decoder_starts_from_a_codec() -> None:
     codec, second = build(TINY), build(TINY_WAVENET)
-    with pytest.raises(UsageError, match="keeps the encoder"):
+    with pytest.raises(UsageError, match="needs the encoder"):
         second.start(tones, torch.Generator())
     second.load_from(codec, 1.0)
     assert torch.equal(second.analyse(tones(3)), codec.analyse(tones(3)))

@@ -33,7 +33,7 @@ def codebook(latent: Tensor, quantized: Tensor) -> Tensor:
 MEL_BANDS = {128: 16, 256: 32, 512: 64, 1024: 80, 2048: 160}
 """Window of an STFT -> mel bands of the loss at this scale, none narrower than the window resolves."""
 
-SHORTEST = max(MEL_BANDS) // 2
+MIRROR_LIMIT = max(MEL_BANDS) // 2
 """Audio must be longer than this, in samples, to be mirrored at its ends for the longest window."""
 
 CONVERGENCE_WINDOWS = (512, 1024, 2048)

@@ -1,6 +1,6 @@
 """The VAE as a codec: one model for every rate, initialised from pPCA.
 
-Shapes, for example: x [1, 3, 512, 512] -> y [1, 320, 32, 32], quantised with steps that follow lambda -> bits
+For example: x [1, 3, 512, 512] -> y [1, 320, 32, 32], quantised with steps that follow lambda -> bits
 -> x.
 
 Both networks are corrections of a linear transform. The analysis transform is that of pPCA, with overlap: its
