@@ -162,7 +162,7 @@ def test_models_of_the_other_medium(small: str, small_sound: str, codec: AudioVQ
         pipeline.encode(Audio.of(sing(0.1), 16_000), model=small)
     with pytest.raises(UsageError, match="is for audio, not for image"):
         pipeline.encode(draw(20, 10), model=small_sound)
-    with pytest.raises(UsageError, match="bitrate means nothing for image"):
+    with pytest.raises(UsageError, match="bitrate does not apply to image"):
         pipeline.encode(draw(20, 10), model=small, bitrate=5)
     stream = container.parse(pipeline.encode(Audio.of(sing(0.1), 16_000), model=small_sound))
     other = weights.load(small, "cpu")
@@ -227,6 +227,6 @@ def test_effort_with_targets_and_without_the_prior(small_sound: str) -> None:
     assert pipeline.encode(audio, model=small_sound, effort=2, target_size=len(plain)) == plain
     with pytest.raises(TargetError) as caught:
         pipeline.encode(audio, model=small_sound, effort=2, target_size=len(plain) - 1)
-    assert caught.value.hint == "a larger target, or --effort 1"
+    assert caught.value.hint == "give a larger target, or --effort 1"
     fast = pipeline.encode(audio, model=small_sound, effort=2, fast=True)
     assert decode_audio(fast, small_sound).frames == audio.frames

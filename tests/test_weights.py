@@ -224,7 +224,7 @@ def test_unknown_name_lists_the_names(small: str, tmp_path: Path, monkeypatch: p
         weights.load("vqvae-image")
     for name in ("b-image", "a-image"):
         shutil.copy(small, shipped / f"{name}.safetensors")
-    with pytest.raises(UsageError, match="one of a-image, b-image, or a .safetensors file"):
+    with pytest.raises(UsageError, match="choose one of a-image, b-image, or a .safetensors file"):
         weights.load("c-image")
     assert weights.locate("a-image") == shipped / "a-image.safetensors"
     assert weights.load("a-image").card == weights.load(small).card
