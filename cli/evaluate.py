@@ -37,7 +37,7 @@ IMAGE_MEANS = {
     "codec": "mean of",
     "q": "q",
     "same_bytes_as": "at the bytes of",
-    "pictures": "images",
+    "files": "images",
     "bytes": "bytes",
     "bpp": "bpp",
     "psnr_db": "PSNR dB",
@@ -65,7 +65,7 @@ AUDIO = {
 AUDIO_MEANS = {
     "codec": "mean of",
     "q": "q",
-    "sounds": "files",
+    "files": "files",
     "bytes": "bytes",
     "kbps": "kbit/s",
     "log_mel": "log-mel",

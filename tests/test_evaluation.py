@@ -228,7 +228,7 @@ def test_a_broken_image_raises_or_is_handed_over(folder, codec):
 def test_what_cannot_be_evaluated_is_refused_before_any_work(folder, codec, tmp_path, monkeypatch):
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UsageError, match="no images or sounds in"):
+    with pytest.raises(UsageError, match="no images or audio in"):
         evaluate(empty)
     with pytest.raises(UsageError, match="nothing to evaluate"):
         evaluate([])
@@ -260,7 +260,7 @@ def test_summary_means_images_and_divides_totals():
         row(q=2, bpp=5.0, psnr_db=40.0, **size),
     ]
     first, jpeg, second = evaluation.summary(rows)
-    assert (first["pictures"], first["bpp"], first["psnr_db"], first["ms_ssim"]) == (2, 2, 31, 0.9)
+    assert (first["files"], first["bpp"], first["psnr_db"], first["ms_ssim"]) == (2, 2, 31, 0.9)
     assert (first["encode_mps"], first["decode_mps"], first["bytes"]) == (2, 1, 30)
     assert (jpeg["same_bytes_as"], jpeg["unmatched"], jpeg["psnr_db"]) == ("ours q1", 1, 28.5)
     assert (second["q"], second["ms_ssim"], second["estimate_bpp"]) == (2, None, None)

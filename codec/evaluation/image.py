@@ -1,4 +1,4 @@
-"""Rate, PSNR, MS-SSIM and speed of pictures; other codecs beside at the same bytes."""
+"""Measure rate, PSNR, MS-SSIM and speed of images, vs. other codecs at the same bytes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MEANS = (
     "codec",
     "q",
     "same_bytes_as",
-    "pictures",
+    "files",
     "bytes",
     "bpp",
     "psnr_db",
@@ -52,11 +52,11 @@ MEANS = (
 """Keys of a row of the summary."""
 
 SUFFIX = ".png"
-"""Of reconstructions that are kept."""
+"""Suffix of saved reconstructions."""
 
 
 def count(candidates: Sequence[Candidate], against: Sequence[str]) -> int:
-    """How many rows `rows` gives."""
+    """Return the number of rows of one file."""
     return len(candidates) * (1 + len(against))
 
 
@@ -68,7 +68,7 @@ def rows(
     effort: int,
     device: str,
 ) -> Iterator[tuple[Row, media.Image | None]]:
-    """Rows of one picture ("file" is None): each of ours, with its reconstruction, then the others."""
+    """Yield rows of one file ("file" is None): each of ours with its reconstruction, then other codecs."""
     sweeps = [QualitySweep(original, name) for name in against]
     for candidate in candidates:
         row, _, decoded = measure(
@@ -88,16 +88,16 @@ def measure(
     effort: int = 1,
     device: str = "auto",
 ) -> tuple[Row, pipeline.Encoded, media.Image]:
-    """One picture at one point: encode, write, take the size of the file, read, decode, compare.
+    """Measure an image at one operating point: encode, write, read, decode, compare.
 
     Returns:
-        The row (its "file" is None), what the encoder gave, and the decoded picture.
+        The row (its "file" is None), the encoding, and the decoded image.
     """
-    # With its source, which is in the bitstream: the size is that of `vqcodec encode` without metadata.
-    picture = media.Image(original.samples, source=original.source)
+    # The bitstream includes the source: the size is that of `vqcodec encode` without metadata.
+    bare = media.Image(original.samples, source=original.source)
     started = time.perf_counter()
     encoded = pipeline.encode_file(
-        picture, pipeline.EncodeOptions(model=model, quality=quality, effort=effort, device=device)
+        bare, pipeline.EncodeOptions(model=model, quality=quality, effort=effort, device=device)
     )
     encode_seconds = time.perf_counter() - started
     data = through_file(encoded.data)
@@ -124,26 +124,26 @@ def measure(
 
 
 def compare(sweep: QualitySweep, row: Row) -> Row:
-    """The row of another codec for the same picture at the bytes of one of our rows."""
-    found = sweep.matched_to(row["bytes"])
+    """Return the row of another codec for the same image at the bytes of one of our rows."""
+    figures = sweep.matched_to(row["bytes"])
     ours = {name: row[name] for name in ("file", "width", "height")}
-    rate = {"codec": sweep.codec, "bpp": found["bytes"] * 8 / (row["width"] * row["height"])}
+    rate = {"codec": sweep.codec, "bpp": figures["bytes"] * 8 / (row["width"] * row["height"])}
     same = {"same_bytes_as": f"{row['codec']} {point_text(row)}"}
-    return dict.fromkeys(COLUMNS) | ours | found | rate | same
+    return dict.fromkeys(COLUMNS) | ours | figures | rate | same
 
 
 def group(row: Row) -> tuple[object, ...]:
-    """What the rows have in common that are put into one mean."""
+    """Return the key of the group of rows that share a mean: codec, operating point, matched row."""
     same = row["same_bytes_as"]
     return row["codec"], None if same else row["q"], same
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
-    """The mean of rows of one codec at one point.
+    """Return the mean of rows of one codec at one operating point.
 
-    `bpp`, `psnr_db`, `ms_ssim` are means of the pictures' own figures: every picture counts the same whatever
-    its size (MS-SSIM over the pictures that have one). `encode_mps`, `decode_mps` are total megapixels over
-    total seconds. `unmatched` counts pictures for which a codec had no files around our size.
+    `bpp`, `psnr_db`, `ms_ssim` are means over images, whatever their size (MS-SSIM over those that have one).
+    `encode_mps`, `decode_mps` are total megapixels over total seconds. `unmatched` counts images for which a
+    codec has no files around our size.
     """
     megapixels = sum(row["width"] * row["height"] for row in rows) / 1e6
     first, same = rows[0], rows[0]["same_bytes_as"]
@@ -151,7 +151,7 @@ def mean_row(rows: Sequence[Row]) -> Row:
         "codec": first["codec"],
         "q": None if same else first["q"],
         "same_bytes_as": same,
-        "pictures": len(rows),
+        "files": len(rows),
         "bytes": sum(row["bytes"] for row in rows),
         **{
             name: mean(row[name] for row in rows)
