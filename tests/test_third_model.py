@@ -34,6 +34,12 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> training.Run:
         return training.train(resume=folder, steps=20)
 
 
+def test_it_is_short() -> None:
+    """What a new model takes: its class, its operating point, its prior."""
+    lines = Path(__file__).with_name("third_model.py").read_text().splitlines()
+    assert len(lines) - lines.index("@dataclass(frozen=True)") <= 80
+
+
 def test_it_trains_and_resumes(run: training.Run) -> None:
     card = weights.read_card(run.best)
     assert card.training["steps"] == 20 and card.method == "two planes"
