@@ -158,12 +158,11 @@ def decode(
         header = container.read_info(data)
         target = fitting(formats.get(job), header.kind)
         if isinstance(header.geometry, container.AudioGeometry) and not test:
-            from vqcodec.media import AUDIO_FORMATS
-            from vqcodec.media import audio_files as sound_files
+            from vqcodec.media import AUDIO_FORMATS, audio_files
 
             # Before the networks run for minutes: whether the format can hold the audio.
             kind = AUDIO_FORMATS[f".{target.value}"]
-            sound_files.check_fit(*kind, header.geometry.channels, header.geometry.rate)
+            audio_files.check_fit(*kind, header.geometry.channels, header.geometry.rate)
         from vqcodec import media, pipeline
 
         use_threads(jobs)

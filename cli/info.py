@@ -20,7 +20,12 @@ Examples:
   vqcodec info --check *.vqc                   exit code 1 if damaged
   vqcodec info --json photo.vqc | jq .bpp
 """
-PRIORS = {container.RAW: "raw", container.STATIC: "static", container.LEARNED: "learned"}
+PRIORS = {
+    container.RAW: "raw",
+    container.STATIC: "static",
+    container.LEARNED: "learned",
+    container.PIXELS: "pixels",
+}
 
 
 @command()

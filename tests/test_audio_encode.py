@@ -95,7 +95,7 @@ def test_verify(small_sound: str, encoded: pipeline.Encoded) -> None:
     for position in ((0, 0), (1, -1)):
         codes = codes_in(encoded).copy()
         codes[position] ^= 1
-        with pytest.raises(DamagedError, match="does not decode to the codes"):
+        with pytest.raises(DamagedError, match="does not decode to the encoded symbols"):
             pipeline.verify(replace(encoded, symbols={"codes": codes}))
     stream = container.parse(encoded.data)
     swapped = replace(stream, chunks=[stream.chunks[1], stream.chunks[0], *stream.chunks[2:]])
@@ -158,11 +158,11 @@ def test_what_is_no_audio(small_sound: str, what: str, tmp_path: Path) -> None:
 
 
 def test_models_of_the_other_medium(small: str, small_sound: str, codec: AudioVQVAE) -> None:
-    with pytest.raises(UsageError, match="is for image, not for audio"):
+    with pytest.raises(UsageError, match="is for images, not for audio"):
         pipeline.encode(Audio.of(sing(0.1), 16_000), model=small)
-    with pytest.raises(UsageError, match="is for audio, not for image"):
+    with pytest.raises(UsageError, match="is for audio, not for images"):
         pipeline.encode(draw(20, 10), model=small_sound)
-    with pytest.raises(UsageError, match="bitrate does not apply to image"):
+    with pytest.raises(UsageError, match="bitrate does not apply to images"):
         pipeline.encode(draw(20, 10), model=small, bitrate=5)
     stream = container.parse(pipeline.encode(Audio.of(sing(0.1), 16_000), model=small_sound))
     other = weights.load(small, "cpu")

@@ -281,7 +281,7 @@ def test_rows_are_written_as_csv_and_json(folder, codec, tmp_path):
     assert loaded[0]["psnr_db"] is None
     assert loaded[1] == rows[1]
     evaluation.write_csv(evaluation.summary(rows), tmp_path / "mean.csv")
-    assert (tmp_path / "mean.csv").read_text().startswith("codec,q,same_bytes_as,pictures,")
+    assert (tmp_path / "mean.csv").read_text().startswith("codec,q,same_bytes_as,files,")
 
 
 def test_plot_is_an_image_of_all_codecs(folder, codec, tmp_path):

@@ -242,7 +242,7 @@ def test_images_and_audio_are_never_in_one_mean(tmp_path: Path) -> None:
     assert tuple(table[0]) == evaluation.COLUMNS
     assert (table[0]["kbps"], table[0]["bpp"], table[1]["bpp"]) == ("2.0", "", "0.5")
     evaluation.write_csv([sound, picture], tmp_path / "means.csv")
-    assert (tmp_path / "means.csv").read_text().startswith("codec,q,same_bytes_as,pictures,bytes,bpp,")
+    assert (tmp_path / "means.csv").read_text().startswith("codec,q,same_bytes_as,files,bytes,bpp,")
     evaluation.write_csv([rows[0]], tmp_path / "sound.csv")
     assert (tmp_path / "sound.csv").read_text().splitlines()[0] == ",".join(audio_rows.COLUMNS)
     evaluation.write_json(rows, tmp_path / "rows.json")

@@ -156,7 +156,7 @@ def test_verify_notices_a_code_that_differs(large: pipeline.Encoded) -> None:
     for position in ((0, 0), (-1, -1)):
         codes = codes_in(large).copy()
         codes[position] ^= 1
-        with pytest.raises(DamagedError, match="does not decode to the codes"):
+        with pytest.raises(DamagedError, match="does not decode to the encoded symbols"):
             pipeline.verify(replace(large, symbols={"codes": codes}))
     other = container.parse(large.data)
     swapped = replace(other, chunks=[*other.chunks[:2], other.chunks[3], other.chunks[2]])

@@ -196,7 +196,7 @@ def test_a_target_is_one_figure() -> None:
 @pytest.mark.parametrize(
     ("target", "medium", "message"),
     [
-        (Target("bitrate", 3), "image", "bitrate does not apply to image"),
+        (Target("bitrate", 3), "image", "bitrate does not apply to images"),
         (Target("bpp", 3), "audio", "bpp does not apply to audio"),
         (Target("psnr", 3), "audio", "psnr does not apply to audio"),
         (Target("quality", 2), "image", "small has no quality 2"),

@@ -81,7 +81,7 @@ def test_stored_pixels_cannot_be_continued(model: str, small: str) -> None:
     pixels = draw(40, 30)
     for name in (model, small):
         data = pipeline.encode(pixels, model=name, target_size=10**6)
-        with pytest.raises(UsageError, match="the file holds pixels") as caught:
+        with pytest.raises(UsageError, match="the file stores pixels") as caught:
             sampling.sample(name, continued=data)
         assert caught.value.hint == "continue another file"
 

@@ -170,9 +170,9 @@ def test_crops_are_seconds(talks: Path, tmp_path: Path) -> None:
 
 
 def test_pictures_are_no_sounds(talks: Path, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no readable sounds"):
+    with pytest.raises(TrainingError, match="no readable audio"):
         go([photos], tmp_path / "run")
-    with pytest.raises(TrainingError, match="no readable pictures"):
+    with pytest.raises(TrainingError, match="no readable images"):
         training.train([talks], model="vqvae-image", output=tmp_path / "run", steps=1)
     assert not (tmp_path / "run").exists()
 

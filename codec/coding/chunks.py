@@ -231,6 +231,9 @@ def _check_prior(index: int, chunk: Chunk, stream: Bitstream, point: OperatingPo
     if chunk.prior == RAW and _all_indices(point.planes):
         return
     prior = point.model.priors.get(chunk.prior)
+    if prior is None and chunk.prior == RAW and isinstance(stream.geometry, ImageGeometry):
+        message = f"chunk {index + 1} holds packed indices, and {stream.model} has none"
+        raise ModelError(message, "files with stored pixels from before 0.1.0: encode the image again")
     if prior is None:
         message = f"chunk {index + 1} is coded by a prior that {stream.model} does not have"
         raise ModelError(message, "upgrade vqcodec, or name the weights that wrote it with -m FILE")

@@ -151,7 +151,8 @@ def encode_file(
     medium = "image" if isinstance(original, media.Image) else "audio"
     model = named or weights.load(weights.DEFAULTS[medium], options.device)
     if model.medium != medium:
-        message = f"{model.card.name} is for {model.medium}, not for {medium}"
+        ours, theirs = (rate_control.FILES[name] for name in (model.medium, medium))
+        message = f"{model.card.name} is for {ours}, not for {theirs}"
         raise UsageError(message, f"name a model for {medium} with -m, or leave out -m")
     target.check(model)
     if options.fast and STATIC not in model.priors:
@@ -202,12 +203,14 @@ def decode(
         raise LimitError(f"header claims {geometry.describe}", "raise --max-seconds to decode it")
     if isinstance(geometry, AudioGeometry) and not media.LOWEST_RATE <= geometry.rate <= media.HIGHEST_RATE:
         raise LimitError(f"header claims {geometry.describe}", "no encoder writes that rate")
+    for message in stream.damage:
+        warn(message, DamageWarning)
     point = point_for(stream, model, device)
+    second = None if decoder is None else other_decoder(stream, point, decoder, device)
     decoded: media.Image | media.Audio
     if preview:
         decoded, damage = decode_preview(stream, point, salvage=salvage)
     else:
-        second = None if decoder is None else other_decoder(stream, point, decoder, device)
         decoded, damage = decode_stream(stream, point, decoder=second, salvage=salvage, progress=progress)
     for message in damage:
         warn(message, DamageWarning)

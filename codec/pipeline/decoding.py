@@ -35,7 +35,7 @@ def decode_stream(
     salvage: bool = False,
     progress: Progress | None = None,
 ) -> tuple[media.Image | media.Audio, list[str]]:
-    """Decode a bitstream, and describe the damage that was tolerated.
+    """Decode a parsed bitstream, and describe the damage that was tolerated behind its checksums.
 
     Args:
         stream: parsed.
@@ -49,7 +49,7 @@ def decode_stream(
         ModelError: a chunk is coded by a prior that the model does not have.
     """
     found = chunks.decode(stream, point, salvage=salvage)
-    damage = [*stream.damage, *found.damage]
+    damage = found.damage
     decoded = _render(found, decoder or point, stream.geometry, stream, damage, salvage, progress)
     return decoded, damage
 
@@ -71,7 +71,7 @@ def decode_preview(
     for region, stored in found.pixels:
         pixels[region.part(image_transform.PREVIEW)] = image_transform.reduce(stored)
     image = media.Image(pixels, icc=stream.boxes.get("icc"), source=stream.source)
-    return image, [*stream.damage, *found.damage]
+    return image, found.damage
 
 
 def render(symbols: Symbols, point: OperatingPoint, geometry: Geometry) -> media.Image | media.Audio:

@@ -34,6 +34,9 @@ UNITS: dict[str, tuple[Unit, ...]] = {
 }
 """Medium -> units of targets, besides the quality."""
 
+FILES = {"image": "images", "audio": "audio"}
+"""Medium -> its files in messages."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -92,7 +95,7 @@ class Target:
         name, units = model.card.name, UNITS[model.medium]
         if self.unit != "quality" and self.unit not in units:
             others = f"{', '.join(units[:-1])} or {units[-1]}"
-            raise UsageError(f"{self.unit} does not apply to {model.medium}", f"give {others}")
+            raise UsageError(f"{self.unit} does not apply to {FILES[model.medium]}", f"give {others}")
         if self.unit != "quality" or self.value is None:
             return
         if model.points > 1 and not WORST <= self.value <= BEST:
@@ -153,11 +156,11 @@ def encode(
         return _within(limit, target, trials)
     if target.unit == "psnr" and target.value is not None:
         return _above(target.value, trials)
-    return trials.at(index_of(DEFAULT_QUALITY if target.value is None else target.value))
+    return trials.at(index_of(DEFAULT_QUALITY if target.value is None else target.value), expected=1)
 
 
 class _Trials:
-    """Encodings at quality indexes; only the last one is cached, since they are large."""
+    """Encodings at quality indexes; only the best so far is cached, since they are large."""
 
     def __init__(
         self,
@@ -170,37 +173,54 @@ class _Trials:
         self.original, self.model, self.effort, self.fast = original, model, effort, fast
         self.last = model.points - 1
         self._progress, self._count = progress, 0
-        self._newest: tuple[int, Encoded] | None = None
+        self._best: tuple[int, Encoded] | None = None
 
-    def at(self, index: int) -> Encoded:
-        """Return the encoding at an index."""
-        if self._newest is None or self._newest[0] != index:
-            self._newest = None  # frees its memory before the next encoding
-            point = self.model.at(index, self.effort)
-            self._newest = index, encode_at(self.original, point, fast=self.fast, progress=self._part())
-            self._count += 1
-        return self._newest[1]
+    def at(self, index: int, expected: int = TRIALS) -> Encoded:
+        """Return the encoding at an index.
 
-    def _part(self) -> Progress | None:
+        Args:
+            index: quality index.
+            expected: usual number of trials, for the progress.
+        """
+        if self._best is not None and self._best[0] == index:
+            return self._best[1]
+        point = self.model.at(index, self.effort)
+        progress = self._part(expected if self.last else 1)
+        encoded = encode_at(self.original, point, fast=self.fast, progress=progress)
+        self._count += 1
+        return encoded
+
+    def keep(self, encoded: Encoded) -> None:
+        """Cache an encoding that meets the target better than the one before."""
+        self._best = encoded.point.index, encoded
+
+    def _part(self, expected: int) -> Progress | None:
         """Return the progress of one trial out of their expected number."""
         progress, trial = self._progress, self._count
         if progress is None:
             return None
-        count = max(TRIALS, trial + 1) if trial else 1
+        count = max(expected, trial + 1)
         return lambda done, whole: progress(trial * whole + done, count * whole)
 
 
 def _within(limit: int, target: Target, trials: _Trials) -> Encoded:
+    smallest = ""
+
     def log_size(index: int) -> float:
-        return math.log2(len(trials.at(index).data))
+        nonlocal smallest
+        encoded = trials.at(index)
+        if len(encoded.data) <= limit:
+            trials.keep(encoded)  # the search goes up from here
+        elif index == 0:
+            smallest = target.describe(encoded)
+        return math.log2(len(encoded.data))
 
     slope, tolerance = 1 / INDICES_PER_RATE_DOUBLING, BYTES_TOLERANCE / math.log(2)
     found = find_index(log_size, math.log2(max(limit, 1)), slope, tolerance, at_least=False, last=trials.last)
     if found is None:
-        effortless = "" if trials.effort <= 1 else ", or --effort 1"
-        smallest = target.describe(trials.at(0))
-        message = f"smallest is {smallest}, target {target.value:,g}"
-        raise TargetError(message, f"give a larger target{effortless}")
+        effortless = ", or --effort 1" if trials.effort > 1 and not trials.last else ""
+        asked = f"{target.value:,}" if target.unit == "target size" else f"{target.value:g}"
+        raise TargetError(f"smallest is {smallest}, target {asked}", f"give a larger target{effortless}")
     if found == trials.last and isinstance(trials.original, media.Image):
         # The best quality leaves room, perhaps enough to store the pixels losslessly.
         stored = store(trials.original, trials.model.at(found), limit=limit)
@@ -210,16 +230,20 @@ def _within(limit: int, target: Target, trials: _Trials) -> Encoded:
 
 
 def _above(psnr: float, trials: _Trials) -> Encoded:
-    measured: dict[int, float] = {}
+    best = -math.inf
 
     def measure(index: int) -> float:
-        if index not in measured:
-            measured[index] = verify(trials.at(index))
-        return measured[index]
+        nonlocal best
+        encoded = trials.at(index)
+        reached = verify(encoded)
+        best = max(best, reached)
+        if reached >= psnr:
+            trials.keep(encoded)  # the search goes down from here
+        return reached
 
     found = find_index(measure, psnr, 1 / INDICES_PER_DB, DB_TOLERANCE, at_least=True, last=trials.last)
     if found is None:
-        raise TargetError(f"best is {measure(trials.last):.2f} dB, target {psnr:g}", "give a smaller target")
+        raise TargetError(f"best is {best:.2f} dB, target {psnr:g}", "give a smaller target")
     return trials.at(found)
 
 

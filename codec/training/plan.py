@@ -283,7 +283,9 @@ def resumed_plan(folder: Path, given: Options, overrides: Mapping[str, str]) -> 
     if changed or overrides:
         words = _words({k: v for k, v in changed.items() if v is not None}, overrides)
         chain.append(" ".join(["vqcodec train --resume $RUN", *words]) + f"  # from step {step}")
-    kept = {key: saved[key] for key in ("name", "data", "start", "note", "stage", "method") if key in saved}
+    kept = {key: saved[key] for key in ("name", "data", "start", "note", "stage")}
+    if saved["stage"] == "prior":
+        kept["method"] = _prior_method(saved)
     return Plan(folder=folder, model=model, settings=settings, chain=chain, **kept)
 
 
@@ -300,9 +302,16 @@ def _default(saved: Figures) -> tuple[Config, type[Model]]:
         return MODELS[saved["name"]].config, MODELS[saved["name"]].model
     card = weights.read_card(weights.locate(saved["start"]))
     kind = class_for(card.medium, card.method)
-    if saved.get("method") not in PRIORS or kind is None:
+    method = _prior_method(saved)
+    if method not in PRIORS or kind is None:
         raise UsageError("config.json describes no prior", hint)
-    return PRIORS[saved["method"]].config, kind
+    return PRIORS[method].config, kind
+
+
+def _prior_method(saved: Figures) -> str:
+    """The method of the prior of a run; config.json files from before 0.1.0 do not name it."""
+    card = weights.read_card(weights.locate(saved["start"]))
+    return str(saved.get("method") or (card.learned or {}).get("method") or learned_prior_for(card.medium))
 
 
 def _read_config(path: Path) -> Json:
