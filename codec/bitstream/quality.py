@@ -21,6 +21,6 @@ def index_of(quality: float) -> int:
 
 
 def quality_of(index: int) -> float:
-    """Return the quality of a quality index, with as few decimals as distinguish it."""
+    """Return the quality of a quality index, rounded to the fewest decimals that give the same index."""
     exactly = WORST + (BEST - WORST) * index / LAST_INDEX
     return next(rounded for n in range(4) if index_of(rounded := round(exactly, n)) == index)

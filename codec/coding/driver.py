@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import DamagedError
 from ..priors.base import Array, Categorical, EntropyModel, Prior, Step, Symbols
-from .rangecoder import Decoder, Encoder
+from .rangecoder import RangeDecoder, RangeEncoder
 
 MIN_SYMBOLS_PER_CALL = 32
 """Smallest number of a region's indices per call of the coder: a call costs more than a symbol."""
@@ -135,10 +135,10 @@ def sample(
 
 
 class _Writer:
-    """Encoder of a region, which collects the indices of small steps."""
+    """RangeEncoder of a region, which collects the indices of small steps."""
 
     def __init__(self) -> None:
-        self.encoder, self.bits = Encoder(), 0.0
+        self.encoder, self.bits = RangeEncoder(), 0.0
         self._symbols: list[NDArray[np.int32]] = []
         self._frequencies: list[NDArray[np.uint32]] = []
         self._waiting = 0
@@ -184,15 +184,15 @@ def _first(array: Array, count: int) -> Array:
     return copy
 
 
-def _opened(payload: bytes) -> Decoder | None:
+def _opened(payload: bytes) -> RangeDecoder | None:
     """Return a decoder at the first word of a payload; None for an incomplete number of words."""
     try:
-        return Decoder(payload)
+        return RangeDecoder(payload)
     except DamagedError:
         return None
 
 
-def _ended(decoder: Decoder | None) -> bool:
+def _ended(decoder: RangeDecoder | None) -> bool:
     """Return whether decoding succeeded, and has read all of the payload."""
     try:
         if decoder is not None:

@@ -26,8 +26,8 @@ _CATEGORICAL = constriction.stream.model.Categorical(lazy=True)
 _BYTES = constriction.stream.model.Uniform(256)
 
 
-class Encoder:
-    """Encoder of symbols, call after call."""
+class RangeEncoder:
+    """RangeEncoder of symbols, call after call."""
 
     def __init__(self) -> None:
         self._coder = constriction.stream.queue.RangeEncoder()
@@ -66,8 +66,8 @@ class Encoder:
         return bytes(self._coder.get_compressed().astype("<u4").tobytes())
 
 
-class Decoder:
-    """Decoder of the bytes of `Encoder`, given the same probabilities in the same order.
+class RangeDecoder:
+    """RangeDecoder of the bytes of `RangeEncoder`, given the same probabilities in the same order.
 
     Arbitrary bytes decode to other symbols within the alphabets, or raise DamagedError.
     """
@@ -76,7 +76,7 @@ class Decoder:
         """Start at the first word.
 
         Args:
-            data: from `Encoder.finish`.
+            data: from `RangeEncoder.finish`.
 
         Raises:
             DamagedError: not a whole number of words.

@@ -1,4 +1,4 @@
-"""The models: one method, one file or folder, in the order of its paper, all of them a `base.Model`.
+"""The models: each method has one file or folder in the order of its paper, and is a `base.Model`.
 
 A new model is its file and one line in `MODELS`.
 """

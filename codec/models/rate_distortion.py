@@ -14,7 +14,7 @@ LOSS_EXPONENT = 0.4
 """w of the loss weight lambda^-w, which keeps low and high rates balanced within a batch."""
 
 ERROR_SCALE = 1 / 3
-"""Weight of a squared latent error relative to the MSE: 256 pixels per latent position over 768 samples."""
+"""Bits per pixel for an MSE are 256 lambda bits for the 768 samples under a latent: 1/3 for each squared error."""
 
 
 def rd_lambda(index: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def rd_lambda(index: Tensor) -> Tensor:
 
 
 def loss_weight(lambda_: Tensor) -> Tensor:
-    """Return the weight of the loss at this lambda, lambda**-LOSS_EXPONENT."""
+    """Return the weight of the loss at this lambda: (lambda / 0.01)**-LOSS_EXPONENT, 1 at 0.01."""
     return (lambda_ / 0.01) ** -LOSS_EXPONENT
 
 

@@ -56,7 +56,7 @@ PREVIEW_SLICES = 1
 
 @dataclass(frozen=True)
 class VariableRateConfig(Config):
-    """Settings of every variable-rate VAE: no layer of the prior has more than 1,032 inputs.
+    """Settings of every variable-rate VAE; limits keep the integer sums of the prior exact (1,032 inputs).
 
     Attributes:
         components: M, channels of the latents.

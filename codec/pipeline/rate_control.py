@@ -153,9 +153,9 @@ def encode(
     trials = _Trials(original, model, effort, fast, progress)
     limit = target.limit(original)
     if limit is not None:
-        return _within(limit, target, trials)
+        return _to_size(limit, target, trials)
     if target.unit == "psnr" and target.value is not None:
-        return _above(target.value, trials)
+        return _to_psnr(target.value, trials)
     return trials.at(index_of(DEFAULT_QUALITY if target.value is None else target.value), expected=1)
 
 
@@ -203,7 +203,7 @@ class _Trials:
         return lambda done, whole: progress(trial * whole + done, count * whole)
 
 
-def _within(limit: int, target: Target, trials: _Trials) -> Encoded:
+def _to_size(limit: int, target: Target, trials: _Trials) -> Encoded:
     smallest = ""
 
     def log_size(index: int) -> float:
@@ -229,7 +229,7 @@ def _within(limit: int, target: Target, trials: _Trials) -> Encoded:
     return trials.at(found)
 
 
-def _above(psnr: float, trials: _Trials) -> Encoded:
+def _to_psnr(psnr: float, trials: _Trials) -> Encoded:
     best = -math.inf
 
     def measure(index: int) -> float:

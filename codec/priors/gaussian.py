@@ -4,7 +4,7 @@
 
 The network's outputs, and everything computed from them, are integers: means in sixteenths of a step, sigma
 an index into a table of 64 (`gaussian_tables`). An encoder may choose other symbols than the nearest; a
-decoder only needs the same means. A region's latents depend on nothing outside it.
+decoder needs the same means and scales, not the reason. A region's latents depend on nothing outside it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""64 Gaussian frequency tables, and the fixed-point arithmetic that scales latents for the network.
+"""Gaussian frequency tables of 64 scales, and the fixed-point arithmetic that scales latents for the network.
 
 A latent is stored in sixteenths of its step: v = 16 k + m, where k is the coded symbol and m its predicted
 mean. Ratios of a standard deviation to a step are stored in sixteenths of an octave, so that scaling is a

@@ -4,8 +4,8 @@ The neighbours are the left and the upper code in an image, the last two codes i
 into C classes; class C stands for "outside the region". Codes on one diagonal of an image (row + column =
 step) depend only on the diagonal before, so a region of h x w codes takes h + w - 1 steps.
 
-A table holds 16-bit frequencies less one, so that TABLE_TOTAL can be expressed and zero cannot; the coder's
-24-bit frequencies are exactly 256 times as large.
+An entry of a table is a frequency less one, in 16 bits: a frequency is 1 to TABLE_TOTAL. The coder's 24-bit
+frequencies are exactly 256 times as large.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a training is determined by: settings, run folder, and the commands that the model card records."""
+"""Plan of a training: settings, run folder, and the commands that the model card records."""
 
 from __future__ import annotations
 

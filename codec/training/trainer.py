@@ -2,8 +2,8 @@
 
 Every random choice of step n is a function of the seed and n alone (`batch` of the data set, the generator
 given to `update`), so a checkpoint needs no generator state, and a resumed run repeats the uninterrupted one
-bit for bit on the same CPU and thread count. Two things follow the clock instead: the schedule of a time
-budget, and where an interruption falls, which is one more place to look for the best weights.
+bit for bit on the same CPU and thread count. Two things depend on time instead: the schedule of a time
+budget, and interruptions, at which the weights are validated too.
 """
 
 from __future__ import annotations
