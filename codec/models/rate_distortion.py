@@ -14,7 +14,7 @@ LOSS_EXPONENT = 0.4
 """w of the loss weight lambda^-w, which keeps low and high rates balanced within a batch."""
 
 ERROR_SCALE = 1 / 3
-"""Bits per pixel for an MSE are 256 lambda bits for the 768 samples under a latent: 1/3 for each squared error."""
+"""256 lambda bits for the MSE over the 768 samples under a latent position: 1/3 per squared error."""
 
 
 def rd_lambda(index: Tensor) -> Tensor:
