@@ -54,12 +54,12 @@ def speed(options: argparse.Namespace) -> None:
     picture = picture.convert("RGB")
     original = media.read_image(np.asarray(picture))
     megapixels = original.width * original.height / 1e6
-    weights.load(options.model)
+    weights.load(options.model or weights.DEFAULTS["image"])
 
     settings = {"model": options.model, "effort": options.effort}
     data = pipeline.encode_file(original.samples, pipeline.EncodeOptions(**settings)).data
     pipeline.decode(data, model=options.model)
-    bracket = QualitySweep(original, "avif").at(len(data))
+    bracket = QualitySweep(original, "avif").matched_to(len(data))
     avif = {"format": "AVIF", "quality": bracket["q_low"], "speed": 6, "subsampling": "4:2:0"}
     packed = io.BytesIO()
     picture.save(packed, **avif)
@@ -111,7 +111,14 @@ def memory(source: Path, megapixels: float, model: str | None, effort: int, thre
         decode = [*program, "decode", vqc, "-o", decoded, *shared, *chosen]
         print(f"{width} x {height} PNG of {png.stat().st_size / 1e6:.0f} MB, {threads} threads\n")
         print("| command | peak resident memory, MiB | seconds |\n|---|---:|---:|")
-        for name, command in (("vqcodec encode", encode), ("vqcodec decode", decode)):
+        size = [
+            *encode,
+            "--force",
+            "--target-size",
+            str(round(megapixels * 1e6 / 16)),
+        ]  # half a bit per pixel
+        commands = {"encode": encode, "decode": decode, "encode --target-size": size}
+        for name, command in ((f"vqcodec {name}", command) for name, command in commands.items()):
             mebibytes, seconds = peak([str(part) for part in command])
             print(f"| `{name}` | {mebibytes:,.0f} | {seconds:.0f} |", flush=True)
 

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from vqcodec.errors import MediaError, UsageError, VqcodecError
@@ -170,7 +170,7 @@ def decode(
 
         use_threads(jobs)
         started = time.perf_counter()
-        limits: dict[str, Any] = {"max_pixels": max_pixels, "max_seconds": max_seconds}
+        limits: Fields = {"max_pixels": max_pixels, "max_seconds": max_seconds}
         decoded = pipeline.decode(
             data,
             model=model,

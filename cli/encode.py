@@ -1,7 +1,7 @@
 """`vqcodec encode`: compress images and audio to bitstreams."""
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from vqcodec.errors import MediaError, UsageError
@@ -168,7 +168,7 @@ def encode(
         source = path if path is not None and not job.source.is_stream else job.source.read()
         stamp = None if path is None or no_mtime else path.stat()
         started = time.perf_counter()
-        limits: dict[str, Any] = {} if max_pixels is None else {"max_pixels": max_pixels}
+        limits: Fields = {} if max_pixels is None else {"max_pixels": max_pixels}
         try:
             encoded = pipeline.encode_file(
                 source,

@@ -2,13 +2,13 @@
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from vqcodec.errors import MediaError, UsageError, VqcodecWarning
 
 from . import options, paths
-from .batch import Batch, use_threads
+from .batch import Batch, Fields, use_threads
 from .command import command
 from .console import Console
 
@@ -234,7 +234,7 @@ def _check_output(target: str | None, suffixes: tuple[str, ...], force: bool) ->
     paths.check_free(path, force, hint="replace it with -f")
 
 
-def _print(console: Console, rows: list[dict[str, Any]], means: list[dict[str, Any]]) -> None:
+def _print(console: Console, rows: list[Fields], means: list[Fields]) -> None:
     """Print the tables of the images and of the audio, each followed by its means."""
     images = ((rows, "bpp", IMAGES), (means, "bpp", IMAGE_MEANS))
     audio = ((rows, "kbps", AUDIO), (means, "kbps", AUDIO_MEANS))

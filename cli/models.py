@@ -1,10 +1,11 @@
 """`vqcodec models`: list the shipped models, or print one model's card."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from .batch import Fields
 from .command import command
 from .console import Console, size_text
 
@@ -51,7 +52,7 @@ def models(
         for key, text in lines:
             console.out(f"{key.ljust(width)}  {text}".rstrip())
         return
-    rows: list[dict[str, Any]] = []
+    rows: list[Fields] = []
     for card in weights.shipped():
         size = _file_size(weights.folder() / f"{card['name']}.safetensors")
         console.record(type="model", bytes=size, **card)
@@ -65,7 +66,7 @@ def models(
         console.note("no models are shipped with this installation")
 
 
-def table_rows(card: dict[str, Any], size: int | None) -> list[dict[str, Any]]:
+def table_rows(card: Fields, size: int | None) -> list[Fields]:
     """Return a row for each operating point of a model, with the figures of its validation files."""
     from vqcodec import weights
 

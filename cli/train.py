@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from vqcodec.errors import UsageError, VqcodecWarning
 
 from . import options
-from .batch import plain, use_threads
+from .batch import Fields, plain, use_threads
 from .command import command
 from .console import Bar, Console, printable, size_text, time_text
 
@@ -206,7 +206,7 @@ class Reporter:
         self.console, self.bar, self.folder = console, bar, folder
         self.started = False
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Fields) -> None:
         """Report one event."""
         self.console.record(type="event", **event)
         kind = event.get("event")
@@ -226,7 +226,7 @@ UNITS = {"seconds": time_text, "seconds_per_step": lambda v: f"{v:.3f} s", "peak
 LEFT_OUT = {"event", "step", "progress"}
 
 
-def line(event: dict[str, Any]) -> str:
+def line(event: Fields) -> str:
     """Format an event as one line: "step 1200  loss 0.0123  psnr 27.1"."""
     words = [str(event.get("event", ""))]
     if "step" in event:
@@ -246,7 +246,7 @@ def line(event: dict[str, Any]) -> str:
     return "  ".join(words)
 
 
-def short(event: dict[str, Any]) -> str:
+def short(event: Fields) -> str:
     """Format the figures of a step that fit next to the bar."""
     wanted = ("loss", "bits", "psnr_db", "log_mel", "codes_used")
     return line({"event": "step"} | {key: event[key] for key in ("step", *wanted) if key in event})

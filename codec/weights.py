@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,7 @@ from .files import atomically
 
 if TYPE_CHECKING:
     from .models.base import Card, Model
+    from .models.card import Figures, Json
 
 DEFAULTS = {"image": "vae-image", "audio": "vqvae-audio"}
 """Medium -> the model that `encode` takes when none is named."""
@@ -39,7 +40,7 @@ def folder() -> Path:
     return Path(str(resources.files("vqcodec.pretrained")))
 
 
-def shipped() -> list[dict[str, Any]]:
+def shipped() -> list[Json]:
     """The cards of the shipped models, by name, as they are written."""
     return [read_json(path) for path in sorted(folder().glob("*.safetensors"))]
 
@@ -60,7 +61,7 @@ def locate(model: str | os.PathLike[str]) -> Path:
     raise UsageError(f"no model '{model}'", f"one of {names or '(none shipped)'}, or a .safetensors file")
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_json(path: str | os.PathLike[str]) -> Json:
     """The model card of a weights file as it is written; no tensor is read, no torch loaded.
 
     Raises:
@@ -80,7 +81,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     return Card.from_json(read_json(path))
 
 
-def operating_points(card: Mapping[str, Any]) -> list[dict[str, Any]]:
+def operating_points(card: Figures) -> list[Json]:
     """The operating points of a model, with what was measured there; what its prior was measured with counts.
 
     Returns:
@@ -167,9 +168,7 @@ def exported(model: Model) -> dict[str, np.ndarray]:
     return tensors
 
 
-def fingerprint(
-    tensors: Mapping[str, np.ndarray], prefixes: tuple[str, ...], config: Mapping[str, Any]
-) -> str:
+def fingerprint(tensors: Mapping[str, np.ndarray], prefixes: tuple[str, ...], config: Figures) -> str:
     """16 hexadecimal digits of the SHA-256 over what decides how codes are read and decoded."""
     digest = hashlib.sha256(json.dumps(dict(config), sort_keys=True).encode())
     for name in sorted(n for n in tensors if n.startswith((*prefixes, "prior."))):
@@ -180,7 +179,7 @@ def fingerprint(
     return digest.hexdigest()[:16]
 
 
-def _open(path: Path) -> tuple[dict[str, Any], Any]:
+def _open(path: Path) -> tuple[Json, safe_open]:
     try:
         file = safe_open(path, framework="numpy")
         card = json.loads((file.metadata() or {})["card"])  # type: ignore[no-untyped-call]
@@ -207,7 +206,8 @@ def _load(path: Path, _modified: int, device: str) -> Model:
     values, file = _open(path)
     try:
         card = Card.from_json(values)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        names: list[str] = file.keys()  # type: ignore[no-untyped-call]
+        tensors = {name: file.get_tensor(name) for name in names}  # type: ignore[no-untyped-call]
         model = from_card(card)
         state = model.state_dict()
         for name in state:

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 from vqcodec import media, pipeline
 from vqcodec.evaluation import baselines
-from vqcodec.evaluation.baselines.image import COMPETITORS, Ladder
+from vqcodec.evaluation.baselines.image import BASELINES, QualitySweep
 from vqcodec.metrics import audio as sound_metrics
 from vqcodec.metrics.image import psnr
 from vqcodec.training import validation as finishing
@@ -40,8 +40,8 @@ def show_picture(photo: Path, folder: Path) -> None:
 
     rows = [("raw RGB", original.samples.nbytes, None), (photo.name, photo.stat().st_size, None)]
     rows.append((encoded.model, len(encoded.data), psnr(original.samples, decoded.samples)))
-    for name in COMPETITORS:
-        other = Ladder(original, name).at(len(encoded.data))
+    for name in BASELINES:
+        other = QualitySweep(original, name).matched_to(len(encoded.data))
         rows.append((f"{name} at the same bytes", other["bytes"], other["psnr_db"]))
 
     pixels = original.width * original.height

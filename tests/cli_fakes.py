@@ -118,7 +118,7 @@ class Fakes:
 def install(monkeypatch):
     fakes = Fakes()
 
-    def encode_file(source, *, progress, **options):
+    def encode_file(source, options, *, progress):
         fakes.note("encode_file", source=source, **options)
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         if not data:
@@ -145,8 +145,8 @@ def install(monkeypatch):
     def decode(data, *, progress, **options):
         fakes.note("decode", data=data, **options)
         stream = container.parse(data, salvage=options["salvage"])
-        if None in stream.chunks:
-            warnings.warn("chunk 1 of 1 filled with grey", DamageWarning, stacklevel=2)
+        for message in stream.damage:
+            warnings.warn(message, DamageWarning, stacklevel=2)
         progress(1, 1)
         if isinstance(stream.geometry, container.AudioGeometry):
             tone = np.sin(np.arange(32_000) / 5, dtype=np.float32) / 2
@@ -207,7 +207,7 @@ def install(monkeypatch):
         return types.SimpleNamespace(folder=Path("runs/fake-image-1"), best=Path("runs/fake-image-1/best.st"))
 
     modules = {
-        "pipeline": {"encode_file": encode_file, "verify": verify, "decode": decode},
+        "pipeline": {"EncodeOptions": dict, "encode_file": encode_file, "verify": verify, "decode": decode},
         "weights": {
             "load": load,
             "locate": locate,
@@ -215,8 +215,8 @@ def install(monkeypatch):
             "DEFAULTS": {"image": "fake-image", "audio": "fake-audio"},
             "shipped": lambda: [*fakes.cards],
             "folder": lambda: Path("nowhere"),
-            "read_card": lambda path: CARD,
-            "points": weights.points,
+            "read_json": lambda path: CARD,
+            "operating_points": weights.operating_points,
         },
         "evaluation": {
             "evaluate": evaluate,

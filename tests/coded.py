@@ -71,9 +71,9 @@ def packed_bytes(geometry: Geometry, stride: int, bits: int) -> int:
     return sum(-(-bits * int(np.prod(region.shape(stride))) // 8) for region in geometry.regions)
 
 
-def saved(picture: PIL.Image.Image, format: str = "PNG", **options: Any) -> bytes:
+def saved(image: PIL.Image.Image, format: str = "PNG", **options: Any) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, format, **options)
+    image.save(stream, format, **options)
     return stream.getvalue()
 
 

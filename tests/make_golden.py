@@ -1,4 +1,4 @@
-"""Write tests/golden/MODEL.vqc: a small picture or sound by a shipped model, a promise to later releases.
+"""Write tests/golden/MODEL.vqc: a small image or audio by a shipped model, a promise to later releases.
 
 python tests/make_golden.py MODEL
 
@@ -17,13 +17,11 @@ SECONDS = 8.5
 
 
 def golden_bytes(model: str) -> pipeline.Encoded:
-    """The golden picture, encoded with the nearest codes, or the golden sound, two chunks long."""
-    codec = weights.load(model, "cpu")
-    if codec.medium == "audio":
-        return pipeline.encode_audio(media.Audio.of(sing(SECONDS, seed=7), 16_000), codec)
-    return pipeline.encode_file(
-        media.Image(draw(*SIZE, 7)), pipeline.EncodeOptions(model=model, effort=0, device="cpu")
-    )
+    """The golden image, or the golden audio, two chunks long, encoded with the nearest symbols."""
+    original: media.Image | media.Audio = media.Image(draw(*SIZE, 7))
+    if weights.load(model, "cpu").medium == "audio":
+        original = media.Audio.of(sing(SECONDS, seed=7), 16_000)
+    return pipeline.encode_file(original, pipeline.EncodeOptions(model=model, effort=0, device="cpu"))
 
 
 if __name__ == "__main__":

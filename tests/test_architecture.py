@@ -172,6 +172,43 @@ def test_headers_need_the_standard_library_alone() -> None:
             assert foreign <= set(sys.stdlib_module_names), name
 
 
+CONTRACT = {"Model", "OperatingPoint", "Trainable", "Discriminator"}
+"""Classes that say what every model offers."""
+
+
+def kinds_of_model() -> set[str]:
+    """Names of the classes below the contract, whatever they are derived from in turn."""
+    classes = {
+        node.name: {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+        for name, tree in MODULES.items()
+        if below(name, {"models", "training.prior"})
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    found: set[str] = set()
+    while more := {name for name, bases in classes.items() if bases & (CONTRACT | found)} - CONTRACT - found:
+        found |= more
+    return found
+
+
+def test_nothing_outside_asks_which_class_a_model_is() -> None:
+    """Models and weights alone know the classes; all others go by the contract."""
+    kinds = kinds_of_model()
+    assert {"VQVAE", "WaveNetVQVAE", "VAE", "PPCACodec", "VariableRatePoint", "DrawingPoint"} <= kinds
+    wrong = []
+    for name, tree in MODULES.items():
+        if below(name, {"models", "weights", "training.prior"}):
+            continue
+        for node in ast.walk(tree):
+            used = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+            if used in kinds - {"PriorFit"}:
+                wrong.append(f"{name}:{node.lineno} {used}")
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass", "type"):
+                asked = {part.rpartition(".")[2] for part in ast.unparse(node).split()}
+                wrong += [f"{name}:{node.lineno} {kind}" for kind in kinds if kind in asked]
+    assert not wrong
+
+
 def test_only_the_command_line_prints() -> None:
     wrong = []
     for name, tree in MODULES.items():

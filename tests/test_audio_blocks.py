@@ -7,9 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from coded import long_audio
 from conftest import sing
-from vqcodec import pipeline, weights
+from vqcodec import weights
 from vqcodec.bitstream.container import SEGMENT
 from vqcodec.models import build
 from vqcodec.models.vqvae import AudioVQVAE, audio
@@ -21,12 +20,6 @@ from vqcodec.transform import loudness
 def codec(small_sound: str) -> AudioVQVAE:
     """The model of `small_sound`, which nobody may change."""
     return weights.load(small_sound, "cpu")
-
-
-@pytest.fixture(scope="module")
-def encoded(small_sound: str) -> pipeline.Encoded:
-    """Two channels of 19 seconds, six chunks."""
-    return long_audio(small_sound)
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +57,7 @@ def test_blocks_do_not_show_in_the_codes(codec: AudioVQVAE, deep: AudioVQVAE) ->
             assert (codes == whole).mean() > least, "the codes of the tiny model lie close together"
 
 
-def test_blocks_do_not_show_in_the_sound(codec: AudioVQVAE, deep: AudioVQVAE) -> None:
+def test_blocks_do_not_show_in_the_audio(codec: AudioVQVAE, deep: AudioVQVAE) -> None:
     """Segments join without a click: what is decoded in pieces is what is decoded at once."""
     for model in (codec, deep):
         codes = np.random.default_rng(1).integers(0, model.config.codes, 1510, dtype=np.int32)
@@ -85,7 +78,7 @@ def test_a_halo_that_is_too_small_would_be_noticed(deep: AudioVQVAE, monkeypatch
     assert np.abs(pieces - whole).max() > 1e-3
 
 
-def test_memory_does_not_grow_with_the_sound(codec: AudioVQVAE) -> None:
+def test_memory_does_not_grow_with_the_audio(codec: AudioVQVAE) -> None:
     """But for the signal and the codes themselves."""
     peaks = []
     for seconds in (20, 80):

@@ -9,21 +9,14 @@ import numpy as np
 import pytest
 from coded import BLOCK, codes_in, decode_audio, long_audio, mid_side_stream, salvaged, stereo
 from conftest import sing
-from vqcodec import pipeline, weights
+from vqcodec import pipeline
 from vqcodec.bitstream import container
 from vqcodec.bitstream.container import SEGMENT
 from vqcodec.errors import DamagedError
 from vqcodec.media import Audio
-from vqcodec.models.vqvae import AudioVQVAE
 from vqcodec.transform import loudness
 
 pytestmark = pytest.mark.filterwarnings("ignore:[346] channels, coded one by one")
-
-
-@pytest.fixture(scope="module")
-def codec(small_sound: str) -> AudioVQVAE:
-    """The model of `small_sound`, which nobody may change."""
-    return weights.load(small_sound, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +32,16 @@ def test_silent_channels_cost_nothing(small_sound: str) -> None:
     among = pipeline.encode(Audio.of(np.hstack([silent, one, silent, silent]), 16_000), model=small_sound)
     assert len(among) == len(alone) + 3, "a byte each"
     assert container.parse(among).chunks == container.parse(alone).chunks
-    sound = decode_audio(among, small_sound)
-    assert not sound.signal[[0, 2, 3]].any()
-    assert np.array_equal(sound.signal[1], decode_audio(alone, small_sound).signal[0])
+    audio = decode_audio(among, small_sound)
+    assert not audio.signal[[0, 2, 3]].any()
+    assert np.array_equal(audio.signal[1], decode_audio(alone, small_sound).signal[0])
     nothing = pipeline.encode_file(
         Audio.of(np.zeros((48_000, 2)), 48_000), pipeline.EncodeOptions(model=small_sound)
     )
     assert pipeline.info(nothing.data).chunks == 0 and len(nothing.data) <= 40
     assert nothing.estimate_bits == 0 and pipeline.verify(nothing) == math.inf
-    sound = decode_audio(nothing.data, small_sound)
-    assert sound.samples.shape == (48_000, 2) and not sound.signal.any()
+    audio = decode_audio(nothing.data, small_sound)
+    assert audio.samples.shape == (48_000, 2) and not audio.signal.any()
 
 
 def test_identical_channels_cost_one(small_sound: str) -> None:
@@ -57,9 +50,9 @@ def test_identical_channels_cost_one(small_sound: str) -> None:
     both = pipeline.encode(Audio.of(np.hstack([one, one]), 16_000), model=small_sound)
     assert len(both) == len(alone) + 1
     assert container.parse(both).geometry.flag
-    sound = decode_audio(both, small_sound)
-    assert np.array_equal(sound.signal[0], sound.signal[1])
-    assert np.array_equal(sound.signal[0], decode_audio(alone, small_sound).signal[0])
+    audio = decode_audio(both, small_sound)
+    assert np.array_equal(audio.signal[0], audio.signal[1])
+    assert np.array_equal(audio.signal[0], decode_audio(alone, small_sound).signal[0])
 
 
 def test_channels_that_differ_by_what_nobody_hears_share_their_mean(small_sound: str) -> None:
@@ -71,18 +64,18 @@ def test_channels_that_differ_by_what_nobody_hears_share_their_mean(small_sound:
     alone = pipeline.encode_file(Audio.of(middle, 16_000), pipeline.EncodeOptions(model=small_sound))
     assert (codes_in(together)[0] == codes_in(alone)[0]).mean() > 0.97, "but for rounding"
     assert len(together.data) <= len(alone.data) + 20
-    sound = decode_audio(together.data, small_sound)
-    assert np.array_equal(sound.signal[0], sound.signal[1]) and sound.signal.any()
+    audio = decode_audio(together.data, small_sound)
+    assert np.array_equal(audio.signal[0], audio.signal[1]) and audio.signal.any()
 
 
 def test_mid_and_side(small_sound: str) -> None:
     stream = mid_side_stream(small_sound)
-    sound = decode_audio(container.pack(stream), small_sound)
+    audio = decode_audio(container.pack(stream), small_sound)
     apart = decode_audio(
         container.pack(replace(stream, geometry=replace(stream.geometry, mid_side=False))), small_sound
     )
     middle, side = apart.signal
-    assert np.abs(sound.signal - np.stack([middle + side, middle - side])).max() < 1e-6
+    assert np.abs(audio.signal - np.stack([middle + side, middle - side])).max() < 1e-6
 
 
 def test_channels_are_coded_one_by_one(small_sound: str, encoded: pipeline.Encoded) -> None:
@@ -115,8 +108,8 @@ def whispered() -> Audio:
 
 def test_soft_passages_have_a_level(small_sound: str, encoded: pipeline.Encoded) -> None:
     """What the codec is given is about as loud everywhere, and what it gives is as soft as it was."""
-    sound = whispered()
-    found = pipeline.encode_file(sound, pipeline.EncodeOptions(model=small_sound))
+    audio = whispered()
+    found = pipeline.encode_file(audio, pipeline.EncodeOptions(model=small_sound))
     stream = container.parse(found.data)
     levels = stream.boxes["levels"]
     assert len(levels) == len(stream.chunks) == 6
@@ -146,5 +139,5 @@ def test_levels_of_other_chunks(small_sound: str, levels: bytes) -> None:
     data = container.pack(replace(stream, boxes={"levels": levels}))
     with pytest.raises(DamagedError, match=f"{len(levels)} levels for 6 chunks"):
         pipeline.decode(data, model=small_sound)
-    sound, messages = salvaged(data, small_sound)
-    assert sound.frames == 19 * 16_000 and messages == ["damaged in box levels"]
+    audio, messages = salvaged(data, small_sound)
+    assert audio.frames == 19 * 16_000 and messages == ["damaged in box levels"]

@@ -80,15 +80,15 @@ def test_codes_do_not_depend_on_threads(
     small_sound: str, codec: AudioVQVAE, encoded: pipeline.Encoded
 ) -> None:
     threads = torch.get_num_threads()
-    sounds = []
+    decoded = []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
             assert np.array_equal(codes_of(encoded.data, codec), codes_in(encoded))
-            sounds.append(decode_audio(encoded.data, small_sound).signal)
+            decoded.append(decode_audio(encoded.data, small_sound).signal)
     finally:
         torch.set_num_threads(threads)
-    assert np.abs(sounds[0] - sounds[1]).max() < 1e-5
+    assert np.abs(decoded[0] - decoded[1]).max() < 1e-5
     spoilt = copy.deepcopy(codec)
     with torch.no_grad():
         for tensor in (*spoilt.parameters(), *spoilt.buffers()):
@@ -97,7 +97,7 @@ def test_codes_do_not_depend_on_threads(
 
 
 def read_by_the_page(data: bytes, classes: np.ndarray, tables: np.ndarray) -> list[list[int]]:
-    """The codes of a sound without boxes, as FORMAT.md says, in Python's own integers."""
+    """The codes of audio without boxes, as FORMAT.md says, in Python's own integers."""
     at = 8 + data[7] + 8  # magic, version, kind, flags, name, fingerprint
 
     def varint() -> int:
@@ -126,7 +126,7 @@ def read_by_the_page(data: bytes, classes: np.ndarray, tables: np.ndarray) -> li
         payload, at = data[at : at + size], at + size
         assert prior == 1 and start == len(found[channel])
         words = [int.from_bytes(payload[n : n + 4], "little") for n in range(0, size, 4)] + [0, 0]
-        low, span, point, place, mask = 0, 2**64 - 1, words[0] << 32 | words[1], 2, 2**64 - 1
+        low, span, point, next_word, mask = 0, 2**64 - 1, words[0] << 32 | words[1], 2, 2**64 - 1
         last = before = len(tables) - 1
         for _ in range(min(2000, count - start)):
             frequencies = [(int(entry) + 1) * 256 for entry in tables[last, before]]
@@ -138,15 +138,15 @@ def read_by_the_page(data: bytes, classes: np.ndarray, tables: np.ndarray) -> li
             last, before = int(classes[code]), last
             low, span = (low + scale * sum(frequencies[:code])) & mask, scale * frequencies[code]
             if span < 2**32:
-                word = words[place] if place < len(words) else 0
+                word = words[next_word] if next_word < len(words) else 0
                 low, span, point = low << 32 & mask, span << 32, (point << 32 | word) & mask
-                place += 1
+                next_word += 1
     assert at == len(data)
     return found
 
 
 @pytest.mark.filterwarnings("ignore:3 channels, coded one by one")
-def test_the_page_is_enough_to_read_a_sound(small_sound: str, codec: AudioVQVAE) -> None:
+def test_the_page_is_enough_to_read_audio(small_sound: str, codec: AudioVQVAE) -> None:
     """Two regions of each channel that is not silent; nothing of the package takes part."""
     samples = sing(8.3, 47_999, 3, seed=9)
     samples[:, 1] = 0

@@ -7,28 +7,15 @@ import tracemalloc
 from dataclasses import replace
 
 import pytest
-from coded import decode_audio, long_audio, salvaged
+from coded import decode_audio, salvaged
 from conftest import sing
 from make_hostile import FOLDER, hostile_to_decoders
-from vqcodec import pipeline, weights
+from vqcodec import pipeline
 from vqcodec.bitstream import container
 from vqcodec.errors import BitstreamError, DamagedError, LimitError, MediaWarning, VersionError
 from vqcodec.media import Audio
-from vqcodec.models.vqvae import AudioVQVAE
 
 pytestmark = pytest.mark.filterwarnings("ignore:[346] channels, coded one by one")
-
-
-@pytest.fixture(scope="module")
-def codec(small_sound: str) -> AudioVQVAE:
-    """The model of `small_sound`, which nobody may change."""
-    return weights.load(small_sound, "cpu")
-
-
-@pytest.fixture(scope="module")
-def encoded(small_sound: str) -> pipeline.Encoded:
-    """Two channels of 19 seconds, six chunks."""
-    return long_audio(small_sound)
 
 
 def test_another_stride_or_settings(small_sound: str) -> None:
@@ -95,13 +82,13 @@ def test_tags_that_lie(small_sound: str, box: bytes) -> None:
     with pytest.raises(DamagedError, match="damaged in box tags") as caught:
         pipeline.decode(data, model=small_sound)
     assert caught.value.hint == "--salvage"
-    sound, messages = salvaged(data, small_sound)
-    assert messages == ["damaged in box tags"] and sound.tags == {}
+    audio, messages = salvaged(data, small_sound)
+    assert messages == ["damaged in box tags"] and audio.tags == {}
 
 
 def test_every_flipped_bit_is_noticed(small_sound: str) -> None:
-    sound = replace(Audio.of(sing(0.5, channels=2), 16_000), tags={"title": "x"}, source="FLAC")
-    data = pipeline.encode(sound, model=small_sound)
+    audio = replace(Audio.of(sing(0.5, channels=2), 16_000), tags={"title": "x"}, source="FLAC")
+    data = pipeline.encode(audio, model=small_sound)
     assert len(data) < 300
     for bit in range(8 * len(data)):
         flipped = bytearray(data)

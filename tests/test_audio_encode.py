@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from coded import codes_in, codes_of, decode_audio, long_audio, stereo
 from conftest import draw, sing
 from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container
 from vqcodec.bitstream.container import AudioGeometry
-from vqcodec.errors import DamagedError, MediaError, ModelError, UsageError
+from vqcodec.errors import DamagedError, MediaError, ModelError, TargetError, UsageError
 from vqcodec.media import Audio
+from vqcodec.models import losses
 from vqcodec.models.vqvae import AudioVQVAE
 
 pytestmark = pytest.mark.filterwarnings("ignore:[346] channels, coded one by one")
@@ -54,11 +56,11 @@ def test_round_trip(small_sound: str, codec: AudioVQVAE, frames: int, rate: int,
     assert (geometry.frames, geometry.rate, geometry.channels) == (frames, rate, channels)
     assert codes_in(encoded).shape == geometry.grid(64)
     assert np.array_equal(codes_of(encoded.data, codec), codes_in(encoded))
-    sound = decode_audio(encoded.data, small_sound)
-    assert (sound.frames, sound.rate, sound.channels) == (frames, rate, channels)
-    assert sound.samples.shape == (frames, channels)
-    assert np.isfinite(sound.signal).all()
-    assert np.array_equal(decode_audio(encoded.data, small_sound).signal, sound.signal)
+    audio = decode_audio(encoded.data, small_sound)
+    assert (audio.frames, audio.rate, audio.channels) == (frames, rate, channels)
+    assert audio.samples.shape == (frames, channels)
+    assert np.isfinite(audio.signal).all()
+    assert np.array_equal(decode_audio(encoded.data, small_sound).signal, audio.signal)
     info = pipeline.info(encoded.data)
     assert info.geometry == geometry and info.chunks == geometry.chunk_count
     assert encoded.bpp is None and encoded.kbps == info.kbps == len(encoded.data) / 125 / (frames / rate)
@@ -75,16 +77,16 @@ def test_files_of_every_format(small_sound: str, tmp_path: Path) -> None:
         data = pipeline.encode(path, model=small_sound)
         for source in (path.read_bytes(), read):
             assert pipeline.encode(source, model=small_sound) == data
-        sound = decode_audio(data, small_sound)
-        assert sound.source == suffix.upper() and sound.tags == read.tags
-        assert tags.items() <= sound.tags.items()
-        assert (sound.frames, sound.rate, sound.channels) == (24_000, 48_000, 2)
+        audio = decode_audio(data, small_sound)
+        assert audio.source == suffix.upper() and audio.tags == read.tags
+        assert tags.items() <= audio.tags.items()
+        assert (audio.frames, audio.rate, audio.channels) == (24_000, 48_000, 2)
         bare = pipeline.encode(path, model=small_sound, strip=["tags"])
         assert (
             decode_audio(bare, small_sound).tags == {} == decode_audio(data, small_sound, strip=["all"]).tags
         )
         assert len(bare) < len(data)
-        sound.save(tmp_path / f"b.{suffix}")
+        audio.save(tmp_path / f"b.{suffix}")
         assert media.read_audio(tmp_path / f"b.{suffix}").tags == read.tags
 
 
@@ -126,16 +128,16 @@ def test_strange_signals(small_sound: str, signal: np.ndarray) -> None:
     for channels in (1, 2):
         samples = np.repeat(signal[:, None], channels, 1)
         encoded = pipeline.encode_file(Audio.of(samples, 16_000), pipeline.EncodeOptions(model=small_sound))
-        sound = pipeline.reconstruct(encoded)
-        assert isinstance(sound, Audio)
-        assert sound.signal.shape == (channels, len(signal)) and np.isfinite(sound.signal).all()
+        audio = pipeline.reconstruct(encoded)
+        assert isinstance(audio, Audio)
+        assert audio.signal.shape == (channels, len(signal)) and np.isfinite(audio.signal).all()
         assert not math.isnan(pipeline.verify(encoded))
         peak = np.abs(signal).max()
-        assert np.abs(sound.signal).max() < 100 * peak + 1e-3
+        assert np.abs(audio.signal).max() < 100 * peak + 1e-3
 
 
 @pytest.mark.parametrize("what", ["nan", "text", "empty", "cut", "slow"])
-def test_what_is_no_sound(small_sound: str, what: str, tmp_path: Path) -> None:
+def test_what_is_no_audio(small_sound: str, what: str, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     samples = sing(0.3)
     if what == "nan":
@@ -146,7 +148,7 @@ def test_what_is_no_sound(small_sound: str, what: str, tmp_path: Path) -> None:
         path.write_bytes(content)
     message = {
         "nan": "NaN samples",
-        "text": "not an image or sound",
+        "text": "not an image or audio file",
         "empty": "empty file",
         "cut": "truncated: 4775 of 4800 frames",
         "slow": "4,000 samples a second",
@@ -184,3 +186,47 @@ def test_progress(small_sound: str, encoded: pipeline.Encoded) -> None:
         calls.clear()
         work()
         assert calls == [(n, 6) for n in range(1, 7)]
+
+
+# the search for codes
+
+
+def test_effort_brings_audio_nearer_and_decoders_do_not_care(small_sound: str, codec: AudioVQVAE) -> None:
+    """Chunk by chunk, channel by channel, by the model's own distortion."""
+    distortions = []
+    for effort in (1, 2):
+        encoded = pipeline.encode_file(stereo(), pipeline.EncodeOptions(model=small_sound, effort=effort))
+        assert np.array_equal(codes_of(encoded.data, codec), codes_in(encoded))
+        decoded = torch.from_numpy(pipeline.reconstruct(encoded).signal)[:, None]
+        terms = losses.spectral(decoded, torch.from_numpy(encoded.original.signal)[:, None], codec.rate)
+        distortions.append(float(codec.weighted(terms)))
+    assert distortions[1] < 0.97 * distortions[0]
+
+
+@pytest.mark.parametrize("count", [1, 64, 65, 1024, 1025])
+def test_effort_with_short_audio(small_sound: str, count: int) -> None:
+    data = pipeline.encode(Audio.of(sing(0.1)[:count], 16_000), model=small_sound, effort=2)
+    assert decode_audio(data, small_sound).frames == count
+
+
+def test_effort_where_gradients_are_off(small_sound: str) -> None:
+    """Weights that were first loaded there are used elsewhere afterwards."""
+    audio = Audio.of(sing(0.3), 16_000)
+    weights._load.cache_clear()
+    with torch.inference_mode():
+        inside = pipeline.encode(audio, model=small_sound, effort=2)
+        pixels = pipeline.encode(draw(32, 32), model="vqvae-image", effort=2)
+    assert inside == pipeline.encode(audio, model=small_sound, effort=2)
+    assert pixels == pipeline.encode(draw(32, 32), model="vqvae-image", effort=2)
+    assert torch.is_grad_enabled()
+
+
+def test_effort_with_targets_and_without_the_prior(small_sound: str) -> None:
+    audio = Audio.of(sing(0.3), 16_000)
+    plain = pipeline.encode(audio, model=small_sound, effort=2)
+    assert pipeline.encode(audio, model=small_sound, effort=2, target_size=len(plain)) == plain
+    with pytest.raises(TargetError) as caught:
+        pipeline.encode(audio, model=small_sound, effort=2, target_size=len(plain) - 1)
+    assert caught.value.hint == "a larger target, or --effort 1"
+    fast = pipeline.encode(audio, model=small_sound, effort=2, fast=True)
+    assert decode_audio(fast, small_sound).frames == audio.frames

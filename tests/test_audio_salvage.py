@@ -39,21 +39,21 @@ def test_a_damaged_chunk_is_silent_alone(
     with pytest.raises(DamagedError, match=message) as caught:
         pipeline.decode(damaged, model=small_sound)
     assert caught.value.hint == "--salvage"
-    sound, messages = salvaged(damaged, small_sound)
+    audio, messages = salvaged(damaged, small_sound)
     assert messages == [message]
     whole = decode_audio(encoded.data, small_sound).signal
     region = list(encoded.geometry.regions)[broken]
     channel, part = region.channel, region.samples[0]
     start, stop = part.start, min(-(-part.stop // 64) * 64, encoded.geometry.samples)
-    assert not sound.signal[channel, start:stop].any(), "silent"
-    assert np.array_equal(sound.signal[1 - channel], whole[1 - channel])
+    assert not audio.signal[channel, start:stop].any(), "silent"
+    assert np.array_equal(audio.signal[1 - channel], whole[1 - channel])
     reach = codec.halo * 64
-    near = np.abs(sound.signal[channel] - whole[channel])
+    near = np.abs(audio.signal[channel] - whole[channel])
     assert near[: max(start - reach, 0)].max(initial=0) < 1e-5
     assert near[stop + reach :].max(initial=0) < 1e-5
 
 
-def test_half_a_shared_sound_is_better_than_none(small_sound: str) -> None:
+def test_half_a_shared_mean_is_better_than_none(small_sound: str) -> None:
     data = container.pack(mid_side_stream(small_sound))
     head, at = header.read_header(data)
     damaged = bytearray(data)
@@ -71,10 +71,10 @@ def test_salvage_of_content_that_no_encoder_writes(small_sound: str, encoded: pi
     lying = container.pack(replace(stream, chunks=broken))
     with pytest.raises(DamagedError, match="damaged in chunk 4 of 6"):
         pipeline.decode(lying, model=small_sound)
-    sound, messages = salvaged(lying, small_sound)
+    audio, messages = salvaged(lying, small_sound)
     assert messages == ["damaged in chunk 4 of 6"]
-    assert not sound.signal[1, BLOCK : 2 * BLOCK].any()
-    assert np.array_equal(sound.signal[0], decode_audio(encoded.data, small_sound).signal[0])
+    assert not audio.signal[1, BLOCK : 2 * BLOCK].any()
+    assert np.array_equal(audio.signal[0], decode_audio(encoded.data, small_sound).signal[0])
     later = container.pack(replace(stream, chunks=[Chunk(7, b"learned"), *stream.chunks[1:]]))
     with pytest.raises(ModelError, match="chunk 1 is coded by a prior"):
         pipeline.decode(later, model=small_sound)
@@ -85,12 +85,12 @@ def test_salvage_of_a_cut_file(small_sound: str, encoded: pipeline.Encoded) -> N
     cut = encoded.data[: size + head.chunks[0].size + head.chunks[1].size + 3]
     with pytest.raises(DamagedError, match=f"truncated: {len(cut)} of {len(encoded.data)} bytes"):
         pipeline.decode(cut, model=small_sound)
-    sound, messages = salvaged(cut, small_sound)
+    audio, messages = salvaged(cut, small_sound)
     assert messages[1:] == [f"damaged in chunk {n} of 6" for n in (3, 4, 5, 6)]
-    assert sound.frames == encoded.geometry.frames
-    assert not sound.signal[:, BLOCK:].any()
+    assert audio.frames == encoded.geometry.frames
+    assert not audio.signal[:, BLOCK:].any()
     whole = decode_audio(encoded.data, small_sound).signal
-    assert np.abs(sound.signal - whole)[:, : BLOCK - 2000].max() < 1e-5
+    assert np.abs(audio.signal - whole)[:, : BLOCK - 2000].max() < 1e-5
     good, messages = salvaged(encoded.data, small_sound)
     assert messages == [] and np.array_equal(good.signal, whole)
 

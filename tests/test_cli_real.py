@@ -38,7 +38,7 @@ def test_encode_info_decode(small: str) -> None:
     assert "photo.png -> photo.vqc" in result.stderr
     assert Path("photo.vqc").read_bytes() == pipeline.encode("photo.png", model=small)
     shown = done("info", "photo.vqc").stdout
-    fingerprint = weights.read_card(small)["fingerprint"]
+    fingerprint = weights.read_card(small).fingerprint
     assert f"small (weights {fingerprint[:6]}…)" in shown
     assert "40 x 30 RGB   from PNG" in shown
     assert done("info", "--check", "photo.vqc").stdout.endswith("no damage\n")
@@ -54,7 +54,7 @@ def test_decode_without_the_model(small: str) -> None:
     photo("photo.png")
     done("encode", "photo.png", "-m", small)
     result = invoke("decode", "photo.vqc")
-    fingerprint = weights.read_card(small)["fingerprint"]
+    fingerprint = weights.read_card(small).fingerprint
     assert result.exit_code == 1
     message, hint = result.stderr.splitlines()[:2]
     assert message == f"vqcodec: photo.vqc: needs model small ({fingerprint})"
@@ -224,7 +224,7 @@ def test_evaluate(small: str) -> None:
 
 
 def test_models(small: str) -> None:
-    card = weights.read_card(small)
+    card = weights.read_json(small)
     shown = done("models", "-m", small).stdout
     assert card["fingerprint"] in shown
     assert "vqcodec train $DATA/" in shown

@@ -29,7 +29,7 @@ def test_train_then_encode_then_resume(photos: Path) -> None:
     best = "runs/mine/best.safetensors"
     assert f"use it: vqcodec encode -m {best} FILES" in result.stderr
     assert "validation at step 6" in result.stderr
-    card = weights.read_card(best)
+    card = weights.read_json(best)
     assert card["training"]["steps"] == 6
     photo("photo.png")
     done("encode", "photo.png", "-m", best, "--verify")
@@ -41,7 +41,7 @@ def test_train_then_encode_then_resume(photos: Path) -> None:
     assert found[-1] == {"type": "done", "folder": "runs/mine", "best": best}
     validated = [r["step"] for r in found if r["type"] == "event" and r["event"] == "validation"]
     assert validated == [8]
-    resumed = weights.read_card(best)
+    resumed = weights.read_json(best)
     assert resumed["training"]["steps"] == 8
     assert len(resumed["training"]["chain"]) == 2
     refused = invoke("train", "--resume", "runs/mine", "--batch", 4)

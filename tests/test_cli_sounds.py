@@ -47,7 +47,7 @@ def test_encode_info_decode(small_sound: str) -> None:
     assert "song.wav -> song.vqc" in result.stderr and "kbit/s)" in result.stderr
     assert Path("song.vqc").read_bytes() == pipeline.encode("song.wav", model=small_sound)
     shown = done("info", "song.vqc").stdout
-    fingerprint = weights.read_card(small_sound)["fingerprint"]
+    fingerprint = weights.read_card(small_sound).fingerprint
     assert f"small-sound (weights {fingerprint[:6]}…)" in shown
     assert "44.1 kHz stereo 0:01.5   from WAV   nothing above 8 kHz is kept" in shown
     assert "tags " in shown and "kbit/s" in shown and "segments  2 of at most 8 s     prior static" in shown
@@ -113,8 +113,8 @@ def test_options(small_sound: str, small: str) -> None:
         assert Path("song.vqc").stat().st_size == plain
     for options, code, message in (
         (["-m", small_sound, "--bitrate", "0.1"], 1, "smallest is "),
-        (["-m", small_sound, "--bpp", "1"], 2, "bpp means nothing for sounds"),
-        (["-m", small_sound, "--psnr", "30"], 2, "psnr means nothing for sounds"),
+        (["-m", small_sound, "--bpp", "1"], 2, "bpp means nothing for audio"),
+        (["-m", small_sound, "--psnr", "30"], 2, "psnr means nothing for audio"),
         (["-m", small], 2, "small is for "),
     ):
         result = invoke("encode", "song.wav", "-f", *options)

@@ -15,12 +15,14 @@ from PIL import Image as PillowImage
 from vqcodec import evaluation, media, pipeline, weights
 from vqcodec.errors import MediaError, UsageError
 from vqcodec.evaluation import evaluate
-from vqcodec.evaluation import image as pictures
-from vqcodec.evaluation.baselines import image as competitors
-from vqcodec.evaluation.baselines.image import Ladder
+from vqcodec.evaluation import image as image_rows
+from vqcodec.evaluation.baselines import image as baselines
+from vqcodec.evaluation.baselines.image import QualitySweep
 from vqcodec.metrics.image import psnr
 from vqcodec.models import build
+from vqcodec.models.base import Card
 from vqcodec.models.vqvae.image import Config
+from vqcodec.pipeline import Target
 from vqcodec.transform.pixels import to_samples
 
 
@@ -42,13 +44,13 @@ def image(samples):
 @pytest.mark.parametrize("codec", ["jpeg", "webp", "avif"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_another_codec_stands_between_two_real_neighbouring_files(codec, channels):
-    ladder = Ladder(image(photo(176, 200, channels)), codec)
-    size = (ladder.size(40) + ladder.size(41)) // 2 + 1
-    row = ladder.at(size)
+    sweep = QualitySweep(image(photo(176, 200, channels)), codec)
+    size = (sweep.size(40) + sweep.size(41)) // 2 + 1
+    row = sweep.matched_to(size)
     assert row["matched"] and row["bytes"] == size
     assert row["q_high"] == row["q_low"] + 1
     assert row["bytes_low"] <= size < row["bytes_high"]
-    low, high = ladder.figures(row["q_low"]), ladder.figures(row["q_high"])
+    low, high = sweep.figures(row["q_low"]), sweep.figures(row["q_high"])
     assert (low["bytes"], high["bytes"]) == (row["bytes_low"], row["bytes_high"])
     share = math.log(size / low["bytes"]) / math.log(high["bytes"] / low["bytes"])
     for name in ("psnr_db", "ms_ssim"):
@@ -57,34 +59,34 @@ def test_another_codec_stands_between_two_real_neighbouring_files(codec, channel
 
 
 def test_a_file_of_exactly_our_size_is_taken_as_it_is():
-    ladder = Ladder(image(photo(64, 64)), "jpeg")
-    row = ladder.at(ladder.size(50))
-    assert row["bytes_low"] == ladder.size(50)
-    assert row["psnr_db"] == ladder.figures(row["q_low"])["psnr_db"]
+    sweep = QualitySweep(image(photo(64, 64)), "jpeg")
+    row = sweep.matched_to(sweep.size(50))
+    assert row["bytes_low"] == sweep.size(50)
+    assert row["psnr_db"] == sweep.figures(row["q_low"])["psnr_db"]
     assert row["ms_ssim"] is None
 
 
 def test_sizes_out_of_reach_are_reported_as_they_are():
-    ladder = Ladder(image(photo(64, 64)), "jpeg")
+    sweep = QualitySweep(image(photo(64, 64)), "jpeg")
     for size, edge in ((10, 1), (10**7, 100)):
-        row = ladder.at(size)
+        row = sweep.matched_to(size)
         assert row["matched"] is False
-        assert (row["q"], row["bytes"], row["bytes_low"]) == (edge, ladder.size(edge), ladder.size(edge))
-        assert row["psnr_db"] == ladder.figures(edge)["psnr_db"]
-    largest = ladder.at(ladder.size(100))
+        assert (row["q"], row["bytes"], row["bytes_low"]) == (edge, sweep.size(edge), sweep.size(edge))
+        assert row["psnr_db"] == sweep.figures(edge)["psnr_db"]
+    largest = sweep.matched_to(sweep.size(100))
     assert largest["matched"] is True
 
 
 def test_jpeg_is_coded_with_halved_chroma():
-    data, _ = Ladder(image(photo(64, 64)), "jpeg").file(75)
+    data, _ = QualitySweep(image(photo(64, 64)), "jpeg").file(75)
     layers = PillowImage.open(io.BytesIO(data)).layer
     assert [layer[1:3] for layer in layers] == [(2, 2), (1, 1), (1, 1)]
 
 
-def test_a_picture_too_wide_for_a_codec_is_an_error():
-    ladder = Ladder(image(np.zeros((1, 16390, 3), np.uint8)), "webp")
+def test_an_image_too_wide_for_a_codec_is_an_error():
+    sweep = QualitySweep(image(np.zeros((1, 16390, 3), np.uint8)), "webp")
     with pytest.raises(MediaError, match="webp cannot hold 16390 x 1"):
-        ladder.at(100)
+        sweep.matched_to(100)
 
 
 @dataclass
@@ -95,6 +97,15 @@ class Encoded:
     model: str
     quality: int
     estimate_bits: float
+    count: int = 500
+
+    @property
+    def raw_bits(self):
+        return 16 * len(self.data)
+
+    @property
+    def bits_per_code(self):
+        return 8 * len(self.data) / self.count
 
 
 @pytest.fixture
@@ -107,12 +118,14 @@ def codec(monkeypatch):
             raise UsageError("no model 'absent'")
         points = [{"quality": 1}, {"quality": 3}]
         name = "fake" if model != "other" else "other"
-        return SimpleNamespace(card={"name": name, "points": points}, medium="image")
+        return SimpleNamespace(card=Card(name, "image", "fake", {}, points=points), medium="image")
 
-    def encode_file(source, *, model=None, quality=None, effort=1, device="auto"):
-        calls.append({"model": model, "quality": quality, "effort": effort, "device": device})
-        data, _ = Ladder(source, "jpeg").file(int(20 * quality))
-        return Encoded(data, "other" if model == "other" else "fake", quality, 8.0 * len(data) - 80)
+    def encode_file(source, options):
+        calls.append({name: getattr(options, name) for name in ("model", "quality", "effort", "device")})
+        assert options.target == Target("quality", options.quality)
+        data, _ = QualitySweep(source, "jpeg").file(int(20 * options.quality))
+        name = "other" if options.model == "other" else "fake"
+        return Encoded(data, name, options.quality, 8.0 * len(data) - 80)
 
     def decode(data, *, model=None, device="auto"):
         return media.read_image(data)
@@ -125,29 +138,33 @@ def codec(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    inside = tmp_path / "images"
+    inside.mkdir()
     for number, shape in enumerate([(176, 200), (90, 120)]):
-        PillowImage.fromarray(photo(*shape, seed=number)).save(pictures / f"{number}.png")
-    (pictures / "notes.txt").write_text("not a picture")
-    return pictures
+        PillowImage.fromarray(photo(*shape, seed=number)).save(inside / f"{number}.png")
+    (inside / "notes.txt").write_text("no image")
+    return inside
 
 
 def test_evaluate_measures_files_of_all_points_and_the_others_beside_them(folder, codec):
     seen = []
     rows = evaluate(folder, against=["jpeg", "webp"], effort=2, progress=lambda *step: seen.append(step))
     assert [row["codec"] for row in rows] == ["fake", "jpeg", "webp"] * 4
-    assert all(tuple(row) == pictures.COLUMNS for row in rows)
+    assert all(tuple(row) == image_rows.COLUMNS for row in rows)
     assert [call["quality"] for call in codec] == [1, 3, 1, 3]
     assert {call["effort"] for call in codec} == {2}
     assert seen == [(n, 12) for n in range(1, 13)]
     ours, jpeg = rows[0], rows[1]
-    ladder = Ladder(image(photo(176, 200)), "jpeg")
+    sweep = QualitySweep(image(photo(176, 200)), "jpeg")
     assert ours["file"] == str(folder / "0.png")
-    assert ours["bytes"] == ladder.size(20)
-    assert ours["bpp"] == ladder.size(20) * 8 / (176 * 200)
+    assert ours["bytes"] == sweep.size(20)
+    assert ours["bpp"] == sweep.size(20) * 8 / (176 * 200)
     assert ours["estimate_bpp"] == pytest.approx(ours["bpp"] - 80 / (176 * 200))
-    assert ours["psnr_db"] == psnr(photo(176, 200), media.read_image(ladder.file(20)[0]).samples)
+    assert ours["psnr_db"] == psnr(photo(176, 200), media.read_image(sweep.file(20)[0]).samples)
+    assert ours["bits_per_code"] == 8 * sweep.size(20) / 500
+    assert ours["saving"] == pytest.approx(0.5)
+    assert ours["gap"] == pytest.approx(8 * sweep.size(20) / (8 * sweep.size(20) - 80) - 1)
+    assert jpeg["bits_per_code"] is jpeg["saving"] is jpeg["gap"] is None
     # The stand-in is JPEG itself: at its bytes, JPEG must come out as it does.
     assert (jpeg["bytes"], jpeg["psnr_db"], jpeg["ms_ssim"]) == (
         ours["bytes"],
@@ -181,18 +198,18 @@ def test_save_decoded_keeps_reconstructions_apart(folder, codec, tmp_path):
 
 
 def test_metadata_and_alpha_do_not_count(codec, tmp_path):
-    picture = PillowImage.fromarray(photo(64, 64))
-    picture.save(tmp_path / "plain.png")
-    picture.putalpha(PillowImage.linear_gradient("L").resize((64, 64)))
+    pillow = PillowImage.fromarray(photo(64, 64))
+    pillow.save(tmp_path / "plain.png")
+    pillow.putalpha(PillowImage.linear_gradient("L").resize((64, 64)))
     exif = PillowImage.Exif()
     exif[0x010E] = "words" * 1000
-    picture.save(tmp_path / "loaded.png", exif=exif)
+    pillow.save(tmp_path / "loaded.png", exif=exif)
     plain, loaded = evaluate([tmp_path / "plain.png", tmp_path / "loaded.png"], quality=3)
     assert plain["bytes"] == loaded["bytes"]
     assert plain["psnr_db"] == loaded["psnr_db"]
 
 
-def test_a_broken_picture_raises_or_is_handed_over(folder, codec):
+def test_a_broken_image_raises_or_is_handed_over(folder, codec):
     (folder / "0.png").write_bytes(b"nothing of the kind")
     with pytest.raises(MediaError):
         evaluate(folder)
@@ -219,19 +236,19 @@ def test_what_cannot_be_evaluated_is_refused_before_any_work(folder, codec, tmp_
         evaluate(tmp_path / "absent.png")
     with pytest.raises(UsageError, match="jpeg, webp, avif, opus"):
         evaluate(folder, against=["gif"])
-    with pytest.raises(UsageError, match="opus is for sounds, and there are none"):
+    with pytest.raises(UsageError, match="opus is for audio, and there are no such files"):
         evaluate(folder, against=["opus"])
     with pytest.raises(UsageError, match="no model"):
         evaluate(folder, model="absent")
-    monkeypatch.setattr(competitors.features, "check", lambda name: False)
+    monkeypatch.setattr(baselines.features, "check", lambda name: False)
     with pytest.raises(UsageError, match="no avif"):
         evaluate(folder, against=["avif"])
     assert codec == []
 
 
-def test_summary_means_pictures_and_divides_totals():
+def test_summary_means_images_and_divides_totals():
     def row(codec="ours", same=None, **figures):
-        return dict.fromkeys(pictures.COLUMNS) | {"codec": codec, "same_bytes_as": same} | figures
+        return dict.fromkeys(image_rows.COLUMNS) | {"codec": codec, "same_bytes_as": same} | figures
 
     size = {"width": 1000, "height": 1000, "bytes": 10, "encode_seconds": 1.0, "decode_seconds": 0.5}
     tall = {"width": 1000, "height": 3000, "bytes": 20, "encode_seconds": 1.0, "decode_seconds": 3.5}
@@ -256,7 +273,7 @@ def test_rows_are_written_as_csv_and_json(folder, codec, tmp_path):
     evaluation.write_json(rows, tmp_path / "rows.json")
     with open(tmp_path / "rows.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert tuple(table[0]) == pictures.COLUMNS
+    assert tuple(table[0]) == image_rows.COLUMNS
     assert int(table[0]["bytes"]) == rows[0]["bytes"]
     assert float(table[0]["psnr_db"]) == math.inf
     assert table[0]["ms_ssim"] == ""
@@ -267,7 +284,7 @@ def test_rows_are_written_as_csv_and_json(folder, codec, tmp_path):
     assert (tmp_path / "mean.csv").read_text().startswith("codec,q,same_bytes_as,pictures,")
 
 
-def test_plot_is_a_picture_of_all_codecs(folder, codec, tmp_path):
+def test_plot_is_an_image_of_all_codecs(folder, codec, tmp_path):
     pytest.importorskip("matplotlib")
     rows = evaluate(folder, against=["jpeg"])
     evaluation.plot(rows, tmp_path / "plot.png")
@@ -295,8 +312,7 @@ def weights_file(tmp_path):
     model = build(Config(codes=32, code_dim=4, **small)).eval()
     crops = torch.stack([to_samples(photo(64, 64, seed=n)[None])[0] for n in range(8)])
     model.start(lambda number: crops, torch.Generator().manual_seed(0))
-    card = {"name": "linear", "medium": model.medium, "method": model.method, "points": [{"quality": 3}]}
-    card |= {"config": asdict(model.config)}
+    card = Card("linear", model.medium, model.method, asdict(model.config), points=[{"quality": 3}])
     weights.save(model, card, tmp_path / "linear.safetensors")
     return tmp_path / "linear.safetensors"
 
@@ -311,6 +327,12 @@ def test_real_bitstreams_are_measured_as_they_are(folder, weights_file):
         assert row["bpp"] == pipeline.info(data).bpp
         assert row["psnr_db"] == psnr(media.read_image(row["file"]).samples, decoded.samples)
         assert row["psnr_db"] > 15
+        encoded = pipeline.encode_file(row["file"], pipeline.EncodeOptions(weights_file, device="cpu"))
+        codes = encoded.symbols["codes"].size
+        assert encoded.count == codes and encoded.raw_bits == 5 * codes
+        assert row["bits_per_code"] == 8 * pipeline.info(data).code_bytes / codes
+        assert row["saving"] == pytest.approx(1 - row["bits_per_code"] / 5)
+        assert row["gap"] == pytest.approx(row["bits_per_code"] * codes / encoded.estimate_bits - 1)
 
 
 def test_points_that_a_model_has_not_are_refused(folder, weights_file):

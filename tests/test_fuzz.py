@@ -84,7 +84,7 @@ def images(small: str) -> Medium:
     return Medium(small, corpus, image_geometry, (0, 21, -20), (2000, 600, 800), (0.1, 0.9))
 
 
-def sounds(small_sound: str) -> Medium:
+def audio(small_sound: str) -> Medium:
     one = sing(0.2, seed=4)
     sources = [
         Audio.of(one, 16_000),
@@ -94,13 +94,13 @@ def sounds(small_sound: str) -> Medium:
         Audio.of(np.random.default_rng(0).normal(0, 0.2, 900), 47_999),
     ]
     corpus = [pipeline.encode(source, model=small_sound) for source in sources]
-    return Medium(small_sound, corpus, audio_geometry, (0, 20, -25), (500, 400, 300), (0.1, 0.95))
+    return Medium(small_sound, corpus, audio_geometry, (0, 20, -25), (500, 400, 600), (0.1, 0.95))
 
 
 @pytest.fixture(scope="module", params=["image", "audio"])
 def medium(request: pytest.FixtureRequest, small: str, small_sound: str) -> Medium:
     with pytest.warns(match="3 channels") if request.param == "audio" else nullcontext():
-        return images(small) if request.param == "image" else sounds(small_sound)
+        return images(small) if request.param == "image" else audio(small_sound)
 
 
 def test_mutated_files_end_well(medium: Medium) -> None:
@@ -136,6 +136,7 @@ def test_content_that_lies_with_valid_checksums_ends_well(medium: Medium) -> Non
     streams: list[Bitstream] = [container.parse(original) for original in medium.corpus]
     payloads = [chunk.payload for other in streams for chunk in other.chunks if chunk]
     believed: list[bool] = []
+    too_long: list[int] = []
 
     @settings(FUZZ, max_examples=medium.counts[2])
     @given(st.data())
@@ -143,6 +144,7 @@ def test_content_that_lies_with_valid_checksums_ends_well(medium: Medium) -> Non
         stream = data.draw(st.sampled_from(streams))
         geometry = medium.geometry(data) if data.draw(st.booleans()) else stream.geometry
         if geometry.chunk_count > 100:
+            too_long.append(geometry.chunk_count)
             return
         chunks: list[Chunk | None] = []
         for number in range(geometry.chunk_count):
@@ -162,6 +164,6 @@ def test_content_that_lies_with_valid_checksums_ends_well(medium: Medium) -> Non
         believed.append(end_well(lying, medium.model, data.draw(st.booleans())) is not None)
 
     lie()
-    assert len(believed) >= 0.9 * medium.counts[2]
+    assert len(believed) + len(too_long) >= medium.counts[2] and len(too_long) < 0.2 * medium.counts[2]
     low, high = medium.believed
     assert low < np.mean(believed) < high, "both of what stands behind the checksums was seen"

@@ -13,9 +13,9 @@ from vqcodec.transform.loudness import (
     Loudness,
     factor_of,
     gain_of,
-    is_shared,
+    is_mono,
     loudness_of,
-    unmixed,
+    to_left_right,
 )
 
 MODERATE = settings(derandomize=True, deadline=None, database=None)
@@ -55,7 +55,7 @@ def test_silence() -> None:
     assert gain_of(np.zeros(1, np.float32)) == 0
     assert gain_of(noise(0.9e-5)) == 0
     assert gain_of(noise(1.2e-5)) > 0
-    # One bit of 16 in dithered silence is a sound still.
+    # One bit of 16 in dithered silence can be heard still.
     assert gain_of(np.tile(np.float32([0, 1 / 32768]), 50_000)) > 0
     assert gain_of(np.full(1000, 1e-30, np.float32)) == 0
 
@@ -101,25 +101,25 @@ def test_softer_and_louder_is_the_same_inside() -> None:
 
 def test_which_channels_are_one() -> None:
     left, other = noise(0.1), noise(0.1, seed=1)
-    assert is_shared(np.stack((left, left)))
-    assert is_shared(np.stack((left, left + other * np.float32(0.01))))
-    assert not is_shared(np.stack((left, left + other * np.float32(0.1))))
-    assert not is_shared(np.stack((left, other)))
-    assert not is_shared(np.stack((left, -left)))
-    assert not is_shared(np.stack((left, np.zeros_like(left))))
-    assert not is_shared(np.zeros((2, 1000), np.float32))
-    for share, shared in ((0.98, True), (1.02, False)):
+    assert is_mono(np.stack((left, left)))
+    assert is_mono(np.stack((left, left + other * np.float32(0.01))))
+    assert not is_mono(np.stack((left, left + other * np.float32(0.1))))
+    assert not is_mono(np.stack((left, other)))
+    assert not is_mono(np.stack((left, -left)))
+    assert not is_mono(np.stack((left, np.zeros_like(left))))
+    assert not is_mono(np.zeros((2, 1000), np.float32))
+    for share, mono in ((0.98, True), (1.02, False)):
         side = left * np.float32((loudness.SHARED * share) ** 0.5)
-        assert is_shared(np.stack((left + side, left - side))) is shared
+        assert is_mono(np.stack((left + side, left - side))) is mono
 
 
 def test_mean_and_half_the_difference_are_left_and_right_again() -> None:
     signal = np.stack((noise(0.3), noise(0.2, seed=1)))
     middle, side = signal.mean(0), (signal[0] - signal[1]) / 2
-    again = unmixed(np.stack((middle, side)))
+    again = to_left_right(np.stack((middle, side)))
     assert again.dtype == np.float32
     assert np.abs(again - signal).max() < 1e-7
-    one = unmixed(np.stack((middle, 0 * middle)))
+    one = to_left_right(np.stack((middle, 0 * middle)))
     assert np.array_equal(one, np.stack((middle, middle)))
 
 
@@ -133,9 +133,9 @@ def test_a_click_is_not_the_loudness_of_a_talk() -> None:
 def test_a_guest_in_one_channel_is_not_lost() -> None:
     long = noise(0.05, 200 * WINDOW)
     stereo = np.stack((long, long))
-    assert is_shared(stereo)
+    assert is_mono(stereo)
     stereo[0, -2 * WINDOW :] += np.resize(noise(0.003, seed=1), 2 * WINDOW)
-    assert not is_shared(stereo), "24 dB softer, for a moment"
+    assert not is_mono(stereo), "24 dB softer, for a moment"
 
 
 def test_segments_that_are_softer() -> None:
@@ -150,9 +150,9 @@ def test_segments_that_are_softer() -> None:
     ]
     heard = loudness_of(np.concatenate(softer), segment)
     assert heard.gain == gain_of(np.concatenate(softer))
-    told = heard.gain - gain_of(softer[1])
-    assert told == pytest.approx(40 - 3, abs=1)
-    assert heard.levels == bytes((0, told, 60, 0, 0)), "at most 30 dB; what is silent stays"
+    step = heard.gain - gain_of(softer[1])
+    assert step == pytest.approx(40 - 3, abs=1)
+    assert heard.levels == bytes((0, step, 60, 0, 0)), "at most 30 dB; what is silent stays"
     assert loudness_of(np.concatenate((loud, loud * np.float32(0.6))), segment).levels == b""
     assert loudness_of(loud[:1000], segment).levels == loudness_of(np.zeros(3, np.float32), 2).levels == b""
 

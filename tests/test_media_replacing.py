@@ -31,10 +31,6 @@ def something(suffix: str) -> media.Image | media.Audio:
 def test_a_failure_midway_leaves_the_old_file(suffix: str, tmp_path: Path, monkeypatch: Any) -> None:
     path = tmp_path / f"out.{suffix}"
     path.write_bytes(b"old")
-    if suffix == "tiff":
-        place: tuple[Any, str] = media.image, "write_tiff"
-    else:
-        place = (PIL.Image.Image, "save") if suffix in IMAGES else (soundfile.SoundFile, "write")
 
     def broken(*arguments: Any, **_: Any) -> None:
         for stream in arguments:
@@ -43,7 +39,13 @@ def test_a_failure_midway_leaves_the_old_file(suffix: str, tmp_path: Path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as context:
-        context.setattr(*place, broken)
+        if suffix == "tiff":
+            context.setattr(media.image, "write_tiff", broken)
+        elif suffix in IMAGES:
+            PIL.Image.init()
+            context.setitem(PIL.Image.SAVE, media.IMAGE_FORMATS[f".{suffix}"], broken)
+        else:
+            context.setattr(soundfile.SoundFile, "write", broken)
         with pytest.raises(OSError, match="No space left"):
             something(suffix).save(path)
     assert path.read_bytes() == b"old"
@@ -82,9 +84,9 @@ def test_a_named_pipe_is_written_to_and_stays(suffix: str, tmp_path: Path) -> No
     pipe = tmp_path / f"pipe.{suffix}"
     os.mkfifo(pipe)
     parts: list[bytes] = []
-    reader = threading.Thread(target=lambda: parts.append(pipe.read_bytes()))
+    reader = threading.Thread(target=lambda: parts.append(pipe.read_bytes()), daemon=True)
     reader.start()
     something(suffix).save(pipe)
-    reader.join()
+    reader.join(30)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert type(media.read(parts[0])) is type(something(suffix))

@@ -123,21 +123,21 @@ def test_codes_do_not_depend_on_threads_or_precision(
     small: str, codec: VQVAE, large: pipeline.Encoded
 ) -> None:
     threads = torch.get_num_threads()
-    pictures = []
+    images = []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
             assert np.array_equal(codes_of(large.data, codec), codes_in(large))
-            pictures.append(pipeline.decode(large.data, model=small).samples.astype(int))
+            images.append(pipeline.decode(large.data, model=small).samples.astype(int))
     finally:
         torch.set_num_threads(threads)
     double = copy.deepcopy(codec).double()
     assert np.array_equal(codes_of(large.data, double), codes_in(large))
-    pictures.append(
+    images.append(
         image_transform.synthesise(large.symbols, double.at(0), ImageGeometry(600, 520)).astype(int)
     )
-    for picture in pictures[1:]:
-        assert np.abs(picture - pictures[0]).max() <= 1
+    for image in images[1:]:
+        assert np.abs(image - images[0]).max() <= 1
 
 
 def test_codes_do_not_depend_on_any_float(codec: VQVAE, large: pipeline.Encoded) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from coded import XMP, large_image, salvaged, saved
+from coded import XMP, salvaged, saved
 from conftest import SMALL, draw, sing
 from make_hostile import FOLDER, hostile
 from vqcodec import media, pipeline, weights
@@ -40,12 +40,6 @@ from vqcodec.models.vqvae.image import Config
 def codec(small: str) -> VQVAE:
     """The model of `small`, which nobody may change."""
     return weights.load(small)
-
-
-@pytest.fixture(scope="module")
-def large(small: str) -> pipeline.Encoded:
-    """An image of four chunks."""
-    return large_image(small)
 
 
 def test_all_kinds_of_bitstream_sources(small: str, tmp_path: Path) -> None:
@@ -139,7 +133,7 @@ def test_hostile_files(small: str, name: str) -> None:
         pipeline.decode(FOLDER / f"{name}.vqc", model=small)
     assert type(caught.value) is error
     assert message in caught.value.message
-    # Salvage may get past what is told, but the model that these files name is another one.
+    # Salvage may get past what is named, but the model that these files name is another one.
     with warnings.catch_warnings(), pytest.raises((BitstreamError, ModelError)):
         warnings.simplefilter("ignore", DamageWarning)
         pipeline.decode(FOLDER / f"{name}.vqc", model=small, salvage=True)

@@ -59,7 +59,7 @@ def test_round_trip(
         assert np.array_equal(image.alpha, plane), "alpha is kept without loss"
     error = np.square(image.samples.astype(float) - samples).mean()
     assert pipeline.verify(encoded) == pytest.approx(10 * np.log10(255**2 / error))
-    assert error < np.square(samples.astype(float) - 128).mean() / 2, "it is that picture"
+    assert error < np.square(samples.astype(float) - 128).mean() / 2, "it is that image"
     info = pipeline.info(encoded.data)
     assert info.geometry == ImageGeometry(width, height, channels)
     assert info.chunks == -(-width // 512) * -(-height // 512)
@@ -92,8 +92,8 @@ def test_gray_stays_gray_and_is_the_mean_of_the_colours(small: str, codec: VQVAE
 
 def test_all_kinds_of_sources(small: str, tmp_path: Path) -> None:
     samples = draw(40, 30)
-    picture = PIL.Image.fromarray(samples)
-    png = saved(picture)
+    opened = PIL.Image.fromarray(samples)
+    png = saved(opened)
     path = tmp_path / "a.png"
     path.write_bytes(png)
     from_files = [
@@ -102,9 +102,7 @@ def test_all_kinds_of_sources(small: str, tmp_path: Path) -> None:
     ]
     assert len(set(from_files)) == 1
     assert pipeline.info(from_files[0]).source == "PNG"
-    from_memory = [
-        pipeline.encode(source, model=small) for source in (samples, picture, media.Image(samples))
-    ]
+    from_memory = [pipeline.encode(source, model=small) for source in (samples, opened, media.Image(samples))]
     assert len(set(from_memory)) == 1
     assert pipeline.info(from_memory[0]).source == ""
     images = [pipeline.decode(data, model=small) for data in (from_files[0], from_memory[0])]

@@ -58,7 +58,7 @@ def test_salvage_restores_every_other_region(
     stream = container.parse(damaged, salvage=True)
     assert stream.damage == [message]
     found = chunks.decode(stream, codec.at(0))
-    assert found.damage == [], "it is told once"
+    assert found.damage == [], "it is listed once"
     region = list(large.geometry.regions)[broken]
     assert found.lost == [region]
     codes = found.symbols["codes"]

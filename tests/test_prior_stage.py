@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import SMALL, SMALL_SOUND, TINY, draw, sing
 from vqcodec import media, pipeline, training, weights
 from vqcodec.bitstream import container
@@ -15,6 +17,7 @@ from vqcodec.bitstream.container import LEARNED, RAW, STATIC
 from vqcodec.coding import chunks, driver
 from vqcodec.errors import ModelError, UsageError
 from vqcodec.models.base import Model
+from vqcodec.models.vqvae import ImageVQVAE
 from vqcodec.pipeline import sampling
 from vqcodec.priors.learned import LearnedPrior
 
@@ -34,6 +37,39 @@ def test_the_codec_stays_what_it_was(with_prior: training.Run, small: str) -> No
     assert np.array_equal(
         pipeline.decode(old, model=with_prior.best).samples, pipeline.decode(old, model=small).samples
     )
+
+
+def test_a_model_in_memory_is_not_written_to(photos: Path, with_prior: training.Run, tmp_path: Path) -> None:
+    """Loaded models are shared: a training from one leaves its priors, card and weights as they were."""
+    shared = weights.load(with_prior.best, "cpu")
+    card, priors = shared.card, dict(shared.priors)
+    before = {name: tensor.clone() for name, tensor in shared.state_dict().items()}
+    options: dict[str, Any] = {"start": with_prior.best, "steps": 1, "batch": 2, "crop": 32}
+    training.train(photos, stage="prior", output=tmp_path / "prior", **options)
+    training.train(photos, stage="codec", model="vqvae-image", output=tmp_path / "codec", **options)
+    assert weights.load(with_prior.best, "cpu") is shared and shared.card is card
+    assert shared.priors.keys() == priors.keys()
+    assert all(shared.priors[number] is prior for number, prior in priors.items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in shared.state_dict().items())
+    assert not any(tensor.requires_grad for tensor in shared.parameters())
+
+
+def test_a_run_tells_the_method_of_its_prior(with_prior: training.Run, tmp_path: Path) -> None:
+    """Settings of two methods may have the same names."""
+    config = json.loads((with_prior.folder / "config.json").read_text())
+    assert config["method"] == "pixelcnn"
+    shutil.copytree(with_prior.folder, tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"method": "oracle"}))
+    with pytest.raises(UsageError, match="describes no prior"):
+        training.train(resume=tmp_path / "run", steps=50)
+
+
+def test_crops_of_a_prior_are_multiples_of_the_stride_of_its_codec(
+    photos: Path, with_prior: training.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ImageVQVAE, "stride", 16)
+    with pytest.raises(UsageError, match="crop is 40"):
+        training.train(photos, stage="prior", start=with_prior.best, output=tmp_path / "x", steps=1, crop=40)
 
 
 def test_training_lowers_the_bits(with_prior: training.Run) -> None:

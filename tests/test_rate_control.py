@@ -90,8 +90,8 @@ def test_what_audio_cannot_have(
 
 
 def test_what_audio_can_have(small_sound: str) -> None:
-    sound = Audio.of(sing(0.3), 16_000)
-    plain = pipeline.encode_file(sound, pipeline.EncodeOptions(model=small_sound))
+    audio = Audio.of(sing(0.3), 16_000)
+    plain = pipeline.encode_file(audio, pipeline.EncodeOptions(model=small_sound))
     assert plain.kbps is not None
     for options in (
         {"quality": 3},
@@ -102,9 +102,9 @@ def test_what_audio_can_have(small_sound: str) -> None:
         {"max_pixels": 1},
         {"strip": ["icc", "exif"]},
     ):
-        assert pipeline.encode(sound, model=small_sound, **options) == plain.data
+        assert pipeline.encode(audio, model=small_sound, **options) == plain.data
     with pytest.raises(TargetError):
-        pipeline.encode(sound, model=small_sound, bitrate=plain.kbps * 0.999)
+        pipeline.encode(audio, model=small_sound, bitrate=plain.kbps * 0.999)
 
 
 # exactly what is asked for
@@ -158,10 +158,10 @@ def test_with_room_enough_images_keep_their_pixels(small: str) -> None:
 
 
 def test_audio_has_no_use_for_more_room(small_sound: str) -> None:
-    sound = Audio.of(sing(0.3), 16_000)
-    plain = pipeline.encode(sound, model=small_sound)
-    assert pipeline.encode(sound, model=small_sound, target_size=10**6) == plain
-    assert pipeline.encode(sound, model=small_sound, bitrate=1e300) == plain
+    audio = Audio.of(sing(0.3), 16_000)
+    plain = pipeline.encode(audio, model=small_sound)
+    assert pipeline.encode(audio, model=small_sound, target_size=10**6) == plain
+    assert pipeline.encode(audio, model=small_sound, bitrate=1e300) == plain
 
 
 @pytest.mark.parametrize("effort", [0, 1, 2])

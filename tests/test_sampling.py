@@ -30,11 +30,6 @@ def model(run: training.Run) -> str:
     return str(run.best)
 
 
-@pytest.fixture
-def picture() -> media.Image:
-    return media.Image(draw(150, 130, 7), source="PNG")
-
-
 def test_samples_are_the_same_for_a_seed(model: str) -> None:
     first = sampling.sample(model, count=2, size=(70, 40), seed=3)
     again = sampling.sample(model, count=2, size=(70, 40), seed=3)

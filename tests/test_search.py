@@ -3,13 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from coded import bits_by
 from conftest import draw, sing
 from vqcodec import training, weights
+from vqcodec.bitstream.container import LEARNED, STATIC
 from vqcodec.models import build, losses
-from vqcodec.models.vqvae import AudioVQVAE, ImageVQVAE, audio, wavenet
-from vqcodec.models.vqvae import search_audio as sounds
-from vqcodec.models.vqvae import search_image as pictures
-from vqcodec.priors.base import cost_bits
+from vqcodec.models.vqvae import AudioVQVAE, ImageVQVAE, audio, search_audio, search_image, wavenet
 from vqcodec.transform.pixels import to_samples
 
 
@@ -19,7 +18,7 @@ def codec(small: str) -> ImageVQVAE:
 
 
 def total_bits(codec: ImageVQVAE, codes: torch.Tensor) -> float:
-    return cost_bits(codec.prior, [region.numpy().astype(np.int32) for region in codes])
+    return bits_by(codec.priors[STATIC], [region.numpy().astype(np.int32) for region in codes])
 
 
 def error(codec: ImageVQVAE, samples: torch.Tensor, codes: torch.Tensor) -> float:
@@ -29,14 +28,14 @@ def error(codec: ImageVQVAE, samples: torch.Tensor, codes: torch.Tensor) -> floa
 
 def test_rates_are_those_of_the_coder(codec: ImageVQVAE) -> None:
     codes = torch.from_numpy(np.random.default_rng(0).integers(0, 64, (1, 9, 7)))
-    rates = pictures.Rates.of(codec)
+    rates = search_image.Rates.of(codec)
     assert float(rates._own(codes).sum()) == pytest.approx(total_bits(codec, codes), rel=1e-5)
 
 
 def test_choices_are_the_bits_after_each_exchange(codec: ImageVQVAE) -> None:
     rng = np.random.default_rng(1)
     codes = torch.from_numpy(rng.integers(0, 64, (1, 4, 5)))
-    rates = pictures.Rates.of(codec)
+    rates = search_image.Rates.of(codec)
     for row, column in ((0, 0), (0, 4), (3, 0), (3, 4), (2, 2)):
         where = torch.zeros(4, 5, dtype=torch.bool)
         where[row, column] = True
@@ -50,27 +49,27 @@ def test_choices_are_the_bits_after_each_exchange(codec: ImageVQVAE) -> None:
 
 def test_effort_zero_takes_the_nearest_codes(codec: ImageVQVAE) -> None:
     samples = to_samples(draw(64, 48, 5)[None])
-    codes = pictures.find_codes(codec, samples, 0, pictures.Rates.of(codec))
+    codes = search_image.find_codes(codec, samples, 0, search_image.Rates.of(codec))
     assert torch.equal(codes, codec.analyse(samples))
 
 
 def test_effort_one_saves_bits(codec: ImageVQVAE) -> None:
     samples = to_samples(np.stack([draw(64, 64, n) for n in range(20, 40)]))
-    rates = pictures.Rates.of(codec)
-    nearest, cheap = (pictures.find_codes(codec, samples, effort, rates) for effort in (0, 1))
+    rates = search_image.Rates.of(codec)
+    nearest, cheap = (search_image.find_codes(codec, samples, effort, rates) for effort in (0, 1))
     assert total_bits(codec, cheap) < 0.99 * total_bits(codec, nearest)
 
 
 @pytest.mark.parametrize("with_rates", [True, False])
 def test_more_effort_costs_less(codec: ImageVQVAE, with_rates: bool) -> None:
     samples = to_samples(np.stack([draw(64, 64, n) for n in (20, 21)]))
-    rates = pictures.Rates.of(codec) if with_rates else None
+    rates = search_image.Rates.of(codec) if with_rates else None
 
     def cost(effort: int) -> float:
-        codes = pictures.find_codes(codec, samples, effort, rates)
+        codes = search_image.find_codes(codec, samples, effort, rates)
         assert codes.shape == (2, 16, 16) and 0 <= codes.min() <= codes.max() < 64
         bits = total_bits(codec, codes) if with_rates else 0.0
-        return error(codec, samples, codes) + pictures.RATE_WEIGHT * bits
+        return error(codec, samples, codes) + search_image.RATE_WEIGHT * bits
 
     costs = [cost(effort) for effort in range(4)]
     assert max(costs[2:]) < costs[1] <= costs[0]
@@ -92,34 +91,34 @@ def distance(codec: AudioVQVAE, codes: torch.Tensor) -> float:
 def test_bits_are_those_that_codes_take(singer: AudioVQVAE) -> None:
     codes = torch.from_numpy(np.random.default_rng(2).integers(0, 16, (1, 300)))
     state = torch.get_rng_state()
-    bits = sounds.bits_of(singer)(codes)
+    bits = search_audio.bits_of(singer)(codes)
     assert torch.equal(torch.get_rng_state(), state)
-    real = cost_bits(singer.learned, [codes[0].numpy().astype(np.int32)])
+    real = bits_by(singer.priors[LEARNED], [codes[0].numpy().astype(np.int32)])
     assert float(bits.gather(1, codes[:, None]).sum()) == pytest.approx(real, rel=0.01)
     assert torch.allclose((-bits).exp2().sum(1), torch.ones(1, 300))
 
 
-def test_sounds_come_nearer(singer: AudioVQVAE) -> None:
+def test_audio_comes_nearer(singer: AudioVQVAE) -> None:
     nearest = singer.analyse(SONG)
     for effort in (0, 1):
-        assert torch.equal(sounds.find_codes(singer, SONG, effort, None), nearest)
+        assert torch.equal(search_audio.find_codes(singer, SONG, effort, None), nearest)
     for effort in (2, 3):
-        codes = sounds.find_codes(singer, SONG, effort, None)
-        assert torch.equal(codes, sounds.find_codes(singer, SONG, effort, None))
+        codes = search_audio.find_codes(singer, SONG, effort, None)
+        assert torch.equal(codes, search_audio.find_codes(singer, SONG, effort, None))
         assert codes.shape == nearest.shape and 0 <= codes.min() <= codes.max() < 16
         assert distance(singer, codes) < 0.9 * distance(singer, nearest)
 
 
 def test_steps_are_those_of_adam(singer: AudioVQVAE, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, judged = [], sounds._judged
-    monkeypatch.setattr(sounds, "_judged", lambda *given: seen.append(given) or judged(*given))
-    sounds.find_codes(singer, SONG, 2, None)
+    seen, judged = [], search_audio._judged
+    monkeypatch.setattr(search_audio, "_judged", lambda *given: seen.append(given) or judged(*given))
+    search_audio.find_codes(singer, SONG, 2, None)
     latents = seen[0][1].clone().requires_grad_()
-    optimiser = torch.optim.Adam([latents], betas=sounds.MOMENTS)
+    optimiser = torch.optim.Adam([latents], betas=search_audio.MOMENTS)
     for step, (_, moved, codes, _) in enumerate(seen):
         assert torch.allclose(latents, moved, atol=1e-5)
         latents.grad = judged(singer, moved, codes, SONG)[1]
-        pace = sounds.PACE * float(singer.quantizer.codebook.square().mean().sqrt()) / len(seen) ** 0.5
+        pace = search_audio.PACE * float(singer.quantizer.codebook.square().mean().sqrt()) / len(seen) ** 0.5
         optimiser.param_groups[0]["lr"] = pace * (1 - 0.9 * step / len(seen))
         optimiser.step()
 
@@ -127,35 +126,51 @@ def test_steps_are_those_of_adam(singer: AudioVQVAE, monkeypatch: pytest.MonkeyP
 def test_without_normalised_latents() -> None:
     torch.manual_seed(1)
     model = build(audio.Config(8, 1, 8, 8, 1, codes=16, normalise=False)).eval()
-    codes = sounds.find_codes(model, SONG, 2, None)
+    codes = search_audio.find_codes(model, SONG, 2, None)
     assert distance(model, codes) <= distance(model, model.analyse(SONG))
 
 
-def test_sounds_prefer_likely_codes(singer: AudioVQVAE) -> None:
+def test_audio_prefers_likely_codes(singer: AudioVQVAE) -> None:
     def bits(codes: torch.Tensor) -> torch.Tensor:
         return 7 * (torch.arange(16) % 2)[:, None].expand(1, 16, codes.shape[1]).float()
 
     unlikely = [
-        float((sounds.find_codes(singer, SONG, 2, given) % 2).float().mean()) for given in (None, bits)
+        float((search_audio.find_codes(singer, SONG, 2, given) % 2).float().mean()) for given in (None, bits)
     ]
     assert unlikely[1] < 0.8 * unlikely[0]
 
 
 @pytest.mark.parametrize("count", [64, 1024, 1088])
-def test_short_sounds(singer: AudioVQVAE, count: int) -> None:
+def test_short_audio(singer: AudioVQVAE, count: int) -> None:
     """The longest window cannot be mirrored at the ends of the first two."""
     samples = SONG[..., :count]
-    codes = sounds.find_codes(singer, samples, 2, None)
+    codes = search_audio.find_codes(singer, samples, 2, None)
     assert codes.shape == (1, count // 64)
     assert count > 1024 or torch.equal(codes, singer.analyse(samples))
 
 
 def test_an_autoregressive_decoder_cannot_be_searched_through() -> None:
     model = build(wavenet.Config(encoder_width=8, encoder_blocks=1, decoder_width=8, decoder_hidden=8))
-    assert torch.equal(sounds.find_codes(model, SONG, 3, None), model.analyse(SONG))
+    assert not any(model.searches(effort) for effort in range(4))
+    for effort in (0, 3):
+        assert torch.equal(model.at(0, effort).analyse(SONG)["codes"], model.analyse(SONG))
 
 
 def test_what_is_no_number_leaves_the_nearest_codes(singer: AudioVQVAE) -> None:
     samples = torch.full((1, 1, 6400), torch.nan)
-    codes = sounds.find_codes(singer, samples, 2, None)
+    codes = search_audio.find_codes(singer, samples, 2, None)
     assert torch.equal(codes, singer.analyse(samples))
+
+
+def test_operating_points_search_as_their_effort_says(codec: ImageVQVAE, singer: AudioVQVAE) -> None:
+    """With the bits of the model's own priors."""
+    samples = to_samples(draw(64, 48, 5)[None])
+    rates, bits = search_image.Rates.of(codec), search_audio.bits_of(singer)
+    for effort in range(4):
+        wanted = search_image.find_codes(codec, samples, effort, rates)
+        assert torch.equal(codec.at(0, effort).analyse(samples)["codes"], wanted)
+        wanted = search_audio.find_codes(singer, SONG, effort, bits)
+        assert torch.equal(singer.at(0, effort).analyse(SONG)["codes"], wanted)
+    for model, searching in ((codec, {2, 3}), (singer, {2, 3})):
+        halos = [model.at(0, effort).analysis_halo for effort in range(4)]
+        assert halos == [model.halo * (2 if effort in searching else 1) for effort in range(4)]

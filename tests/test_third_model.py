@@ -34,6 +34,12 @@ def run(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> training.Run:
         return training.train(resume=folder, steps=20)
 
 
+def test_it_is_short() -> None:
+    """What a new model takes: its class, its operating point, its prior."""
+    lines = Path(__file__).with_name("third_model.py").read_text().splitlines()
+    assert len(lines) - lines.index("@dataclass(frozen=True)") <= 80
+
+
 def test_it_trains_and_resumes(run: training.Run) -> None:
     card = weights.read_card(run.best)
     assert card.training["steps"] == 20 and card.method == "two planes"
@@ -55,8 +61,8 @@ def test_it_encodes_and_decodes(run: training.Run, size: tuple[int, int]) -> Non
         assert set(container.read_info(encoded.data).priors) == {container.LEARNED}
         raw = encoded.raw_bits / 8
         assert len(encoded.data) < raw, "the second plane is cheaper, given the first"
-        error = np.square(np.subtract(decoded.samples, image, dtype=float)).mean()
-        assert error < 0.6 * image.astype(float).var()
+        grey = image.mean(2)
+        assert np.square(decoded.samples.mean(2) - grey).mean() < 0.2 * grey.var()
 
 
 def test_a_target_is_met_or_refused(run: training.Run) -> None:

@@ -1,4 +1,4 @@
-"""Training of sound codecs: exact resume, critics, the second decoder, what a run folder holds."""
+"""Training of sound codecs: exact resume, the discriminator, the second decoder, what a run folder holds."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_run_ends_with_a_codec(talks: Path, tmp_path: Path) -> None:
     assert decoded.samples.shape == soundfile.read(source, always_2d=True)[0].shape
 
 
-def test_resume_is_exact_with_critics_too(talks: Path, tmp_path: Path) -> None:
+def test_resume_is_exact_with_a_discriminator_too(talks: Path, tmp_path: Path) -> None:
     codec = go([talks], tmp_path / "codec")
     options: dict[str, Any] = {"steps": 6, "start": codec.best}
     options["overrides"] = {"frozen": "true", "adversarial": "1"}
@@ -100,10 +100,10 @@ def test_resume_is_exact_with_critics_too(talks: Path, tmp_path: Path) -> None:
     assert len(whole.card.training["chain"]) == 2
 
 
-def test_what_critics_judged_last_is_kept(
+def test_what_a_discriminator_judged_last_is_kept(
     talks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No distance tells what critics teach; without them the smallest one decides."""
+    """No distance measures what a discriminator teaches; without them the smallest one decides."""
     scores = iter([-1.0, -2.0, -3.0, -1.0, -2.0, -3.0])
     monkeypatch.setattr(validation.Reconstructions, "validate", lambda *_: (next(scores), {"log_mel": 1.0}))
     plain = go(talks, tmp_path / "plain", checkpoint_every=1, steps=2)
@@ -119,7 +119,7 @@ def test_what_critics_judged_last_is_kept(
     assert judged.card.training["best_step"] == 2
 
 
-def test_a_decoder_that_draws_has_no_critics(talks: Path, tmp_path: Path) -> None:
+def test_a_decoder_that_draws_has_no_discriminator(talks: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="discriminator"):
         go(talks, tmp_path / "run", "vqvae-audio-wavenet", overrides={"adversarial": "1"})
 

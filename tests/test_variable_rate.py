@@ -35,32 +35,32 @@ def model(run: training.Run) -> str:
 
 
 @pytest.fixture
-def picture() -> media.Image:
+def image() -> media.Image:
     return media.Image(draw(150, 130, 7), source="PNG")
 
 
-def test_what_is_written_is_read(model: str, picture: media.Image) -> None:
+def test_what_is_written_is_read(model: str, image: media.Image) -> None:
     sizes, figures = [], []
     for quality in (1, 2.5, 5):
-        encoded = pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, quality=quality))
+        encoded = pipeline.encode_file(image, pipeline.EncodeOptions(model=model, quality=quality))
         decoded = pipeline.decode(encoded.data, model=model)
-        assert isinstance(decoded, media.Image) and decoded.samples.shape == picture.samples.shape
+        assert isinstance(decoded, media.Image) and decoded.samples.shape == image.samples.shape
         assert decoded.source == "PNG"
         assert encoded.quality == pytest.approx(quality, abs=0.01)
-        assert pipeline.verify(encoded) == psnr(decoded.samples, picture.samples)
+        assert pipeline.verify(encoded) == psnr(decoded.samples, image.samples)
         sizes.append(len(encoded.data))
-        figures.append(psnr(decoded.samples, picture.samples))
+        figures.append(psnr(decoded.samples, image.samples))
         assert 8 * vqcodec.info(encoded.data).code_bytes - encoded.estimate_bits < 100
     assert sizes == sorted(sizes) and figures == sorted(figures) and figures[-1] > figures[0] + 3
 
 
-def test_default_is_the_middle_and_the_ends_are_refused(model: str, picture: media.Image) -> None:
-    assert pipeline.encode_file(picture, pipeline.EncodeOptions(model=model)).quality == pytest.approx(
+def test_default_is_the_middle_and_the_ends_are_refused(model: str, image: media.Image) -> None:
+    assert pipeline.encode_file(image, pipeline.EncodeOptions(model=model)).quality == pytest.approx(
         3, abs=0.01
     )
     for quality in (0.5, 5.01):
         with pytest.raises(UsageError, match="no quality"):
-            pipeline.encode_file(picture, pipeline.EncodeOptions(model=model, quality=quality))
+            pipeline.encode_file(image, pipeline.EncodeOptions(model=model, quality=quality))
     assert [index_of(q) for q in (1, 5)] == [0, LAST_INDEX] and quality_of(LAST_INDEX) == 5
 
 
@@ -69,17 +69,17 @@ def test_quality_has_as_few_decimals_as_tell_it_apart() -> None:
     assert all(index_of(quality_of(index)) == index for index in range(LAST_INDEX + 1))
 
 
-def test_effort_trades_error_for_bits(model: str, picture: media.Image) -> None:
+def test_effort_trades_error_for_bits(model: str, image: media.Image) -> None:
     """Of a transform that keeps errors as they are: at the model's price of an error, the sum falls."""
     codec = weights.load(model, "cpu")
     geometry = container.ImageGeometry(150, 130, 3, 16)
-    targets = image_transform.analyse(picture.samples, codec.at(120))
+    targets = image_transform.analyse(image.samples, codec.at(120))
     costs = []
     for effort in (0, 1):
         point = codec.at(120, effort)
         coded = chunks.encode(targets, point, geometry)
         decoded = image_transform.synthesise(coded.symbols, point, geometry)
-        error = np.square(np.subtract(decoded, picture.samples, dtype=np.float64)).mean()
+        error = np.square(np.subtract(decoded, image.samples, dtype=np.float64)).mean()
         costs.append(coded.bits / (150 * 130) + point.rd_lambda * error)
     if codec.method == "pPCA":
         assert costs[1] < costs[0]
@@ -93,12 +93,12 @@ def test_blocks_leave_no_seam(model: str) -> None:
     geometry = container.ImageGeometry(300, 340, 3, 16)
     whole = image_transform.analyse(pixels, point)
     symbols = chunks.encode(whole, point, geometry).symbols
-    picture = image_transform.synthesise(symbols, point, geometry)
+    image = image_transform.synthesise(symbols, point, geometry)
     assert len(tiling.blocks(*geometry.grid(16), point.halo, 40)) > 4
     pieces = image_transform.analyse(pixels, point, area=40)
     assert np.abs(pieces["y"] - whole["y"]).max() < 1e-3 * np.abs(whole["y"]).max()
     again = image_transform.synthesise(symbols, point, geometry, area=40)
-    assert np.abs(again.astype(int) - picture).max() <= 1
+    assert np.abs(again.astype(int) - image).max() <= 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (17, 1), (16, 16), (33, 48)])
@@ -106,16 +106,16 @@ def test_blocks_leave_no_seam(model: str) -> None:
 def test_small_images_are_never_larger_than_their_pixels(
     model: str, size: tuple[int, int], channels: int
 ) -> None:
-    picture = media.Image(draw(*size, 2)[:, :, :channels])
+    image = media.Image(draw(*size, 2)[:, :, :channels])
     for quality in (1, 5):
-        data = pipeline.encode(picture, model=model, quality=quality)
+        data = pipeline.encode(image, model=model, quality=quality)
         info = vqcodec.info(data)
-        assert info.code_bytes <= picture.samples.nbytes
+        assert info.code_bytes <= image.samples.nbytes
         decoded = pipeline.decode(data, model=model)
-        assert decoded.samples.shape == picture.samples.shape
+        assert decoded.samples.shape == image.samples.shape
         assert container.RAW not in info.priors, "which means packed indices"
         if container.PIXELS in info.priors:
-            assert np.array_equal(decoded.samples, picture.samples)
+            assert np.array_equal(decoded.samples, image.samples)
 
 
 def test_flat_images_and_graphics_are_small(model: str) -> None:
@@ -131,8 +131,8 @@ def test_flat_images_and_graphics_are_small(model: str) -> None:
 
 def test_metadata_and_alpha_are_kept(model: str) -> None:
     alpha = np.arange(130 * 150, dtype=np.uint8).reshape(130, 150)
-    picture = media.Image(draw(150, 130, 7), alpha, icc=b"profile", xmp=b"<x/>")
-    decoded = pipeline.decode(pipeline.encode(picture, model=model), model=model)
+    image = media.Image(draw(150, 130, 7), alpha, icc=b"profile", xmp=b"<x/>")
+    decoded = pipeline.decode(pipeline.encode(image, model=model), model=model)
     assert np.array_equal(decoded.alpha, alpha) and (decoded.icc, decoded.xmp) == (b"profile", b"<x/>")
 
 
@@ -149,8 +149,8 @@ def test_preview_is_an_eighth(model: str) -> None:
 
 
 def test_damage_stays_in_its_region(model: str) -> None:
-    picture = media.Image(draw(1100, 300, 5))
-    data = bytearray(pipeline.encode(picture, model=model))
+    image = media.Image(draw(1100, 300, 5))
+    data = bytearray(pipeline.encode(image, model=model))
     whole = pipeline.decode(bytes(data), model=model).samples
     info = vqcodec.info(bytes(data))
     assert info.chunks == 3
@@ -165,8 +165,8 @@ def test_damage_stays_in_its_region(model: str) -> None:
     assert abs(grey.mean() - 128) < 30
 
 
-def test_chunks_that_no_encoder_writes(model: str, picture: media.Image) -> None:
-    stream = container.parse(pipeline.encode(picture, model=model))
+def test_chunks_that_no_encoder_writes(model: str, image: media.Image) -> None:
+    stream = container.parse(pipeline.encode(image, model=model))
     for chunk in (
         container.Chunk(container.LEARNED, b"abc"),
         container.Chunk(container.PIXELS, b"abc"),
@@ -186,15 +186,15 @@ def test_chunks_that_no_encoder_writes(model: str, picture: media.Image) -> None
             pipeline.decode(container.pack(dataclasses.replace(stream, settings=settings_)), model=model)
 
 
-def test_reconstruction_is_compared_with_what_was_coded(model: str, picture: media.Image) -> None:
-    encoded = pipeline.encode_file(picture, pipeline.EncodeOptions(model=model))
+def test_reconstruction_is_compared_with_what_was_coded(model: str, image: media.Image) -> None:
+    encoded = pipeline.encode_file(image, pipeline.EncodeOptions(model=model))
     other = dataclasses.replace(encoded, symbols={"y": encoded.symbols["y"] + 16})
     with pytest.raises(DamagedError, match="does not decode"):
         pipeline.reconstruct(other)
 
 
-def test_other_models_and_decoders_are_named(model: str, small: str, picture: media.Image) -> None:
-    ours, theirs = (pipeline.encode(picture, model=m) for m in (model, small))
+def test_other_models_and_decoders_are_named(model: str, small: str, image: media.Image) -> None:
+    ours, theirs = (pipeline.encode(image, model=m) for m in (model, small))
     for data, other in ((ours, small), (theirs, model)):
         with pytest.raises(ModelError, match="needs model"):
             pipeline.decode(data, model=other)

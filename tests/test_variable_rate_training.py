@@ -11,7 +11,7 @@ import torch
 from conftest import draw
 from safetensors import safe_open
 from variable_rate_models import MODELS, train, trained
-from vqcodec import media, training, weights
+from vqcodec import training, weights
 from vqcodec.coding import driver
 from vqcodec.errors import UsageError
 
@@ -26,11 +26,6 @@ def run(
 @pytest.fixture
 def model(run: training.Run) -> str:
     return str(run.best)
-
-
-@pytest.fixture
-def picture() -> media.Image:
-    return media.Image(draw(150, 130, 7), source="PNG")
 
 
 def test_training_ends_with_measured_points(run: training.Run) -> None:

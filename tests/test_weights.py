@@ -14,12 +14,13 @@ import torch
 from conftest import draw
 from safetensors.numpy import load_file, save_file
 from vqcodec import pipeline, weights
+from vqcodec.bitstream.container import STATIC
 from vqcodec.errors import ModelError, UsageError, VqcodecError
 
 
 def rewrite(source: str, target: Path, tensors: Mapping[str, np.ndarray], **card: Any) -> Path:
     """The weights of `source` with some tensors and some fields of the card exchanged."""
-    saved = weights.read_card(source) | card
+    saved = weights.read_json(source) | card
     save_file({**load_file(source), **tensors}, target, {"card": json.dumps(saved)})
     return target
 
@@ -35,8 +36,8 @@ def test_save_and_load(small: str, tmp_path: Path) -> None:
     for name, tensor in model.state_dict().items():
         if "ema" not in name:
             assert torch.equal(tensor, state[name]), name
-    assert np.array_equal(loaded.prior.tables, model.prior.tables)
-    assert np.array_equal(loaded.prior.classes, model.prior.classes)
+    assert np.array_equal(loaded.priors[STATIC].tables, model.priors[STATIC].tables)
+    assert np.array_equal(loaded.priors[STATIC].classes, model.priors[STATIC].classes)
     assert Path(small).read_bytes() == target.read_bytes(), "the same model is the same file"
     assert [path.name for path in tmp_path.iterdir()] == ["copy.safetensors"]
 
@@ -73,18 +74,18 @@ def test_only_networks_are_stored_in_half_precision(small: str) -> None:
 def test_fingerprint_covers_what_decodes_and_nothing_else(small: str, name: str, counts: bool) -> None:
     model = weights.load(small)
     tensors = weights.exported(model)
-    print_before = weights.fingerprint(tensors, model.decoding, model.card["config"])
-    assert print_before == model.card["fingerprint"]
+    print_before = weights.fingerprint(tensors, model.decoding, model.card.config)
+    assert print_before == model.card.fingerprint
     assert len(bytes.fromhex(print_before)) == 8
     changed = tensors[name].copy()
     changed.reshape(-1)[-1] += 1
-    now = weights.fingerprint({**tensors, name: changed}, model.decoding, model.card["config"])
+    now = weights.fingerprint({**tensors, name: changed}, model.decoding, model.card.config)
     assert (now != print_before) is counts
 
 
 def test_fingerprint_covers_settings_shapes_and_types_but_no_byte_order(small: str) -> None:
     model = weights.load(small)
-    tensors, config = weights.exported(model), model.card["config"]
+    tensors, config = weights.exported(model), model.card.config
 
     def taken(**changes: Any) -> str:
         return weights.fingerprint({**tensors, **changes}, model.decoding, config)
@@ -103,7 +104,7 @@ def test_encoder_may_be_exchanged(small: str, tmp_path: Path) -> None:
     with torch.no_grad():
         model.encoder[1].bias.add_(0.01)
     card = weights.save(model, model.card, tmp_path / "other.safetensors")
-    assert card["fingerprint"] == weights.load(small).card["fingerprint"]
+    assert card.fingerprint == weights.load(small).card.fingerprint
     data = pipeline.encode(draw(40, 30), model=tmp_path / "other.safetensors")
     assert pipeline.decode(data, model=small).width == 40
 
@@ -207,7 +208,7 @@ def test_a_missing_tensor_is_told(small: str, tmp_path: Path) -> None:
     tensors = load_file(small)
     del tensors["decoder.0.bias"]
     path = tmp_path / "less.safetensors"
-    save_file(tensors, path, {"card": json.dumps(weights.read_card(small))})
+    save_file(tensors, path, {"card": json.dumps(weights.read_json(small))})
     with pytest.raises(ModelError, match="weights do not fit their card"):
         weights.load(path)
 
@@ -220,14 +221,14 @@ def test_unknown_name_lists_the_names(small: str, tmp_path: Path, monkeypatch: p
     shipped.mkdir()
     monkeypatch.setattr(weights, "folder", lambda: shipped)
     with pytest.raises(UsageError, match=r"\(none shipped\)"):
-        weights.load()
+        weights.load("vqvae-image")
     for name in ("b-image", "a-image"):
         shutil.copy(small, shipped / f"{name}.safetensors")
     with pytest.raises(UsageError, match="one of a-image, b-image, or a .safetensors file"):
         weights.load("c-image")
     assert weights.locate("a-image") == shipped / "a-image.safetensors"
     assert weights.load("a-image").card == weights.load(small).card
-    assert weights.shipped() == [weights.read_card(small)] * 2
+    assert weights.shipped() == [weights.read_json(small)] * 2
     # Only a bare name is looked up among the shipped ones.
     with pytest.raises(UsageError, match="no model"):
         weights.locate("./a-image")
@@ -256,7 +257,7 @@ def test_a_replaced_file_is_loaded_again(small: str, tmp_path: Path) -> None:
     with torch.no_grad():
         changed.quantizer.codebook.add_(1)
     weights.save(changed, changed.card, path)
-    assert weights.load(path).card["fingerprint"] != first.card["fingerprint"]
+    assert weights.load(path).card.fingerprint != first.card.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_card_says_what_the_model_is(small: str) -> None:
-    card = weights.read_card(small)
+    card = weights.read_json(small)
     assert {"name", "medium", "method", "config", "fingerprint", "parameters", "measured", "training"} <= set(
         card
     )

@@ -29,8 +29,6 @@ class TwoPlanes(Model):
         self.levels = nn.Parameter(torch.linspace(-1, 1, count))
         self.register_buffer("counts", torch.ones(count + 1, count))  # the last row: of the first plane
 
-    device = property(lambda self: self.levels.device)
-
     def at(self, index, effort=1):
         return TwoPlanesPoint(self, index, effort)
 
@@ -85,14 +83,12 @@ class TopThenBottom(base.Prior):
         return {"prior.table": self.table}
 
     def scan(self, known, index):
-        grids = {
-            plane: [np.indices(s[plane].shape).reshape(2, -1) for s in known] for plane in ("top", "bottom")
-        }
-        steps = [base.Step(n, plane, [*map(tuple, grids[plane])]) for n, plane in enumerate(grids)]
+        def step(number, plane):
+            return base.Step(number, plane, [(*np.indices(s[plane].shape).reshape(2, -1),) for s in known])
 
         def models(step):
             for symbols, (rows, columns) in zip(known, step.positions, strict=True):
                 above = symbols["top"][rows // 2, columns // 2] if step.number else np.full_like(rows, -1)
                 yield base.Categorical(self.table[above])
 
-        return SimpleNamespace(steps=steps, models=models)
+        return SimpleNamespace(steps=[step(0, "top"), step(1, "bottom")], models=models)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from ..bitstream.container import LEARNED, PIXELS, RAW, Bitstream, Chunk
 from ..bitstream.geometry import Geometry, ImageGeometry, Region
 from ..errors import DamagedError, ModelError
 from ..models.base import OperatingPoint, Plane
-from ..priors.base import Prior, Symbols
+from ..priors.base import Array, Prior, Symbols
 from . import driver, rangecoder
 
 SLACK_BITS = 80
@@ -70,7 +70,7 @@ class DecodedChunks:
 
 
 def encode(
-    targets: Mapping[str, NDArray[Any]], point: OperatingPoint, geometry: Geometry, *, fast: bool = False
+    targets: Mapping[str, Array], point: OperatingPoint, geometry: Geometry, *, fast: bool = False
 ) -> EncodedChunks:
     """Code each region by the prior that makes it smallest, or pack it.
 

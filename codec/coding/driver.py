@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DamagedError
-from ..priors.base import Categorical, EntropyModel, Prior, Step, Symbols
+from ..priors.base import Array, Categorical, EntropyModel, Prior, Step, Symbols
 from .rangecoder import Decoder, Encoder
 
 MIN_SYMBOLS_PER_CALL = 32
 """Indices of a region that are written together, at least: a call costs more than a symbol."""
 
-Quantise = Callable[[Step, NDArray[Any], EntropyModel], NDArray[np.int32]]
+Quantise = Callable[[Step, Array, EntropyModel], NDArray[np.int32]]
 """What a transform gave at the positions of a step -> symbols."""
 
 
@@ -39,14 +38,14 @@ class CodedRegion:
     symbols: Symbols
 
 
-def nearest(step: Step, targets: NDArray[Any], model: EntropyModel) -> NDArray[np.int32]:
+def nearest(step: Step, targets: Array, model: EntropyModel) -> NDArray[np.int32]:
     """Quantise to the nearest symbols."""
     del step
     return model.quantise(targets)
 
 
 def encode(
-    prior: Prior, regions: Sequence[Mapping[str, NDArray[Any]]], index: int, quantise: Quantise = nearest
+    prior: Prior, regions: Sequence[Mapping[str, Array]], index: int, quantise: Quantise = nearest
 ) -> list[CodedRegion]:
     """Code regions side by side, each into bytes of its own.
 
@@ -170,12 +169,12 @@ class _Writer:
         return CodedRegion(self.encoder.finish(), self.bits, symbols)
 
 
-def _empty(target: NDArray[Any]) -> NDArray[Any]:
+def _empty(target: Array) -> Array:
     """Zeros for the symbols of a target: latents are held as int16, indices as they are."""
     return np.zeros(target.shape, np.int16 if target.dtype.kind == "f" else np.int32)
 
 
-def _first(array: NDArray[Any], kept: int) -> NDArray[Any]:
+def _first(array: Array, kept: int) -> Array:
     """A copy whose rows behind the first `kept` are zero."""
     copy = array.copy()
     copy[kept:] = 0

@@ -9,10 +9,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from .. import media
 from ..errors import UsageError
+from ..pipeline import Encoded
 from . import audio, baselines, image
 from .candidates import Measures, Row, Source, choose, many, point_text
 from .disk import files, medium_of
@@ -114,8 +114,15 @@ def evaluate(
     return found
 
 
-def measure(original: media.Image | media.Audio, **options: Any) -> tuple[Row, Any, Any]:
+def measure(
+    original: media.Image | media.Audio,
+    *,
+    model: Source | None = None,
+    quality: float | None = None,
+    effort: int = 1,
+    device: str = "auto",
+) -> tuple[Row, Encoded, media.Image | media.Audio]:
     """One picture or sound at one point, see `image.measure` and `audio.measure`."""
     if isinstance(original, media.Image):
-        return image.measure(original, **options)
-    return audio.measure(original, **options)
+        return image.measure(original, model=model, quality=quality, effort=effort, device=device)
+    return audio.measure(original, model=model, quality=quality, effort=effort, device=device)

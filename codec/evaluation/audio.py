@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -175,5 +174,5 @@ def _row(original: media.Audio, signal: np.ndarray, size: int) -> Row:
     return dict.fromkeys(COLUMNS) | rates | sizes | measured
 
 
-def _finite(values: Any) -> list[float]:
+def _finite(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and math.isfinite(value)]

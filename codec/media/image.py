@@ -34,9 +34,12 @@ IMAGE_FORMATS = {
 }
 """Suffix of an output -> Pillow's name of the format."""
 
+Options = dict[str, Any]
+"""Keyword arguments of Pillow's writers."""
+
 # With zlib-ng, on Kodak and on smooth reconstructions of it, level 3 gives 2-3 % smaller files than level 6
 # in 40 % of its time. JPEG and AVIF are not lossless, so they are written where a second loss is hard to see.
-_OPTIONS: dict[str, dict[str, Any]] = {
+_OPTIONS: dict[str, Options] = {
     "PNG": {"compress_level": 3},
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"lossless": True, "exact": True, "method": 2},
@@ -197,9 +200,9 @@ def _to_pillow(image: Image, with_alpha: bool) -> PIL.Image.Image:
     return picture
 
 
-def _metadata_options(name: str, boxes: dict[str, bytes]) -> dict[str, Any]:
+def _metadata_options(name: str, boxes: dict[str, bytes]) -> Options:
     """Return the keyword arguments of Pillow's save that hold the metadata boxes."""
-    options: dict[str, Any] = {"icc_profile": boxes["icc"]} if "icc" in boxes else {}
+    options: Options = {"icc_profile": boxes["icc"]} if "icc" in boxes else {}
     exif, xmp = boxes.get("exif"), boxes.get("xmp")
     if exif:
         options["exif"] = EXIF_PREFIX + exif

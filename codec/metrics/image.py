@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -113,7 +112,7 @@ class CodeUse:
         return float(2**self.entropy_bits)
 
 
-def code_use(counts: npt.NDArray[np.integer[Any]]) -> CodeUse:
+def code_use(counts: npt.NDArray[np.int64]) -> CodeUse:
     """Sum up a histogram of codes, integers [K]."""
     total = int(counts.sum())
     shares = counts[counts > 0] / max(total, 1)

@@ -14,33 +14,25 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..bitstream.container import LEARNED
-from ..priors.base import EntropyModel, Prior, Step, Symbols
+from ..priors.base import Array, EntropyModel, Prior, Step, Symbols
 from ..priors.gaussian_tables import LATENT_UNIT
-from ..priors.settings import Config, Value
+from ..priors.settings import Config
+from .card import Card, Figures, Json, Setting
+from .trainable import DISCRIMINATOR, Discriminator, LossStep, RoundTrip, Trainable
 
 Progress = Callable[[int, int], None]
 """Called with blocks done and blocks in all."""
-
-Setting = Value
-Json = dict[str, Any]
-"""An object of JSON."""
-
-Figures = Mapping[str, Any]
-"""The same, which is not written to: what was measured, how something was trained."""
-
-DISCRIMINATOR = "discriminator."
-"""Prefix of the parameters that an optimiser of their own trains."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ class Plane:
     depth: int = 1
     alphabet: int | None = None
 
-    def empty(self, grid: tuple[int, ...]) -> NDArray[Any]:
+    def empty(self, grid: tuple[int, ...]) -> Array:
         """Zeros for the symbols of a grid: int32 of its shape, or int16 [*grid, M] of latents."""
         return np.zeros(grid, np.int32) if self.alphabet else np.zeros((*grid, self.depth), np.int16)
 
@@ -67,50 +59,6 @@ class Plane:
     def raw_bits(self) -> int:
         """Bits of an index that is packed as it is."""
         return max(1, ((self.alphabet or 1) - 1).bit_length())
-
-
-@dataclass(frozen=True)
-class Card:
-    """The model card, which lies in the metadata of the weights.
-
-    Attributes:
-        name: what bitstreams call the model.
-        medium: "image" or "audio".
-        method: the paper's name of it; with the medium it says which class builds it.
-        config: settings of the model.
-        fingerprint: 16 hexadecimal digits over what decides how symbols are read and decoded.
-        parameters: of the networks.
-        points: "quality", "bpp" and "psnr_db" at some operating points, of variable-rate models.
-        measured: validation figures.
-        training: commands, data, steps, hours.
-        learned: of the learned prior: method, config, fingerprint, measured, training; None without one.
-    """
-
-    name: str
-    medium: str
-    method: str
-    config: Mapping[str, Setting]
-    fingerprint: str = ""
-    parameters: int | None = None
-    points: Sequence[Mapping[str, float]] = ()
-    measured: Figures = field(default_factory=dict)
-    training: Figures = field(default_factory=dict)
-    learned: Figures | None = None
-
-    @classmethod
-    def from_json(cls, values: Figures) -> Card:
-        """Read a card; what a later version has beside these fields is passed over.
-
-        Raises:
-            TypeError: a field is missing.
-        """
-        known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in known})
-
-    def to_json(self) -> Json:
-        """The card as it is written; fields that a model does not have are left out."""
-        optional = {"parameters", "points", "learned"}
-        return {k: v for k, v in asdict(self).items() if v or k not in optional}
 
 
 @dataclass(frozen=True)
@@ -164,7 +112,7 @@ class OperatingPoint(ABC):
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
         """Samples -> targets of each plane: indices int64, or latents float32 in steps."""
 
-    def quantise(self, step: Step, targets: NDArray[Any], model: EntropyModel) -> NDArray[np.int32]:
+    def quantise(self, step: Step, targets: Array, model: EntropyModel) -> NDArray[np.int32]:
         """Targets of a step in one region -> symbols, by default the nearest."""
         del step
         return model.quantise(targets)
@@ -191,7 +139,7 @@ class OperatingPoint(ABC):
         del symbols
         return None
 
-    def neutral(self) -> dict[str, NDArray[Any]]:
+    def neutral(self) -> dict[str, Array]:
         """Symbols of the middle of mid-grey, or of silence: an array per plane, [] or [M]."""
         model, halo = self.model, self.halo
         side = self.stride * (2 * halo + 1)
@@ -204,144 +152,6 @@ class OperatingPoint(ABC):
             target = found[plane.name][(0, *[middle] * model.axes)].cpu().numpy()
             values[plane.name] = target if plane.alphabet else np.rint(LATENT_UNIT * target).astype(np.int16)
         return values
-
-
-@dataclass
-class LossStep:
-    """What a batch gives in training.
-
-    Attributes:
-        loss: what is minimised; the only tensor that gradients come from.
-        terms: parts of the loss, by the names that they have in the log.
-        symbols: plane -> int64, of the planes of indices.
-        kept: tensors that `Trainable.update` or the discriminator need.
-    """
-
-    loss: Tensor
-    terms: dict[str, Tensor] = field(default_factory=dict)
-    symbols: dict[str, Tensor] = field(default_factory=dict)
-    kept: dict[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass
-class RoundTrip:
-    """A batch through a model in memory, without priors in integers.
-
-    Attributes:
-        symbols: plane -> int64, of the planes of indices.
-        samples: the reconstruction; None of a decoder that draws.
-        bits: what `units` elements take, where the model can tell.
-        units: pixels, samples or symbols.
-        loss: what a training minimises, of reconstructions in 8 bits, where it is not the distortion.
-    """
-
-    symbols: dict[str, Tensor]
-    samples: Tensor | None = None
-    bits: float | None = None
-    units: int = 1
-    loss: float | None = None
-
-
-class Discriminator(nn.Module, ABC):
-    """Networks that tell reconstructions from originals, in training alone, with their own optimiser."""
-
-    @abstractmethod
-    def loss(self, reconstruction: Tensor, samples: Tensor) -> LossStep:
-        """What they minimise; `LossStep.kept` of the model has both tensors, by these names."""
-
-
-class Trainable(nn.Module, ABC):
-    """What the training loop asks: a model, or the learned prior of one.
-
-    A new model has to bring `loss` alone.
-
-        start or load_from -> (loss -> optimiser -> update) for every step -> export, make_card
-    """
-
-    slow: ClassVar[tuple[str, ...]] = ()
-    """Prefixes of the parameters that learn more slowly than the rest."""
-
-    config: Config
-    """Settings."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.discriminator: Discriminator | None = None
-
-    @property
-    @abstractmethod
-    def codec(self) -> Model:
-        """The model whose samples and symbols these are."""
-
-    def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Set weights before the first step: by default those of construction stay.
-
-        Args:
-            draw: gives the n-th batch of samples.
-            generator: CPU generator.
-        """
-
-    @abstractmethod
-    def loss(self, samples: Tensor) -> LossStep:
-        """What is minimised for a batch of samples.
-
-        On CUDA devices this is captured as a graph: the same work at every call, no waiting for the device.
-        """
-
-    def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
-        """Do what follows an optimiser step: nothing, by default.
-
-        Args:
-            step: of the same batch.
-            progress: share of the training that is done, 0..1.
-            generator: CPU generator of this step.
-
-        Returns:
-            "restarted", the number of indices revived, where there is such a thing.
-        """
-        del step, progress, generator
-        return {}
-
-    @abstractmethod
-    def round_trip(self, samples: Tensor, index: int = 0) -> RoundTrip:
-        """Samples -> symbols -> samples at a quality index, in memory."""
-
-    def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
-        """Figures of the log that follow from the mean terms of some steps, "loss" among them."""
-        del terms
-        return {}
-
-    @abstractmethod
-    def load_from(self, other: Model, count: float) -> None:
-        """Start from the weights of a trained model.
-
-        Args:
-            other: a model of the same settings, but for those that may grow or shrink.
-            count: positions of the coarsest plane in a batch.
-        """
-
-    def keep_prior(self, other: Model) -> Self:
-        """Keep the learned prior of the weights that a training starts from, until there is a newer one."""
-        del other
-        return self
-
-    @abstractmethod
-    def export(self) -> Model:
-        """The model that is saved, with its priors in integers as far as they are trained with it.
-
-        Raises:
-            ModelError: a layer is beyond what is exact.
-        """
-
-    @abstractmethod
-    def make_card(self, name: str, training: Figures, measured: Figures) -> Card:
-        """Describe what was trained.
-
-        Args:
-            name: what bitstreams will call the model.
-            training: commands, data, steps, hours.
-            measured: validation figures.
-        """
 
 
 class Model(Trainable):
@@ -408,7 +218,7 @@ class Model(Trainable):
             other._priors = MappingProxyType(dict(priors))
         return other
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
         other = copy.copy(self)
         memo[id(self)] = other
         for name, value in vars(self).items():
@@ -417,9 +227,9 @@ class Model(Trainable):
         return other
 
     @property
-    @abstractmethod
     def device(self) -> torch.device:
         """Where the networks run."""
+        return next(self.parameters()).device
 
     @abstractmethod
     def at(self, index: int, effort: int = 1) -> OperatingPoint:
@@ -500,6 +310,7 @@ class Model(Trainable):
 
 
 __all__ = [
+    "DISCRIMINATOR",
     "Card",
     "Discriminator",
     "Figures",

@@ -212,6 +212,5 @@ class PPCACodec(variable_rate.VariableRateVAE):
         """
         del generator
         linear = of_pixels(draw, self.config.components)
-        self.mean.copy_(linear.colour)
-        self.deviation.copy_(linear.deviations)
+        self.set_moments(linear.colour, linear.deviations)
         self.basis.copy_(linear.basis[:, :, None, None])

@@ -109,8 +109,7 @@ class VAE(VariableRateVAE):
         """
         del generator
         linear = ppca.of_pixels(draw, self.config.components)
-        self.mean.copy_(linear.colour)
-        self.deviation.copy_(linear.deviations)
+        self.set_moments(linear.colour, linear.deviations)
         middle = linear.basis.view(-1, 3, 16, 16)
         for basis in (self.forward_basis, self.backward_basis):
             basis.copy_(F.pixel_unshuffle(F.pad(middle, (8, 8, 8, 8)), 8))

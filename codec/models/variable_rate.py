@@ -27,7 +27,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -38,30 +38,20 @@ from ..bitstream.container import LEARNED
 from ..bitstream.quality import LAST_INDEX
 from ..errors import ModelError
 from ..metrics.image import psnr_db
-from ..priors import PREFIX, context, exact, gaussian, gaussian_tables
-from ..priors.base import TOTAL, EntropyModel, Prior, Step
+from ..priors import PREFIX, context, exact, gaussian
+from ..priors.base import Array, EntropyModel, Prior, Step
 from ..priors.context import ContextModel, Shape
 from ..priors.gaussian import GaussianPrior
 from ..priors.gaussian_tables import LATENT_UNIT, SCALE_MAX, SCALE_MIN, Gaussian
 from ..priors.settings import Config, setting
 from .base import Card, LossStep, Model, OperatingPoint, Plane, Progress, RoundTrip
-
-INDICES_PER_LAMBDA_DOUBLING = 27
-
-LOSS_EXPONENT = 0.4
-"""w of the loss weight lambda^-w, which keeps low and high rates balanced within a batch."""
+from .rate_distortion import ERROR_SCALE, INDICES_PER_LAMBDA_DOUBLING, likelihood, loss_weight, rd_lambda
 
 WHITE = 255.0
 """Errors are squares of 8-bit values."""
 
-ERROR_SCALE = 1 / 3
-"""Weight of a squared latent error against the MSE: 256 pixels per latent position over 768 samples."""
-
 PREVIEW_SLICES = 1
 """Slices of channels that a preview is made of."""
-
-VALIDATION_POINTS = (51, 86, 121, 155, 180, 230)
-"""Quality indexes that are looked at during a training: lambda .0018, .0044, .011, .026, .05, .18."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +68,6 @@ class VariableRateConfig(Config):
     context_hidden: int = setting(48, low=1, high=1024)
     context_blocks: int = setting(1, low=0, high=100)
     context_near: int = setting(48, low=3, high=128)
-
-
-def rd_lambda(index: Tensor) -> Tensor:
-    """Return lambda, bits per pixel for a mean squared error of 1: 2**-11 at index 0, 0.34 at LAST_INDEX."""
-    return torch.exp2(index / INDICES_PER_LAMBDA_DOUBLING - 11)
-
-
-def loss_weight(lambda_: Tensor) -> Tensor:
-    """What the loss at this lambda is multiplied by."""
-    return (lambda_ / 0.01) ** -LOSS_EXPONENT
 
 
 class VariableRateVAE(Model):
@@ -107,7 +87,7 @@ class VariableRateVAE(Model):
     stride = 16
     points = LAST_INDEX + 1
 
-    validation_points = VALIDATION_POINTS
+    validation_points = (51, 86, 121, 155, 180, 230)  # lambda .0018, .0044, .011, .026, .05, .18
 
     uses_rdoq: ClassVar[bool] = False
     """Whether symbols nearer to zero are taken where their bits outweigh the error (rate-distortion optimised
@@ -132,11 +112,6 @@ class VariableRateVAE(Model):
         self.register_buffer("mean", torch.zeros(3))
         self.offset = nn.Parameter(torch.zeros(config.components))
         self.slope = nn.Parameter(torch.zeros(config.components))
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks run."""
-        return self.deviation.device
 
     # what a method adds
 
@@ -285,6 +260,11 @@ class VariableRateVAE(Model):
             model.update(s, p, features(value, log2_gain))
         return decoded.view(count, height, width, size).permute(0, 3, 1, 2), bits
 
+    def set_moments(self, mean: Tensor, deviation: Tensor) -> None:
+        """Set the mean colour, [3], and the deviation of each channel of the latents, [M]."""
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+
     def export(self) -> VariableRateVAE:
         """As in `Trainable.export`: itself, with its prior in integers.
 
@@ -368,7 +348,7 @@ class VariableRatePoint(OperatingPoint):
         pixels = samples * (WHITE / 2) - model.mean[:, None, None]
         return {"y": model.analysis(pixels, self._index).permute(0, 2, 3, 1) / self.steps}
 
-    def quantise(self, step: Step, targets: NDArray[Any], model: EntropyModel) -> NDArray[np.int32]:
+    def quantise(self, step: Step, targets: Array, model: EntropyModel) -> NDArray[np.int32]:
         """As in `OperatingPoint.quantise`; with effort, of models that gain by it, by rate and distortion."""
         if self.effort and self.model.uses_rdoq and isinstance(model, Gaussian):
             return model.quantise(targets, self.rd_tradeoff[step.positions[0][-1]])
@@ -395,14 +375,6 @@ class VariableRatePoint(OperatingPoint):
         latents = symbols["y"][..., :last].float() * (self.steps[:last] / LATENT_UNIT)
         pixels = model.preview(latents.permute(0, 3, 1, 2))
         return (pixels + model.mean[:, None, None]) * (2 / WHITE)
-
-
-def likelihood(residual: Tensor, sigma: Tensor) -> Tensor:
-    """Mass of N(0, sigma**2) within half a step of a residual in steps, and the floor of the tables."""
-    size = residual.abs()
-    upper, lower = (torch.special.ndtr((edge - size) / sigma) for edge in (0.5, -0.5))
-    mass: Tensor = upper - lower + gaussian_tables.FLOOR / TOTAL
-    return mass
 
 
 def features(values: Tensor, log2_gains: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from typing import IO
 
 from .. import media, weights
 from ..bitstream import container
+from ..bitstream.container import STATIC
 from ..bitstream.geometry import AudioGeometry, ImageGeometry
-from ..errors import DamageWarning, LimitError, UsageError, warn
+from ..errors import DamageWarning, LimitError, UsageError, VqcodecWarning, warn
 from ..models.base import Progress
 from . import rate_control
 from .decoding import bytes_of, decode_preview, decode_stream, other_decoder, point_for, reconstruct, verify
@@ -103,7 +104,7 @@ def encode(
         bpp: of an image, highest quality within this rate, bits per pixel of the file.
         psnr: of an image, smallest file that reaches this quality, dB.
         target_size: highest quality whose file is not larger, bytes.
-        fast: code by static tables, even where a learned prior is there; variable-rate models have none.
+        fast: code by static tables, even where a learned prior is there; a warning where there are none.
         effort: 0..3, how long the encoder searches for better symbols, of audio from 2 on; a decoder is not
             affected. No gain with `vae-image` and autoregressive decoders.
         max_pixels: refuse larger images; a media.Image is in memory already, whatever its size.
@@ -153,6 +154,8 @@ def encode_file(
         message = f"{model.card.name} is for {model.medium}, not for {medium}"
         raise UsageError(message, f"name a model for {medium} with -m, or none")
     target.check(model)
+    if options.fast and STATIC not in model.priors:
+        warn(f"{model.card.name} has no static tables; fast changes nothing", VqcodecWarning)
     return rate_control.encode(
         original, model, target, effort=options.effort, fast=options.fast, progress=progress
     )

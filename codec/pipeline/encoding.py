@@ -121,8 +121,8 @@ def encode_at(
     levels = [loudness.loudness_of(channel, SEGMENT * point.finest_stride) for channel in signal]
     gains = bytes(level.gain for level in levels)
     size = AudioGeometry(original.frames, original.rate, gains, mono, point.finest_stride)
-    spectra = audio_transform.analyse(signal, point, size, levels, progress=progress)
-    coded = chunks.encode(spectra, point, size, fast=fast)
+    found = audio_transform.analyse(signal, point, size, levels, progress=progress)
+    coded = chunks.encode(found, point, size, fast=fast)
     boxes = {"levels": _levels(levels, size), "tags": media.pack_tags(original.tags)}
     return _pack(original, coded, size, point, boxes)
 

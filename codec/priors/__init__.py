@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
 from torch import Tensor
 
 from . import pixelcnn, wavenet
+from .base import Array
 from .learned import PREFIX, LearnedPrior, Network
 from .settings import Config, TrainConfig
 
@@ -31,7 +31,7 @@ class LearnedPriorEntry:
     medium: str
     config: Config
     network: Callable[[Any, Tensor], Network]
-    prior: Callable[[Mapping[str, NDArray[Any]]], LearnedPrior]
+    prior: Callable[[Mapping[str, Array]], LearnedPrior]
     training: TrainConfig
 
 

@@ -23,7 +23,10 @@ PRECISION = 24
 TOTAL = 1 << PRECISION
 """What the frequencies of a symbol sum to."""
 
-Symbols = dict[str, NDArray[Any]]
+Array = NDArray[Any]
+"""An array of numbers of any type."""
+
+Symbols = dict[str, Array]
 """Plane -> its integers: indices int32 [h, w] or [T]; latents int16 [h, w, M] in 1/16 of their step."""
 
 Codes = NDArray[np.int32]
@@ -58,7 +61,7 @@ class Categorical:
 
     frequencies: Frequencies
 
-    def quantise(self, targets: NDArray[Any]) -> NDArray[np.int32]:
+    def quantise(self, targets: Array) -> NDArray[np.int32]:
         """Indices are integers already: they are their own symbols."""
         return np.asarray(targets, np.int32)
 
@@ -90,7 +93,7 @@ class Categorical:
 class EntropyModel(Protocol):
     """Probabilities of the symbols of a step in one region: `Categorical`, or `gaussian_tables.Gaussian`."""
 
-    def quantise(self, targets: NDArray[Any]) -> NDArray[np.int32]:
+    def quantise(self, targets: Array) -> NDArray[np.int32]:
         """The symbols nearest to what a transform gave."""
 
     def values(self, symbols: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -141,7 +144,7 @@ class Prior(ABC):
         """
 
     @abstractmethod
-    def to_tensors(self) -> dict[str, NDArray[Any]]:
+    def to_tensors(self) -> dict[str, Array]:
         """Its integers by the names they have in a weights file."""
 
     def estimate_bits(self, symbols: Symbols) -> float | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -253,7 +253,7 @@ def spatial_context(maps: Tensor, grids: tuple[int, int, int], radius: int, *, c
 
 def layers_in_training(shape: Shape) -> torch.nn.ModuleDict:
     """The layers with fresh weights; the heads say nothing yet."""
-    found: dict[str, Any] = {}
+    found: dict[str, torch.nn.Module] = {}
     for name, (inputs, outputs, after, gain) in shape.layers().items():
         found[name] = exact.Linear(inputs, outputs, exact.ACTIVATION, after, gain)
     return torch.nn.ModuleDict(found)

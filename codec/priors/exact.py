@@ -16,15 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import cache, cached_property, partial
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from ..errors import ModelError
-from .base import TOTAL
+from .base import TOTAL, Array
 
 INPUT = 127
 """Largest absolute value that a layer takes, and that a weight has."""
@@ -133,7 +133,7 @@ def added(stream: Tensor, correction: Tensor) -> Tensor:
     return correction.add_(stream).clamp_(-STREAM_MAX, STREAM_MAX)
 
 
-def frequencies(logits: NDArray[Any]) -> NDArray[np.uint32]:
+def frequencies(logits: Array) -> NDArray[np.uint32]:
     """Softmax in fixed point: integers of LOGIT bits, [N, K] -> uint32 [N, K], at least 1, summing to TOTAL.
 
     With d the distance to the largest logit, e = round(2**16 exp(-d / 16)), S the sum of e over the codes and
@@ -154,7 +154,7 @@ def frequencies(logits: NDArray[Any]) -> NDArray[np.uint32]:
     return whole
 
 
-def reshaped(logits: NDArray[Any], temperature: float, top_k: int | None) -> NDArray[Any]:
+def reshaped(logits: Array, temperature: float, top_k: int | None) -> Array:
     """Integer logits for drawing: divided by a temperature, the less likely codes out of reach.
 
     Args:
@@ -166,7 +166,7 @@ def reshaped(logits: NDArray[Any], temperature: float, top_k: int | None) -> NDA
     if top_k is not None and top_k < logits.shape[1]:
         last = np.partition(distance, top_k - 1, 1)[:, top_k - 1 : top_k]
         distance = np.where(distance > last, 2**13, distance)
-    found: NDArray[Any] = -np.floor(distance * max(round(64 / temperature), 1) / 64)
+    found: Array = -np.floor(distance * max(round(64 / temperature), 1) / 64)
     return found
 
 
@@ -222,7 +222,7 @@ class _Rounded(torch.autograd.Function):
     """Rounding to multiples of 2**-bits and clamping, both counted in them: two passes over memory."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bits: int, low: float, high: float) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, bits: int, low: float, high: float) -> Tensor:
         whole = (x * 2.0**bits).add_(0.5).floor_()
         if high < math.inf:
             ctx.save_for_backward((whole >= low) & (whole <= high))
@@ -230,8 +230,8 @@ class _Rounded(torch.autograd.Function):
         return whole.mul_(2.0**-bits)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        masks = ctx.saved_tensors
+    def backward(ctx: FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        masks = ctx.saved_tensors  # type: ignore[attr-defined]
         return gradients[0] * masks[0] if masks else gradients[0], None, None, None
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import ModelError, UsageError
 from . import exact, gaussian_tables
-from .base import Positions, Step, Symbols, in_order
+from .base import Array, Positions, Step, Symbols, in_order
 from .context import HEAD_BITS, ContextModel, Integer, Shape
 from .gaussian_tables import SCALE_LEVELS, SCALE_MIN, Gaussian
 from .learned import IntegerNetwork
@@ -163,7 +163,7 @@ def export(layers: Mapping[str, exact.Linear], shape: Shape, line: tuple[Tensor,
     Raises:
         ModelError: a layer is beyond what is exact.
     """
-    arrays: dict[str, NDArray[Any]] = {
+    arrays: dict[str, Array] = {
         name: part.cpu().numpy().astype(np.int32) for name, part in zip(("rise", "start"), line, strict=True)
     }
     for name, layer in layers.items():

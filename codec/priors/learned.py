@@ -6,16 +6,15 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ModelError
 from . import exact
-from .base import Categorical, Frequencies, Prior
+from .base import Array, Categorical, Frequencies, Prior
 
 PREFIX = "learned."
 """Of the names that its arrays have in a weight file."""
@@ -36,7 +35,7 @@ class IntegerNetwork(Prior):
         ModelError: on construction, if an array is missing or is not what it should be.
     """
 
-    arrays: Mapping[str, NDArray[Any]]
+    arrays: Mapping[str, Array]
     carrier: torch.dtype = torch.float32
     layers: dict[str, exact.Affine] = field(init=False, repr=False)
 
@@ -75,11 +74,11 @@ class IntegerNetwork(Prior):
         """The same network in another type."""
         return replace(self, carrier=carrier)
 
-    def to_tensors(self) -> dict[str, NDArray[Any]]:
+    def to_tensors(self) -> dict[str, Array]:
         """Its integers by the names they have in a weight file."""
         return {PREFIX + name: array for name, array in self.arrays.items()}
 
-    def scaled(self, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    def scaled(self, name: str) -> tuple[Array, Array]:
         """Weight [I, O] and bias [O] of a layer times 2**-shift: floor(x weight + bias) is the layer."""
         weight, bias = self.layers[name].scaled(self.carrier)
         return weight.numpy(), bias.numpy()
@@ -140,7 +139,7 @@ class LearnedPrior(IntegerNetwork):
         """The same prior for drawing."""
         return replace(self, temperature=temperature, top_k=top_k)
 
-    def categoricals(self, logits: NDArray[Any], counts: Sequence[int]) -> Iterator[Categorical]:
+    def categoricals(self, logits: Array, counts: Sequence[int]) -> Iterator[Categorical]:
         """Entropy models of regions that have so many codes each, from the logits of all of them, [N, K]."""
         first = at = 0
         waiting: list[int] = []
@@ -154,7 +153,7 @@ class LearnedPrior(IntegerNetwork):
                     start += size
                 first, waiting = at, []
 
-    def _shares(self, logits: NDArray[Any]) -> Frequencies:
+    def _shares(self, logits: Array) -> Frequencies:
         if self.temperature != 1 or self.top_k is not None:
             logits = exact.reshaped(logits, self.temperature, self.top_k)
         return exact.frequencies(logits)
@@ -195,14 +194,14 @@ class Network(nn.Module):
         """All layers but the last, by the names that they have in coding."""
         raise NotImplementedError
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> dict[str, Array]:
         """The integers of a `LearnedPrior`.
 
         Raises:
             ModelError: a layer is beyond what is exact.
         """
         integers = torch.round(self.table().detach().cpu() * 2**exact.ACTIVATION)
-        arrays: dict[str, NDArray[Any]] = {"embedding": integers.numpy().astype(np.int8)}
+        arrays: dict[str, Array] = {"embedding": integers.numpy().astype(np.int8)}
         layers = {name: layer.export() for name, layer in self.layers().items()}
         layers["logits"] = self.logits.export(self.head())
         for name, layer in layers.items():

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -62,17 +62,21 @@ class PixelCNN(Network):
             exact.Linear(hidden, width, coarse, fine, 0.5) for _ in range(config.blocks)
         )
 
-    def layers(self) -> dict[str, Any]:
+    def layers(self) -> dict[str, exact.Linear]:
         """All layers but the last, by the names that they have in coding."""
-        layers: dict[str, Any] = {"first": self.first}
-        for number, (spatial, pointwise) in enumerate(zip(self.spatial, self.pointwise, strict=True)):
+        layers: dict[str, exact.Linear] = {"first": self.first}
+        for number, (spatial, pointwise) in enumerate(self._blocks()):
             layers |= {f"{number}.spatial": spatial, f"{number}.pointwise": pointwise}
         return layers
+
+    def _blocks(self) -> Iterator[tuple[exact.Linear, exact.Linear]]:
+        pairs = zip(self.spatial, self.pointwise, strict=True)
+        return cast("Iterator[tuple[exact.Linear, exact.Linear]]", pairs)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Logits of all codes of all regions, given those before."""
         x = _masked(self.first, F.embedding(codes, self.table()).permute(0, 3, 1, 2))
-        for spatial, pointwise in zip(self.spatial, self.pointwise, strict=True):
+        for spatial, pointwise in self._blocks():
             inner = exact.activated(_masked(spatial, exact.activated(x)))
             x = exact.limited(x + _masked(pointwise, inner))
         logits: Tensor = _masked(self.logits, exact.activated(x), self.head())
@@ -195,7 +199,7 @@ def _positions(shape: tuple[int, ...], step: int) -> Positions:
     return rows, step - 2 * rows
 
 
-def _masked(layer: Any, x: Tensor, weight: Tensor | None = None) -> Tensor:
+def _masked(layer: exact.Linear, x: Tensor, weight: Tensor | None = None) -> Tensor:
     """A layer over the neighbours, or over each place alone, of maps: [B, C, h, w] -> [B, O, h, w]."""
     weight, bias = layer.quantized(weight)
     outputs, inputs = weight.shape

@@ -9,21 +9,20 @@ code costs one pass through the layers, for all segments of a sound at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import cache
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ModelError
 from . import exact, settings
-from .base import Categorical, Codes, Step, Symbols, in_time
+from .base import Array, Categorical, Codes, Step, Symbols, in_time
 from .learned import LearnedPrior, Network
 from .settings import setting
 
@@ -71,10 +70,11 @@ class WaveNet(Network):
         )
         self.hidden = exact.Linear(skip, skip, coarse, fine, 1.4)
 
-    def layers(self) -> dict[str, Any]:
+    def layers(self) -> dict[str, exact.Linear]:
         """All layers but the last, by the names that they have in coding."""
-        layers: dict[str, Any] = {}
-        for number, (dilated, output) in enumerate(zip(self.dilated, self.output, strict=True)):
+        layers: dict[str, exact.Linear] = {}
+        pairs = zip(self.dilated, self.output, strict=True)
+        for number, (dilated, output) in enumerate(cast("Iterable[tuple[exact.Linear, ...]]", pairs)):
             layers |= {f"{number}.dilated": dilated, f"{number}.output": output}
         return layers | {"hidden": self.hidden}
 
@@ -175,21 +175,21 @@ class _Matrices:
         limited: whether a sum could reach STREAM_MAX, as the weights are.
     """
 
-    past: NDArray[Any]
-    present: NDArray[Any]
-    dilated_bias: NDArray[Any]
-    output: NDArray[Any]
-    output_bias: NDArray[Any]
-    last: list[tuple[NDArray[Any], NDArray[Any]]]
-    tanh: NDArray[Any]
-    sigmoid: NDArray[Any]
+    past: Array
+    present: Array
+    dilated_bias: Array
+    output: Array
+    output_bias: Array
+    last: list[tuple[Array, Array]]
+    tanh: Array
+    sigmoid: Array
     limited: bool
 
     @classmethod
     def of(cls, prior: WaveNetPrior) -> _Matrices:
         """Those of a prior, in the type that carries it."""
 
-        def stacked(part: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        def stacked(part: str) -> tuple[Array, Array]:
             found = [prior.scaled(f"{number}.{part}") for number in range(len(prior.dilations))]
             return np.stack([weight for weight, _ in found]), np.stack([bias[None] for _, bias in found])
 
@@ -239,7 +239,7 @@ class _Sequences:
             self.last = np.array([r[min(t, len(r)) - 1] if len(r) else 0 for r in self.codes])
         return self.prior.categoricals(self._logits(t)[going], going.astype(int).tolist())
 
-    def _logits(self, step: int) -> NDArray[Any]:
+    def _logits(self, step: int) -> Array:
         numbers, width = self.matrices, self.ring.shape[3]
         sums, said, mixed = self.sums, self.said, self.mixed
         slots = (step - self.dilations) % len(self.ring)
@@ -270,7 +270,7 @@ class _Sequences:
             sums += said
             if numbers.limited:
                 np.clip(sums, -exact.STREAM_MAX, exact.STREAM_MAX, out=sums)
-        found: NDArray[Any] = sums[:, width:]
+        found: Array = sums[:, width:]
         for weight, bias in numbers.last:
             active = np.floor(found * FINER + 0.5).clip(0, exact.INPUT)
             found = np.floor(active @ weight + bias)

@@ -13,7 +13,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -27,11 +27,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from .. import weights
 from ..errors import TrainingError
 from ..files import atomically
-from ..models.base import DISCRIMINATOR, Card, Discriminator, Figures, Json, LossStep
+from ..models.base import DISCRIMINATOR, Card, Figures, Json
 from . import checkpoints, datasets, validation
 from .capture import CUDAGraphed
 from .checkpoints import TrainState
 from .datasets import Dataset
+from .optimisers import Opponent, optimiser_of
 from .plan import Plan
 from .settings import TrainConfig, held_out_share
 
@@ -40,8 +41,6 @@ Event = Json
 
 Report = Callable[[Event], None]
 LOG_EVERY = 100
-SLOW = 0.15
-"""Learning rate of a model's `slow` parameters, over that of the others."""
 
 VALIDATION_FILES = 64
 """Held-out files looked at during the run; the final figures are taken over all of them."""
@@ -81,7 +80,7 @@ class Trainer:
         self.parameters = list(named.values())
         slow = [p for n, p in named.items() if n.startswith(self.model.slow)]
         fast = [p for n, p in named.items() if not n.startswith(self.model.slow)]
-        self.optimiser = _optimiser_of(self.settings, device, fast, slow)
+        self.optimiser = optimiser_of(self.settings, device, fast, slow)
         self.opponent = None
         if self.model.discriminator is not None:
             self.opponent = Opponent(self.model.discriminator, self.settings, device)
@@ -372,39 +371,6 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-
-class Opponent:
-    """A discriminator with its optimiser; it learns half as fast as what it judges."""
-
-    def __init__(self, network: Discriminator, settings: TrainConfig, device: str) -> None:
-        self.network, self.settings = network, settings
-        self.optimiser = _optimiser_of(settings, device, list(network.parameters()))
-        self._loss = CUDAGraphed(network, network.loss)
-
-    def learn(self, step: LossStep, rate: float) -> Tensor:
-        """Take a step for the batch of a model's loss; its own loss."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate / 2
-        self.optimiser.zero_grad(set_to_none=True)
-        inputs = step.kept["reconstruction"], step.kept["samples"]
-        self._loss.prepare(*inputs)
-        loss = self._loss.run(*inputs).loss
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
-        self.optimiser.step()
-        return loss
-
-
-def _optimiser_of(
-    settings: TrainConfig, device: str, fast: Sequence[Tensor], slow: Sequence[Tensor] = ()
-) -> torch.optim.Optimizer:
-    groups = [{"params": fast, "lr_scale": 1.0}, {"params": slow, "lr_scale": SLOW}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        fused=device != "mps",
-    )
 
 
 def _batch(data: Dataset, settings: TrainConfig, step: int) -> Tensor:

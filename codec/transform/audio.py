@@ -7,7 +7,6 @@ that is silent not at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from ..bitstream.geometry import SEGMENT, AudioGeometry, Region
 from ..models.base import OperatingPoint, Progress
-from ..priors.base import Symbols
+from ..priors.base import Array, Symbols
 from . import loudness, tiling
 from .loudness import Loudness
 
@@ -28,7 +27,7 @@ def analyse(
     levels: Sequence[Loudness],
     *,
     progress: Progress | None = None,
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Array]:
     """Targets of all channels.
 
     Args:
@@ -94,7 +93,7 @@ def analyse_signal(
     level: Loudness | None = None,
     longest: int = SEGMENT,
     progress: Progress | None = None,
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Array]:
     """Targets of one channel, block by block.
 
     Args:
@@ -108,7 +107,7 @@ def analyse_signal(
         Plane -> int32 [T] or float32 [T, M], T = ceil(N / stride).
     """
     stride = point.stride
-    targets: dict[str, NDArray[Any]] = {}
+    targets: dict[str, Array] = {}
     # What a search chooses at the end of a block is found together with some of the next, and again there.
     spans = tiling.spans(-(-len(signal) // stride), point.analysis_halo, longest)
     for number, span in enumerate(spans):
@@ -176,7 +175,7 @@ def synthesise_signal(
     return signal
 
 
-def _tensor(symbols: NDArray[Any], point: OperatingPoint) -> Tensor:
+def _tensor(symbols: Array, point: OperatingPoint) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(symbols)[None]).to(point.device)
 
 

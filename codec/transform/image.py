@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +9,7 @@ from torch import Tensor
 
 from ..bitstream.geometry import ImageGeometry
 from ..models.base import OperatingPoint, Progress
-from ..priors.base import Symbols
+from ..priors.base import Array, Symbols
 from . import tiling
 from .pixels import to_pixels, to_samples
 
@@ -27,7 +25,7 @@ def analyse(
     *,
     area: int | None = None,
     progress: Progress | None = None,
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, Array]:
     """Targets of an image, block by block.
 
     Args:
@@ -42,7 +40,7 @@ def analyse(
     stride = point.stride
     height, width = -(-pixels.shape[0] // stride), -(-pixels.shape[1] // stride)
     geometry = ImageGeometry(pixels.shape[1], pixels.shape[0])
-    targets: dict[str, NDArray[Any]] = {}
+    targets: dict[str, Array] = {}
     blocks = tiling.blocks(height, width, point.analysis_halo, area or tiling.area_for(stride))
     for number, block in enumerate(blocks):
         found = point.analyse(_samples_around(pixels, block, stride).to(point.device))

@@ -17,6 +17,9 @@ from ... import media
 from ...errors import MediaError, UsageError
 from ...metrics.image import ms_ssim, psnr
 
+Figures = dict[str, Any]
+"""Figures of a file by name."""
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -24,8 +27,8 @@ class Baseline:
 
     format: str
     qualities: tuple[int, int]
-    color: Mapping[str, Any]
-    gray: Mapping[str, Any]
+    color: Mapping[str, str | int | bool]
+    gray: Mapping[str, str | int | bool]
 
 
 BASELINES: dict[str, Baseline] = {
@@ -55,9 +58,9 @@ class QualitySweep:
     original: media.Image
     codec: str
     _files: dict[int, tuple[bytes, float]] = field(init=False, repr=False, default_factory=dict)
-    _figures: dict[int, dict[str, Any]] = field(init=False, repr=False, default_factory=dict)
+    _figures: dict[int, Figures] = field(init=False, repr=False, default_factory=dict)
 
-    def matched_to(self, size: int) -> dict[str, Any]:
+    def matched_to(self, size: int) -> Figures:
         """Interpolate what this codec gives at `size` bytes, from the two real files around that size.
 
         The files are those of two neighbouring qualities, the first of at most `size` bytes, the second of
@@ -86,7 +89,7 @@ class QualitySweep:
         between = {name: _between(below[name], above[name], share) for name in below}
         return between | {"bytes": size, "q": None} | self._bracket(low, high, matched=True)
 
-    def figures(self, quality: int) -> dict[str, Any]:
+    def figures(self, quality: int) -> Figures:
         """The real file at this quality: q, bytes, psnr_db, ms_ssim, encode_seconds, decode_seconds."""
         if quality not in self._figures:
             data, encode_seconds = self.file(quality)
@@ -125,7 +128,7 @@ class QualitySweep:
             self._files[quality] = target.getvalue(), time.perf_counter() - started
         return self._files[quality]
 
-    def _bracket(self, low: int, high: int, *, matched: bool) -> dict[str, Any]:
+    def _bracket(self, low: int, high: int, *, matched: bool) -> Figures:
         sizes = {"bytes_low": self.size(low), "bytes_high": self.size(high)}
         return {"matched": matched, "q_low": low, "q_high": high} | sizes
 

@@ -102,11 +102,6 @@ class VQVAE(Model):
         return False
 
     @property
-    def device(self) -> torch.device:
-        """Where the networks run."""
-        return self.quantizer.codebook.device
-
-    @property
     def halo(self) -> int:
         """Codes around a block that its samples, or its codes, can depend on."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Sounds for training: random segments; for validation: whole ones."""
+"""Audio for training: random segments; for validation: whole clips."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOUDER_DB = 6.0
 
 @dataclass(frozen=True)
 class Clips:
-    """Decoded sounds, held in memory, one channel each.
+    """Decoded clips, held in memory, one channel each.
 
     Attributes:
         arrays: float32 [N] each, at `rate` and the loudness that encoders bring channels to; no silent ones.
@@ -49,7 +49,7 @@ class Clips:
             step: number of the batch, or START and more.
             seed: of the training.
             size: segments in the batch.
-            crop: their length in seconds; shorter sounds are followed by silence.
+            crop: their length in seconds; shorter clips are followed by silence.
 
         Returns:
             float32 [size, 1, N] in -1..1, N a multiple of `multiple`.
@@ -58,9 +58,9 @@ class Clips:
         length = max(round(crop * self.rate / self.multiple), 1) * self.multiple
         out = np.zeros((size, 1, length), np.float32)
         for n in range(size):
-            sound = self.arrays[rng.integers(len(self.arrays))]
-            start = rng.integers(max(len(sound) - length, 0) + 1)
-            piece = sound[start : start + length]
+            clip = self.arrays[rng.integers(len(self.arrays))]
+            start = rng.integers(max(len(clip) - length, 0) + 1)
+            piece = clip[start : start + length]
             peak = float(np.abs(piece).max(initial=1e-9))
             gain = min(10 ** (rng.uniform(-LOUDER_DB, LOUDER_DB) / 20), 1 / peak)
             out[n, 0, : len(piece)] = piece * (gain if rng.random() < 0.5 else -gain)
@@ -77,11 +77,11 @@ def load(
     rate: int = 16_000,
     multiple: int = 64,
 ) -> Clips:
-    """Decode the sounds among the files, every channel a sound of its own, as loud as codecs have it inside.
+    """Decode the audio among the files, every channel a clip of its own, as loud as codecs have it inside.
 
     Args:
-        files: what to read; files that are no sounds, and broken ones, are listed in `skipped`.
-        seed: has no effect; long sounds are kept from their beginning.
+        files: what to read; files of another kind, and broken ones, are listed in `skipped`.
+        seed: has no effect; long clips are kept from their beginning.
         memory: bytes of samples that may be held.
         whole: has no effect.
         skipped: the list to add unreadable files to, where there is one already.
@@ -89,24 +89,24 @@ def load(
         multiple: what the length of segments is a multiple of.
 
     Raises:
-        TrainingError: no sound could be read.
+        TrainingError: no audio could be read.
     """
     del seed, whole
-    sounds: list[np.ndarray] = []
+    clips: list[np.ndarray] = []
     names: list[str] = []
     skipped = [] if skipped is None else skipped
     allowance = max(memory // max(len(files), 1) // 4, rate)
     for name, signal in _decoded(files, rate, skipped):
         for channel in signal[:, : allowance // len(signal)]:
             if gain := gain_of(channel):
-                sounds.append(channel * np.float32(1 / factor_of(gain)))
+                clips.append(channel * np.float32(1 / factor_of(gain)))
                 names.append(name)
-    if not sounds:
+    if not clips:
         why = f": {skipped[0]}" if skipped else ""
         raise TrainingError(
             f"no readable sounds{why}", "give a folder or tar file with WAV, FLAC, OGG or MP3 files"
         )
-    return Clips(sounds, names, skipped, rate, multiple)
+    return Clips(clips, names, skipped, rate, multiple)
 
 
 def _decoded(files: Sequence[Entry], rate: int, skipped: list[str]) -> Iterator[tuple[str, np.ndarray]]:

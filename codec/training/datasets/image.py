@@ -17,15 +17,15 @@ from ...transform.tiling import extend
 from .files import MEMORY, WINDOWS, Entry, random_stream
 
 WINDOW = 512
-"""Side of the windows, in pixels, that pictures larger than this are cut into."""
+"""Side of the windows, in pixels, that images larger than this are cut into."""
 
 SMALLEST_WINDOW = 64
-"""Side that windows keep, however many pictures share the memory."""
+"""Side that windows keep, however many images share the memory."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """Decoded pictures, or windows of them, held in memory.
+    """Decoded images, or windows of them, held in memory.
 
     Attributes:
         arrays: uint8 [H, W, 3] each.
@@ -49,7 +49,7 @@ class Images:
             step: number of the batch, or START and more.
             seed: of the training.
             size: crops in the batch.
-            crop: side of a crop in pixels; smaller pictures are extended by their edge.
+            crop: side of a crop in pixels; smaller images are extended by their edge.
 
         Returns:
             float32 [size, 3, crop, crop] in -1..1.
@@ -57,11 +57,11 @@ class Images:
         rng, crop = random_stream(seed, step), int(crop)
         out = np.empty((size, crop, crop, 3), np.uint8)
         for n in range(size):
-            picture = self.arrays[rng.integers(len(self.arrays))]
-            height, width = picture.shape[:2]
+            image = self.arrays[rng.integers(len(self.arrays))]
+            height, width = image.shape[:2]
             top = rng.integers(max(height - crop, 0) + 1)
             left = rng.integers(max(width - crop, 0) + 1)
-            piece = extend(picture[top : top + crop, left : left + crop], crop, crop)
+            piece = extend(image[top : top + crop, left : left + crop], crop, crop)
             out[n] = piece[:, ::-1] if rng.random() < 0.5 else piece
         return to_samples(out)
 
@@ -76,35 +76,35 @@ def load(
     rate: int = 0,
     multiple: int = 1,
 ) -> Images:
-    """Decode the pictures among the files.
+    """Decode the images among the files.
 
     Args:
-        files: what to read; files that are no pictures, and broken ones, are listed in `skipped`.
-        seed: chooses the windows of large pictures.
+        files: what to read; files that are no images, and broken ones, are listed in `skipped`.
+        seed: chooses the windows of large images.
         memory: bytes of pixels that may be held.
-        whole: keep pictures in one piece (validation), larger ones their middle as far as memory allows.
+        whole: keep images in one piece (validation), larger ones their middle as far as memory allows.
         skipped: the list to add unreadable files to, where there is one already.
         rate: has no effect.
         multiple: has no effect: the side of a crop is checked before.
 
     Raises:
-        TrainingError: no picture could be read.
+        TrainingError: no image could be read.
     """
     del rate, multiple
-    pictures: list[np.ndarray] = []
+    images: list[np.ndarray] = []
     names: list[str] = []
     skipped = [] if skipped is None else skipped
     allowance = memory // max(len(files), 1)
     for number, (name, pixels) in enumerate(_decoded(files, skipped)):
         pieces = [_middle(pixels, allowance)] if whole else _windows(pixels, allowance, seed, number)
-        pictures += pieces
+        images += pieces
         names += [name] * len(pieces)
-    if not pictures:
+    if not images:
         why = f": {skipped[0]}" if skipped else ""
         raise TrainingError(
             f"no readable pictures{why}", "give a folder or tar file with PNG, JPEG, WebP or TIFF files"
         )
-    return Images(pictures, names, skipped)
+    return Images(images, names, skipped)
 
 
 def _decoded(files: Sequence[Entry], skipped: list[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -121,7 +121,7 @@ def _decoded(files: Sequence[Entry], skipped: list[str]) -> Iterator[tuple[str, 
 
 
 def _middle(pixels: np.ndarray, allowance: int) -> np.ndarray:
-    """The picture itself, or as much of its middle, in its own proportions, as the bytes allow."""
+    """The image itself, or as much of its middle, in its own proportions, as the bytes allow."""
     if pixels.nbytes <= allowance:
         return pixels
     shrink = math.sqrt(allowance / pixels.nbytes)
@@ -131,7 +131,7 @@ def _middle(pixels: np.ndarray, allowance: int) -> np.ndarray:
 
 
 def _windows(pixels: np.ndarray, allowance: int, seed: int, number: int) -> list[np.ndarray]:
-    """The picture itself when it is small, else random windows of it, no more bytes than allowed."""
+    """The image itself when it is small, else random windows of it, no more bytes than allowed."""
     height, width = pixels.shape[:2]
     if pixels.nbytes <= min(allowance, 3 * WINDOW * WINDOW):
         return [pixels]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import PIL.Image
@@ -33,6 +34,7 @@ class AudioMedium:
     headline = ("log_mel", "log-mel distance, decades")
     sign = -1
     rate = "kbps"
+    rates: Mapping[str, float] = MappingProxyType({})
     files = "sounds"
 
     def window(self, original: np.ndarray, point: OperatingPoint, *, short: bool = False) -> np.ndarray:

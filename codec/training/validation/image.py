@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import PIL.Image
@@ -20,6 +20,9 @@ from ...transform.tiling import extend, pad_to_multiple
 VALIDATION_SIDE = 512
 """Images are looked at in their central window of at most this side, in pixels."""
 
+RATES = {"psnr_quarter": 0.25, "psnr_half": 0.5, "psnr_one": 1.0}
+"""Bits per pixel at which the PSNR of variable-rate models is interpolated."""
+
 SHEET_SIDE = 128
 """Side of the corners on a contact sheet, in pixels."""
 
@@ -33,6 +36,7 @@ class ImageMedium:
     headline = ("psnr_db", "PSNR, dB")
     sign = 1
     rate = "bpp"
+    rates: Mapping[str, float] = RATES
     files = "pictures"
 
     def window(self, original: np.ndarray, point: OperatingPoint, *, short: bool = False) -> np.ndarray:

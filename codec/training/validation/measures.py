@@ -22,9 +22,6 @@ from .media import MEDIA, Medium
 QUALITIES = (1, 2, 3, 4, 5)
 """Operating points of variable-rate models that cards tell."""
 
-RATES = {"quarter": 0.25, "half": 0.5, "one": 1.0}
-"""Bits per pixel at which the PSNR is told, interpolated between quality indexes."""
-
 SEVERAL_POINTS_FILES = 16
 """Files looked at during a training at each of several operating points."""
 
@@ -135,7 +132,8 @@ class Reconstructions:
             return sign * figures[name], figures | count.figures
         rates = [mean["bpp"] for mean in means]
         curve = np.log(rates), [mean[name] for mean in means]
-        at = {f"psnr_{label}": float(np.interp(np.log(rate), *curve)) for label, rate in RATES.items()}
+        rates_told = self.medium.rates.items()
+        at = {label: float(np.interp(np.log(rate), *curve)) for label, rate in rates_told}
         told = {name: figures[name], **at, "loss": figures["loss"], "bpp": rates}
         return -figures["loss"], told | count.figures
 

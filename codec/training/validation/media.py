@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -22,12 +22,14 @@ class Medium(Protocol):
         headline: name of the figure in the events that tells of the distortion, and its label.
         sign: 1 where a larger one is better, else -1.
         rate: "bpp" or "kbps".
+        rates: name of a figure -> the rate in bits per pixel or sample at which the headline is interpolated.
         files: what cards call the number of files.
     """
 
     headline: tuple[str, str]
     sign: int
     rate: str
+    rates: Mapping[str, float]
     files: str
 
     def window(self, original: np.ndarray, point: OperatingPoint, *, short: bool = False) -> np.ndarray:
