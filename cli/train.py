@@ -256,7 +256,7 @@ def short(event: Fields) -> str:
 def told(console: Console) -> Iterator[None]:
     """Print the warnings of this package as they come, each once."""
 
-    def tell(message: Warning | str, *_where: Any, **_more: Any) -> None:
+    def tell(message: Warning | str, *_where: object, **_more: object) -> None:
         console.warning(None, str(message))
 
     with warnings.catch_warnings():
