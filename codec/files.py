@@ -103,6 +103,15 @@ def _create(folder: Path) -> tuple[Path, int]:
         os.close(handle)
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a log; what a killed program left of a line before it is ended first."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else f"\n{line}"
+        file.write(f"{line}\n".encode())
+
+
 def is_special(path: Path) -> bool:
     """Tell whether a path is a device or pipe, which is written to and never replaced."""
     try:
