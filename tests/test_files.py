@@ -152,3 +152,13 @@ def test_without_locks_nothing_is_swept(tmp_path: Path, monkeypatch: pytest.Monk
     write(tmp_path / "file", b"other")
     assert left.exists()
     assert (tmp_path / "file").read_bytes() == b"other"
+
+
+def test_a_line_that_was_cut_off_is_ended_before_the_next(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for line in ("one", "zwei"):
+        files.append_line(log, line)
+    with log.open("ab") as file:
+        file.write(b"ha")
+    files.append_line(log, "drei ü")
+    assert log.read_text() == "one\nzwei\nha\ndrei ü\n"
