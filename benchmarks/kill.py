@@ -58,16 +58,18 @@ def run(arguments: Sequence[str], before: Callable[[], None] = lambda: None) -> 
     child = os.fork()
     if child:
         return child
-    code = 1
+    code, begun = 1, False
     try:
         log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(log, stream)
+        from vqcodec import files
         from vqcodec.cli import main
 
         sys.argv = ["vqcodec", *arguments]
         # What `main.run` sets up, before the line is counted at which it is killed.
         before()
+        begun = True
         main.run()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
@@ -75,8 +77,10 @@ def run(arguments: Sequence[str], before: Callable[[], None] = lambda: None) -> 
         import traceback
 
         traceback.print_exc()
-        code = 99
+        code = 99 if begun else 130
     finally:
+        sys.settrace(None)
+        files.delete_unfinished()  # as the interpreter does on its way out
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)

@@ -126,6 +126,15 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 def run() -> None:
     """Entry point of the `vqcodec` command."""
+    try:
+        _prepare()
+        app()
+    except KeyboardInterrupt:  # before a command began, while Typer builds them all
+        sys.exit(INTERRUPTED)
+
+
+def _prepare() -> None:
+    """Set up streams, threads and signals."""
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks is printed escaped instead of ending the program.
         if hasattr(stream, "reconfigure"):
@@ -138,4 +147,3 @@ def run() -> None:
         # A hangup that is ignored, as under nohup, stays ignored.
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    app()

@@ -7,6 +7,7 @@ that nobody has locked.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import secrets
@@ -24,6 +25,9 @@ except ImportError:  # Windows: leftovers stay
 _PART = re.compile(r"\.vqcodec-[0-9a-f]{12}\.part")
 _swept: set[Path] = set()
 """Folders that this process has cleaned; once is enough, since it removes its own files."""
+
+_unfinished: set[Path] = set()
+"""Temporary files of this process, deleted when it ends if an interruption came before they could be."""
 
 
 @contextmanager
@@ -55,6 +59,15 @@ def atomically(path: Path) -> Iterator[BinaryIO]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        _unfinished.discard(temporary)
+
+
+@atexit.register
+def delete_unfinished() -> None:
+    """Delete the temporary files of this process."""
+    while _unfinished:
+        with suppress(OSError):
+            _unfinished.pop().unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> list[Path]:
@@ -91,6 +104,7 @@ def _create(folder: Path) -> tuple[Path, int]:
     while True:
         # The name does not grow with the file's: a long one might leave no room for more.
         path = folder / f".vqcodec-{secrets.token_hex(6)}.part"
+        _unfinished.add(path)
         # Not mkstemp: its mode of 0600 would outlive the renaming, this one follows the umask.
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         if fcntl is None:

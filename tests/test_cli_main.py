@@ -8,7 +8,7 @@ import pytest
 import typer
 from cli_fakes import bitstream, install, invoke, records, sound_bitstream
 from vqcodec.bitstream import container
-from vqcodec.cli import options
+from vqcodec.cli import main, options
 
 COMMANDS = ["encode", "decode", "info", "models", "evaluate", "sample", "train"]
 
@@ -246,6 +246,17 @@ def test_termination_is_an_interruption(tmp_path, ctrl_c, signal):
         check=False,
     )
     assert (result.returncode, result.stderr) == (130, b"")
+
+
+def test_interruptions_while_commands_are_built_are_quiet(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "app", interrupted)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as caught:
+        main.run()
+    assert caught.value.code == 130
 
 
 def test_a_hangup_that_is_ignored_stays_ignored(tmp_path):
