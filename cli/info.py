@@ -44,7 +44,7 @@ def info(
     for source in found.inputs:
 
         def work(source: paths.Input = source) -> Fields:
-            data = source.read() if check or source.path is None else None
+            data = source.read() if check or source.is_stream else None
             if data is not None:
                 header = container.read_info(data)
             else:

@@ -340,3 +340,9 @@ def test_mutations_with_a_valid_header_checksum(data, file, shift):
     data = data[: size - 4] + zlib.crc32(data[: size - 4]).to_bytes(4, "little") + data[size:]
     stream, _ = outcome(data)
     assert stream is None or container.parse(container.pack(stream)) == stream
+
+
+@pytest.mark.parametrize("size", [1, 255])
+def test_fields_as_long_as_the_format_allows(size):
+    stream = Bitstream("m", FINGERPRINT, SMALL.geometry, SMALL.chunks, bytes(size), "x" * size)
+    assert container.parse(container.pack(stream)) == stream

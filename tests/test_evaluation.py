@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import sys
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import torch
 from PIL import Image as PillowImage
 from vqcodec import evaluation, media, pipeline, weights
 from vqcodec.errors import MediaError, UsageError
-from vqcodec.evaluation import evaluate
+from vqcodec.evaluation import disk, evaluate
 from vqcodec.evaluation import image as image_rows
 from vqcodec.evaluation.baselines import image as baselines
 from vqcodec.evaluation.baselines.image import QualitySweep
@@ -338,3 +339,18 @@ def test_real_bitstreams_are_measured_as_they_are(folder, weights_file):
 def test_points_that_a_model_has_not_are_refused(folder, weights_file):
     with pytest.raises(UsageError):
         evaluate(folder, model=weights_file, quality=5, device="cpu")
+
+
+def test_columns_stand_in_the_order_of_their_medium(tmp_path):
+    row = dict.fromkeys(reversed(image_rows.COLUMNS))
+    evaluation.write_csv([row], tmp_path / "rows.csv")
+    assert (tmp_path / "rows.csv").read_text().splitlines()[0] == ",".join(image_rows.COLUMNS)
+
+
+def test_folders_and_pipes_inside_a_folder_are_no_files(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    PillowImage.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert disk.files(tmp_path) == [tmp_path / "a.png"]
+    with pytest.raises(MediaError, match="pipe"):
+        disk.files(tmp_path / "pipe.png")

@@ -291,3 +291,13 @@ def test_garbage_ends_well(format: str, subtype: str) -> None:
             except MediaError:
                 continue
             assert np.isfinite(audio.signal).all()
+
+
+def test_chunks_of_odd_size_before_the_samples_are_padded() -> None:
+    samples = bytes(2000)
+    odd = b"LIST" + struct.pack("<I", 5) + b"INFO!" + b"\0"
+    form = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16)
+    body = b"WAVE" + form + odd + b"data" + struct.pack("<I", len(samples)) + samples
+    wave = b"RIFF" + struct.pack("<I", len(body)) + body
+    stated = sound_files.stated_samples(io.BytesIO(wave[:-500]))
+    assert (stated.size, stated.there) == (2000, 1500)

@@ -179,3 +179,16 @@ def test_pixels_are_stored_exactly_where_they_are_smaller(small: str, codec: VQV
             assert pipeline.verify(encoded) == np.inf
     assert min(differences) < 0 < max(differences)
     assert any(0 <= difference <= 64 for difference in differences), "a few bytes too many would be noticed"
+
+
+def test_a_prior_is_tried_where_its_ideal_is_a_little_larger(codec: VQVAE) -> None:
+    class Ideal:
+        def __init__(self, bits: float) -> None:
+            self.bits = bits
+
+        def estimate_bits(self, part: object) -> float:
+            return self.bits
+
+    best = chunks._Candidate(Chunk(RAW, bytes(100)), 800.0)
+    tried = [chunks._may_win(Ideal(bits), {}, best) for bits in (700.0, 800.0, 870.0, 890.0)]  # type: ignore[arg-type]
+    assert tried == [True, True, True, False]

@@ -187,3 +187,12 @@ def test_another_kind_of_model_is_refused():
         RangeEncoder().encode(np.zeros(1, np.int32), 3)
     with pytest.raises(TypeError, match="no coding by int"):
         RangeDecoder(b"").decode(3)
+
+
+def test_what_a_prior_excludes_is_not_drawn():
+    class Lowest:
+        def random_raw(self, count):
+            return np.zeros(count, np.uint64)
+
+    frequencies = np.array([[1, TOTAL - 2, 1], [TOTAL - 2, 1, 1]], np.uint32)
+    assert Categorical(frequencies).sample(Lowest()).tolist() == [1, 0]

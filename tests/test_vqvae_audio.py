@@ -325,3 +325,7 @@ def test_the_paper_trains_all_parts_together() -> None:
 def test_mel_bands_are_none_of_them_empty() -> None:
     for window, bands in losses.MEL_BANDS.items():
         assert spectra.mel_bank(window, bands, 16_000).sum(1).min() > 0
+
+
+def test_mu_law_levels_of_samples_beyond_the_range() -> None:
+    assert mu_law.to_levels(torch.tensor([-1.5, 1.0, 1.5])).tolist() == [0, 255, 255]

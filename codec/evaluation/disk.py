@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .. import media
 from ..errors import MediaError, UsageError
+from ..files import is_special
 from .candidates import Source, many
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"}
@@ -19,7 +20,7 @@ def files(sources: Source | Sequence[Source]) -> list[Path]:
 
     Raises:
         UsageError: a folder without images and audio, or nothing given.
-        MediaError: no such file.
+        MediaError: no such file, or a pipe.
     """
     found: list[Path] = []
     for source in many(sources):
@@ -30,6 +31,8 @@ def files(sources: Source | Sequence[Source]) -> list[Path]:
             if not inside:
                 raise UsageError(f"no images or audio in {path}")
             found += inside
+        elif is_special(path):
+            raise MediaError(f"{path}: a pipe or device can be read only once", "measure a file")
         elif path.exists():
             found.append(path)
         else:

@@ -34,6 +34,9 @@ def opened(source: Readable) -> Iterator[BinaryIO]:
             stream = io.BytesIO(source)
         elif isinstance(source, str | os.PathLike):
             stream = open(source, "rb")  # noqa: SIM115 (closed below; errors of opening are converted here)
+            if not stream.seekable():
+                with stream:
+                    stream = io.BytesIO(stream.read())
         elif not hasattr(source, "read"):
             raise MediaError(
                 f"a {type(source).__name__} is neither an image nor audio",
