@@ -21,6 +21,7 @@ from .tags import clean
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL"}
 _BLOCK = 1 << 20
+_WORDS = {b"iCCP": "ICC profile", b"eXIf": "EXIF", **dict.fromkeys((b"tEXt", b"zTXt", b"iTXt"), "PNG text")}
 _EXIF_HEAD, _XMP_HEAD = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _NAMES = 3
 """So many texts are named in a warning."""
@@ -84,7 +85,7 @@ def _chunk(png: Png, stream: BinaryIO, name: bytes, size: int) -> None:
     parse = _PARSERS.get(name)
     if parse is None:
         return
-    word = name.decode()
+    word = _WORDS.get(name) or name.decode()
     if size > MAX_METADATA:
         png.note(f"{word} of more than {MAX_METADATA >> 20} MiB, left out")
         return
