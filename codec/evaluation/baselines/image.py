@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import features
 
 from ... import media
 from ...errors import MediaError, UsageError
-from ...metrics.image import ms_ssim, psnr
+from ...metrics.image import ms_ssim, psnr, visible
+from ...transform import hidden
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,18 @@ class QualitySweep:
     """Encode one image by one codec at integer qualities, each at most once.
 
     Attributes:
-        original: the image; only its samples count.
+        original: the image; only its samples count, those that alpha hides filled as ours are.
         codec: a key of `BASELINES`.
     """
 
     original: media.Image
     codec: str
+    _shown: NDArray[np.uint8] = field(init=False, repr=False)
     _files: dict[int, tuple[bytes, float]] = field(init=False, repr=False, default_factory=dict)
     _figures: dict[int, dict[str, Any]] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._shown = hidden.fill(self.original.samples, self.original.alpha)
 
     def matched_to(self, size: int) -> dict[str, Any]:
         """Interpolate what this codec gives at `size` bytes, from the two real files around that size.
@@ -93,14 +99,14 @@ class QualitySweep:
             started = time.perf_counter()
             decoded = media.read_image(data)
             decode_seconds = time.perf_counter() - started
-            samples = decoded.samples
+            samples, alpha = decoded.samples, self.original.alpha
             if decoded.channels != self.original.channels:
                 samples = np.asarray(PillowImage.fromarray(samples).convert("L"))[:, :, None]
             self._figures[quality] = {
                 "q": quality,
                 "bytes": len(data),
-                "psnr_db": psnr(self.original.samples, samples),
-                "ms_ssim": ms_ssim(self.original.samples, samples),
+                "psnr_db": psnr(self._shown, samples, alpha),
+                "ms_ssim": ms_ssim(self._shown, visible(self._shown, samples, alpha)),
                 "encode_seconds": encode_seconds,
                 "decode_seconds": decode_seconds,
             }
@@ -113,7 +119,7 @@ class QualitySweep:
     def file(self, quality: int) -> tuple[bytes, float]:
         """The file at this quality, and the seconds its encoding took."""
         if quality not in self._files:
-            baseline, picture = BASELINES[self.codec], _as_pillow(self.original)
+            baseline, picture = BASELINES[self.codec], _as_pillow(self._shown)
             options = baseline.gray if self.original.channels == 1 else baseline.color
             target = io.BytesIO()
             started = time.perf_counter()
@@ -130,9 +136,9 @@ class QualitySweep:
         return {"matched": matched, "q_low": low, "q_high": high} | sizes
 
 
-def _as_pillow(original: media.Image) -> PillowImage.Image:
+def _as_pillow(samples: NDArray[np.uint8]) -> PillowImage.Image:
     """The bare pixels, without metadata and alpha."""
-    return PillowImage.fromarray(original.samples.squeeze(2) if original.channels == 1 else original.samples)
+    return PillowImage.fromarray(samples.squeeze(2) if samples.shape[2] == 1 else samples)
 
 
 def _between(low: float | None, high: float | None, share: float) -> float | None:
