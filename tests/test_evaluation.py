@@ -198,10 +198,10 @@ def test_save_decoded_keeps_reconstructions_apart(folder, codec, tmp_path):
     assert psnr(photo(90, 120, seed=1), kept.samples) == rows[1]["psnr_db"]
 
 
-def test_metadata_and_alpha_do_not_count(codec, tmp_path):
+def test_metadata_and_an_opaque_alpha_do_not_count(codec, tmp_path):
     pillow = PillowImage.fromarray(photo(64, 64))
     pillow.save(tmp_path / "plain.png")
-    pillow.putalpha(PillowImage.linear_gradient("L").resize((64, 64)))
+    pillow.putalpha(255)  # another one weighs the pixels, see tests/faults/test_image_hidden.py
     exif = PillowImage.Exif()
     exif[0x010E] = "words" * 1000
     pillow.save(tmp_path / "loaded.png", exif=exif)

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from .. import media, pipeline
-from ..metrics.image import ms_ssim, psnr
+from ..metrics.image import ms_ssim, psnr, visible
+from ..transform import hidden
 from .baselines.image import QualitySweep
 from .candidates import CODE_FIGURES, Candidate, Row, Source, code_figures, mean, point_text
 from .disk import through_file
@@ -94,7 +95,8 @@ def measure(
         The row (its "file" is None), the encoding, and the decoded image.
     """
     # The bitstream includes the source: the size is that of `vqcodec encode` without metadata.
-    bare = media.Image(original.samples, source=original.source)
+    shown = hidden.fill(original.samples, original.alpha)
+    bare = media.Image(shown, source=original.source)
     started = time.perf_counter()
     encoded = pipeline.encode_file(
         bare, pipeline.EncodeOptions(model=model, quality=quality, effort=effort, device=device)
@@ -111,8 +113,8 @@ def measure(
         "q": encoded.quality,
         "bytes": len(data),
         "bpp": len(data) * 8 / pixels,
-        "psnr_db": psnr(original.samples, decoded.samples),
-        "ms_ssim": ms_ssim(original.samples, decoded.samples),
+        "psnr_db": psnr(shown, decoded.samples, original.alpha),
+        "ms_ssim": ms_ssim(shown, visible(shown, decoded.samples, original.alpha)),
         "encode_seconds": encode_seconds,
         "decode_seconds": decode_seconds,
         **code_figures(encoded),

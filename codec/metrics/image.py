@@ -39,12 +39,15 @@ def psnr_db(squared_error: float, peak: float) -> float:
     return math.inf if squared_error <= 0 else 10 * math.log10(peak * peak / squared_error)
 
 
-def psnr(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
+def psnr(
+    a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8], weights: npt.NDArray[np.uint8] | None = None
+) -> float:
     """Return the peak signal-to-noise ratio over all samples of all channels, see `psnr_db`.
 
     Args:
         a: uint8 [H, W, C].
         b: uint8 [H, W, C], the same shape.
+        weights: uint8 [H, W], how much each pixel counts: its alpha, so that what is hidden does not.
 
     Returns:
         dB; infinity for equal images. The squared error is summed in integers, hence exact.
@@ -53,11 +56,25 @@ def psnr(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
         ValueError: shapes or types do not agree.
     """
     _check(a, b)
-    error = 0
+    if weights is not None and weights.shape != a.shape[:2]:
+        raise ValueError(f"need weights {a.shape[:2]}, got {weights.shape}")
+    error = total = 0
     for top, bottom in _strips(a.shape[0], a.shape[1] * a.shape[2]):
-        difference = a[top:bottom].astype(np.int32) - b[top:bottom]
-        error += int(np.sum(np.square(difference), dtype=np.int64))
-    return psnr_db(error / a.size, 255)
+        squares = np.square(a[top:bottom].astype(np.int32) - b[top:bottom])
+        if weights is not None:
+            squares = squares.sum(2) * weights[top:bottom].astype(np.int64)
+            total += int(weights[top:bottom].sum(dtype=np.int64)) * a.shape[2]
+        error += int(np.sum(squares, dtype=np.int64))
+    return psnr_db(error / max(total, 1) if weights is not None else error / a.size, 255)
+
+
+def visible(
+    original: npt.NDArray[np.uint8], decoded: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8] | None
+) -> npt.NDArray[np.uint8]:
+    """The decoded samples, and those of the original where alpha hides them, so that no figure sees them."""
+    if alpha is None or alpha.min() > 0:
+        return decoded
+    return np.where(alpha[:, :, None] > 0, decoded, original)
 
 
 def ms_ssim(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float | None:

@@ -96,15 +96,15 @@ def verify(encoded: Encoded) -> float:
     """Decode an encoded file again, compare every symbol, and measure the result.
 
     Returns:
-        For images the PSNR of the reconstruction in dB, for audio the SI-SDR in dB (the mean over its
-        channels, at the rate of the model); infinite for equal samples.
+        Of an image the PSNR of the reconstruction in dB, each pixel weighed by its alpha; of audio the SI-SDR
+        (the mean over its channels, at the rate of the model). Infinite when nothing differs.
 
     Raises:
         DamagedError: a symbol differs.
     """
     decoded, original = reconstruct(encoded), encoded.original
     if isinstance(decoded, media.Image) and isinstance(original, media.Image):
-        return image_metrics.psnr(decoded.samples, original.samples)
+        return image_metrics.psnr(decoded.samples, original.samples, original.alpha)
     if not isinstance(decoded, media.Audio) or not isinstance(original, media.Audio):
         raise TypeError("an image for audio")
     pairs = zip(decoded.signal, original.signal, strict=True)

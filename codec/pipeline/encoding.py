@@ -19,8 +19,8 @@ from ..errors import MediaWarning, warn
 from ..models.base import OperatingPoint, Progress
 from ..priors.base import Symbols
 from ..transform import audio as audio_transform
+from ..transform import hidden, loudness
 from ..transform import image as image_transform
-from ..transform import loudness
 from ..transform.loudness import Loudness
 
 HEAVY_METADATA = 1000
@@ -108,10 +108,11 @@ def encode_at(
     """
     if isinstance(original, media.Image):
         geometry = _image_geometry(original, point)
-        targets = image_transform.analyse(original.samples, point, progress=progress)
+        pixels = hidden.fill(original.samples, original.alpha)
+        targets = image_transform.analyse(pixels, point, progress=progress)
         coded = chunks.encode(targets, point, geometry, fast=fast)
         del targets
-        stored = chunks.store(original.samples, point, geometry, below=coded.size)
+        stored = chunks.store(pixels, point, geometry, below=coded.size)
         return _pack(original, stored or coded, geometry, point, _image_boxes(original))
     if original.channels > 2:
         warn(f"{original.channels} channels, coded one by one", MediaWarning)
@@ -130,7 +131,7 @@ def encode_at(
 def store(image: media.Image, point: OperatingPoint, *, limit: int) -> Encoded | None:
     """Store the pixels of an image losslessly; None where the file would be larger than `limit` bytes."""
     geometry = _image_geometry(image, point)
-    stored = chunks.store(image.samples, point, geometry, below=limit)
+    stored = chunks.store(hidden.fill(image.samples, image.alpha), point, geometry, below=limit)
     packed = None if stored is None else _pack(image, stored, geometry, point, _image_boxes(image))
     return packed if packed is not None and len(packed.data) <= limit else None
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import features
 
 from ... import media
 from ...errors import MediaError, UsageError
-from ...metrics.image import ms_ssim, psnr
+from ...metrics.image import ms_ssim, psnr, visible
+from ...transform import hidden
 
 Figures = dict[str, Any]
 """Figures of a file by name."""
@@ -57,14 +59,18 @@ class QualitySweep:
     """Encodings of one image by one codec at integer qualities, each computed at most once.
 
     Attributes:
-        original: the image, of which only the samples are coded.
+        original: the image; only its samples count, those that alpha hides filled as ours are.
         codec: a key of `BASELINES`.
     """
 
     original: media.Image
     codec: str
+    _shown: NDArray[np.uint8] = field(init=False, repr=False)
     _files: dict[int, tuple[bytes, float]] = field(init=False, repr=False, default_factory=dict)
     _figures: dict[int, Figures] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._shown = hidden.fill(self.original.samples, self.original.alpha)
 
     def matched_to(self, size: int) -> Figures:
         """Interpolate the figures of this codec at `size` bytes from the two real files around that size.
@@ -102,14 +108,14 @@ class QualitySweep:
             started = time.perf_counter()
             decoded = media.read_image(data)
             decode_seconds = time.perf_counter() - started
-            samples = decoded.samples
+            samples, alpha = decoded.samples, self.original.alpha
             if decoded.channels != self.original.channels:
                 samples = np.asarray(PillowImage.fromarray(samples).convert("L"))[:, :, None]
             self._figures[quality] = {
                 "q": quality,
                 "bytes": len(data),
-                "psnr_db": psnr(self.original.samples, samples),
-                "ms_ssim": ms_ssim(self.original.samples, samples),
+                "psnr_db": psnr(self._shown, samples, alpha),
+                "ms_ssim": ms_ssim(self._shown, visible(self._shown, samples, alpha)),
                 "encode_seconds": encode_seconds,
                 "decode_seconds": decode_seconds,
             }
@@ -122,7 +128,7 @@ class QualitySweep:
     def file(self, quality: int) -> tuple[bytes, float]:
         """Return the file at this quality, and the seconds of its encoding."""
         if quality not in self._files:
-            baseline, image = BASELINES[self.codec], _as_pillow(self.original)
+            baseline, image = BASELINES[self.codec], _as_pillow(self._shown)
             options = baseline.gray if self.original.channels == 1 else baseline.color
             target = io.BytesIO()
             started = time.perf_counter()
@@ -141,9 +147,9 @@ class QualitySweep:
         return {"matched": matched, "q_low": low, "q_high": high} | sizes
 
 
-def _as_pillow(original: media.Image) -> PillowImage.Image:
+def _as_pillow(samples: NDArray[np.uint8]) -> PillowImage.Image:
     """Convert the pixels alone to an image of Pillow, without metadata and alpha."""
-    return PillowImage.fromarray(original.samples.squeeze(2) if original.channels == 1 else original.samples)
+    return PillowImage.fromarray(samples.squeeze(2) if samples.shape[2] == 1 else samples)
 
 
 def _between(low: float | None, high: float | None, share: float) -> float | None:
