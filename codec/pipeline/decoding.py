@@ -240,7 +240,7 @@ def _alpha(box: bytes, geometry: ImageGeometry, damage: list[str], salvage: bool
         return None
 
 
-def _tags(box: bytes, damage: list[str], salvage: bool) -> dict[str, str]:
+def _tags(box: bytes, damage: list[str], salvage: bool) -> media.Tags:
     try:
         return media.unpack_tags(box)
     except DamagedError:

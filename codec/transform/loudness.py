@@ -120,8 +120,9 @@ def _louder_parts(channel: np.ndarray, gains: np.ndarray, segment: int) -> np.nd
     needed = np.where(too_loud, needed + 2 * COMFORT_DB, 0)
     # A part covers the ramps at its ends, so that no ramp begins within a loud sound.
     firsts = part * np.arange(-(-len(channel) // part))
-    spans = [(max(at - RAMP // 2, 0) // HOP, -(-(at + part + RAMP // 2) // HOP)) for at in firsts]
-    loud = np.array([needed[first:last].max() for first, last in spans])
+    begins = np.maximum(firsts - RAMP // 2, 0) // HOP
+    ends = -(-(firsts + part + RAMP // 2) // HOP)
+    loud = np.array([needed[first:last].max() for first, last in zip(begins, ends, strict=True)])
     held = loud.copy()
     for shift in range(1, min(REACH + 1, len(loud))):
         for ours, theirs in ((slice(shift, None), slice(-shift)), (slice(-shift), slice(shift, None))):
