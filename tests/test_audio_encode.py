@@ -16,6 +16,7 @@ from vqcodec.bitstream import container
 from vqcodec.bitstream.container import AudioGeometry
 from vqcodec.errors import DamagedError, MediaError, ModelError, UsageError
 from vqcodec.media import Audio
+from vqcodec.media.tag_names import first_values
 from vqcodec.models.vqvae import AudioVQVAE
 
 pytestmark = pytest.mark.filterwarnings("ignore:[346] channels, coded one by one")
@@ -77,7 +78,7 @@ def test_files_of_every_format(small_sound: str, tmp_path: Path) -> None:
             assert pipeline.encode(source, model=small_sound) == data
         sound = decode_audio(data, small_sound)
         assert sound.source == suffix.upper() and sound.tags == read.tags
-        assert tags.items() <= sound.tags.items()
+        assert tags.items() <= first_values(sound.tags).items()
         assert (sound.frames, sound.rate, sound.channels) == (24_000, 48_000, 2)
         bare = pipeline.encode(path, model=small_sound, strip=["tags"])
         assert (

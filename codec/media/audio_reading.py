@@ -13,7 +13,7 @@ from ..errors import MediaError, MediaWarning, warn
 from .audio import Audio
 from .audio_files import SAMPLE_BYTES, Stated, sound_format, stated_samples
 from .channels import from_vorbis, has_vorbis_order, unusual_mask
-from .links import Links, Spliced, flac_of, mp3_links, ogg_links, tag_size
+from .links import Links, Spliced, flac_of, mp3_begins, mp3_links, ogg_links, tag_size
 from .opening import Guarded, Readable, opened
 from .resampling import BLOCK, check, to_signal
 from .tag_files import read_tags
@@ -27,6 +27,9 @@ MAX_SAMPLES_PER_BYTE, MAX_RESERVED = 512, 1 << 28
 
 _UNSTATED = 1 << 60
 """Least number of frames that means "unknown": libsndfile returns more for files that state none."""
+
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"P5", b"P6")
+"""Beginnings of images, which are not searched for the frames of an MP3."""
 
 _MP3_IN_WAV = 0x55
 _AGAIN = "copy the file again"
@@ -57,7 +60,12 @@ def read_audio(source: Readable, rate: int = 16_000, *, strip: Iterable[str] = (
             links, stated = _links(stream, format)
             tags, lost = ({}, []) if {"tags", "all"} & {*strip} else read_tags(stream, format, links.streams)
             reader = _Reader(links.streams, format, stated, stream.seek(0, os.SEEK_END))
-            audio = reader.read(rate, tags)
+            try:
+                audio = reader.read(rate, tags)
+            finally:
+                for link in links.streams:
+                    if link is not stream:
+                        link.close()
         except soundfile.LibsndfileError as error:
             raise MediaError(
                 f"damaged {format}, or of a kind this build cannot read", f"{_AGAIN}, or convert it to WAV"
@@ -73,8 +81,11 @@ def read_audio(source: Readable, rate: int = 16_000, *, strip: Iterable[str] = (
 
 def format_of(stream: BinaryIO) -> str:
     """Return the audio format of a stream at position 0, also behind an ID3 tag or some junk; else empty."""
-    format = sound_format(stream.read(16))
+    head = stream.read(16)
+    format = sound_format(head)
     end = stream.seek(0, os.SEEK_END)
+    if not format and not head.startswith(_IMAGES) and head[4:8] != b"ftyp" and mp3_begins(stream, end):
+        format = "MP3"
     if format == "MP3":
         # FLAC and AAC may begin with the tag that MP3 begins with.
         at = tag_size(stream, 0, end)

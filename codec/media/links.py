@@ -218,6 +218,19 @@ def _goes_on(stream: BinaryIO, at: int, end: int, frame: _Frame) -> bool:
     return following is not None and following.kind == frame.kind
 
 
+def mp3_begins(stream: BinaryIO, end: int) -> bool:
+    """Tell whether there are four frames of one kind in a row near the beginning of a stream."""
+    at = first_frame(stream, 0, end)
+    kinds = []
+    while at is not None and len(kinds) < 4:
+        frame = _frame(_peek(stream, at))
+        if frame is None:
+            break
+        kinds.append(frame.kind)
+        at += frame.size
+    return len(kinds) == 4 and len(set(kinds)) == 1
+
+
 class _Span:
     """A stretch of MP3 frames that belong together, and how many its first frame states."""
 

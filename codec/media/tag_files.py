@@ -14,7 +14,6 @@ import mutagen.aiff
 import mutagen.apev2
 import mutagen.flac
 import mutagen.id3
-import mutagen.oggflac
 import mutagen.oggopus
 import mutagen.oggvorbis
 import mutagen.wave
@@ -98,20 +97,18 @@ def _ape(stream: BinaryIO) -> tuple[Tags, list[str]]:
 
 def _comments(stream: Any, format: str) -> tuple[Tags, list[str]]:
     stream.seek(0)
-    if format == "FLAC":
+    if format == "FLAC" or stream.read(4) == b"fLaC":
+        stream.seek(0)
         file: Any = mutagen.flac.FLAC(stream)
         tags, lost = from_comments(file.tags or [])
         lost += ["picture"] * bool(file.pictures) + ["cue sheet"] * (file.cuesheet is not None)
         codes = {block.code for block in file.metadata_blocks}
         return tags, lost + ["application data"] * (2 in codes)
+    stream.seek(0)
     head = stream.read(64)
     stream.seek(0)
-    if b"OpusHead" in head:
-        file = mutagen.oggopus.OggOpus(stream)
-    elif b"\x7fFLAC" in head:
-        file = mutagen.oggflac.OggFLAC(stream)
-    else:
-        file = mutagen.oggvorbis.OggVorbis(stream)
+    kind: Any = mutagen.oggopus.OggOpus if b"OpusHead" in head else mutagen.oggvorbis.OggVorbis
+    file = kind(stream)
     return from_comments(file.tags or [])
 
 

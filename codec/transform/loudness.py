@@ -111,9 +111,10 @@ def loudness_of(channel: np.ndarray, segment: int) -> Loudness:
 def _louder_parts(channel: np.ndarray, gains: np.ndarray, segment: int) -> np.ndarray:
     """Return the gain of each part of a channel that is too loud for that of its segment, of others 0."""
     part, count = segment // PARTS, -(-len(channel) // HOP)
-    needed = _needed(channel)
+    # Each segment by itself: a loud one is no event in the soft one beside it.
+    needed = np.concatenate([_needed(channel[at : at + segment]) for at in range(0, len(channel), segment)])
     # Where the loudness of one segment becomes that of the next, the louder is meant.
-    near = RAMP // 2 + HOP * LOUDEST_DB[1][0]
+    near = RAMP // 2 + 2 * HOP
     starts = HOP * np.arange(count)
     around = [np.clip((starts + shift) // segment, 0, len(gains) - 1) for shift in (-near, near)]
     too_loud = needed > np.maximum(gains[around[0]], gains[around[1]])
