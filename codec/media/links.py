@@ -151,7 +151,35 @@ def ogg_links(stream: BinaryIO) -> Links:
         notes.append("the Ogg has no end flag: if it was cut between two pages, its end is missing")
     if rest and rest[:3] != b"TAG" and rest[:8] != b"APETAGEX" and rest.strip(b"\0"):
         notes.append(f"{end - behind:,} bytes behind the last page: left out")
-    return Links([Spliced((stream, start, stop)) for start, stop in spans], notes)
+    return Links([_ended(stream, start, stop) for start, stop in spans], notes)
+
+
+def _ended(stream: BinaryIO, start: int, stop: int) -> Spliced:
+    """Present a link of an Ogg with the end flag at its last page, without which libsndfile reads no Opus."""
+    *_, last = _pages(Spliced((stream, start, stop)), stop - start)  # type: ignore[arg-type]
+    at = start + last.at
+    if last.flags & 4 or at == start:
+        return Spliced((stream, start, stop))
+    stream.seek(at)
+    page = bytearray(stream.read(last.size))
+    page[5] |= 4
+    page[22:26] = bytes(4)
+    checksum = 0
+    for byte in page:
+        checksum = (checksum << 8 & 0xFFFFFFFF) ^ _CHECKSUMS[checksum >> 24 ^ byte]
+    page[22:26] = checksum.to_bytes(4, "little")
+    return Spliced((stream, start, at), (bytes(page), 0, len(page)))
+
+
+def _checksum(byte: int) -> int:
+    value = byte << 24
+    for _ in range(8):
+        value = (value << 1 & 0xFFFFFFFF) ^ (0x04C11DB7 if value >> 31 else 0)
+    return value
+
+
+_CHECKSUMS = tuple(map(_checksum, range(256)))
+"""CRC of each byte, by the polynomial of Ogg."""
 
 
 _KBPS = (
@@ -293,6 +321,8 @@ def mp3_links(stream: BinaryIO, start: int = 0, stop: int | None = None) -> Link
     if not spans or junk > sum(span.stop - span.start for span in spans):
         raise MediaError("damaged MP3, or of a kind this build cannot read", "convert it to WAV")
     notes = [f"{junk:,} bytes that are no MP3: left out"] if junk else []
+    if at > end and not spans[-1].stated:
+        notes.append("the last frame of the MP3 is cut: left out")
     return Links([_as_file(stream, span) for span in spans], notes)
 
 
