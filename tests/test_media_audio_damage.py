@@ -19,7 +19,7 @@ from vqcodec import media
 from vqcodec.errors import MediaError, MediaWarning
 from vqcodec.media import audio_files as sound_files
 from vqcodec.media import audio_reading as sound
-from vqcodec.media.links import mp3_links
+from vqcodec.media.mp3 import mp3_links
 from vqcodec.media.opening import Guarded
 
 

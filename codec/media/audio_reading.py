@@ -13,7 +13,8 @@ from ..errors import MediaError, MediaWarning, warn
 from .audio import Audio
 from .audio_files import SAMPLE_BYTES, Stated, sound_format, stated_samples
 from .channels import from_vorbis, has_vorbis_order, unusual_mask
-from .links import Links, Spliced, flac_of, mp3_begins, mp3_links, ogg_links, tag_size
+from .links import Links, Spliced, flac_of, ogg_links
+from .mp3 import mp3_begins, mp3_links, tag_size
 from .opening import Guarded, Readable, opened
 from .resampling import BLOCK, check, to_signal
 from .tag_files import read_tags
