@@ -17,6 +17,7 @@ from vqcodec.bitstream import container
 from vqcodec.bitstream.container import AudioGeometry
 from vqcodec.errors import DamagedError, MediaError, ModelError, TargetError, UsageError
 from vqcodec.media import Audio
+from vqcodec.media.tag_names import first_values
 from vqcodec.models import losses
 from vqcodec.models.vqvae import AudioVQVAE
 
@@ -79,7 +80,7 @@ def test_files_of_every_format(small_sound: str, tmp_path: Path) -> None:
             assert pipeline.encode(source, model=small_sound) == data
         audio = decode_audio(data, small_sound)
         assert audio.source == suffix.upper() and audio.tags == read.tags
-        assert tags.items() <= audio.tags.items()
+        assert tags.items() <= first_values(audio.tags).items()
         assert (audio.frames, audio.rate, audio.channels) == (24_000, 48_000, 2)
         bare = pipeline.encode(path, model=small_sound, strip=["tags"])
         assert (

@@ -23,7 +23,7 @@ from ..models.base import Model, OperatingPoint, Progress
 from ..priors.base import Symbols
 from ..transform import audio as audio_transform
 from ..transform import image as image_transform
-from ..transform.loudness import Loudness
+from ..transform.loudness import PARTS, Loudness
 from .encoding import Encoded
 
 
@@ -242,7 +242,7 @@ def _alpha(box: bytes, geometry: ImageGeometry, damage: list[str], salvage: bool
         return None
 
 
-def _tags(box: bytes, damage: list[str], salvage: bool) -> dict[str, str]:
+def _tags(box: bytes, damage: list[str], salvage: bool) -> media.Tags:
     try:
         return media.unpack_tags(box)
     except DamagedError:
@@ -254,13 +254,14 @@ def _tags(box: bytes, damage: list[str], salvage: bool) -> dict[str, str]:
 
 def _loudness(levels: bytes, geometry: AudioGeometry, damage: list[str], salvage: bool) -> list[Loudness]:
     """Return the loudness of each channel, by the gains of the header and the box of levels."""
-    if levels and len(levels) != geometry.chunk_count:
+    parts = PARTS if len(levels) == PARTS * geometry.chunk_count else 1
+    if levels and len(levels) != parts * geometry.chunk_count:
         if not salvage:
             raise DamagedError(f"{len(levels)} levels for {geometry.chunk_count} chunks")
         damage.append("damaged in box levels")
         levels = b""
     rows = [bytearray() for _ in geometry.gains]
-    for level, region in zip(levels, geometry.regions, strict=False):
-        rows[region.channel or 0].append(level)
-    segment = SEGMENT * geometry.stride
+    for number, region in enumerate(geometry.regions if levels else ()):
+        rows[region.channel or 0] += levels[parts * number : parts * (number + 1)]
+    segment = SEGMENT * geometry.stride // parts
     return [Loudness(gain, bytes(row), segment) for gain, row in zip(geometry.gains, rows, strict=True)]

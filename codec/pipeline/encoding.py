@@ -146,14 +146,18 @@ def _image_boxes(image: media.Image) -> dict[str, bytes | None]:
 
 
 def _levels(levels: Sequence[Loudness], geometry: AudioGeometry) -> bytes | None:
-    """Return the levels of all chunks, in their order; None without any level."""
-    if not any(channel.levels for channel in levels):
+    """Return the levels of all chunks, in their order, of one or PARTS each; None where all are zero."""
+    if not any(any(channel.levels) for channel in levels):
         return None
     length = SEGMENT * geometry.stride
+    parts = max(length // channel.segment for channel in levels if channel.levels)
     box = bytearray()
     for region in geometry.regions:
-        steps = levels[region.channel or 0].levels
-        box.append(steps[region.samples[0].start // length] if steps else 0)
+        channel = levels[region.channel or 0]
+        own = length // channel.segment if channel.levels else 1
+        first = region.samples[0].start // length * own
+        steps = channel.levels[first : first + own].ljust(own, b"\0")
+        box += steps if own == parts else steps * parts
     return bytes(box)
 
 
