@@ -78,7 +78,7 @@ def _goes_on(stream: BinaryIO, at: int, end: int, frame: _Frame) -> bool:
 def mp3_begins(stream: BinaryIO, end: int) -> bool:
     """Tell whether there are four frames of one kind in a row near the beginning of a stream."""
     at = first_frame(stream, 0, end)
-    kinds: list[int] = []
+    kinds: list[tuple[int, int, bool]] = []
     while at is not None and len(kinds) < 4:
         frame = _frame(_peek(stream, at))
         if frame is None:
