@@ -1,4 +1,4 @@
-"""Text, graphics, flat and tiny pictures, drawn by this script: our bytes beside PNG's and lossless WebP's.
+"""Bytes of text, graphics, flat and tiny images, drawn by this script, vs. PNG and lossless WebP.
 
 python benchmarks/graphics.py [--model M] [--quality 3 5] [-o FOLDER]
 """
@@ -20,13 +20,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", help="name or file; the default model if absent")
     parser.add_argument("--quality", type=float, nargs="+", default=[3, 5])
-    parser.add_argument("-o", "--output", type=Path, help="keep originals and reconstructions here")
+    parser.add_argument("-o", "--output", type=Path, help="save originals and reconstructions here")
     options = parser.parse_args()
     heads = [f"q {quality:g}{unit}" for quality in options.quality for unit in ("", ", dB")]
     print("| | samples | " + " | ".join(heads) + " | PNG | WebP lossless |")
     print("|---|" + "---:|" * (3 + len(heads)))
-    for name, picture in drawings().items():
-        original = media.read_image(np.asarray(picture))
+    for name, image in drawings().items():
+        original = media.read_image(np.asarray(image))
         cells = [f"{original.samples.nbytes:,}"]
         for quality in options.quality:
             data = pipeline.encode(original, model=options.model, quality=quality)
@@ -37,16 +37,16 @@ def main() -> None:
                 options.output.mkdir(parents=True, exist_ok=True)
                 decoded.save(options.output / f"{name}.q{quality:g}.png")
         if options.output:
-            picture.save(options.output / f"{name}.png")
+            image.save(options.output / f"{name}.png")
         for format, settings in (("PNG", {"optimize": True}), ("WEBP", {"lossless": True, "method": 6})):
             file = io.BytesIO()
-            picture.save(file, format, **settings)
+            image.save(file, format, **settings)
             cells.append(f"{len(file.getvalue()):,}")
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 def drawings() -> dict[str, Image.Image]:
-    """Name -> picture."""
+    """Draw the images, by name."""
     page = Image.new("RGB", (640, 800), "white")
     pen = ImageDraw.Draw(page)
     words, line, top = WORDS.split(), "", 30

@@ -1,4 +1,4 @@
-"""A codec with a codebook on a folder of pictures, and JPEG, WebP, AVIF at the same bytes.
+"""A model with a codebook on a folder of images, vs. JPEG, WebP and AVIF at the same bytes.
 
 python benchmarks/kodak.py KODAK_FOLDER [--model M] [--effort N ...] [--json OUT]
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from vqcodec import evaluation, media, weights
 from vqcodec.bitstream import container
-from vqcodec.evaluation.baselines.image import COMPETITORS, QualitySweep
+from vqcodec.evaluation.baselines.image import BASELINES, QualitySweep
 from vqcodec.metrics.image import CodeUse, code_use
 
 COLUMNS = (
@@ -30,25 +30,25 @@ COLUMNS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="+", help="folder of pictures, or pictures")
+    parser.add_argument("folder", type=Path, nargs="+", help="folder of images, or images")
     parser.add_argument("--model", default="vqvae-image", help="name or file, with a codebook")
     parser.add_argument("--quality", type=float, help="operating point; the model's default if absent")
     parser.add_argument("--effort", type=int, nargs="+", default=[1], help="one row for each")
     parser.add_argument(
-        "--against", nargs="*", default=list(COMPETITORS), help="at the bytes of the first effort"
+        "--against", nargs="*", default=list(BASELINES), help="at the bytes of the first effort"
     )
-    parser.add_argument("--json", type=Path, help="all rows, picture by picture")
+    parser.add_argument("--json", type=Path, help="write all rows, image by image")
     options = parser.parse_args()
 
     size = weights.load(options.model).config.codes
-    # Per effort: histogram of codes, bits of chunk payloads, what the integer frequencies promise for them.
+    # Per effort: histogram of codes, bits of chunk payloads, their cross-entropy.
     counts = {effort: np.zeros(size, np.int64) for effort in options.effort}
     payload = dict.fromkeys(options.effort, 0)
     ideal = dict.fromkeys(options.effort, 0.0)
     rows = []
     files = evaluation.files(options.folder)
-    for number, path in enumerate(files):
-        print(f"\r{number + 1}/{len(files)} {path.name}", end="", file=sys.stderr, flush=True)
+    for index, path in enumerate(files, 1):
+        print(f"\r{index}/{len(files)} {path.name}", end="", file=sys.stderr, flush=True)
         original = media.read_image(path)
         for effort in options.effort:
             row, encoded, _ = evaluation.measure(
@@ -64,16 +64,16 @@ def main() -> None:
     print(file=sys.stderr)
 
     use = {effort: code_use(counts[effort]) for effort in options.effort}
-    print(f"{len(files)} pictures, whole, through real files; means of the pictures' figures.")
+    print(f"{len(files)} whole images, through real files; means over images.")
     if options.against:
-        print(f"Other codecs at the bytes of effort {options.effort[0]}, picture by picture.")
+        print(f"Other codecs at the bytes of effort {options.effort[0]}, image by image.")
     print("\n| " + " | ".join(COLUMNS) + " |\n|---|" + "---:|" * (len(COLUMNS) - 1))
     efforts = iter(options.effort)
     for mean in evaluation.summary(rows):
         cells = [mean["codec"], f"{mean['bpp']:.4f}", f"{mean['psnr_db']:.2f}", _number(mean["ms_ssim"], 4)]
         if mean["same_bytes_as"]:
             cells += ["", "", "", ""]
-            cells[0] += f" ({mean['unmatched']} pictures out of its range)" if mean["unmatched"] else ""
+            cells[0] += f" ({mean['unmatched']} images out of its range)" if mean["unmatched"] else ""
         else:
             effort = next(efforts)
             cells += [f"{use[effort].used} of {size}", f"{use[effort].perplexity:.0f}"]
@@ -88,7 +88,7 @@ def main() -> None:
         options.effort
     )
     print(f"\nAll bits over all pixels: {total / pixels:.4f} bpp.", end=" ")
-    print("Own entropy of the codes used: " + _entropies(use) + " bits.")
+    print("Entropy of the histogram of codes: " + _entropies(use) + " bits.")
     if options.json:
         evaluation.write_json(rows, options.json)
 

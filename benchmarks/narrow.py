@@ -1,4 +1,4 @@
-"""A codec for a narrow folder: train it on one kind of picture, compare on held-out photos of that kind.
+"""Train a model on images of one kind, and compare it with other codecs on held-out photos of that kind.
 
 python benchmarks/narrow.py IMAGE_DATA --model vae-image --from vae-image --kind cooking --minutes 20 [-o RUN]
 
@@ -20,7 +20,7 @@ from vqcodec import evaluation, training
 
 AGAINST = ("jpeg", "webp", "avif")
 QUALITIES = (2.0, 3.0, 4.0)
-"""Of models with a dial."""
+"""Qualities of variable-rate models."""
 
 
 def main() -> None:
@@ -28,10 +28,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="vae-image", help="what is trained")
-    parser.add_argument("--kind", default="cooking", help="first part of the pictures' names")
+    parser.add_argument("--model", default="vae-image", help="model to train")
+    parser.add_argument("--kind", default="cooking", help="first part of the file names")
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--from", dest="start", help="weights to begin with; else the linear start")
+    parser.add_argument("--from", dest="start", help="weights to start from; else the linear start")
     parser.add_argument("--lr", type=float, help="peak of the learning rate")
     parser.add_argument("--effort", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path, help="keep the run folder here")
@@ -59,23 +59,23 @@ def main() -> None:
 
 
 def compare(files: Sequence[Path], run: training.Run, start: str | None, effort: int) -> None:
-    """Tables of the trained model, others at its bytes, and the weights that it began with."""
+    """Print tables of the trained model, other codecs at its bytes, and the weights that it started from."""
     qualities = QUALITIES if run.card.get("points") else (None,)
     rows = []
     for quality in qualities:
         for model, against in ((str(run.best), AGAINST), (start, ())):
             if model is not None:
                 rows += [
-                    row | {"model": model, "asked": quality}
+                    row | {"model": model, "quality": quality}
                     for row in evaluation.evaluate(
                         files, model=[model], quality=quality, effort=effort, against=against
                     )
                 ]
     print("\n| codec | bpp | PSNR, dB | MS-SSIM |\n|---|---:|---:|---:|")
     for quality in qualities:
-        for mean in evaluation.summary([row for row in rows if row["asked"] == quality]):
+        for mean in evaluation.summary([row for row in rows if row["quality"] == quality]):
             name = mean["codec"]
-            name += f" ({mean['unmatched']} pictures out of its range)" if mean["unmatched"] else ""
+            name += f" ({mean['unmatched']} images out of its range)" if mean["unmatched"] else ""
             print(f"| {name} | {mean['bpp']:.3f} | {mean['psnr_db']:.2f} | {mean['ms_ssim']:.4f} |")
     curves: dict[Any, list[list[float]]] = defaultdict(list)
     for row in rows:
@@ -85,7 +85,7 @@ def compare(files: Sequence[Path], run: training.Run, start: str | None, effort:
         for other in (*AGAINST, *([start] if start else [])):
             pairs = [(curves[str(run.best), str(f)], curves[other, str(f)]) for f in files]
             rate = statistics.mean(bd_rate(np.array(a), np.array(b)) for a, b in pairs)
-            print(f"\nBD-rate of the trained one beside {other}: {rate:+.1f} %", end="")
+            print(f"\nBD-rate of the trained model vs. {other}: {rate:+.1f} %", end="")
         print()
 
 

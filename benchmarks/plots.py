@@ -1,9 +1,9 @@
-"""Draw rate against quality from the rows that `rates.py --json` and `sounds.py --json` write.
+"""Plot rate and quality from the rows of `rates.py --json` and `sounds.py --json`.
 
 python benchmarks/plots.py rates.json docs/rates-image.svg
 python benchmarks/plots.py sounds.json docs/rates-audio.svg
 
-`rates.py --plot FILE` and `sounds.py --plot FILE` measure and draw in one go. Needs the extra `plots`.
+`rates.py --plot FILE` and `sounds.py --plot FILE` measure and plot at once. Needs the extra `plots`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ COLOURS = {
     "codec2": "#e8902e",
     "speex": "#8c8c8c",
 }
-"""Codec -> colour of its curve; others get one of matplotlib's."""
+"""Codec -> colour of its curve; other codecs have matplotlib's colours."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Panel:
         key: of the rows.
         label: of the vertical axis.
         decibels: draw -10 log10(1 - x) of a similarity x; the axis is labelled with x.
-        ticks: values of x that are labelled then.
+        ticks: labelled values of x then.
     """
 
     key: str
@@ -49,7 +49,7 @@ class Panel:
     ticks: tuple[float, ...] = ()
 
     def height(self, value: float) -> float:
-        """Where a value is drawn."""
+        """Return the height of a value on the axis."""
         return -10 * math.log10(1 - value) if self.decibels else value
 
 
@@ -68,14 +68,14 @@ NAMES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "opus": "Opus", "codec2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("rows", type=Path, help="what --json wrote")
+    parser.add_argument("rows", type=Path, help="file written by --json")
     parser.add_argument("target", type=Path, help=".svg or .png")
     options = parser.parse_args()
     draw(json.loads(options.rows.read_text()), options.target)
 
 
 def draw(rows: Sequence[Row], target: Path) -> None:
-    """Draw the means of every codec at every setting: images over bits per pixel, audio over kbit/s."""
+    """Plot the means of every codec at every setting: images over bits per pixel, audio over kbit/s."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -85,7 +85,7 @@ def draw(rows: Sequence[Row], target: Path) -> None:
     rate, unit, panels = ("bpp", "bits per pixel", IMAGE)
     if "kbps" in rows[0]:
         rate, unit, panels = ("kbps", "kbit/s", AUDIO)
-    # Without those that need a package that was not installed.
+    # Skip figures whose package was not installed.
     panels = tuple(panel for panel in panels if any(row.get(panel.key) is not None for row in rows))
     curves = means(rows, rate, [panel.key for panel in panels])
     figure, grid = plt.subplots(1, len(panels), figsize=(10.5, 4.2), layout="constrained", squeeze=False)
@@ -94,7 +94,7 @@ def draw(rows: Sequence[Row], target: Path) -> None:
         for name, points in curves.items():
             xy = [(p[rate], panel.height(p[panel.key])) for p in points if p[panel.key] is not None]
             rates = [x for x, _ in xy]
-            # Efforts of a search have about one rate: marks without a curve.
+            # Efforts have nearly the same rate: markers without a line.
             style = "D" if len(xy) == 1 else "o-" if max(rates) > 1.1 * min(rates) else "o"
             ours = name.endswith(("-image", "-audio"))
             ax.plot(
@@ -125,10 +125,10 @@ def draw(rows: Sequence[Row], target: Path) -> None:
 
 
 def means(rows: Iterable[Row], rate: str, keys: Sequence[str]) -> dict[str, list[dict[str, float | None]]]:
-    """Codec -> means over the files at each of its settings, by ascending rate."""
+    """Return the means over files at each setting of each codec, by ascending rate."""
     groups: dict[str, dict[Any, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        # "vqvae-audio, effort 2" and "codec2 2400" are settings; opusenc is Opus, which is there already.
+        # "vqvae-audio, effort 2" and "codec2 2400" are settings; opusenc is Opus, which is included already.
         name = str(row["codec"]).split(",")[0].split(" ")[0]
         if name != "opusenc":
             groups[name][row["codec"], row.get("q")].append(row)
@@ -142,8 +142,8 @@ def means(rows: Iterable[Row], rate: str, keys: Sequence[str]) -> dict[str, list
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    found = [value for value in values if value is not None and math.isfinite(value)]
-    return sum(found) / len(found) if found else None
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else None
 
 
 if __name__ == "__main__":

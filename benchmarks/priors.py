@@ -1,4 +1,4 @@
-"""Whether codes depend on the machine, and what learned priors cost in time.
+"""Check that decoded symbols do not depend on types, threads and batches, and time learned priors.
 
 python benchmarks/priors.py --exact FOLDER_OR_TAR ... [--model M]
 python benchmarks/priors.py --speed KODAK_FOLDER [--peer]
@@ -34,7 +34,7 @@ MEDIUM = {media.Image: "image", media.Audio: "audio"}
 
 
 class Placeholder(Loader, MetaPathFinder):
-    """Stands in for packages that compressai imports for its data sets, made for another torch."""
+    """Stub of packages that compressai imports for its data sets, built for another torch."""
 
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:  # noqa: D102
         absent = name.partition(".")[0] in {"torchvision", "torch_geometric"}
@@ -49,15 +49,17 @@ class Placeholder(Loader, MetaPathFinder):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("sources", type=Path, nargs="+", help="folders, tar files, pictures, sounds")
+    parser.add_argument("sources", type=Path, nargs="+", help="folders, tar files, images, audio")
     parser.add_argument("--exact", action="store_true", help="decode every file in every way")
-    parser.add_argument("--speed", action="store_true", help="a picture of 6 megapixels on two threads")
+    parser.add_argument("--speed", action="store_true", help="time an image of 6 megapixels on two threads")
     parser.add_argument(
-        "--peer", action="store_true", help="compressai's mbt2018-mean and mbt2018, random weights, beside"
+        "--peer",
+        action="store_true",
+        help="compare with compressai's mbt2018-mean and mbt2018, random weights",
     )
-    parser.add_argument("--part", default="", help="only files whose name begins so")
+    parser.add_argument("--part", default="", help="only files whose names start with this")
     parser.add_argument("--model", help="name or file; the default model if absent")
-    parser.add_argument("--runs", type=int, default=3, help="the median of these is printed")
+    parser.add_argument("--runs", type=int, default=3, help="number of runs, whose median is printed")
     options = parser.parse_args()
     if options.exact:
         exact(options)
@@ -89,14 +91,14 @@ def exact(options: argparse.Namespace) -> None:
         encoded = pipeline.encode_file(original, pipeline.EncodeOptions(model=options.model))
         files, codes = files + 1, codes + encoded.count
         wrong.update(differences(encoded))
-    print(f"{files} files, {codes:,} codes, {platform.machine()}, torch {torch.__version__}.\n")
-    print("| read by | differing codes |\n|---|---:|")
+    print(f"{files} files, {codes:,} symbols, {platform.machine()}, torch {torch.__version__}.\n")
+    print("| decoded with | differing symbols |\n|---|---:|")
     for name, count in wrong.items():
         print(f"| {name} | {count} |")
 
 
 def differences(encoded: pipeline.Encoded) -> dict[str, int]:
-    """Way of reading a file's chunks of the learned prior -> symbols that come out otherwise."""
+    """Return the number of differing symbols of the learned prior's chunks, by way of decoding."""
     stream, point = container.parse(encoded.data), encoded.point
     prior = point.model.priors[LEARNED]
     coded = [
@@ -107,34 +109,34 @@ def differences(encoded: pipeline.Encoded) -> dict[str, int]:
     regions = [region for region, _ in coded]
     payloads = [payload[len(prior.prior_id) :] for _, payload in coded]
     found = {}
-    for name, carrier in (("float32", torch.float32), ("float64", torch.float64)):
-        carried = prior.carried_by(carrier)
+    for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
+        typed = prior.with_dtype(dtype)
         for count in (1, 2):
             with threads(count):
-                decoded = read(carried, payloads, regions, point.index)
+                decoded = read(typed, payloads, regions, point.index)
                 found[f"{name}, {count} threads"] = _differing(decoded, regions)
-        alone = [read(carried, [p], [r], point.index)[0] for p, r in zip(payloads, regions, strict=True)]
+        alone = [read(typed, [p], [r], point.index)[0] for p, r in zip(payloads, regions, strict=True)]
         found[f"{name}, chunk by chunk"] = _differing(alone, regions)
-    again = write(prior.carried_by(torch.float64), regions, point)
-    found["float64 writing (bytes)"] = sum(a != b for a, b in zip(again, payloads, strict=True))
+    again = write(prior.with_dtype(torch.float64), regions, point)
+    found["float64, encoding (bytes)"] = sum(a != b for a, b in zip(again, payloads, strict=True))
     return found
 
 
 def read(prior: Any, payloads: list[bytes], regions: list[Symbols], index: int) -> list[Symbols]:
-    """Regions from their payloads, as many side by side as the prior takes."""
+    """Decode regions from their payloads, in batches of the prior."""
     found = [{name: np.zeros_like(array) for name, array in region.items()} for region in regions]
     for batch in batches(prior, regions):
         some = [found[n] for n in batch]
-        for symbols, sound in zip(
+        for symbols, valid in zip(
             some, driver.decode(prior, [payloads[n] for n in batch], some, index), strict=True
         ):
-            if not sound:
+            if not valid:
                 symbols.update({name: np.full_like(array, -1) for name, array in symbols.items()})
     return found
 
 
 def write(prior: Any, regions: list[Symbols], point: OperatingPoint) -> list[bytes]:
-    """Payloads of regions; latents are targets once they are brought to steps."""
+    """Encode regions to payloads; latents are scaled to steps."""
     targets = [
         {p.name: r[p.name] if p.alphabet else np.float32(r[p.name] / LATENT_UNIT) for p in point.planes}
         for r in regions
@@ -159,8 +161,8 @@ def _differing(found: list[Symbols], expected: list[Symbols]) -> int:
 
 def speed(options: argparse.Namespace) -> None:
     torch.set_num_threads(2)
-    picture = photo(options.sources[0], 3000, 2000).convert("RGB")
-    original = media.read_image(np.asarray(picture))
+    image = photo(options.sources[0], 3000, 2000).convert("RGB")
+    original = media.read_image(np.asarray(image))
     megapixels = original.width * original.height / 1e6
     work: dict[str, Callable[[], object]] = {}
     bpp = {}
@@ -190,11 +192,11 @@ def speed(options: argparse.Namespace) -> None:
 
 
 PEERS = {"mbt2018-mean": "MeanScaleHyperprior", "mbt2018": "JointAutoregressiveHierarchicalPriors"}
-"""Models of Minnen 2018, without and with the autoregressive context, and their classes in compressai."""
+"""Models of Minnen 2018, without and with an autoregressive context, and their classes in compressai."""
 
 
 def peers(samples: np.ndarray) -> dict[str, float]:
-    """PEERS as compressai has them (N = M = 192), with random weights, one run."""
+    """Time the models of PEERS in compressai (N = M = 192), with random weights, in one run."""
     sys.meta_path.append(Placeholder())
     from compressai import models
 

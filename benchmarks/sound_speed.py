@@ -1,4 +1,4 @@
-"""Times real time of both decoders beside Opus in the same process, and the peak memory of the two commands.
+"""Speed of both decoders vs. Opus in the same process, and the peak memory of both commands.
 
 python benchmarks/sound_speed.py TAR [--seconds 60] [--model M] [--effort 1] [--decoder wavenet] [--runs 5]
 python benchmarks/sound_speed.py TAR --hours 1
@@ -22,15 +22,17 @@ from speed import peak
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("source", type=Path, help="a tar file whose speech/ is laid end to end")
+    parser.add_argument("source", type=Path, help="a tar file whose speech/ is joined end to end")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--model")
     parser.add_argument("--effort", type=int, default=1)
     parser.add_argument("--decoder", default="wavenet", help="the second decoder; '' for none")
-    parser.add_argument("--runs", type=int, default=5, help="the median of these is printed")
-    parser.add_argument("--hours", type=float, help="peak memory with a stereo WAV of 44.1 kHz instead")
+    parser.add_argument("--runs", type=int, default=5, help="number of runs, whose median is printed")
+    parser.add_argument(
+        "--hours", type=float, help="measure peak memory with a stereo WAV of 44.1 kHz instead"
+    )
     options = parser.parse_args()
-    # As the command does; before numpy is there.
+    # As the command line does, before numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if options.hours:
         memory(options.source, options.hours, options.model)
@@ -39,7 +41,7 @@ def main() -> None:
 
 
 def speed(options: argparse.Namespace) -> None:
-    # Only here: the memory of a process that measures its children would count for theirs, see `speed.peak`.
+    # Imported only here: `speed.peak` would count the memory of this process for its children.
     import torch
     from vqcodec import media, pipeline
     from vqcodec.evaluation.baselines import audio as baselines
@@ -58,7 +60,7 @@ def speed(options: argparse.Namespace) -> None:
     }
     for call in work.values():
         call()
-    # Taken in turns, so that a slow minute of the machine is a slow minute for all.
+    # Alternating, so that a slow minute of the machine is a slow minute for all.
     for _ in range(options.runs):
         for name, call in work.items():
             started = time.perf_counter()
@@ -86,7 +88,7 @@ def speed(options: argparse.Namespace) -> None:
 def memory(source: Path, hours: float, model: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         wav, vqc, decoded = (Path(folder, name) for name in ("talk.wav", "talk.vqc", "decoded.wav"))
-        # In a process of its own: see `speed.peak`.
+        # In its own process, see `speed.peak`.
         maker = multiprocessing.get_context("spawn").Process(target=make, args=(source, hours, wav))
         maker.start()
         maker.join()
@@ -105,7 +107,7 @@ def memory(source: Path, hours: float, model: str | None) -> None:
 
 
 def make(source: Path, hours: float, path: Path) -> None:
-    """Two different talks in the two channels."""
+    """Write a WAV with different speech in its two channels."""
     import numpy as np
     import soundfile
     import soxr
@@ -120,7 +122,7 @@ def make(source: Path, hours: float, path: Path) -> None:
 
 
 def speech(source: Path, count: int):
-    """So many samples of speech at 16 kHz, float32, piece after piece, from the first on again at the end."""
+    """Return `count` samples of speech at 16 kHz, float32: files joined, and repeated as needed."""
     import numpy as np
     import soundfile
 

@@ -1,9 +1,9 @@
-"""The tables of sounds in the README: our codec on speech and music, and others beside it.
+"""Tables of audio in the README: our codec vs. others on speech and music.
 
 python benchmarks/sounds.py TAR [--part speech/ --part music/] [--model M] [--effort N ...] [--json OUT]
 python benchmarks/sounds.py TAR --drawn 10
 
-Opus is always there (libsndfile); Codec2, Speex and Opus at exact rates where
+Opus is always included (libsndfile); Codec2, Speex and Opus at exact rates where
 `c2enc`, `c2dec`, `speexenc`, `speexdec`, `opusenc`, `opusdec` are installed.
 """
 
@@ -44,7 +44,14 @@ COLUMNS = {
 
 @dataclass
 class Counts:
-    """What is counted over bitstreams of ours."""
+    """Sums over our bitstreams.
+
+    Attributes:
+        codes: histogram, int64 [K].
+        payload: bits of chunks.
+        ideal: cross-entropy of the codes in bits.
+        head: largest header in bytes.
+    """
 
     codes: np.ndarray
     payload: int = 0
@@ -52,7 +59,7 @@ class Counts:
     head: int = 0
 
     def add(self, encoded: pipeline.Encoded) -> None:
-        """One more."""
+        """Add a bitstream."""
         info = container.read_info(encoded.data)
         self.codes += np.bincount(encoded.symbols["codes"].ravel(), minlength=len(self.codes))
         self.payload += 8 * info.code_bytes
@@ -62,15 +69,15 @@ class Counts:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("sources", type=Path, nargs="+", help="folders, tar files, sounds")
-    parser.add_argument("--part", action="append", help="a table for the files whose name begins so")
+    parser.add_argument("sources", type=Path, nargs="+", help="folders, tar files, audio files")
+    parser.add_argument("--part", action="append", help="print a table of files whose names start with this")
     parser.add_argument("--model", help="name or file; the default model if absent")
     parser.add_argument("--effort", type=int, nargs="+", default=[1], help="one row for each")
-    parser.add_argument("--drawn", type=int, help="both our decoders, on so many sounds of each part alone")
+    parser.add_argument("--drawn", type=int, help="compare both our decoders on this many files of each part")
     parser.add_argument("--decoder", default="wavenet", help="name or file of the autoregressive decoder")
     parser.add_argument("--against", nargs="*", default=["opus:6"], help="opus:KBPS")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="all rows, sound by sound")
+    parser.add_argument("--json", type=Path, help="write all rows, file by file")
     parser.add_argument("--plot", type=Path, help="rate against PESQ-WB, ViSQOL and ESTOI, .svg or .png")
     options = parser.parse_args()
     if options.drawn and len(options.effort) > 1:
@@ -95,13 +102,13 @@ def main() -> None:
 def measured(
     entries: list[datasets.Entry], codec: Any, options: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], dict[str, Counts]]:
-    """Rows of all codecs, and by effort what is counted over the codes of ours."""
+    """Return rows of all codecs, and sums over our bitstreams by effort."""
     rows: list[dict[str, Any]] = []
     counts: dict[str, Counts] = {}
     programs = [name for name in EXTERNAL if shutil.which(EXTERNAL[name][0][0])]
     others = [] if options.drawn else [*options.against, *programs]
-    for number, entry in enumerate(entries):
-        print(f"\r{number + 1}/{len(entries)} {entry.name[-60:]:60}", end="", file=sys.stderr, flush=True)
+    for index, entry in enumerate(entries, 1):
+        print(f"\r{index}/{len(entries)} {entry.name[-60:]:60}", end="", file=sys.stderr, flush=True)
         original = media.read_audio(entry.read(), codec.rate)
         for effort in options.effort:
             row, encoded, _ = evaluation.measure(original, model=options.model, effort=effort)
@@ -111,14 +118,14 @@ def measured(
         if options.drawn:
             rows.append(drawn(original, encoded, options) | {"file": entry.name})
         for name in others:
-            found = external(original, name) if name in EXTERNAL else sounds.compare(original, name)
-            rows.append(found | {"file": entry.name})
+            row = external(original, name) if name in EXTERNAL else sounds.compare(original, name)
+            rows.append(row | {"file": entry.name})
     print("\r" + " " * 80 + "\r", end="", file=sys.stderr)
     return rows, counts
 
 
 def drawn(original: media.Audio, encoded: pipeline.Encoded, options: argparse.Namespace) -> dict[str, Any]:
-    """The row of the autoregressive decoder for a bitstream of ours."""
+    """Return the row of the autoregressive decoder for one of our bitstreams."""
     started = time.perf_counter()
     decoded = pipeline.decode(encoded.data, model=options.model, decoder=options.decoder, device="cpu")
     seconds = time.perf_counter() - started
@@ -129,7 +136,7 @@ def drawn(original: media.Audio, encoded: pipeline.Encoded, options: argparse.Na
     }
 
 
-# Name -> commands of the encoder and the decoder ({0} is read, {1} written), kind of file, samples a second.
+# Name -> commands of the encoder and the decoder ({0}: input, {1}: output), file type, sample rate in hertz.
 EXTERNAL: dict[str, tuple[list[str], list[str], str, int]] = {
     "codec2 3200": (["c2enc", "3200", "{0}", "{1}"], ["c2dec", "3200", "{0}", "{1}"], "raw", 8000),
     "codec2 2400": (["c2enc", "2400", "{0}", "{1}"], ["c2dec", "2400", "{0}", "{1}"], "raw", 8000),
@@ -149,7 +156,7 @@ EXTERNAL: dict[str, tuple[list[str], list[str], str, int]] = {
 
 
 def external(original: media.Audio, name: str) -> dict[str, Any]:
-    """The row of a codec that is a program."""
+    """Return the row of a codec that is an external program."""
     encoder, decoder, kind, rate = EXTERNAL[name]
     ours = original.signal_rate
     with tempfile.TemporaryDirectory() as folder:
@@ -170,17 +177,17 @@ def external(original: media.Audio, name: str) -> dict[str, Any]:
     return row | {"codec": name, "encode_seconds": times[1] - times[0], "decode_seconds": times[2] - times[1]}
 
 
-def aligned(sound: np.ndarray, original: np.ndarray) -> np.ndarray:
-    """Without the delay of its codec, of up to 60 ms, by the peak of the correlation of envelopes."""
-    envelopes = [np.abs(x[: len(original)]).astype(np.float64) for x in (sound, original)]
+def aligned(decoded: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """Remove the delay of a codec, up to 60 ms, found by the peak of the correlation of envelopes."""
+    envelopes = [np.abs(x[: len(original)]).astype(np.float64) for x in (decoded, original)]
     spectra = [np.fft.rfft(e - e.mean(), 2 * len(original)) for e in envelopes]
     correlation = np.fft.irfft(spectra[0] * spectra[1].conj())
     delay = int(correlation[:960].argmax())
-    return np.pad(sound[delay:], (0, delay))
+    return np.pad(decoded[delay:], (0, delay))
 
 
 def show(part: str, rows: list[dict[str, Any]], counts: dict[str, Counts], files: int) -> None:
-    """Print a part's table."""
+    """Print the table of a part."""
     length = sum(row["seconds"] for row in rows if row["codec"] == rows[0]["codec"])
     print(f"\n{part or 'all'}: {files} files, {length:.0f} seconds\n")
     print("| " + " | ".join(COLUMNS.values()) + " |")

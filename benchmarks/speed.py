@@ -1,7 +1,7 @@
-"""Megapixels per second beside AVIF in the same process, and the peak memory of the two commands.
+"""Megapixels per second vs. AVIF in the same process, and the peak memory of both commands.
 
-python benchmarks/speed.py FOLDER_OR_PICTURE [--model M] [--runs 5] [--threads 2]
-python benchmarks/speed.py FOLDER_OR_PICTURE --memory 100
+python benchmarks/speed.py FOLDER_OR_IMAGE [--model M] [--runs 5] [--threads 2]
+python benchmarks/speed.py FOLDER_OR_IMAGE --memory 100
 """
 
 import argparse
@@ -25,14 +25,14 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp"}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "source", type=Path, help="a picture, or a folder whose pictures are laid side by side"
+        "source", type=Path, help="an image, or a folder whose images are joined to a large one"
     )
     parser.add_argument("--model", help="name or file; the default model if absent")
     parser.add_argument("--effort", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=5, help="the median of these is printed")
+    parser.add_argument("--runs", type=int, default=5, help="number of runs, whose median is printed")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--memory", type=float, metavar="MP", help="peak memory with a PNG of this size instead"
+        "--memory", type=float, metavar="MP", help="measure peak memory with a PNG of this size instead"
     )
     options = parser.parse_args()
     if options.memory:
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def speed(options: argparse.Namespace) -> None:
-    # Only here: the memory of a process that measures its children would count for theirs, see `peak`.
+    # Imported only here: `peak` would count the memory of this process for its children.
     import numpy as np
     import torch
     from vqcodec import media, pipeline, weights
@@ -50,9 +50,9 @@ def speed(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(options.threads)
     AvifImagePlugin.DEFAULT_MAX_THREADS = options.threads
-    picture = photo(options.source, 3000, 2000) if options.source.is_dir() else Image.open(options.source)
-    picture = picture.convert("RGB")
-    original = media.read_image(np.asarray(picture))
+    image = photo(options.source, 3000, 2000) if options.source.is_dir() else Image.open(options.source)
+    image = image.convert("RGB")
+    original = media.read_image(np.asarray(image))
     megapixels = original.width * original.height / 1e6
     weights.load(options.model or weights.DEFAULTS["image"])
 
@@ -62,11 +62,11 @@ def speed(options: argparse.Namespace) -> None:
     bracket = QualitySweep(original, "avif").matched_to(len(data))
     avif = {"format": "AVIF", "quality": bracket["q_low"], "speed": 6, "subsampling": "4:2:0"}
     packed = io.BytesIO()
-    picture.save(packed, **avif)
+    image.save(packed, **avif)
 
     work: dict[str, Callable[[], object]] = {
         "encode": lambda: pipeline.encode_file(original.samples, pipeline.EncodeOptions(**settings)),
-        "avif encode": lambda: picture.save(io.BytesIO(), **avif),
+        "avif encode": lambda: image.save(io.BytesIO(), **avif),
         "decode": lambda: pipeline.decode(data, model=options.model),
         "avif decode": lambda: Image.open(io.BytesIO(packed.getvalue())).load(),
     }
@@ -74,7 +74,7 @@ def speed(options: argparse.Namespace) -> None:
     print(f"{original.width} x {original.height} ({megapixels:.1f} MP), {options.threads} threads,", end=" ")
     print(f"median of {options.runs} runs, {platform.machine()}, torch {torch.__version__}.")
     print(f"AVIF: speed 6, 4:2:0, quality {bracket['q_low']}, {len(packed.getvalue()):,} bytes", end=" ")
-    print(f"beside our {len(data):,} ({len(data) * 8e-6 / megapixels:.3f} bpp).\n")
+    print(f"vs. our {len(data):,} ({len(data) * 8e-6 / megapixels:.3f} bpp).\n")
     print("| | ours, MP/s | AVIF, MP/s | ours / AVIF |\n|---|---:|---:|---:|")
     for name in ("encode", "decode"):
         other = rate[f"avif {name}"]
@@ -82,9 +82,9 @@ def speed(options: argparse.Namespace) -> None:
 
 
 def rates(work: dict[str, Callable[[], object]], runs: int, amount: float) -> dict[str, float]:
-    """How much of `amount` each does a second, by the median of its runs."""
+    """Return the amount per second of each work, by the median of its runs."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
-    # Taken in turns, so that a slow minute of the machine is a slow minute for all.
+    # Alternating, so that a slow minute of the machine is a slow minute for all.
     for _ in range(runs):
         for name, call in work.items():
             started = time.perf_counter()
@@ -98,7 +98,7 @@ def memory(source: Path, megapixels: float, model: str | None, effort: int, thre
     height = round(megapixels * 1e6 / width)
     with tempfile.TemporaryDirectory() as folder:
         png, vqc, decoded = (Path(folder, name) for name in ("photo.png", "photo.vqc", "decoded.png"))
-        # In a process of its own: see `peak`.
+        # In its own process, see `peak`.
         maker = multiprocessing.get_context("spawn").Process(target=make, args=(source, width, height, png))
         maker.start()
         maker.join()
@@ -124,10 +124,10 @@ def memory(source: Path, megapixels: float, model: str | None, effort: int, thre
 
 
 def peak(command: list[str]) -> tuple[float, float]:
-    """Peak resident memory in MiB and seconds of one process.
+    """Return the peak resident memory in MiB and the seconds of one process.
 
-    A child starts its life in its parent's memory, and Linux counts that as the child's peak: the parent has
-    to be small, so neither torch nor a large picture may be loaded here.
+    Linux counts the memory of the parent at the start as the child's peak: the parent has to be small, so
+    neither torch nor a large image may be loaded here.
     """
     started = time.perf_counter()
     process = subprocess.Popen(command)
@@ -144,7 +144,7 @@ def make(source: Path, width: int, height: int, path: Path) -> None:
 
 
 def photo(source: Path, width: int, height: int) -> Image.Image:
-    """A large picture out of small ones: laid row by row, every other row and round mirrored."""
+    """Return a large image joined from small ones, row by row, with every other row and round mirrored."""
     files = (
         sorted(p for p in source.iterdir() if p.suffix.lower() in SUFFIXES) if source.is_dir() else [source]
     )
@@ -156,16 +156,16 @@ def photo(source: Path, width: int, height: int) -> Image.Image:
             tiles.append(ImageOps.exif_transpose(opened).convert("RGB"))
     canvas = Image.new("RGB", (width, height))
     side = min(tile.height for tile in tiles)
-    number, top = 0, 0
+    count, top = 0, 0
     while top < height:
         left = 0
         while left < width:
-            tile = tiles[number % len(tiles)]
-            if number // len(tiles) % 2:
+            tile = tiles[count % len(tiles)]
+            if count // len(tiles) % 2:
                 tile = ImageOps.mirror(tile)
             canvas.paste(ImageOps.flip(tile) if top // side % 2 else tile, (left, top))
             left += tile.width
-            number += 1
+            count += 1
         top += side
     return canvas
 

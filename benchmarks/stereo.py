@@ -1,8 +1,8 @@
-"""Whether two channels are better coded by themselves or as their mean and half their difference.
+"""Compare coding of two channels separately and as their mean and half their difference.
 
 python benchmarks/stereo.py TAR [--part speech/] [--model M] [--pairs N]
 
-Stereo is mixed from pairs of sounds a and b: left is a, right is 0.8 a + s b. Both ways take the same bits.
+Stereo is mixed from pairs of files a and b: left is a, right is 0.8 a + s b. Both take the same bits.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
         ]
         return np.concatenate([pipeline.reconstruct(one).signal for one in coded])
 
-    print("| s | energy of difference / sum | by themselves: log-mel, SI-SDR | mean and difference |")
+    print("| s | energy of difference / sum | separately: log-mel, SI-SDR | mean and difference |")
     print("|---:|---:|---:|---:|")
     for share in SECOND:
         rows = []

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vqcodec.bitstream.container import AudioGeometry, ImageGeometry
-from vqcodec.errors import DamageWarning, UsageError, VqcodecWarning
+from vqcodec.errors import DamageWarning, MediaError, UsageError, VqcodecWarning
+from vqcodec.files import is_special
 
 from .console import Bar, Console, clock_text, explain, size_text, time_text
 from .paths import Found, Input, Job, check_free, taken
+from .streams import OutputError
 
 Fields = dict[str, Any]
 
@@ -37,6 +39,8 @@ class Batch:
             self.fail(name, error)
         for name in found.foreign:
             self.console.note(f"{name}: skipped, {foreign}")
+        for name, why in found.passed:
+            self.console.note(f"{name}: skipped, {why}")
 
     def skip_existing(self, jobs: list[Job]) -> list[Job]:
         """Return the jobs whose output does not exist; count and report the others."""
@@ -73,7 +77,7 @@ class Batch:
             warnings.simplefilter("always", VqcodecWarning)
             try:
                 fields = work()
-            except (UsageError, BrokenPipeError):
+            except (UsageError, BrokenPipeError, OutputError):
                 raise
             except Exception as problem:
                 error = problem
@@ -226,10 +230,13 @@ def refuse_existing(job: Job, force: bool) -> None:
     """Refuse an output that exists, before any work is done.
 
     Raises:
-        MediaError: the output exists.
+        MediaError: the output exists, or is a pipe or device that happens to have its name.
     """
-    if job.output is not None:
-        check_free(job.output, force)
+    if job.output is None:
+        return
+    if not job.named and is_special(job.output) and not job.output.is_dir():
+        raise MediaError(f"{job.output} is a pipe, device or socket", "write elsewhere with -o")
+    check_free(job.output, force)
 
 
 def rehearse(batch: Batch, jobs: list[Job], force: bool, plan: Callable[[Job], Fields]) -> int:

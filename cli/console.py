@@ -15,6 +15,7 @@ import typer
 from vqcodec.errors import VqcodecError
 
 from .options import Color
+from .streams import OutputError, print_error, print_out
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -54,7 +55,7 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, Exception) and not isinstance(error, typer.Exit | BrokenPipeError):
+        if isinstance(error, Exception) and not isinstance(error, typer.Exit | BrokenPipeError | OutputError):
             message, hint, _ = explain(error)
             self.record(type="error", error=message, hint=hint)
             raise typer.Exit(self.fail(None, error)) from error
@@ -64,7 +65,8 @@ class Console:
         message, hint, code = explain(error)
         self.error(name, message, hint)
         if self.verbose >= 2:
-            print("".join(traceback.format_exception(error)).rstrip(), file=sys.stderr)
+            lines = "".join(traceback.format_exception(error)).rstrip().split("\n")
+            print_error("\n".join(printable(line) for line in lines))
         return code
 
     def error(self, name: str | None, message: str, hint: str = "") -> None:
@@ -90,13 +92,13 @@ class Console:
         if not self.json:
             painted = self._colored(sys.stdout) and style
             text = printable(text)
-            print(f"\x1b[{style}m{text}\x1b[0m" if painted else text)
+            print_out(f"\x1b[{style}m{text}\x1b[0m" if painted else text)
 
     def record(self, **fields: object) -> None:
         """Print one JSON object on stdout, with null for infinite numbers; nothing without --json."""
         if self.json:
             written = {key: finite(value) for key, value in fields.items()}
-            print(json.dumps(written, default=str), flush=True)
+            print_out(json.dumps(written, default=str), flush=True)
 
     def table(self, rows: Sequence[Mapping[str, object]], columns: Mapping[str, str]) -> None:
         """Print rows on stdout in aligned columns (key -> heading), numbers to the right."""
@@ -164,7 +166,7 @@ class Console:
 
     @staticmethod
     def _say(*parts: str) -> None:
-        print("".join(parts), file=sys.stderr)
+        print_error("".join(parts))
 
 
 class Bar:

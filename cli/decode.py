@@ -26,6 +26,7 @@ from .batch import (
 )
 from .command import command
 from .console import Bar, Console
+from .streams import BLOCK, write_stdout
 
 if TYPE_CHECKING:
     from vqcodec.media import Audio, Image
@@ -125,6 +126,7 @@ def decode(
             output,
             lambda source: f".decoded.{(format or DEFAULTS[kind_of(source) or 'image']).value}",
             len(bitstreams),
+            known={paths.BITSTREAM},
         )
         check_json(console, todo)
         formats = {job: format or format_of(job.output) for job in todo}
@@ -158,12 +160,11 @@ def decode(
         header = container.read_info(data)
         target = fitting(formats.get(job), header.kind)
         if isinstance(header.geometry, container.AudioGeometry) and not test:
-            from vqcodec.media import AUDIO_FORMATS
-            from vqcodec.media import audio_files as sound_files
+            from vqcodec.media import AUDIO_FORMATS, audio_files
 
             # Before the networks run for minutes: whether the format can hold the audio.
             kind = AUDIO_FORMATS[f".{target.value}"]
-            sound_files.check_fit(*kind, header.geometry.channels, header.geometry.rate)
+            audio_files.check_fit(*kind, header.geometry.channels, header.geometry.rate)
         from vqcodec import media, pipeline
 
         use_threads(jobs)
@@ -213,10 +214,10 @@ def _write(
         size = whole.seek(0, os.SEEK_END)
         whole.seek(0)
         if output is None:
-            paths.write_stdout(whole)
+            write_stdout(whole)
         else:
             with paths.replacing(output, force=force) as pipe:
-                shutil.copyfileobj(whole, pipe, paths.BLOCK)
+                shutil.copyfileobj(whole, pipe, BLOCK)
     return size
 
 

@@ -22,6 +22,7 @@ from .batch import (
 )
 from .command import command
 from .console import Bar, Console
+from .streams import write_stdout
 
 EXAMPLES = """\b
 Examples:
@@ -200,7 +201,7 @@ def encode(
             extra[figure] = round(float(pipeline.verify(encoded)), 3)
             console.note(f"{job.source.name}: verified in {time.perf_counter() - started:.3f} s", level=2)
         if job.output is None:
-            paths.write_stdout(encoded.data)
+            write_stdout(encoded.data)
         else:
             with paths.replacing(job.output, force=force, stamp=stamp) as file:
                 file.write(encoded.data)

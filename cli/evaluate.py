@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from vqcodec.errors import UsageError, VqcodecWarning
+from vqcodec.errors import MediaError, UsageError, VqcodecWarning
 
 from . import options, paths
 from .batch import Batch, Fields, use_threads
@@ -37,7 +37,7 @@ IMAGE_MEANS = {
     "codec": "mean of",
     "q": "q",
     "same_bytes_as": "at the bytes of",
-    "pictures": "images",
+    "files": "images",
     "bytes": "bytes",
     "bpp": "bpp",
     "psnr_db": "PSNR dB",
@@ -65,7 +65,7 @@ AUDIO = {
 AUDIO_MEANS = {
     "codec": "mean of",
     "q": "q",
-    "sounds": "files",
+    "files": "files",
     "bytes": "bytes",
     "kbps": "kbit/s",
     "log_mel": "log-mel",
@@ -198,10 +198,16 @@ def _files(arguments: list[str], recursive: bool, batch: Batch) -> list[Path]:
     sources = [
         source.path
         for source in found.inputs
-        if source.path is not None and (recursive or source not in deep)
+        if source.path is not None and not source.is_stream and (recursive or source not in deep)
     ]
+    for source in found.inputs:
+        if source.is_stream:
+            problem = MediaError("a pipe can be read only once", "measure a file")
+            found.failed.append((source.name, problem))
     for name, error in found.failed:
         batch.fail(name, error)
+    for name, why in found.passed:
+        batch.console.note(f"{name}: skipped, {why}")
     if not recursive and deep:
         batch.console.note(f"{len(deep)} files in inner folders left out; add -r to include them")
     if not sources:

@@ -20,7 +20,12 @@ Examples:
   vqcodec info --check *.vqc                   exit code 1 if damaged
   vqcodec info --json photo.vqc | jq .bpp
 """
-PRIORS = {container.RAW: "raw", container.STATIC: "static", container.LEARNED: "learned"}
+PRIORS = {
+    container.RAW: "raw",
+    container.STATIC: "static",
+    container.LEARNED: "learned",
+    container.PIXELS: "pixels",
+}
 
 
 @command()
@@ -39,7 +44,7 @@ def info(
     for source in found.inputs:
 
         def work(source: paths.Input = source) -> Fields:
-            data = source.read() if check or source.path is None else None
+            data = source.read() if check or source.is_stream else None
             if data is not None:
                 header = container.read_info(data)
             else:

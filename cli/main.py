@@ -1,18 +1,17 @@
 """Build the Typer app, and turn everything that ends a command into a message and an exit code."""
 
-import contextlib
 import functools
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from . import options
-from .console import Console
+from .console import Console, explain
 from .decode import EXAMPLES as DECODE_EXAMPLES
 from .decode import decode
 from .encode import EXAMPLES as ENCODE_EXAMPLES
@@ -25,6 +24,7 @@ from .models import EXAMPLES as MODELS_EXAMPLES
 from .models import models
 from .sample import EXAMPLES as SAMPLE_EXAMPLES
 from .sample import sample
+from .streams import OutputError, flush_out, silence
 from .train import EXAMPLES as TRAIN_EXAMPLES
 from .train import train
 
@@ -59,9 +59,13 @@ class Program(TyperGroup):
             return call(standalone_mode=False)
         try:
             code = call(standalone_mode=False)
-            sys.stdout.flush()
+            flush_out()
         except BrokenPipeError:
-            leave_quietly()
+            code = 1
+        except (OutputError, OSError) as error:
+            # All other errors of the system have become exit codes: it was stdout that failed.
+            message, _, code = explain(error.error if isinstance(error, OutputError) else error)
+            Console().error(None, f"cannot write to stdout: {message}", "free some space, or write elsewhere")
         except UsageException as error:
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "vqcodec"
@@ -70,6 +74,10 @@ class Program(TyperGroup):
             code = 2
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
+        try:
+            flush_out()
+        except (OutputError, OSError, ValueError):
+            silence(sys.stdout)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -78,14 +86,6 @@ def _hint(error: Any, command: str) -> str:
     if command == "vqcodec" and name is not None:
         return f"options come after the command: vqcodec COMMAND {name}"
     return f"see '{command} -h'"
-
-
-def leave_quietly() -> NoReturn:
-    """Exit without a message after the reader of stdout has gone."""
-    # The interpreter flushes stdout once more on its way out, and would complain.
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(1)
 
 
 app = typer.Typer(
@@ -126,12 +126,24 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 def run() -> None:
     """Entry point of the `vqcodec` command."""
+    try:
+        _prepare()
+        app()
+    except KeyboardInterrupt:  # before a command began, while Typer builds them all
+        sys.exit(INTERRUPTED)
+
+
+def _prepare() -> None:
+    """Set up streams, threads and signals."""
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks is printed escaped instead of ending the program.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     # numpy's products are small here: threads would wait for each other. Torch has its own, see --jobs.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # SIGTERM does what Ctrl-C does: no partial output, and a training run that is saved.
-    signal.signal(signal.SIGTERM, _interrupt)
-    app()
+    # These do what Ctrl-C does: no partial output, and a training run that is saved.
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # A hangup that is ignored, as under nohup, stays ignored.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)

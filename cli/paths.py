@@ -1,12 +1,10 @@
 """Find input files and choose output files: names, clashes, the overwrite rule, atomic writes, mtime."""
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -14,16 +12,20 @@ from typing import BinaryIO
 from vqcodec.errors import MediaError, UsageError, VqcodecError
 from vqcodec.files import atomically, is_special
 
+from . import names
 from .console import explain, is_terminal
+from .names import nearest
+from .names import real_name as _real
 
 IMAGES = frozenset(
     (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif")
 )
 AUDIO = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"))
+NETPBM = frozenset((".ppm", ".pgm", ".pbm", ".pnm"))
+"""Suffixes of images that are read if named, and not looked for in folders."""
 MEDIA = "images or audio files"
 BITSTREAM = ".vqc"
 STANDARD = "-"
-BLOCK = 1 << 20
 KEEP_OR_REPLACE = "replace it with -f, or skip it with --skip-existing"
 
 
@@ -68,19 +70,34 @@ class Input:
 
 @dataclass
 class Found:
-    """Result of `find`: inputs, arguments that failed with their errors, files that were skipped."""
+    """Result of `find`.
+
+    Attributes:
+        inputs: to read.
+        failed: arguments, and folders inside them, with their errors.
+        foreign: files in folders, of another kind by their suffix.
+        passed: what else was passed over in folders, and why.
+    """
 
     inputs: list[Input] = field(default_factory=list)
     failed: list[tuple[str, VqcodecError]] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
+    passed: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Input and output of one conversion; output None is stdout."""
+    """Input and output of one conversion.
+
+    Attributes:
+        source: the input.
+        output: None is stdout.
+        named: whether -o names this very output, which may then be a pipe or device.
+    """
 
     source: Input
     output: Path | None
+    named: bool = False
 
 
 def find(
@@ -118,6 +135,8 @@ def find(
             continue
         if not exists:
             found.failed.append((argument, MediaError("no such file", nearest(path))))
+        elif not is_folder and is_special(path) and not path.is_fifo():
+            found.failed.append((argument, MediaError("is a device or socket", "name a file or a pipe")))
         elif not is_folder:
             found.inputs.append(Input(path, argument, Path(path.name)))
         elif not recursive:
@@ -146,38 +165,37 @@ def _enter(folder: Path, found: Found, suffixes: Collection[str], silent: Collec
 
     for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        links = [path for name in folders if (path := Path(root, name)).is_symlink()]
+        found.passed += [(str(path), "a linked folder; name it to enter it") for path in links]
         for name in sorted(files):
             path = Path(root, name)
             suffix = path.suffix.lower()
             if name.startswith(".") or suffix in silent:
                 continue
-            if suffix in suffixes:
+            if suffix in suffixes and is_special(path):
+                # Reading a pipe that nobody writes to would never end.
+                found.passed.append((str(path), "a pipe, device or socket"))
+            elif suffix in suffixes:
                 found.inputs.append(Input(path, str(path), path.relative_to(folder), in_folder=True))
             else:
                 found.foreign.append(str(path))
 
 
-def nearest(path: Path) -> str:
-    """Return a hint that names the file most similar to a missing one, or an empty string."""
-    try:
-        names = os.listdir(path.parent)
-    except OSError:
-        return "" if path.parent.exists() else f"there is no folder {path.parent}"
-    lower = {name.lower(): name for name in names}
-    close = get_close_matches(path.name.lower(), lower, n=1, cutoff=0.7)
-    return f"is it {path.parent / lower[close[0]]}?" if close else ""
-
-
 def plan(
-    inputs: Sequence[Input], output: str | None, suffix: Callable[[Input], str], arguments: int
+    inputs: Sequence[Input],
+    output: str | None,
+    suffix: Callable[[Input], str],
+    arguments: int,
+    known: Collection[str] = IMAGES | AUDIO | NETPBM,
 ) -> list[Job]:
-    """Assign an output to each input.
+    """Assign an output to each input, with a name that `names.choose` gives it.
 
     Args:
         inputs: to convert.
         output: the -o option: a file, a folder (existing, or ending in a slash), "-" for stdout, or None.
         suffix: returns the suffix of an output named after its input; not called if -o names a file.
         arguments: number of inputs on the command line, failed ones included.
+        known: suffixes that are replaced; others are kept.
 
     Returns:
         One job per input; a file that is named twice gets one job.
@@ -189,12 +207,25 @@ def plan(
     to_folder = output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir())
     if output is not None and not to_folder:
         _check_file_output(inputs, output, arguments)
-    jobs: dict[Job, None] = {}
-    for source in inputs:
-        jobs[Job(source, _output(source, output, to_folder, suffix))] = None
+    if output is not None and not to_folder:
+        named = None if output == STANDARD else Path(output)
+        jobs = [Job(source, named, named is not None) for source in inputs]
+    else:
+        jobs = [Job(source, None) for source in inputs if _place(source, output) is None]
+        placed = [(source, place) for source in inputs if (place := _place(source, output)) is not None]
+        outputs = names.choose(
+            [place for _, place in placed],
+            [suffix(source) for source, _ in placed],
+            [_real(source.path) for source, _ in placed],
+            known,
+        )
+        jobs += [Job(source, path) for (source, _), path in zip(placed, outputs, strict=True)]
+        order = {id(source): number for number, source in enumerate(inputs)}
+        jobs.sort(key=lambda job: order[id(job.source)])
+    jobs = [*dict.fromkeys(jobs)]
     if any(job.output is None for job in jobs) and is_terminal(sys.stdout):
         raise UsageError("not writing binary to a terminal", "name a file with -o FILE")
-    _check_clashes(list(jobs))
+    _check_clashes(jobs)
     unique = {(_key(job.source.path), _key(job.output)): job for job in reversed(jobs)}
     return list(reversed(unique.values()))
 
@@ -211,15 +242,11 @@ def _check_file_output(inputs: Sequence[Input], output: str, arguments: int) -> 
         raise UsageError(f"no folder {parent} to write into", f"make it first: mkdir {parent}")
 
 
-def _output(
-    source: Input, output: str | None, to_folder: bool, suffix: Callable[[Input], str]
-) -> Path | None:
-    if output == STANDARD or (output is None and source.path is None):
-        return None
+def _place(source: Input, output: str | None) -> Path | None:
+    """Return the folder of an output with the name of its input; None is stdout."""
     if output is None:
-        assert source.path is not None
-        return source.path.with_suffix(suffix(source))
-    return Path(output) / source.below.with_suffix(suffix(source)) if to_folder else Path(output)
+        return source.path
+    return Path(output) / source.below
 
 
 def _check_clashes(jobs: Sequence[Job]) -> None:
@@ -251,10 +278,6 @@ def _same(job: Job) -> bool:
     with suppress(OSError):
         return job.output.samefile(job.source.path)
     return False
-
-
-def _real(path: Path | None) -> str:
-    return "" if path is None else os.path.normcase(os.path.realpath(path))
 
 
 def _key(path: Path | None) -> str:
@@ -308,13 +331,3 @@ def check_free(target: Path, force: bool, hint: str = KEEP_OR_REPLACE) -> None:
         raise MediaError(f"{target} is a folder", "choose another name with -o")
     if taken(target) and not force:
         raise MediaError(f"{target} exists", hint)
-
-
-def write_stdout(data: bytes | BinaryIO) -> None:
-    """Write bytes, or the rest of a file, to stdout."""
-    sys.stdout.flush()
-    if isinstance(data, bytes):
-        sys.stdout.buffer.write(data)
-    else:
-        shutil.copyfileobj(data, sys.stdout.buffer, BLOCK)
-    sys.stdout.buffer.flush()

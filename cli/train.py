@@ -1,12 +1,15 @@
 """`vqcodec train`: train a model on your own files."""
 
 import shlex
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from vqcodec.errors import UsageError
+from vqcodec.errors import UsageError, VqcodecWarning
 
 from . import options
 from .batch import Fields, plain, use_threads
@@ -165,7 +168,7 @@ def train(
 
     use_threads(jobs)
     folder = output if output is not None else resume
-    with console.bar("training", 1) as bar:
+    with console.bar("training", 1) as bar, told(console):
         report = Reporter(console, bar, folder)
         try:
             run = training.train(
@@ -257,6 +260,19 @@ def short(event: Fields) -> str:
     """Format the figures of a step that fit next to the bar."""
     wanted = ("loss", "bits", "psnr_db", "log_mel", "codes_used")
     return line({"event": "step"} | {key: event[key] for key in ("step", *wanted) if key in event})
+
+
+@contextmanager
+def told(console: Console) -> Iterator[None]:
+    """Print the warnings of this package as they come, each once."""
+
+    def tell(message: Warning | str, *_where: object, **_more: object) -> None:
+        console.warning(None, str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", VqcodecWarning)
+        warnings.showwarning = tell
+        yield
 
 
 def _check(

@@ -1,10 +1,10 @@
-"""vqcodec: neural image and audio codec whose bitstreams decode to the same codes on every machine.
+"""vqcodec: neural image and audio codec whose bitstreams decode to the same symbols on every machine.
 
     data = vqcodec.encode("photo.png")
     image = vqcodec.decode(data)
     image.save("photo.decoded.png")
 
-Everything below is loaded when it is first used, so that `import vqcodec` is instant.
+Everything is imported on first use, so that `import vqcodec` is instant.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Model name or file <-> model: safetensors, the model card in its metadata, the fingerprint over it."""
+"""Load and save weights: safetensors with the model card in its metadata, and a fingerprint over both."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from .models.card import Figures, Json
 
 DEFAULTS = {"image": "vae-image", "audio": "vqvae-audio"}
-"""Medium -> the model that `encode` takes when none is named."""
+"""Medium -> default model of `encode`."""
 
 UNSAVED = ("quantizer.ema_", "top_quantizer.ema_", "bottom_quantizer.ema_", "discriminator.", "layers.")
-"""Prefixes of the tensors that matter to the training alone."""
+"""Prefixes of the names of tensors used in training alone."""
 
 MINIMUM_HALF = 1024
 """Tensors of at least this many elements are stored in half precision."""
 
 
 def folder() -> Path:
-    """Where the shipped weights lie, in a checkout as in an installed package."""
+    """Return the folder of the shipped weights, in a checkout as in an installed package."""
     return Path(str(resources.files("vqcodec.pretrained")))
 
 
 def shipped() -> list[Json]:
-    """The cards of the shipped models, by name, as they are written."""
+    """Return the cards of the shipped models as JSON objects, sorted by name."""
     return [read_json(path) for path in sorted(folder().glob("*.safetensors"))]
 
 
 def locate(model: str | os.PathLike[str]) -> Path:
-    """The file of a shipped model's name, or of a path.
+    """Return the path of a shipped model's weights, or the path itself.
 
     Raises:
         UsageError: neither a shipped model nor a file.
@@ -58,11 +58,13 @@ def locate(model: str | os.PathLike[str]) -> Path:
     if path.is_file():
         return path
     names = ", ".join(p.stem for p in sorted(folder().glob("*.safetensors")))
-    raise UsageError(f"no model '{model}'", f"one of {names or '(none shipped)'}, or a .safetensors file")
+    raise UsageError(
+        f"no model '{model}'", f"choose one of {names or '(none shipped)'}, or a .safetensors file"
+    )
 
 
 def read_json(path: str | os.PathLike[str]) -> Json:
-    """The model card of a weights file as it is written; no tensor is read, no torch loaded.
+    """Return the model card of a weights file as a JSON object, without reading tensors or importing torch.
 
     Raises:
         UsageError: not a safetensors file of this program.
@@ -71,7 +73,7 @@ def read_json(path: str | os.PathLike[str]) -> Json:
 
 
 def read_card(path: str | os.PathLike[str]) -> Card:
-    """The model card of a weights file; no tensor is read.
+    """Return the model card of a weights file, without reading tensors.
 
     Raises:
         UsageError: not a safetensors file of this program.
@@ -82,10 +84,10 @@ def read_card(path: str | os.PathLike[str]) -> Card:
 
 
 def operating_points(card: Figures) -> list[Json]:
-    """The operating points of a model, with what was measured there; what its prior was measured with counts.
+    """Return the measured operating points of a model; measurements of its learned prior take precedence.
 
     Returns:
-        Dicts with "quality", and as far as they were measured "bpp" and "psnr_db", or "kbps" and "log_mel".
+        Dicts with "quality", and as far as measured "bpp" and "psnr_db", or "kbps" and "log_mel".
     """
     if several := card.get("points"):
         return [*several]
@@ -95,7 +97,7 @@ def operating_points(card: Figures) -> list[Json]:
 
 
 def load(model: str | os.PathLike[str], device: str = "auto") -> Model:
-    """A model ready for coding, loaded once per file and device.
+    """Load a model for coding, cached by file and device.
 
     Args:
         model: a shipped model's name or a .safetensors file.
@@ -107,15 +109,15 @@ def load(model: str | os.PathLike[str], device: str = "auto") -> Model:
     import torch
 
     path = locate(model).resolve()
-    with torch.inference_mode(False):  # whoever loads them next may want gradients
+    with torch.inference_mode(False):  # the cached tensors may need gradients later
         return _load(path, path.stat().st_mtime_ns, choose_device(device))
 
 
 def choose_device(device: str) -> str:
-    """The device that "auto" stands for, or the one named.
+    """Resolve "auto" to a device, or check that a named one is available.
 
     Raises:
-        UsageError: the device is not there.
+        UsageError: the device is not available.
     """
     import torch
 
@@ -123,20 +125,18 @@ def choose_device(device: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind = device.partition(":")[0]
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", device):
-        raise UsageError(f"unknown device '{device}'", "one of auto, cpu, cuda, cuda:N, mps")
+        raise UsageError(f"unknown device '{device}'", "choose one of auto, cpu, cuda, cuda:N, mps")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise UsageError("no CUDA device", "--device auto")
+        raise UsageError("no CUDA device", "use --device auto")
     if kind == "cuda" and int(device.partition(":")[2] or 0) >= torch.cuda.device_count():
-        raise UsageError(f"no CUDA device {device.partition(':')[2]}", "--device auto")
+        raise UsageError(f"no CUDA device {device.partition(':')[2]}", "use --device auto")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("no MPS device", "--device auto")
+        raise UsageError("no MPS device", "use --device auto")
     return device
 
 
 def save(model: Model, card: Card, path: Path) -> Card:
-    """Write one file that is the model: tensors, and the card with the fingerprint.
-
-    The file is complete or absent.
+    """Write a weights file: tensors, and the card with the fingerprint. It is complete or absent.
 
     Returns:
         The card as written.
@@ -156,7 +156,7 @@ def save(model: Model, card: Card, path: Path) -> Card:
 
 
 def exported(model: Model) -> dict[str, np.ndarray]:
-    """The tensors of a model as they are stored: networks in half precision, the rest as it is."""
+    """Return the tensors of a model as stored: networks in half precision, others unchanged."""
     tensors: dict[str, np.ndarray] = {}
     for name, tensor in model.state_dict().items():
         if name.startswith(UNSAVED):
@@ -170,7 +170,7 @@ def exported(model: Model) -> dict[str, np.ndarray]:
 
 
 def fingerprint(tensors: Mapping[str, np.ndarray], prefixes: tuple[str, ...], config: Figures) -> str:
-    """16 hexadecimal digits of the SHA-256 over what decides how codes are read and decoded."""
+    """Return 16 hexadecimal digits of the SHA-256 over everything that decoding depends on."""
     digest = hashlib.sha256(json.dumps(dict(config), sort_keys=True).encode())
     for name in sorted(n for n in tensors if n.startswith((*prefixes, "prior."))):
         array = tensors[name]
@@ -185,10 +185,10 @@ def _open(path: Path) -> tuple[Json, safe_open]:
         file = safe_open(path, framework="numpy")
         card = json.loads((file.metadata() or {})["card"])  # type: ignore[no-untyped-call]
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", card["name"]):
-            raise ValueError("a name that is none")
+            raise ValueError("an invalid name")
         learned = card.get("learned", {})
         if not isinstance(learned, dict) or not isinstance(learned.get("config", {}), dict):
-            raise ValueError("a prior that is none")
+            raise ValueError("an invalid description of the prior")
         card["medium"], card["method"], card["config"], card["fingerprint"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The demonstration of `make demo`: a photograph and a sentence through the codecs, others beside them.
+"""Demonstration of `make demo`: a photograph and a sentence, coded by our models and other codecs.
 
 python docs/demo.py [PHOTO] [SPEECH] [FOLDER]
 """
@@ -13,24 +13,24 @@ import PIL.Image
 from vqcodec import media, pipeline
 from vqcodec.evaluation import baselines
 from vqcodec.evaluation.baselines.image import BASELINES, QualitySweep
-from vqcodec.metrics import audio as sound_metrics
+from vqcodec.metrics import audio as audio_metrics
 from vqcodec.metrics.image import psnr
-from vqcodec.training import validation as finishing
+from vqcodec.training import validation
 
 
 def main() -> None:
-    """Encode, decode, print the tables and write what can be looked at and listened to."""
+    """Encode, decode, print tables and write the reconstructions."""
     here = Path(__file__).parent
     photo = Path(sys.argv[1]) if len(sys.argv) > 1 else here / "parrots.jpg"
     speech = Path(sys.argv[2]) if len(sys.argv) > 2 else here / "speech.flac"
     folder = Path(sys.argv[3]) if len(sys.argv) > 3 else Path("demo")
     folder.mkdir(parents=True, exist_ok=True)
-    show_picture(photo, folder)
-    show_sound(speech, folder)
+    show_image(photo, folder)
+    show_audio(speech, folder)
 
 
-def show_picture(photo: Path, folder: Path) -> None:
-    """One photograph, beside JPEG, WebP and AVIF at the same bytes."""
+def show_image(photo: Path, folder: Path) -> None:
+    """Compare with JPEG, WebP and AVIF at the same bytes on a photograph."""
     original = media.read_image(photo)
     encoded = pipeline.encode_file(photo)
     bitstream = folder / f"{photo.stem}.vqc"
@@ -58,8 +58,8 @@ def show_picture(photo: Path, folder: Path) -> None:
     print(f"{folder}/side-by-side.png   original left, reconstruction right")
 
 
-def show_sound(speech: Path, folder: Path) -> None:
-    """One sentence, beside Opus at the lowest rate it has."""
+def show_audio(speech: Path, folder: Path) -> None:
+    """Compare with Opus at its lowest rate on a sentence."""
     original = media.read_audio(speech)
     encoded = pipeline.encode_file(speech)
     bitstream = folder / f"{speech.stem}.vqc"
@@ -77,13 +77,13 @@ def show_sound(speech: Path, folder: Path) -> None:
     for name, size, signal in rows:
         figure = ""
         if signal is not None:
-            distance = sound_metrics.log_mel_distance(signal[0], original.signal[0], original.signal_rate)
+            distance = audio_metrics.log_mel_distance(signal[0], original.signal[0], original.signal_rate)
             figure = f"{distance:.3f}"
         ratio, rate = rows[0][1] / size, size / 125 / original.seconds
         print(f"{name:28}{size:>10,.0f}{ratio:>8.1f}x{rate:>8.2f}{figure:>18}")
 
     pairs = [(original.signal[0], decoded.signal[0])]
-    finishing.audio.spectrograms(pairs, original.signal_rate, original.seconds).save(
+    validation.audio.spectrograms(pairs, original.signal_rate, original.seconds).save(
         folder / "spectrograms.png"
     )
     print(f"\n{bitstream}\n{folder}/{speech.stem}.decoded.wav")

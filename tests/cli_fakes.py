@@ -134,7 +134,7 @@ def install(monkeypatch):
         progress(1, 1)
         if media.sound_format(data):
             if options["bpp"] is not None:
-                raise UsageError("bpp means nothing for audio", "give target size, or quality")
+                raise UsageError("bpp does not apply to audio", "give target size, or quality")
             return Encoded(sound_bitstream(data[0]))
         return Encoded(bitstream(data[0]))
 
@@ -167,7 +167,7 @@ def install(monkeypatch):
 
     def locate(model):
         if str(model) != "fake-image" and not Path(model).is_file():
-            raise UsageError(f"no model '{model}'", "one of fake-image, or a .safetensors file")
+            raise UsageError(f"no model '{model}'", "choose one of fake-image, or a .safetensors file")
         if Path(model).is_file() and Path(model).read_bytes().startswith(b"pickle"):
             raise UsageError(f"{model}: not a safetensors file", "only such files are loaded")
         return Path(__file__)
@@ -190,9 +190,9 @@ def install(monkeypatch):
         return rows
 
     def summary(rows):
-        means = [{"codec": "fake-image", "q": 3.0, "pictures": len(rows), "bpp": 0.5, "estimate_bpp": 0.49}]
+        means = [{"codec": "fake-image", "q": 3.0, "files": len(rows), "bpp": 0.5, "estimate_bpp": 0.49}]
         if any("kbps" in row for row in rows):
-            means.append({"codec": "fake-audio", "q": 3.0, "sounds": 1, "kbps": 2.0, "decode_x": 30.0})
+            means.append({"codec": "fake-audio", "q": 3.0, "files": 1, "kbps": 2.0, "decode_x": 30.0})
         return means if any("bpp" in row for row in rows) else means[1:]
 
     def train(data=(), *, report, **options):

@@ -194,7 +194,7 @@ def kinds_of_model() -> set[str]:
 def test_nothing_outside_asks_which_class_a_model_is() -> None:
     """Models and weights alone know the classes; all others go by the contract."""
     kinds = kinds_of_model()
-    assert {"VQVAE", "WaveNetVQVAE", "VAE", "PPCACodec", "VariableRatePoint", "DrawingPoint"} <= kinds
+    assert {"VQVAE", "WaveNetVQVAE", "VAE", "PPCACodec", "VariableRatePoint", "AutoregressivePoint"} <= kinds
     wrong = []
     for name, tree in MODULES.items():
         if below(name, {"models", "weights", "training.prior"}):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import sing
 from vqcodec import weights
-from vqcodec.bitstream.container import SEGMENT
+from vqcodec.bitstream.container import SEGMENT, AudioGeometry
 from vqcodec.models import build
 from vqcodec.models.vqvae import AudioVQVAE, audio
 from vqcodec.transform import audio as audio_transform
@@ -100,3 +100,13 @@ def test_loudness_is_measured_in_little_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**20
+
+
+def test_every_sample_of_a_long_channel_has_its_loudness(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = SEGMENT * 64
+    count = 2 * block + 5
+    geometry = AudioGeometry(count, 16_000, bytes((172,)))
+    monkeypatch.setattr(audio_transform, "synthesise_signal", lambda *_, **__: np.ones(count, np.float32))
+    levels = [loudness.Loudness(172, b"", block)]
+    signal = audio_transform.synthesise({"codes": np.zeros((1, 1))}, None, geometry, levels)  # type: ignore[arg-type]
+    assert np.allclose(signal, loudness.factor_of(172))

@@ -38,7 +38,7 @@ def test_a_damaged_chunk_is_silent_alone(
     message = f"damaged in chunk {broken + 1} of 6"
     with pytest.raises(DamagedError, match=message) as caught:
         pipeline.decode(damaged, model=small_sound)
-    assert caught.value.hint == "--salvage"
+    assert caught.value.hint == "decode the undamaged part with --salvage"
     audio, messages = salvaged(damaged, small_sound)
     assert messages == [message]
     whole = decode_audio(encoded.data, small_sound).signal

@@ -161,7 +161,7 @@ def test_failed_verification_writes_nothing(fakes):
 def test_unknown_model_and_absent_device_attempt_nothing(fakes):
     result = invoke("encode", "a.png", "-m", "vqvea")
     assert result.exit_code == 2
-    assert "no model 'vqvea'\n  hint: one of fake-image" in result.stderr
+    assert "no model 'vqvea'\n  hint: choose one of fake-image" in result.stderr
     Path("old.pt").write_bytes(b"pickle")
     result = invoke("encode", "a.png", "--model", "old.pt")
     assert (result.exit_code, "not a safetensors file" in result.stderr) == (2, True)

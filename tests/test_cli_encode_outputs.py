@@ -28,13 +28,48 @@ def test_existing_output_is_refused_before_work_replaced_or_skipped(fakes):
     assert invoke("encode", "a.png", "--force", "--skip-existing").exit_code == 2
 
 
-def test_two_inputs_with_one_output(fakes):
+def test_two_inputs_with_one_name_keep_their_suffixes(fakes):
     Path("a.jpg").write_bytes(b"jpg")
-    result = invoke("encode", "a.png", "a.jpg")
+    assert invoke("encode", "a.png", "a.jpg", "b.png").exit_code == 0
+    assert sorted(os.listdir()) == ["a.jpg", "a.jpg.vqc", "a.png", "a.png.vqc", "b.png", "b.vqc"]
+    assert invoke("decode", "a.jpg.vqc", "a.png.vqc", "-o", "out/").exit_code == 0
+    assert sorted(os.listdir("out")) == ["a.jpg.decoded.png", "a.png.decoded.png"]
+
+
+def test_two_inputs_with_one_output(fakes):
+    for name in ("x/a.png", "y/a.png"):
+        Path(name).parent.mkdir()
+        Path(name).write_bytes(b"png")
+    result = invoke("encode", "x/a.png", "y/a.png", "-o", "out/")
     assert result.exit_code == 2
-    assert "a.png and a.jpg: both would write a.vqc" in result.stderr
+    assert "x/a.png and y/a.png: both would write out/a.vqc" in result.stderr
     assert "hint: write them to different folders with -o" in result.stderr
     assert fakes.calls == []
+
+
+def test_a_pipe_with_the_name_of_an_output_is_not_written_to(fakes):
+    os.mkfifo("a.vqc")
+    result = invoke("encode", "a.png", "b.png", "-f")
+    assert result.exit_code == 1
+    assert (
+        "vqcodec: a.png: a.vqc is a pipe, device or socket\n  hint: write elsewhere with -o" in result.stderr
+    )
+    assert Path("b.vqc").exists()
+    assert invoke("encode", "a.png", "-o", "/dev/null").exit_code == 0
+
+
+def test_folders_with_pipes_and_links_end_and_tell(fakes):
+    Path("d").mkdir()
+    Path("d/a.png").write_bytes(b"png")
+    os.mkfifo("d/p.png")
+    Path("d/link").symlink_to("..")
+    result = invoke("encode", "d", "-r", "-o", "out/")
+    assert (result.exit_code, os.listdir("out")) == (0, ["a.vqc"])
+    assert "d/p.png: skipped, a pipe, device or socket\n" in result.stderr
+    assert "d/link: skipped, a linked folder; name it to enter it\n" in result.stderr
+    result = invoke("evaluate", "d", "d/p.png")
+    assert "d/p.png: a pipe can be read only once\n  hint: measure a file" in result.stderr
+    assert [call["sources"] for call in fakes.named("evaluate")] == [[Path("d/a.png")]]
 
 
 def test_output_equal_to_input_is_refused_even_with_force(fakes):

@@ -26,6 +26,12 @@ def test_text(photo):
     assert len(lines) == 4
 
 
+def test_stored_pixels_have_a_name(photo):
+    chunk = container.Chunk(container.PIXELS, bytes(96))
+    Path("stored.vqc").write_bytes(bitstream(chunks=[chunk]))
+    assert invoke("info", "stored.vqc").stdout.splitlines()[3].endswith("prior pixels")
+
+
 def test_json_has_every_field(photo):
     record, summary = records(invoke("info", "photo.vqc", "--json"))
     assert record["fingerprint"] == CARD["fingerprint"]

@@ -3,11 +3,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import typer
-from cli_fakes import bitstream, install, invoke, sound_bitstream
+from cli_fakes import bitstream, install, invoke, records, sound_bitstream
 from vqcodec.bitstream import container
-from vqcodec.cli import options
+from vqcodec.cli import main, options
 
 COMMANDS = ["encode", "decode", "info", "models", "evaluate", "sample", "train"]
 
@@ -107,6 +108,115 @@ def test_broken_pipe_is_quiet(tmp_path):
     assert (result.returncode, result.stderr) == (1, b"")
 
 
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+
+
+@needs_full
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["info", "photo.vqc"],
+        ["info", "photo.vqc", "--json"],
+        ["info", "--json", "gone.vqc"],
+        ["info", "-r", "many"],
+        ["models"],
+        ["models", "--json"],
+        ["encode", "photo.png", "--dry-run", "-f"],
+        ["encode", "photo.png", "--json", "-f"],
+        ["decode", "stored.vqc", "-o", "-"],
+        ["evaluate", "photo.png", "-m", "ppca-image"],
+        ["encode", "--help"],
+        ["--version"],
+        [],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("closed", [False, True], ids=["full", "broken pipe"])
+def test_stdout_that_cannot_be_written_is_told_in_two_lines(tmp_path, arguments, closed):
+    (tmp_path / "many").mkdir()
+    for number in range(200 if "many" in arguments else 0):
+        (tmp_path / f"many/{number}-{'x' * 200}.vqc").write_bytes(bitstream())
+    (tmp_path / "photo.vqc").write_bytes(bitstream())
+    PIL.Image.new("RGB", (16, 16), "red").save(tmp_path / "photo.png")
+    if "stored.vqc" in arguments:
+        golden = Path(__file__).parent / "golden" / "ppca-image.vqc"
+        (tmp_path / "stored.vqc").write_bytes(golden.read_bytes())
+    if closed:
+        read, out = os.pipe()
+        os.close(read)
+    else:
+        out = os.open("/dev/full", os.O_WRONLY)
+    command = [sys.executable, "-m", "vqcodec", *arguments]
+    result = subprocess.run(
+        command, stdout=out, stderr=subprocess.PIPE, cwd=tmp_path, timeout=60, check=False
+    )
+    os.close(out)
+    told = result.stderr.decode()
+    assert result.returncode == 1, told
+    assert "Traceback" not in told and "Exception ignored" not in told
+    if closed:
+        assert "stdout" not in told
+    else:
+        assert (
+            "vqcodec: cannot write to stdout: no space left\n  hint: free some space, or write elsewhere\n"
+            in told
+        )
+
+
+@needs_full
+def test_full_or_closed_streams_of_messages_do_not_stop_the_work(tmp_path):
+    (tmp_path / "photo.vqc").write_bytes(bitstream())
+    for redirections, code in (("2>/dev/full", 1), ("2>&-", 1), (">&-", 1)):
+        shell = f"{sys.executable} -m vqcodec info gone.vqc photo.vqc {redirections}"
+        result = subprocess.run(["sh", "-c", shell], capture_output=True, cwd=tmp_path, check=False)
+        assert result.returncode == code
+        assert b"Traceback" not in result.stderr
+        assert (b"fake-image" in result.stdout) == (redirections != ">&-")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\u202eb", "a\x1b[31mb", "a\u2028b", "a\x9bb", "a\u2066b"])
+def test_names_never_reach_the_terminal_raw(monkeypatch, tmp_path, name):
+    install(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    Path(f"{name}.vqc").write_bytes(bitstream())
+    Path(f"{name}.png").write_bytes(b"DEEP")
+    Path(f"{name} bad.png").write_bytes(b"BAD")
+    Path(f"{name} bug.png").write_bytes(b"BUG")
+    Path(f"{name}.txt").touch()
+    Path(f"{name} folder").mkdir()
+    os.mkfifo(f"{name} pipe.png")
+    for arguments in (
+        ["info", f"{name}.vqc", f"{name}.vqx", f"{name} folder"],
+        ["info", "-r", "."],
+        ["encode", "-r", ".", "-o", f"{name} new/", "-vv"],
+        ["encode", f"{name}.png", "-vv"],
+        ["encode", f"{name}.png", "--dry-run"],
+        ["encode", f"{name}.png", "-m", name],
+        ["encode", f"{name}.png", "-o", f"{name} gone/x"],
+        ["encode", "x", f"--{name}"],
+        ["encode", "x", "-q", name],
+        ["encode", "x", "--target-size", name],
+        [name],
+        ["decode", f"{name}.vqc", "-vv"],
+        ["decode", f"{name}.vqc", "-o", f"x.{name}"],
+        ["decode", "-t", f"{name}.png", "-vv"],
+        ["evaluate", "."],
+        ["evaluate", f"{name}.png", "-o", f"{name}/{name}.csv"],
+        ["models", "-m", name],
+        ["train", name, "-m", "fake-image"],
+        ["train", ".", "-m", "fake-image", "--set", name],
+        ["sample", "--continue", f"{name}.gone"],
+        ["sample", "--size", name],
+    ):
+        result = invoke(*arguments)
+        for text in (result.stdout, result.stderr):
+            assert all(c.isprintable() or c == "\n" for c in text), (arguments, text)
+            # A traceback has lines of its own.
+            assert name not in text or ("-vv" in arguments and name == "a\nb")
+    [record, _] = records(invoke("info", f"{name}.vqc", "--json"))
+    assert record["input"] == f"{name}.vqc"
+
+
 def test_undecodable_names_do_not_end_the_program(tmp_path):
     name = os.fsencode(tmp_path) + b"/\xff.vqc"
     with open(name, "wb") as file:
@@ -116,13 +226,14 @@ def test_undecodable_names_do_not_end_the_program(tmp_path):
     assert b"\\udcff.vqc" in result.stdout
 
 
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("ctrl_c", ["default_int_handler", "SIG_IGN"])
-def test_termination_is_an_interruption(tmp_path, ctrl_c):
+def test_termination_is_an_interruption(tmp_path, ctrl_c, signal):
     """Also where Ctrl-C is ignored, as in programs that a script puts into the background."""
     code = (
         "import os, signal, sys, time\nfrom vqcodec.cli import main\n"
         "import vqcodec.cli.info as info\n"
-        "def stop(header): os.kill(os.getpid(), signal.SIGTERM); time.sleep(10)\n"
+        f"def stop(header): os.kill(os.getpid(), signal.{signal}); time.sleep(10)\n"
         "info.describe = stop\n"
         "sys.argv = ['vqcodec', 'info', 'photo.vqc']\nmain.run()\n"
     )
@@ -135,6 +246,33 @@ def test_termination_is_an_interruption(tmp_path, ctrl_c):
         check=False,
     )
     assert (result.returncode, result.stderr) == (130, b"")
+
+
+def test_interruptions_while_commands_are_built_are_quiet(monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "app", interrupted)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as caught:
+        main.run()
+    assert caught.value.code == 130
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(tmp_path):
+    """As under nohup."""
+    code = (
+        "import os, signal, sys\nfrom vqcodec.cli import main\n"
+        "import vqcodec.cli.info as info\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "describe = info.describe\n"
+        "def go_on(header): os.kill(os.getpid(), signal.SIGHUP); return describe(header)\n"
+        "info.describe = go_on\n"
+        "sys.argv = ['vqcodec', 'info', 'photo.vqc']\nmain.run()\n"
+    )
+    (tmp_path / "photo.vqc").write_bytes(bitstream())
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize(

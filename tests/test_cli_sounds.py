@@ -113,8 +113,8 @@ def test_options(small_sound: str, small: str) -> None:
         assert Path("song.vqc").stat().st_size == plain
     for options, code, message in (
         (["-m", small_sound, "--bitrate", "0.1"], 1, "smallest is "),
-        (["-m", small_sound, "--bpp", "1"], 2, "bpp means nothing for audio"),
-        (["-m", small_sound, "--psnr", "30"], 2, "psnr means nothing for audio"),
+        (["-m", small_sound, "--bpp", "1"], 2, "bpp does not apply to audio"),
+        (["-m", small_sound, "--psnr", "30"], 2, "psnr does not apply to audio"),
         (["-m", small], 2, "small is for "),
     ):
         result = invoke("encode", "song.wav", "-f", *options)

@@ -118,9 +118,9 @@ def test_a_file_that_vanishes_is_skipped(tmp_path: Path) -> None:
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("notes")
-    with pytest.raises(TrainingError, match="no readable pictures"):
+    with pytest.raises(TrainingError, match="no readable images"):
         datasets.load(datasets.entries([tmp_path]))
-    with pytest.raises(TrainingError, match="no readable pictures"):
+    with pytest.raises(TrainingError, match="no readable images"):
         datasets.load([])
 
 
@@ -256,7 +256,7 @@ def test_one_readable_picture_is_too_few(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(draw(16, 12)))
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text("notes")
-    with pytest.raises(TrainingError, match="no readable pictures"):
+    with pytest.raises(TrainingError, match="no readable images"):
         datasets.load_split(datasets.entries([tmp_path]), 0.3, 0)
 
 

@@ -212,7 +212,7 @@ def test_summary_means_audio_and_divides_totals() -> None:
     ]
     ours, opus = evaluation.summary(rows)
     assert tuple(ours) == audio_rows.MEANS
-    assert (ours["codec"], ours["q"], ours["sounds"], ours["bytes"]) == ("ours", 3, 2, 30)
+    assert (ours["codec"], ours["q"], ours["files"], ours["bytes"]) == ("ours", 3, 2, 30)
     assert (ours["kbps"], ours["log_mel"], ours["seconds"]) == (2.5, 0.5, 40.0)
     assert (ours["si_sdr_db"], ours["stoi"], ours["pesq_wb"]) == (-2.0, 0.9, None)
     assert (ours["encode_x"], ours["decode_x"]) == (10, 20)
@@ -233,8 +233,8 @@ def mixed_rows() -> list[dict[str, object]]:
 def test_images_and_audio_are_never_in_one_mean(tmp_path: Path) -> None:
     rows = mixed_rows()
     sound, picture = evaluation.summary(rows)
-    assert (sound["sounds"], sound["kbps"], "pictures" in sound) == (2, 2.0, False)
-    assert (picture["pictures"], picture["bpp"], "sounds" in picture) == (1, 0.5, False)
+    assert (sound["files"], sound["kbps"], "bpp" in sound) == (2, 2.0, False)
+    assert (picture["files"], picture["bpp"], "kbps" in picture) == (1, 0.5, False)
     evaluation.write_csv(rows, tmp_path / "rows.csv")
     with open(tmp_path / "rows.csv", newline="") as file:
         table = list(csv.DictReader(file))
@@ -242,7 +242,7 @@ def test_images_and_audio_are_never_in_one_mean(tmp_path: Path) -> None:
     assert tuple(table[0]) == evaluation.COLUMNS
     assert (table[0]["kbps"], table[0]["bpp"], table[1]["bpp"]) == ("2.0", "", "0.5")
     evaluation.write_csv([sound, picture], tmp_path / "means.csv")
-    assert (tmp_path / "means.csv").read_text().startswith("codec,q,same_bytes_as,pictures,bytes,bpp,")
+    assert (tmp_path / "means.csv").read_text().startswith("codec,q,same_bytes_as,files,bytes,bpp,")
     evaluation.write_csv([rows[0]], tmp_path / "sound.csv")
     assert (tmp_path / "sound.csv").read_text().splitlines()[0] == ",".join(audio_rows.COLUMNS)
     evaluation.write_json(rows, tmp_path / "rows.json")

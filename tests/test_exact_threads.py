@@ -44,11 +44,11 @@ def choose(precision: str) -> None:
     torch.backends.mkldnn.matmul.fp32_precision = precision  # type: ignore[attr-defined]
 
 
-def layer() -> tuple[exact.Affine, Tensor]:
+def layer() -> tuple[exact.IntegerLinear, Tensor]:
     """A layer, and inputs whose products need all bits of float32 but are far from round numbers."""
     rng = np.random.default_rng(0)
     weight = rng.integers(-127, 128, (24, 64), dtype=np.int8)
-    affine = exact.Affine(weight, rng.integers(-99, 99, 24, dtype=np.int32), np.full(24, 3, np.uint8))
+    affine = exact.IntegerLinear(weight, rng.integers(-99, 99, 24, dtype=np.int32), np.full(24, 3, np.uint8))
     return affine, torch.from_numpy(rng.integers(-127, 128, (50, 64)).astype(np.float32))
 
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from vqcodec import files
 from vqcodec.files import atomically, is_special
 
 
@@ -77,3 +81,84 @@ def test_what_is_no_file_is_special(tmp_path: Path) -> None:
     assert is_special(tmp_path / "pipe")
     assert not is_special(tmp_path / "file")
     assert not is_special(tmp_path / "absent")
+
+
+def part(folder: Path, name: str = "0123456789ab") -> Path:
+    path = folder / f".vqcodec-{name}.part"
+    path.write_bytes(b"left over")
+    return path
+
+
+def test_what_a_killed_program_left_is_swept_away_by_the_next(tmp_path: Path) -> None:
+    left = part(tmp_path)
+    others = [tmp_path / ".vqcodec-mine.part", tmp_path / "0123456789ab.part"]
+    for other in others:
+        other.touch()
+    os.mkfifo(tmp_path / ".vqcodec-ba9876543210.part")
+    write(tmp_path / "file", b"data")
+    assert not left.exists()
+    assert all(other.exists() for other in others)
+    assert (tmp_path / ".vqcodec-ba9876543210.part").exists()
+
+
+def test_what_a_living_program_writes_is_not_swept_away(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom vqcodec.files import atomically\n"
+        "with atomically(Path(sys.argv[1])) as file:\n"
+        "    file.write(b'all of it')\n    print('begun', flush=True)\n    sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "slow")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdin is not None
+        assert writer.stdout.readline() == b"begun\n"
+        assert len(list(tmp_path.glob(".*.part"))) == 1
+        assert files.sweep(tmp_path) == []
+        write(tmp_path / "quick", b"data")
+        assert len(list(tmp_path.glob(".*.part"))) == 1
+        writer.stdin.close()
+        assert writer.wait(20) == 0
+    assert (tmp_path / "slow").read_bytes() == b"all of it"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["quick", "slow"]
+
+
+def test_a_file_that_was_swept_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, first = files.fcntl.flock, []
+
+    def late(handle: int, how: int) -> None:
+        if not first:
+            first.extend(tmp_path.glob(".*.part"))
+            first[0].unlink()
+        lock(handle, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", late)
+    write(tmp_path / "file", b"data")
+    assert len(first) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b"data"
+
+
+def test_without_locks_nothing_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = part(tmp_path)
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", none)
+    write(tmp_path / "file", b"data")
+    monkeypatch.setattr(files, "fcntl", None)
+    write(tmp_path / "file", b"other")
+    assert left.exists()
+    assert (tmp_path / "file").read_bytes() == b"other"
+
+
+def test_a_line_that_was_cut_off_is_ended_before_the_next(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    for line in ("one", "zwei"):
+        files.append_line(log, line)
+    with log.open("ab") as file:
+        file.write(b"ha")
+    files.append_line(log, "drei ü")
+    assert log.read_text() == "one\nzwei\nha\ndrei ü\n"

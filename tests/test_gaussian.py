@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqcodec.coding import driver
-from vqcodec.coding.rangecoder import Decoder, Encoder
+from vqcodec.coding.rangecoder import RangeDecoder, RangeEncoder
 from vqcodec.errors import ModelError, UsageError
 from vqcodec.priors import context, exact, gaussian, gaussian_tables
 from vqcodec.priors.base import TOTAL, Step
@@ -105,10 +105,10 @@ def test_coding_by_tables_is_undone(pairs: list[tuple[int, int]], small: bool) -
     numbers = np.array([number for _, number in pairs], np.uint8)
     codes = np.array([code % 5 - 2 if small else code for code, _ in pairs], np.int32)
     codes[numbers == 0] = 0
-    encoder = Encoder()
+    encoder = RangeEncoder()
     model = Gaussian(np.zeros(len(pairs), np.int32), numbers)
     encoder.encode(codes, model)
-    decoder = Decoder(encoder.finish())
+    decoder = RangeDecoder(encoder.finish())
     assert np.array_equal(decoder.decode(model), codes)
     decoder.finish()
 
@@ -118,7 +118,7 @@ def test_bits_are_what_the_coder_spends() -> None:
     numbers = rng.integers(1, 64, 40_000).astype(np.uint8)
     sigma = 2 ** ((3 * numbers.astype(int) - 53) / 16)
     codes = np.rint(rng.laplace(size=len(numbers)) * sigma * 2).astype(np.int32)
-    encoder = Encoder()
+    encoder = RangeEncoder()
     model = Gaussian(np.zeros(len(numbers), np.int32), numbers)
     encoder.encode(codes, model)
     assert abs(8 * len(encoder.finish()) - model.bits(codes)) < 100
@@ -206,10 +206,10 @@ def test_what_is_coded_is_read(trade: np.ndarray | None) -> None:
             assert (error <= 0.5 + 1 / 16).mean() > 0.9
 
 
-def test_carriers_threads_and_batches_give_the_same_bytes() -> None:
+def test_dtypes_threads_and_batches_give_the_same_bytes() -> None:
     model = prior()
     whole = [r.payload for r in code(model, targets(3))]
-    wide = model.carried_by(torch.float64)
+    wide = model.with_dtype(torch.float64)
     assert [r.payload for r in code(wide, targets(3))] == whole
     assert [code(model, [t])[0].payload for t in targets(3)] == whole
     threads = torch.get_num_threads()

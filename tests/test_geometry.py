@@ -203,7 +203,7 @@ def test_numbered_names() -> None:
 def test_numbers_of_later_programs(number: int) -> None:
     with pytest.raises(VersionError, match=f"model number {number}, unknown") as caught:
         container.parse(build_sound(model=bytes((0x80 | number,))))
-    assert caught.value.hint == "upgrade"
+    assert caught.value.hint == "upgrade vqcodec"
 
 
 def test_a_numbered_name_has_one_form() -> None:

@@ -57,11 +57,11 @@ def test_copies_part_ways() -> None:
 def test_smaller_or_other_networks_are_refused() -> None:
     old = build(replace(SMALL, decoder_width=16, decoder_blocks=3))
     for config in (SMALL, replace(SMALL, decoder_width=16), replace(SMALL, decoder_width=16, codes=8)):
-        with pytest.raises(ValueError, match="cannot begin as"):
+        with pytest.raises(ValueError, match="cannot start as"):
             build(config).load_from(old, 1.0)
-    with pytest.raises(ValueError, match="cannot begin as"):
+    with pytest.raises(ValueError, match="cannot start as"):
         grow(nn.Linear(2, 2), nn.Conv1d(2, 2, 1), torch.Generator())
-    with pytest.raises(ValueError, match="cannot begin as nothing"):
+    with pytest.raises(ValueError, match="cannot start without a correction"):
         grow(nn.Sequential(nn.ReLU(), nn.Linear(2, 2)), nn.Sequential(nn.ReLU()), torch.Generator())
 
 

@@ -83,7 +83,7 @@ def test_softmax_in_fixed_point(values: list[int], count: int) -> None:
 
 
 def reference(prior: LearnedPrior, codes: np.ndarray) -> np.ndarray:
-    """Logits by the text of FORMAT.md, in numpy's int64, one code after the other: [*shape, K]."""
+    """Logits by the text of FORMAT-priors.md, in numpy's int64, one code after the other: [*shape, K]."""
 
     def layer(name: str, x: np.ndarray) -> np.ndarray:
         weight, bias, shift = (
@@ -148,27 +148,27 @@ def test_training_sees_the_numbers_of_coding(kind: str) -> None:
     for region, table in zip(codes, table_of(trained.export(), codes), strict=True):
         with torch.no_grad():
             logits = trained(torch.from_numpy(region).long()[None])[0]
-        whole = (logits * 2**exact.LOGIT).flatten(1).t()
+        whole = (logits * 2**exact.LOGIT_BITS).flatten(1).t()
         assert torch.equal(whole, whole.round())
         assert np.array_equal(exact.frequencies(whole.numpy()), table.reshape(-1, LEVELS))
 
 
 @KINDS
 @pytest.mark.parametrize("threads", [1, 2])
-def test_carriers_threads_and_batches(kind: str, threads: int) -> None:
+def test_dtypes_threads_and_batches(kind: str, threads: int) -> None:
     """A stream written under any is read under any other."""
     prior, codes = network(kind).export(), regions(kind)
     shapes = [region.shape for region in codes]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        narrow, wide = (compress(prior.carried_by(c), codes) for c in (torch.float32, torch.float64))
+        narrow, wide = (compress(prior.with_dtype(c), codes) for c in (torch.float32, torch.float64))
         assert narrow == wide
         alone = [compress(prior, [region])[0] for region in codes]
         assert alone == narrow
     finally:
         torch.set_num_threads(before)
-    read = decompress(prior.carried_by(torch.float64), narrow, shapes)
+    read = decompress(prior.with_dtype(torch.float64), narrow, shapes)
     assert all(np.array_equal(a, b) for a, b in zip(read, codes, strict=True))
 
 
@@ -178,14 +178,14 @@ def test_faster_products_elsewhere_are_not_ours(kind: str, monkeypatch: pytest.M
     prior, codes = network(kind).export(), regions(kind)
     expected = compress(prior, codes)
     seen = []
-    inside = exact.Affine.__call__
+    inside = exact.IntegerLinear.__call__
 
-    def watched(layer: exact.Affine, x: torch.Tensor) -> torch.Tensor:
+    def watched(layer: exact.IntegerLinear, x: torch.Tensor) -> torch.Tensor:
         products = torch.backends.mkldnn.matmul.fp32_precision
         seen.append((products, torch.is_autocast_enabled("cpu")))
         return inside(layer, x)
 
-    monkeypatch.setattr(exact.Affine, "__call__", watched)
+    monkeypatch.setattr(exact.IntegerLinear, "__call__", watched)
     torch.set_float32_matmul_precision("medium")
     try:
         with torch.autocast("cpu", torch.bfloat16):
@@ -229,11 +229,11 @@ FROZEN = {"pixelcnn": 1724730344, "wavenet": 2769727262}
 def test_sums_that_float32_does_not_hold_are_refused() -> None:
     weight = np.full((1, 1100), 127, np.int8)
     with pytest.raises(ModelError, match="exact"):
-        exact.Affine(weight, np.zeros(1, np.int32), np.zeros(1, np.uint8))
-    exact.Affine(weight[:, :1000], np.zeros(1, np.int32), np.zeros(1, np.uint8))
+        exact.IntegerLinear(weight, np.zeros(1, np.int32), np.zeros(1, np.uint8))
+    exact.IntegerLinear(weight[:, :1000], np.zeros(1, np.int32), np.zeros(1, np.uint8))
     with pytest.raises(ModelError, match="exact"):
-        exact.Affine(weight[:, :1], np.full(1, 2**24, np.int32), np.zeros(1, np.uint8))
-    layer = exact.Linear(1100, 2, 4, 4)
+        exact.IntegerLinear(weight[:, :1], np.full(1, 2**24, np.int32), np.zeros(1, np.uint8))
+    layer = exact.QATLinear(1100, 2, 4, 4)
     with torch.no_grad():
         layer.weight.fill_(1.98)
     with pytest.raises(ModelError, match="exact"):
@@ -318,7 +318,7 @@ def test_drawing(kind: str) -> None:
     seeds = [(3, number) for number in range(len(known))]
     drawn = draw(prior, known, 0, seeds)
     assert [region.shape for region in drawn] == [region.shape for region in known]
-    for one, other in zip(drawn, draw(prior.carried_by(torch.float64), known, 0, seeds), strict=True):
+    for one, other in zip(drawn, draw(prior.with_dtype(torch.float64), known, 0, seeds), strict=True):
         assert np.array_equal(one, other)
     alone = draw(prior, known[2:3], 0, seeds[2:3])
     assert np.array_equal(alone[0], drawn[2])

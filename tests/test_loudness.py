@@ -173,3 +173,13 @@ def test_factors_along_a_channel() -> None:
     assert np.abs(np.diff(decibels)).max() < 20 / RAMP + 1e-9
     assert np.array_equal(heard.factors(3900, 8100), factors[3900:8100]), "whatever is asked for"
     assert np.array_equal(Loudness(NEUTRAL, bytes((40,)), 4000).factors(0, 2), [0.1, 0.1])
+
+
+@pytest.mark.parametrize("steps", [11, 12, 13, 60, 61])
+def test_levels_begin_where_a_segment_is_softer_by_six_decibels(
+    monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    gains = iter((200, 200, 200 - steps))
+    monkeypatch.setattr(loudness, "gain_of", lambda _: next(gains))
+    levels = loudness.loudness_of(np.zeros(20, np.float32), 10).levels
+    assert levels == (b"" if steps < 12 else bytes((0, min(steps, 60))))

@@ -16,9 +16,10 @@ from media_files import (
     written,
 )
 from vqcodec import media
-from vqcodec.errors import MediaError
-from vqcodec.media import audio as sound
+from vqcodec.errors import MediaError, MediaWarning
 from vqcodec.media import audio_files as sound_files
+from vqcodec.media import audio_reading as sound
+from vqcodec.media.mp3 import mp3_links
 from vqcodec.media.opening import Guarded
 
 
@@ -123,8 +124,10 @@ def test_an_ogg_cut_between_two_pages() -> None:
     assert media.read_audio(content).frames == 200_000
     assert media.read_audio(content + b"TAG" + bytes(125)).frames == 200_000
     for page in pages[3:]:
+        with pytest.warns(MediaWarning, match="no end flag: if it was cut"):
+            assert 0 < media.read_audio(content[:page]).frames < 200_000
         with pytest.raises(MediaError, match="the last page is missing"):
-            media.read_audio(content[:page])
+            media.read_audio(content[: page + 2])
 
 
 def test_a_damaged_flac_is_not_called_truncated() -> None:
@@ -216,17 +219,15 @@ def test_mp3s_without_a_count_of_their_frames() -> None:
     assert media.read_audio(steady + b"TAG" + bytes(125)).frames == media.read_audio(steady).frames
     assert media.read_audio(b"ID3\3\0\0\0\0\1\0" + bytes(128) + steady).frames >= 100_000
     # libsndfile would guess the length from the first frame, and stop there.
-    with pytest.raises(MediaError, match="changing bitrate") as caught:
-        media.read_audio(mp3("VARIABLE"))
-    assert caught.value.hint == "convert it to WAV"
+    assert 100_000 <= media.read_audio(mp3("VARIABLE")).frames < 103_000
 
 
 @pytest.mark.parametrize("rate", sorted(sound_files._RATES["MPEG_LAYER_III"]))
 def test_mp3_frames_are_followed_to_the_end(rate: int) -> None:
     content = written(tones(rate // 2, 2, rate), rate, "MP3", "MPEG_LAYER_III").replace(b"Xing", b"gniX")
     stream = io.BytesIO(content.replace(b"Info", b"ofnI"))
-    assert sound_files.stated_samples(stream).guessed
-    assert stream.tell() == len(content)
+    (link,) = mp3_links(stream).streams
+    assert link.read().endswith(stream.getvalue())
 
 
 def test_errors_of_the_disk_are_told(capfd: pytest.CaptureFixture[str]) -> None:
@@ -278,6 +279,7 @@ def test_a_guarded_stream() -> None:
         *(("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"), ("WAV", "MS_ADPCM")),
     ],
 )
+@pytest.mark.filterwarnings("ignore::vqcodec.errors.MediaWarning")
 def test_garbage_ends_well(format: str, subtype: str) -> None:
     """Every byte of the headers set to something else: a sound or a MediaError."""
     rng = np.random.default_rng(0)
@@ -291,3 +293,13 @@ def test_garbage_ends_well(format: str, subtype: str) -> None:
             except MediaError:
                 continue
             assert np.isfinite(audio.signal).all()
+
+
+def test_chunks_of_odd_size_before_the_samples_are_padded() -> None:
+    samples = bytes(2000)
+    odd = b"LIST" + struct.pack("<I", 5) + b"INFO!" + b"\0"
+    form = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16)
+    body = b"WAVE" + form + odd + b"data" + struct.pack("<I", len(samples)) + samples
+    wave = b"RIFF" + struct.pack("<I", len(body)) + body
+    stated = sound_files.stated_samples(io.BytesIO(wave[:-500]))
+    assert (stated.size, stated.there) == (2000, 1500)

@@ -27,6 +27,7 @@ from vqcodec.errors import DamagedError, LimitError, MediaError, MediaWarning, U
 from vqcodec.media import Audio
 from vqcodec.media import audio as sound
 from vqcodec.media.opening import created
+from vqcodec.media.tag_names import first_values
 from vqcodec.media.tags import MAX_TAGS, clean, pack_tags, unpack_tags
 
 
@@ -68,7 +69,6 @@ def test_paths_streams_and_pipes(suffix: str, tmp_path: Path) -> None:
         (9, 16_000, "flac", "FLAC cannot hold 9 channels"),
         (1, 47_999, "mp3", "MP3 has no 47,999 samples a second"),
         (1, 96_000, "mp3", "MP3 has no 96,000 samples a second"),
-        (1, 44_100, "opus", "Opus has no 44,100 samples a second"),
         (1, 96_001, "flac", "FLAC has no 96,001 samples a second"),
         (1, 16_000, "txt", r"no audio format has the suffix \.txt"),
         (1, 16_000, None, r"no audio format has the suffix \(none\)"),
@@ -124,46 +124,27 @@ def test_what_is_too_long_for_a_wav(monkeypatch: pytest.MonkeyPatch) -> None:
     content = saved(audio, "wav")
     assert content[:4] == b"RF64"
     again = media.read_audio(content)
-    assert (again.frames, again.source, again.tags) == (4000, "WAV", {"title": "long"})
+    assert (again.frames, again.source, again.tags) == (4000, "WAV", {"title": ["long"]})
 
 
-LOST = {
-    "wav": {"license"},
-    "flac": set(),
-    "ogg": set(),
-    "opus": set(),
-    "mp3": {"copyright", "license"},
-    "aiff": {"album", "date", "genre", "license", "tracknumber"},
-}
-
-
-@pytest.mark.parametrize("suffix", LOST)
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "opus", "mp3", "aiff"])
 def test_tags(suffix: str) -> None:
     audio = replace(Audio.of(tones(3000), 16_000), tags=TAGS)
-    lost = LOST[suffix]
     for _ in range(3):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            content = saved(audio, suffix)
-        told = [str(warning.message) for warning in caught]
-        assert bool(told) is bool(lost & set(audio.tags))
-        assert all(name in told[0] for name in lost & set(audio.tags))
-        audio = media.read_audio(content)
-        kept = {name: text for name, text in TAGS.items() if name not in lost | {"software"}}
-        assert {name: text for name, text in audio.tags.items() if name != "software"} == kept
-        if suffix != "mp3":  # whose encoder signs for itself
-            assert audio.tags["software"] == "press 1.0", "libsndfile's own name does not pile up"
+        audio = media.read_audio(saved(audio, suffix))
+        assert first_values(audio.tags) == TAGS
+        assert all(len(texts) == 1 for texts in audio.tags.values()), "no name piles up"
     assert media.read_audio(saved(Audio.of(tones(3000), 16_000), suffix)).tags == {}
 
 
 @pytest.mark.parametrize("what", [["tags"], "tags", ["all"], ["exif", "all"]])
 def test_tags_can_be_left_out(what: Any) -> None:
     content = written(tones(3000), 16_000, "FLAC", "PCM_16", title="x")
-    assert media.read_audio(content).tags == {"title": "x"}
+    assert media.read_audio(content).tags == {"title": ["x"]}
     assert media.read_audio(content, strip=what).tags == {}
     assert media.read_audio(content).without(what).tags == {}
     for other in ([], ["icc"], ["exif", "xmp"]):
-        assert media.read_audio(content, strip=other).tags == {"title": "x"}
+        assert media.read_audio(content, strip=other).tags == {"title": ["x"]}
     with pytest.raises(UsageError, match="cannot strip gps"):
         media.read_audio(content, strip=["tags", "gps"])
 
@@ -173,28 +154,28 @@ def test_strange_tags(suffix: str) -> None:
     """Texts that libsndfile would cut, refuse or spoil the file with."""
     audio = Audio.of(tones(3000), 16_000)
     strange = {"title": "a\x1b[2J\0b\ud800", "artist": "", "album": "\0", "mood": "blue"}
-    with pytest.warns(MediaWarning, match="cannot hold mood: left out"):
-        content = saved(replace(audio, tags=strange), suffix)
-    assert {"title": "a[2Jb"}.items() <= media.read_audio(content).tags.items()
-    long = {"comment": "é" * 5000, "title": "t"}
+    content = saved(replace(audio, tags=strange), suffix)
+    assert media.read_audio(content).tags == {"title": ["a[2Jb"], "mood": ["blue"]}
+    long = {"comment": ["é" * 5000], "title": ["t"]}
+    again = media.read_audio(saved(replace(audio, tags=long), suffix))
+    assert again.frames == 3000 and again.tags == long
+    for most in (2045, 2046, 8189, 8190, 20_000):
+        again = media.read_audio(saved(replace(audio, tags={"comment": "x" * most}), suffix))
+        assert again.tags == {"comment": ["x" * most]}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        again = media.read_audio(saved(replace(audio, tags=long), suffix))
-    assert again.frames == 3000 and again.tags["title"] == "t"
-    assert ("comment" in again.tags) is (not caught) is (suffix not in ("wav", "aiff"))
-    most = {"WAV": 2045, "AIFF": 8189}.get(suffix.upper(), 20_000)
-    for name in ("comment", "title"):
-        again = media.read_audio(saved(replace(audio, tags={name: "x" * most}), suffix))
-        assert again.tags[name] == "x" * most
+        saved(replace(audio, tags={"schön": "x"}), suffix)
+    told = [str(warning.message) for warning in caught]
+    assert told == ([f"{suffix.upper()} cannot hold schön: left out"] if suffix in ("flac", "ogg") else [])
 
 
 def test_the_box_of_tags() -> None:
-    assert unpack_tags(pack_tags(TAGS) or b"") == TAGS
+    assert first_values(unpack_tags(pack_tags(TAGS) or b"")) == TAGS
     assert pack_tags({}) is None is pack_tags({"title": "\0", "\x1b": "x"})
-    assert pack_tags({"b": "\x07ü", "a": "1"}) == '{"a": "1", "b": "ü"}'.encode()
+    assert pack_tags({"b": "\x07ü", "a": "1"}) == '{"a": ["1"], "b": ["ü"]}'.encode()
     assert clean(" a\r\nb\tc\x7f\x9b ") == "a\nb\tc"
     assert unpack_tags(b"{}") == {}
-    assert unpack_tags(b' { "a" : " b\\tc\\n" } ') == {"a": " b\tc\n"}, "others may write it with less care"
+    assert unpack_tags(b' { "a" : " b\\tc\\n" } ') == {"a": [" b\tc\n"]}, "others may write it with less care"
     with pytest.raises(LimitError, match="--strip tags"):
         pack_tags({"comment": "x" * MAX_TAGS})
 
@@ -209,7 +190,10 @@ def test_the_box_of_tags() -> None:
         b'"title"',
         b'{"title": 1}',
         b'{"title": null}',
-        b'{"title": ["x"]}',
+        b'{"title": []}',
+        b'{"title": ["x", 1]}',
+        b'{"title": ["x", ""]}',
+        b'{"title": [["x"]]}',
         b'{"title": ""}',
         b'{"": "x"}',
         b'{"title": "\\u001b[2J"}',

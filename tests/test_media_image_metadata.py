@@ -100,10 +100,16 @@ def test_xmp_loses_position_and_thumbnail_and_follows_the_orientation(data: byte
         assert kept in image.xmp
 
 
-def test_orientation_of_xmp_counts_where_exif_has_none() -> None:
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG", "TIFF", "AVIF"])
+def test_orientation_of_xmp_alone_turns_nothing_and_is_said(format: str) -> None:
     samples = photo(5, 7)
-    image = media.read_image(encoded(pil(samples), "PNG", pnginfo=itxt(XMP)))
-    assert np.array_equal(image.samples, np.rot90(samples, -1))
+    options = {"pnginfo": itxt(XMP)} if format == "PNG" else {"xmp": XMP}
+    if format == "TIFF":
+        options = {"tiffinfo": {700: XMP}}
+    with pytest.warns(MediaWarning, match="orientation 6 in XMP alone"):
+        image = media.read_image(encoded(pil(samples), format, **options))
+    assert image.samples.shape == (5, 7, 3)
+    assert b'tiff:Orientation="1"' in image.xmp
 
 
 @pytest.mark.parametrize("data", [b"<x:a", b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', b"\0\1\2\3" * 9])

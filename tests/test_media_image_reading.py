@@ -154,10 +154,10 @@ def test_headers_alone_are_truncated() -> None:
         (b"", "empty file"),
         (b"hello, this is a text", "not an image or audio file that this build can read"),
         (b"P", "not an image or audio file that this build can read"),
-        (b"8BPS\0\1" + bytes(40), "not an image or audio file that this build can read"),
+        (b"8BPS\0\1" + bytes(40), "a Photoshop document, which cannot be read"),
         (
             b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
-            "not an image or audio file that this build can read",
+            "a PostScript document, which cannot be read",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 import errno
 import os
+import socket
 import stat
 import threading
 from pathlib import Path
@@ -180,5 +181,54 @@ def test_same_names_from_different_folders_clash_in_one():
 def test_clash_behind_a_link_is_seen():
     Path("real").mkdir()
     Path("link").symlink_to("real")
+    assert outputs("real/a.png", "link/a.jpg") == ["real/a.png.vqc", "link/a.jpg.vqc"]
+    Path("out").mkdir()
+    Path("two").symlink_to("out")
     with pytest.raises(UsageError, match="both would write"):
-        plan("real/a.png", "link/a.jpg")
+        plan("real/a.png", "x/a.png", output="two/")
+
+
+def outputs(*names, **options):
+    return [str(job.output) for job in plan(*names, **options)]
+
+
+def test_inputs_that_would_share_a_name_keep_their_suffixes():
+    assert outputs("x.jpg", "y.png", "x.png") == ["x.jpg.vqc", "y.vqc", "x.png.vqc"]
+    assert outputs("x.jpg", "x.png", "x.jpg.png") == ["x.jpg.vqc", "x.png.vqc", "x.jpg.png.vqc"]
+    assert outputs("song.wav", "song.flac", output="o/") == ["o/song.wav.vqc", "o/song.flac.vqc"]
+    assert outputs("x.jpg", "x.jpg") == ["x.vqc"]
+    assert outputs("x.JPG", "x.jpg") == ["x.JPG.vqc", "x.jpg.vqc"]
+    assert outputs("a/x.jpg", "b/x.png") == ["a/x.vqc", "b/x.vqc"]
+
+
+def test_only_known_suffixes_are_replaced():
+    assert outputs("Shot 12.30.45") == ["Shot 12.30.45.vqc"]
+    assert outputs("Shot 12.30.45.png", "v1.2.PPM") == ["Shot 12.30.45.vqc", "v1.2.vqc"]
+    assert outputs("Shot 12.30.45", "Shot 12.30.jpg") == ["Shot 12.30.45.vqc", "Shot 12.30.vqc"]
+    assert outputs("a.b.png", "a.b") == ["a.b.png.vqc", "a.b.vqc"]
+
+
+def test_pipes_and_sockets_in_folders_are_passed_over():
+    Path("d").mkdir()
+    Path("d/a.png").touch()
+    os.mkfifo("d/p.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("d/s.png")
+    found = find("d")
+    assert [source.name for source in found.inputs] == ["d/a.png"]
+    assert found.passed == [(f"d/{name}.png", "a pipe, device or socket") for name in "ps"]
+
+
+def test_devices_that_are_named_are_refused_and_pipes_are_streams():
+    os.mkfifo("p.png")
+    found = find("/dev/zero", "p.png")
+    assert [error.message for _, error in found.failed] == ["is a device or socket"]
+    assert [source.is_stream for source in found.inputs] == [True]
+
+
+def test_linked_folders_are_told():
+    Path("d/deep").mkdir(parents=True)
+    Path("d/deep/a.png").touch()
+    Path("d/link").symlink_to("deep")
+    assert find("d").passed == [("d/link", "a linked folder; name it to enter it")]
+    assert [source.name for source in find("d/link").inputs] == ["d/link/a.png"]

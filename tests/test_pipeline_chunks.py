@@ -17,7 +17,7 @@ from vqcodec.bitstream.container import PIXELS, RAW, STATIC, Chunk, ImageGeometr
 from vqcodec.coding import chunks
 from vqcodec.errors import ModelError, UsageError
 from vqcodec.models.vqvae import VQVAE
-from vqcodec.models.vqvae.search_image import RATE_WEIGHT
+from vqcodec.models.vqvae.search_image import ERROR_PER_BIT
 from vqcodec.transform import image as image_transform
 
 
@@ -110,7 +110,7 @@ def test_effort_buys_cost_and_decoders_do_not_care(small: str, codec: VQVAE) -> 
         decoded = pipeline.decode(encoded.data, model=small).samples
         error = np.square((decoded.astype(float) - pixels) / 127.5).sum()
         errors.append(error)
-        costs.append(error + RATE_WEIGHT * encoded.estimate_bits)
+        costs.append(error + ERROR_PER_BIT * encoded.estimate_bits)
         nearest = image_transform.analyse(pixels, codec.at(0, effort=0))["codes"]
         assert np.array_equal(codes_in(encoded), nearest) is (effort == 0)
     assert costs[3] < costs[2] < min(costs[:2])
@@ -179,3 +179,16 @@ def test_pixels_are_stored_exactly_where_they_are_smaller(small: str, codec: VQV
             assert pipeline.verify(encoded) == np.inf
     assert min(differences) < 0 < max(differences)
     assert any(0 <= difference <= 64 for difference in differences), "a few bytes too many would be noticed"
+
+
+def test_a_prior_is_tried_where_its_ideal_is_a_little_larger(codec: VQVAE) -> None:
+    class Ideal:
+        def __init__(self, bits: float) -> None:
+            self.bits = bits
+
+        def estimate_bits(self, part: object) -> float:
+            return self.bits
+
+    best = chunks._Candidate(Chunk(RAW, bytes(100)), 800.0)
+    tried = [chunks._may_win(Ideal(bits), {}, best) for bits in (700.0, 800.0, 870.0, 890.0)]  # type: ignore[arg-type]
+    assert tried == [True, True, True, False]

@@ -54,7 +54,7 @@ def test_salvage_restores_every_other_region(
     message = f"damaged in chunk {broken + 1} of 4"
     with pytest.raises(DamagedError, match=message) as caught:
         pipeline.decode(damaged, model=small)
-    assert caught.value.hint == "--salvage"
+    assert caught.value.hint == "decode the undamaged part with --salvage"
     stream = container.parse(damaged, salvage=True)
     assert stream.damage == [message]
     found = chunks.decode(stream, codec.at(0))

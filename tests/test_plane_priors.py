@@ -162,16 +162,16 @@ def test_training_sees_the_numbers_of_coding(kind: str) -> None:
             inputs.append(torch.from_numpy(part["top"]).long()[None])
         with torch.no_grad():
             logits = trained(*inputs)[0]
-        whole = (logits * 2**exact.LOGIT).flatten(1).t()
+        whole = (logits * 2**exact.LOGIT_BITS).flatten(1).t()
         assert torch.equal(whole, whole.round())
         assert np.array_equal(exact.frequencies(whole.numpy()), table.reshape(-1, prior.alphabet_size))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_carriers_threads_and_batches(threads: int) -> None:
+def test_dtypes_threads_and_batches(threads: int) -> None:
     """Streams of both planes; one written under any is read under any other."""
     prior, parts = chained(), regions()
-    wide = ChainPrior(tuple(link.carried_by(torch.float64) for link in prior.links))  # type: ignore[attr-defined]
+    wide = ChainPrior(tuple(link.with_dtype(torch.float64) for link in prior.links))  # type: ignore[attr-defined]
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -205,7 +205,7 @@ def test_faster_products_elsewhere_are_not_ours() -> None:
 
 
 def test_sampling_by_plane() -> None:
-    """The top alone is greedy; a seed gives the same codes with another carrier."""
+    """The top alone is greedy; a seed gives the same codes in another dtype."""
     prior, parts = chained(), regions()[:2]
     seeds = [(3, n) for n in range(len(parts))]
     none = {"top": 0, "bottom": 0}
@@ -213,7 +213,7 @@ def test_sampling_by_plane() -> None:
     other = driver.sample(prior.reshaped(1.0, 1, "top"), parts, none, [(4, n) for n in (0, 1)], 0)
     assert all(np.array_equal(a["top"], b["top"]) for a, b in zip(greedy, other, strict=True))
     assert not np.array_equal(greedy[0]["bottom"], other[0]["bottom"])
-    wide = ChainPrior(tuple(link.carried_by(torch.float64) for link in prior.links))  # type: ignore[attr-defined]
+    wide = ChainPrior(tuple(link.with_dtype(torch.float64) for link in prior.links))  # type: ignore[attr-defined]
     for one, again in zip(
         driver.sample(prior, parts, none, seeds, 0), driver.sample(wide, parts, none, seeds, 0), strict=True
     ):

@@ -79,3 +79,10 @@ def test_likelihood_without_noise_is_a_gaussian() -> None:
         fit.mean, torch.from_numpy(np.cov(data.numpy().T, bias=True))
     )
     assert np.allclose(fit.log_likelihood(data), reference.log_prob(data))
+
+
+def test_the_largest_element_of_a_component_is_positive() -> None:
+    generator = torch.Generator().manual_seed(3)
+    data = torch.randn(500, 12, generator=generator, dtype=torch.float64) * torch.arange(1, 13)
+    components = ppca.fit(*ppca.moments([data]), 8).components
+    assert (components.gather(1, components.abs().argmax(1, keepdim=True)) > 0).all()

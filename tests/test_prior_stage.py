@@ -62,6 +62,10 @@ def test_a_run_tells_the_method_of_its_prior(with_prior: training.Run, tmp_path:
     (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"method": "oracle"}))
     with pytest.raises(UsageError, match="describes no prior"):
         training.train(resume=tmp_path / "run", steps=50)
+    old = {name: value for name, value in config.items() if name != "method"}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(old))
+    run = training.train(resume=tmp_path / "run", steps=config["settings"]["steps"] + 2)
+    assert run.card.learned is not None and run.card.learned["method"] == "pixelcnn"
 
 
 def test_crops_of_a_prior_are_multiples_of_the_stride_of_its_codec(

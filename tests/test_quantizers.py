@@ -103,3 +103,9 @@ def test_the_disease_and_the_cure() -> None:
     assert used_ill <= 40
     assert used_restarted >= 60 and perplexity_restarted > 2 * perplexity_ill
     assert used_cured >= 62 and perplexity_cured > 2.5 * perplexity_ill
+
+
+def test_kmeans_of_as_many_vectors_as_centres_gives_the_vectors() -> None:
+    vectors = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    centres = kmeans(vectors, 5, torch.Generator().manual_seed(1))
+    assert sorted(centres.tolist()) == sorted(vectors.tolist())

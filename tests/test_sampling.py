@@ -81,15 +81,15 @@ def test_stored_pixels_cannot_be_continued(model: str, small: str) -> None:
     pixels = draw(40, 30)
     for name in (model, small):
         data = pipeline.encode(pixels, model=name, target_size=10**6)
-        with pytest.raises(UsageError, match="the file holds pixels") as caught:
+        with pytest.raises(UsageError, match="the file stores pixels") as caught:
             sampling.sample(name, continued=data)
-        assert caught.value.hint == "continue another one"
+        assert caught.value.hint == "continue another file"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seconds": 3}, "seconds mean nothing for images"),
+        ({"seconds": 3}, "seconds do not apply to images"),
         ({"size": (0, 4)}, "a size of 0 x 4"),
         ({"fraction": 1.01}, "a fraction of 1.01"),
         ({"count": 0}, "count and top-k are 1 or more"),
@@ -108,5 +108,5 @@ def test_models_without_a_learned_prior_do_not_sample(small: str, small_sound: s
     for name in (small, small_sound):
         with pytest.raises(UsageError, match="has no learned prior"):
             sampling.sample(name)
-    with pytest.raises(UsageError, match="a size means nothing for audio"):
+    with pytest.raises(UsageError, match="a size does not apply to audio"):
         sampling.sample(small_sound, size=(4, 4))

@@ -69,7 +69,7 @@ def test_more_effort_costs_less(codec: ImageVQVAE, with_rates: bool) -> None:
         codes = search_image.find_codes(codec, samples, effort, rates)
         assert codes.shape == (2, 16, 16) and 0 <= codes.min() <= codes.max() < 64
         bits = total_bits(codec, codes) if with_rates else 0.0
-        return error(codec, samples, codes) + search_image.RATE_WEIGHT * bits
+        return error(codec, samples, codes) + search_image.ERROR_PER_BIT * bits
 
     costs = [cost(effort) for effort in range(4)]
     assert max(costs[2:]) < costs[1] <= costs[0]
@@ -110,22 +110,35 @@ def test_audio_comes_nearer(singer: AudioVQVAE) -> None:
 
 
 def test_steps_are_those_of_adam(singer: AudioVQVAE, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, judged = [], search_audio._judged
-    monkeypatch.setattr(search_audio, "_judged", lambda *given: seen.append(given) or judged(*given))
+    seen, judged = [], search_audio._distance_and_gradient
+    monkeypatch.setattr(
+        search_audio, "_distance_and_gradient", lambda *given: seen.append(given) or judged(*given)
+    )
     search_audio.find_codes(singer, SONG, 2, None)
     latents = seen[0][1].clone().requires_grad_()
-    optimiser = torch.optim.Adam([latents], betas=search_audio.MOMENTS)
+    optimiser = torch.optim.Adam([latents], betas=search_audio.BETAS)
     for step, (_, moved, codes, _) in enumerate(seen):
         assert torch.allclose(latents, moved, atol=1e-5)
         latents.grad = judged(singer, moved, codes, SONG)[1]
-        pace = search_audio.PACE * float(singer.quantizer.codebook.square().mean().sqrt()) / len(seen) ** 0.5
-        optimiser.param_groups[0]["lr"] = pace * (1 - 0.9 * step / len(seen))
+        rms = float(singer.quantizer.codebook.square().mean().sqrt())
+        size = search_audio.STEP_SIZE * rms / len(seen) ** 0.5
+        optimiser.param_groups[0]["lr"] = size * (1 - 0.9 * step / len(seen))
         optimiser.step()
 
 
 def test_without_normalised_latents() -> None:
     torch.manual_seed(1)
-    model = build(audio.Config(8, 1, 8, 8, 1, codes=16, normalise=False)).eval()
+    model = build(
+        audio.Config(
+            codes=16,
+            encoder_width=8,
+            encoder_blocks=1,
+            decoder_width=8,
+            decoder_hidden=8,
+            decoder_blocks=1,
+            normalise=False,
+        )
+    ).eval()
     codes = search_audio.find_codes(model, SONG, 2, None)
     assert distance(model, codes) <= distance(model, model.analyse(SONG))
 

@@ -161,10 +161,10 @@ def test_the_rate_that_is_wanted(tmp_path: Path) -> None:
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("notes")
-    with pytest.raises(TrainingError, match=r"no readable sounds: .*notes\.txt: not an image") as caught:
+    with pytest.raises(TrainingError, match=r"no readable audio: .*notes\.txt: not an image") as caught:
         datasets.load(datasets.entries([tmp_path]), "audio")
     assert "WAV" in caught.value.hint
-    with pytest.raises(TrainingError, match="no readable sounds"):
+    with pytest.raises(TrainingError, match="no readable audio"):
         datasets.load([], "audio")
     with pytest.raises(TrainingError, match="gone"):
         datasets.load([Entry(None, str(tmp_path / "gone.wav"))], "audio")

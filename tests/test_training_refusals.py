@@ -42,8 +42,8 @@ def test_broken_files_are_listed(photos: Path, tmp_path: Path) -> None:
     [
         ([], "0 files are too few to train on"),
         (["00.png"], "1 files are too few to train on"),
-        (["notes.txt", "more.txt", "third.txt"], "no readable pictures"),
-        (["00.png", "notes.txt"], "no readable pictures"),
+        (["notes.txt", "more.txt", "third.txt"], "no readable images"),
+        (["00.png", "notes.txt"], "no readable images"),
     ],
 )
 def test_too_little_to_train_on(photos: Path, tmp_path: Path, files: list[str], message: str) -> None:
@@ -66,7 +66,7 @@ def test_share_held_out(photos: Path, tmp_path: Path, share: str) -> None:
 
 def test_held_out_folder_without_pictures(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "held").mkdir()
-    with pytest.raises(TrainingError, match="no readable pictures"):
+    with pytest.raises(TrainingError, match="no readable images"):
         go([photos], tmp_path / "run", validation=tmp_path / "held")
     with pytest.raises(UsageError, match="no such folder"):
         go([photos], tmp_path / "run", validation=tmp_path / "gone")
@@ -83,7 +83,7 @@ def test_held_out_folder_without_pictures(photos: Path, tmp_path: Path) -> None:
         ({"decay": "1"}, "decay is 1.0", "give 0 to 1"),
         ({"decay": "nan"}, "decay is nan", "give 0 to 1"),
         ({"linear_start": "maybe"}, "linear_start is 'maybe'", "give true or false"),
-        ({"topology": "round"}, "topology is 'round'", "one of shuffle, strided"),
+        ({"topology": "round"}, "topology is 'round'", "give one of shuffle, strided"),
         ({"code_dim": "49"}, "code_dim is 49", "give 1 to 48"),
         ({"encoder_width": "0"}, "encoder_width is 0", "give 1 to 16384"),
         ({"steps": "0"}, "steps is 0", "give 1 to"),
@@ -163,7 +163,7 @@ def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name in ("a.png", "b.png"):
         (tmp_path / "data" / name).write_bytes(b"no picture")
-    with pytest.raises(TrainingError, match=r"no readable pictures: .*not an image"):
+    with pytest.raises(TrainingError, match=r"no readable images: .*not an image"):
         training.train([tmp_path / "data"], model="vqvae-image", output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

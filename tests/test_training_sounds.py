@@ -128,7 +128,7 @@ def test_the_second_decoder_of_a_codec(talks: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(generation, "BATCH", 2)
     codec = go([talks], tmp_path / "codec")
     options: dict[str, Any] = {"model": "vqvae-audio-wavenet", "steps": 2, "overrides": STACK}
-    with pytest.raises(UsageError, match="keeps the encoder"):
+    with pytest.raises(UsageError, match="needs the encoder"):
         go([talks], tmp_path / "alone", **options)
     assert not (tmp_path / "alone").exists()
     second = go([talks], tmp_path / "second", start=codec.best, **options)
@@ -170,9 +170,9 @@ def test_crops_are_seconds(talks: Path, tmp_path: Path) -> None:
 
 
 def test_pictures_are_no_sounds(talks: Path, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no readable sounds"):
+    with pytest.raises(TrainingError, match="no readable audio"):
         go([photos], tmp_path / "run")
-    with pytest.raises(TrainingError, match="no readable pictures"):
+    with pytest.raises(TrainingError, match="no readable images"):
         training.train([talks], model="vqvae-image", output=tmp_path / "run", steps=1)
     assert not (tmp_path / "run").exists()
 

@@ -179,7 +179,8 @@ def test_chunks_that_no_encoder_writes(model: str, image: media.Image) -> None:
             assert pipeline.decode(data, model=model, salvage=True).samples.shape == (130, 150, 3)
     for number in (container.RAW, container.STATIC, 4, 255):
         data = container.pack(dataclasses.replace(stream, chunks=[container.Chunk(number, b"abcd")]))
-        with pytest.raises(ModelError, match="a prior that"):
+        message = "packed indices" if number == container.RAW else "a prior that"
+        with pytest.raises(ModelError, match=message):
             pipeline.decode(data, model=model)
     for settings_ in (b"", b"\1\2"):
         with pytest.raises(VersionError, match="settings"):
@@ -243,6 +244,21 @@ def test_a_lost_region_is_what_grey_has(model: str) -> None:
     found = chunks.decode(stream, point)
     assert [region.samples for region in found.lost] == [(slice(0, 40), slice(512, 600))]
     assert (found.symbols["y"][found.lost[0].part(16)] == value).all()
+
+
+def test_other_decoders_are_refused_before_a_preview(model: str) -> None:
+    data = pipeline.encode(media.Image(draw(60, 40, 5)), model=model)
+    with pytest.raises(UsageError, match="has no decoder 'wavenet'"):
+        pipeline.decode(data, model=model, preview=True, decoder="wavenet")
+
+
+def test_files_that_store_pixels_under_the_number_of_packed_indices_are_refused(model: str) -> None:
+    data = pipeline.encode(media.Image(draw(60, 40, 5)), model=model)
+    stream = container.parse(data)
+    old = dataclasses.replace(stream, chunks=[container.Chunk(container.RAW, bytes(60 * 40 * 3))])
+    with pytest.raises(ModelError, match="packed indices") as caught:
+        pipeline.decode(container.pack(old), model=model)
+    assert "encode the image again" in caught.value.hint
 
 
 def test_warnings_come_from_the_line_that_called(model: str) -> None:

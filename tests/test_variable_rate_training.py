@@ -100,3 +100,33 @@ def test_models_begin_as_their_kind(photos: Path, tmp_path: Path, model: str, sm
     for start in (model, small):
         with pytest.raises(UsageError, match=f"{name} cannot begin as"):
             training.train(photos, model=name, start=start, output=tmp_path / "on", steps=1)
+
+
+def test_the_rate_is_taken_of_noisy_latents_and_the_distortion_of_rounded_ones(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = weights.load(model, "cpu")
+    samples = torch.from_numpy(draw(64, 64, 3)).permute(2, 0, 1)[None] / 127.5 - 1
+    index = torch.tensor([200.0])
+    latents = codec.latents(samples, index)
+    torch.manual_seed(1)
+    (rounded, bits), (again, same) = (codec.quantise(latents, index, noisy=False) for _ in range(2))
+    assert torch.equal(rounded, again) and torch.equal(bits, same)
+    draws = [codec.quantise(latents, index, noisy=True) for _ in range(3)]
+    assert all(torch.equal(decoded, rounded) for decoded, _ in draws)
+    assert len({float(spent) for _, spent in draws}) == 3
+
+    drawn: list[torch.Tensor] = []
+    rand_like = torch.rand_like
+
+    def noise(like: torch.Tensor) -> torch.Tensor:
+        drawn.append(rand_like(like))
+        return drawn[-1]
+
+    monkeypatch.setattr(torch, "rand_like", noise)
+    codec.round_trip(samples, 200)
+    assert not drawn
+    first, second = codec.loss(samples), codec.loss(samples)
+    assert drawn, "training draws from the posterior"
+    assert sum(part.numel() for part in drawn) == 2 * latents.numel()
+    assert float(first.loss) != float(second.loss)

@@ -300,7 +300,7 @@ def test_likelihood_of_a_constant_is_learned() -> None:
 
 def test_a_second_decoder_starts_from_a_codec() -> None:
     codec, second = build(TINY), build(TINY_WAVENET)
-    with pytest.raises(UsageError, match="keeps the encoder"):
+    with pytest.raises(UsageError, match="needs the encoder"):
         second.start(tones, torch.Generator())
     second.load_from(codec, 1.0)
     assert torch.equal(second.analyse(tones(3)), codec.analyse(tones(3)))
@@ -325,3 +325,7 @@ def test_the_paper_trains_all_parts_together() -> None:
 def test_mel_bands_are_none_of_them_empty() -> None:
     for window, bands in losses.MEL_BANDS.items():
         assert spectra.mel_bank(window, bands, 16_000).sum(1).min() > 0
+
+
+def test_mu_law_levels_of_samples_beyond_the_range() -> None:
+    assert mu_law.to_levels(torch.tensor([-1.5, 1.0, 1.5])).tolist() == [0, 255, 255]

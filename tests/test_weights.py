@@ -201,7 +201,7 @@ def test_a_method_to_come(small: str, tmp_path: Path) -> None:
             ModelError, match="small is a VQ-VAE(-3)? for (image|video), unknown here"
         ) as caught:
             weights.load(path)
-        assert caught.value.hint == "upgrade"
+        assert caught.value.hint == "upgrade vqcodec"
 
 
 def test_a_missing_tensor_is_told(small: str, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_unknown_name_lists_the_names(small: str, tmp_path: Path, monkeypatch: p
         weights.load("vqvae-image")
     for name in ("b-image", "a-image"):
         shutil.copy(small, shipped / f"{name}.safetensors")
-    with pytest.raises(UsageError, match="one of a-image, b-image, or a .safetensors file"):
+    with pytest.raises(UsageError, match="choose one of a-image, b-image, or a .safetensors file"):
         weights.load("c-image")
     assert weights.locate("a-image") == shipped / "a-image.safetensors"
     assert weights.load("a-image").card == weights.load(small).card
@@ -278,7 +278,7 @@ def test_devices(small: str, device: str, message: str, monkeypatch: pytest.Monk
     with pytest.raises(UsageError, match=message) as caught:
         weights.load(small, device)
     assert caught.value.exit_code == 2
-    assert caught.value.hint in ("--device auto", "one of auto, cpu, cuda, cuda:N, mps")
+    assert caught.value.hint in ("use --device auto", "choose one of auto, cpu, cuda, cuda:N, mps")
     assert weights.choose_device("auto") == "cpu"
 
 

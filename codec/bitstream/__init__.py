@@ -1,1 +1,1 @@
-"""Payloads <-> bytes: header, metadata boxes, chunk table, checksums."""
+"""The .vqc format, payloads <-> bytes: header, metadata boxes, chunk table, checksums."""

@@ -1,6 +1,6 @@
-"""Fields of a binary format that is not trusted: numbers, checked slices, bounded inflation.
+"""Read and write the fields of untrusted binary data: integers, checked slices, bounded inflation.
 
-Standard library only, so that headers are read without waiting for anything.
+Standard library only, so that headers are read without waiting for imports.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ _RAW_DEFLATE = -15
 
 
 class Cursor:
-    """Reads fields one after the other and never past the end.
+    """A reader of consecutive fields that never reads past the end.
 
-    Every method raises DamagedError where the data end too early or a number is malformed.
+    Every method raises DamagedError where the data end too early or an integer is malformed.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -23,26 +23,26 @@ class Cursor:
         self.at = 0
 
     def need(self, size: int) -> None:
-        """Refuse to go on unless `size` more bytes are there."""
+        """Raise DamagedError unless `size` more bytes remain."""
         if size > len(self.data) - self.at:
             raise DamagedError(f"truncated: {len(self.data)} bytes, and the header is longer")
 
     def take(self, size: int) -> bytes:
-        """The next `size` bytes."""
+        """Read `size` bytes."""
         self.need(size)
         self.at += size
         return self.data[self.at - size : self.at]
 
     def byte(self) -> int:
-        """One byte, 0 to 255."""
+        """Read one byte, 0 to 255."""
         return self.take(1)[0]
 
     def word(self) -> int:
-        """Four bytes, little endian."""
+        """Read an unsigned integer of four bytes, little endian."""
         return int.from_bytes(self.take(4), "little")
 
     def varint(self) -> int:
-        """LEB128: seven bits a byte, lowest first; at most five bytes, and no more than the value needs."""
+        """Read a LEB128 integer: seven bits per byte, lowest first, at most five, in its shortest form."""
         value = 0
         for shift in range(0, 35, 7):
             byte = self.byte()
@@ -55,7 +55,7 @@ class Cursor:
 
 
 def varint(value: int) -> bytes:
-    """Write what `Cursor.varint` reads."""
+    """Write an integer as LEB128, as read by `Cursor.varint`."""
     digits = bytearray()
     while value > 0x7F:
         digits.append(value & 0x7F | 0x80)
@@ -65,26 +65,26 @@ def varint(value: int) -> bytes:
 
 
 def word(value: int) -> bytes:
-    """Write what `Cursor.word` reads."""
+    """Write an unsigned integer in four bytes, as read by `Cursor.word`."""
     return value.to_bytes(4, "little")
 
 
 def verified(stored: memoryview, size: int, crc: int) -> bytes | None:
-    """A copy of `stored`, or None unless it has this size and this CRC32."""
+    """Return a copy of `stored`, or None unless it has this size and this CRC32."""
     return bytes(stored) if len(stored) == size and zlib.crc32(stored) == crc else None
 
 
 def deflate(payload: bytes) -> bytes:
-    """Raw deflate (RFC 1951)."""
+    """Compress by raw deflate (RFC 1951)."""
     engine = zlib.compressobj(9, zlib.DEFLATED, _RAW_DEFLATE)
     return engine.compress(payload) + engine.flush()
 
 
 def inflate(stored: bytes, size: int) -> bytes | None:
-    """Undo `deflate` in memory bounded by `size`; None unless exactly `size` bytes come out."""
+    """Decompress raw deflate in memory bounded by `size`; None unless exactly `size` bytes come out."""
     engine = zlib.decompressobj(_RAW_DEFLATE)
     try:
-        # One byte more than is stated: enough to notice a stream that goes on, too little for a bomb.
+        # One byte more than stated: enough to notice a stream that goes on, too little for a bomb.
         payload = engine.decompress(stored, size + 1)
     except zlib.error:
         return None

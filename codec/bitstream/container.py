@@ -1,7 +1,7 @@
-"""The .vqc container: header, metadata boxes, chunks and checksums <-> bytes.
+"""Read and write the .vqc container: header, metadata boxes, chunks and checksums <-> bytes.
 
-FORMAT.md describes every byte. Nothing here knows what a code means, or imports more than the standard
-library, so that `info` answers at once.
+FORMAT.md describes every byte. Standard library only, and payloads stay coded, so that `info` answers at
+once.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ __all__ = [
 ]
 
 RAW, STATIC, LEARNED, PIXELS = 0, 1, 2, 3
-"""What codes a chunk: nothing (packed indices), static tables, a learned prior; or it holds pixels."""
+"""Coding of a chunk: packed indices, static tables, a learned prior, or stored pixels."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The codes of one region.
+    """The payload of one region.
 
     Attributes:
-        prior: 0 to 255, what the payload is coded by: RAW, STATIC, LEARNED, PIXELS; others are reserved.
+        prior: coding of the payload, 0 to 255: RAW, STATIC, LEARNED, PIXELS; others are reserved.
         payload: the coded bytes.
     """
 
@@ -56,17 +56,17 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Bitstream:
-    """All that a .vqc file says.
+    """The parsed content of a .vqc file.
 
     Attributes:
         model: name of the model, 1 to 64 of A-Z a-z 0-9 . _ + - with a letter or digit first.
         fingerprint: 8 bytes that identify the decoder's weights.
-        geometry: the picture's size, or the sound's length and channels.
+        geometry: size of the image, or length and channels of the audio.
         chunks: one per region of the geometry; None where salvage found damage.
-        settings: the quality index, of models with several operating points; at most 255 bytes.
-        damage: what salvage found, in words.
-        source: what the picture was before, such as "PNG"; at most 255 printable ASCII characters.
-        boxes: "icc", "exif", "xmp", "alpha", "levels", "tags" -> payload, as it was before deflation.
+        settings: the quality index of variable-rate models, else empty; at most 255 bytes.
+        source: format of the original image, such as "PNG"; at most 255 printable ASCII characters.
+        boxes: "icc", "exif", "xmp", "alpha", "levels", "tags" -> payload before deflation.
+        damage: damage found by salvage, one phrase each.
     """
 
     model: str
@@ -80,7 +80,7 @@ class Bitstream:
 
     @property
     def quality_index(self) -> int | None:
-        """0..255; None of a model with one operating point."""
+        """Quality index, 0..255; None for a model with one operating point."""
         return self.settings[0] if self.settings else None
 
     @property
@@ -91,20 +91,23 @@ class Bitstream:
 
 @dataclass(frozen=True)
 class Info:
-    """What the header alone tells; `header_bytes`, `box_bytes` and `code_bytes` add up to `total_bytes`.
+    """Facts from the header alone; `header_bytes`, `box_bytes` and `code_bytes` add up to `total_bytes`.
 
     Attributes:
         kind: "image" or "audio".
         fingerprint: 16 hexadecimal digits.
-        geometry: the picture's size, or the sound's length and channels.
-        header_bytes: everything that is neither a box nor codes.
-        box_bytes: name -> bytes in the file; a box of unknown type has its number for a name.
+        geometry: size of the image, or length and channels of the audio.
+        settings: as in `Bitstream`.
+        source: as in `Bitstream`.
+        header_bytes: bytes of the header, its tables and checksum included.
+        box_bytes: name -> bytes in the file; a box of unknown type is named by its number.
         code_bytes: bytes of all chunks.
-        priors: number of the prior -> how many chunks it codes.
-        bits_per_code: number of the prior -> bits per code of its chunks; none of variable-rate models,
+        chunks: number of chunks.
+        priors: number of the prior -> number of its chunks.
+        bits_per_code: number of the prior -> bits per code of its chunks; empty for variable-rate models,
             whose positions have many latents each.
-        total_bytes: the size of the file as the header has it.
-        file_bytes: the size of the file as it is; smaller where it was cut.
+        total_bytes: size of the file as stated by the header.
+        file_bytes: actual size of the file; smaller where it is truncated.
     """
 
     version: int
@@ -125,19 +128,19 @@ class Info:
 
     @property
     def quality_index(self) -> int | None:
-        """0..255; None of a model with one operating point."""
+        """Quality index, 0..255; None for a model with one operating point."""
         return self.settings[0] if self.settings else None
 
     @property
     def bpp(self) -> float | None:
-        """Bits per pixel of the whole file; None of a sound."""
+        """Bits per pixel of the whole file; None for audio."""
         if isinstance(self.geometry, AudioGeometry):
             return None
         return 8 * self.total_bytes / (self.geometry.width * self.geometry.height)
 
     @property
     def kbps(self) -> float | None:
-        """Kilobits a second of the whole file; None of a picture."""
+        """Kilobits per second of the whole file; None for an image."""
         return (
             self.total_bytes / 125 / self.geometry.seconds
             if isinstance(self.geometry, AudioGeometry)
@@ -149,7 +152,7 @@ def pack(bitstream: Bitstream) -> bytes:
     """Write a bitstream.
 
     Raises:
-        LimitError: the picture, the sound or a box is larger than the format allows.
+        LimitError: the image, the audio or a box is larger than the format allows.
         ValueError: a field that the format cannot express, or a missing chunk.
     """
     if not set(bitstream.boxes) <= set(BOXES):
@@ -176,8 +179,8 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
 
     Args:
         data: the whole file.
-        salvage: take what is undamaged behind an undamaged header: a damaged chunk becomes None, a damaged
-            box is left out, bytes after the end are passed over; `Bitstream.damage` lists it.
+        salvage: tolerate damage behind an undamaged header: a damaged chunk becomes None, a damaged box is
+            left out, bytes after the end are ignored; `Bitstream.damage` lists all of it.
 
     Raises:
         NotABitstreamError: other magic bytes.
@@ -188,7 +191,7 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
     header, size = read_header(data)
     boxes, chunks, damage = _read_body(header, size, data)
     if damage and not salvage:
-        raise DamagedError(damage[0], "--salvage")
+        raise DamagedError(damage[0], "decode the undamaged part with --salvage")
     return Bitstream(
         model=header.model,
         fingerprint=header.fingerprint,
@@ -202,7 +205,7 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
 
 
 def check(data: bytes) -> list[str]:
-    """Describe all damage behind the header; empty for a sound file.
+    """Describe all damage behind the header; an empty list for an undamaged file.
 
     Raises:
         BitstreamError: the header itself cannot be read, as in `parse`.
@@ -212,10 +215,10 @@ def check(data: bytes) -> list[str]:
 
 
 def read_info(source: bytes | BinaryIO) -> Info:
-    """Read the header alone; neither boxes nor chunks are verified, or need to be there.
+    """Read the header alone; boxes and chunks are not verified, and may be missing.
 
     Args:
-        source: the file's bytes, or a binary file at its first byte; at most MAX_HEADER bytes are kept of it.
+        source: the file's bytes, or a binary file at its first byte; at most MAX_HEADER bytes are held.
 
     Raises:
         BitstreamError: the header cannot be read, as in `parse`.
@@ -264,7 +267,7 @@ def _bits_per_code(header: Header) -> dict[int, float]:
 def _read_body(
     header: Header, at: int, data: bytes
 ) -> tuple[dict[str, bytes], list[Chunk | None], list[str]]:
-    """Everything behind the header that is sound, and a description of everything that is not."""
+    """Return the undamaged boxes and chunks behind the header, and a description of all damage."""
     damage = []
     total = at + header.body_bytes
     if len(data) < total:

@@ -1,6 +1,6 @@
 """The size of the image or audio in a bitstream, and the regions and grids that follow from it.
 
-FORMAT.md describes the bytes. Standard library only, so that headers are read without waiting for anything.
+FORMAT.md describes the bytes. Standard library only, so that headers are read without waiting for imports.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from ..errors import DamagedError, LimitError
 from .binary import Cursor, varint
 
 REGION = 512
-"""A chunk of an image covers at most REGION x REGION pixels."""
+"""Largest side of a region of an image, in pixels."""
 
 SEGMENT = 2000
-"""A chunk of audio covers at most so many positions of one channel: 8 seconds at 250 a second."""
+"""Largest length of a region of audio, in positions of one channel: 8 seconds at 250 per second."""
 
 AUDIO_RATE = 16_000
-"""Samples a second that audio is coded at."""
+"""Sample rate of coded audio, in hertz."""
 
 MAX_SIDE = 2**24
 MAX_AREA = 2**32
@@ -29,28 +29,28 @@ MAX_CHANNELS = 255
 MAX_CHUNKS = 2**18
 
 STRIDE_BITS = 0x07
-"""Of the flags: log2 of the stride."""
+"""Mask of the bits of the flags that hold log2 of the stride."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """What one chunk codes: a rectangle of an image, or a stretch of one channel of audio.
+    """The part of the samples coded by one chunk: a rectangle of an image, or a segment of an audio channel.
 
     Attributes:
         samples: a slice of samples along each axis; it begins at a multiple of the stride.
-        channel: of audio.
+        channel: index of the audio channel; None for images.
     """
 
     samples: tuple[slice, ...]
     channel: int | None = None
 
     def part(self, stride: int) -> tuple[Any, ...]:
-        """Index of the region in a plane of this stride: rows and columns, or a channel and positions."""
+        """Return the region's index in a plane: rows and columns, or a channel and positions."""
         axes = (slice(axis.start // stride, -(-axis.stop // stride)) for axis in self.samples)
         return (*axes,) if self.channel is None else (self.channel, *axes)
 
     def shape(self, stride: int) -> tuple[int, ...]:
-        """Positions of the region in a plane of this stride, along each axis."""
+        """Return the number of positions of the region in a plane of this stride, along each axis."""
         return tuple(-(-axis.stop // stride) - axis.start // stride for axis in self.samples)
 
 
@@ -73,17 +73,17 @@ class ImageGeometry:
     kind = "image"
 
     def grid(self, stride: int) -> tuple[int, int]:
-        """Rows and columns of positions in a plane of this stride."""
+        """Return the rows and columns of positions in a plane of this stride."""
         return -(-self.height // stride), -(-self.width // stride)
 
     @property
     def chunk_count(self) -> int:
-        """Number of regions, and so of chunks."""
+        """Number of regions, which is that of chunks."""
         return -(-self.height // REGION) * -(-self.width // REGION)
 
     @property
     def regions(self) -> Iterator[Region]:
-        """What each chunk codes, in the order of the chunks."""
+        """Regions in the order of their chunks."""
         return (
             Region((slice(top, min(top + REGION, self.height)), slice(left, min(left + REGION, self.width))))
             for top in range(0, self.height, REGION)
@@ -92,32 +92,32 @@ class ImageGeometry:
 
     @property
     def whole(self) -> list[Region]:
-        """The largest regions that a prior may sample at once: the image."""
+        """Largest regions that a prior can sample at once: the whole image."""
         return [Region((slice(0, self.height), slice(0, self.width)))]
 
     @property
     def flag(self) -> bool:
-        """The flag that is this kind's own."""
+        """Value of the flag bit that each medium defines for itself."""
         return self.channels == 3
 
     @property
     def describe(self) -> str:
-        """Its size in words."""
+        """Size in words, for messages."""
         return f"{self.width:,} x {self.height:,} pixels"
 
     def write(self) -> bytes:
-        """The fields behind the fingerprint."""
+        """Write the fields that follow the fingerprint."""
         if self.channels not in (1, 3):
             raise ValueError(f"{self.channels} channels")
         return varint(self.width) + varint(self.height)
 
     @classmethod
     def read(cls, cursor: Cursor, stride: int, flag: bool) -> ImageGeometry:
-        """Undo `write`."""
+        """Read the fields of `write`."""
         return cls(cursor.varint(), cursor.varint(), 3 if flag else 1, stride)
 
     def check(self) -> None:
-        """Refuse what cannot be, and what is larger than the format allows.
+        """Refuse sizes that are impossible, or larger than the format allows.
 
         Raises:
             DamagedError: a side is zero.
@@ -132,14 +132,14 @@ class ImageGeometry:
 
 @dataclass(frozen=True)
 class AudioGeometry:
-    """A sound's length and channels.
+    """The length and channels of audio.
 
     Attributes:
-        frames: samples in each channel at the sound's own rate, 1 to 2**32.
-        rate: samples a second, 1 to 2**20.
-        gains: a byte for each channel; 0: the channel is silent and has no codes. Else the signal that was
-            coded had its loudness changed by (192 - gain) / 2 dB.
-        mid_side: the two channels that were coded are (left + right) / 2 and (left - right) / 2.
+        frames: samples in each channel at the original rate, 1 to 2**32.
+        rate: original sample rate in hertz, 1 to 2**20.
+        gains: a byte for each channel; 0: the channel is silent and has no codes. Else the loudness of the
+            channel was changed by (192 - gain) / 2 dB before coding.
+        mid_side: whether the two coded channels are (left + right) / 2 and (left - right) / 2.
         stride: samples per position of the finest plane at AUDIO_RATE, a power of two from 1 to 128.
     """
 
@@ -153,12 +153,12 @@ class AudioGeometry:
 
     @property
     def channels(self) -> int:
-        """1 to 255."""
+        """Number of channels, 1 to 255."""
         return len(self.gains)
 
     @property
     def seconds(self) -> float:
-        """Length."""
+        """Length in seconds."""
         return self.frames / self.rate
 
     @property
@@ -167,22 +167,22 @@ class AudioGeometry:
         return -(-self.frames * AUDIO_RATE // self.rate)
 
     def grid(self, stride: int) -> tuple[int, int]:
-        """Channels, and positions of each in a plane of this stride."""
+        """Return the channels, and the positions of each in a plane of this stride."""
         return self.channels, -(-self.samples // stride)
 
     @property
     def audible(self) -> list[int]:
-        """The channels that are coded: those that are not silent."""
+        """Indexes of the channels that are not silent, which are coded."""
         return [channel for channel, gain in enumerate(self.gains) if gain]
 
     @property
     def chunk_count(self) -> int:
-        """Number of segments of channels that are not silent, and so of chunks."""
+        """Number of segments of channels that are not silent, which is that of chunks."""
         return -(-self.samples // (SEGMENT * self.stride)) * len(self.audible)
 
     @property
     def regions(self) -> Iterator[Region]:
-        """What each chunk codes, in the order of the chunks: time goes first."""
+        """Regions in the order of their chunks: by time, then by channel."""
         length = SEGMENT * self.stride
         return (
             Region((slice(start, min(start + length, self.samples)),), channel)
@@ -192,33 +192,33 @@ class AudioGeometry:
 
     @property
     def whole(self) -> list[Region]:
-        """The largest regions that a prior may sample at once: the channels that are not silent."""
+        """Largest regions that a prior can sample at once: the channels that are not silent."""
         return [Region((slice(0, self.samples),), channel) for channel in self.audible]
 
     @property
     def flag(self) -> bool:
-        """The flag that is this kind's own."""
+        """Value of the flag bit that each medium defines for itself."""
         return self.mid_side
 
     @property
     def describe(self) -> str:
-        """Its size in words."""
+        """Size in words, for messages."""
         return f"{self.channels} channels of {self.frames:,} samples, {self.rate:,} a second"
 
     def write(self) -> bytes:
-        """The fields behind the fingerprint."""
+        """Write the fields that follow the fingerprint."""
         if not 1 <= self.channels <= MAX_CHANNELS or (self.mid_side and self.channels != 2):
             raise ValueError(f"{self.channels} channels")
         return varint(self.frames) + varint(self.rate) + bytes((self.channels,)) + self.gains
 
     @classmethod
     def read(cls, cursor: Cursor, stride: int, flag: bool) -> AudioGeometry:
-        """Undo `write`."""
+        """Read the fields of `write`."""
         frames, rate = cursor.varint(), cursor.varint()
         return cls(frames, rate, cursor.take(cursor.byte()), flag, stride)
 
     def check(self) -> None:
-        """Refuse what cannot be, and what is larger than the format allows.
+        """Refuse sizes that are impossible, or larger than the format allows.
 
         Raises:
             DamagedError: no samples, no channels, or mid and side of other than two.
@@ -232,4 +232,4 @@ class AudioGeometry:
 
 Geometry = ImageGeometry | AudioGeometry
 KINDS: dict[int, type[ImageGeometry] | type[AudioGeometry]] = {1: ImageGeometry, 2: AudioGeometry}
-"""Number in the header -> what it is."""
+"""Number in the header -> geometry of that medium."""

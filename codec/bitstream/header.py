@@ -1,7 +1,7 @@
-"""The header of a .vqc file <-> bytes: everything but the boxes and the chunks themselves.
+"""Read and write the header of a .vqc file: everything but the boxes and the chunks themselves.
 
-FORMAT.md describes every byte. What is read is not trusted: every length is compared with what there is,
-every limit is checked before memory is asked for.
+FORMAT.md describes every byte. The bytes are not trusted: every length is compared with the bytes that
+remain, every limit is checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ VERSION = 1
 MAX_BOX = 2**24
 MAX_SETTINGS = MAX_SOURCE = 255
 MAX_HEADER = 2**22
-"""Longer than any header these limits allow: what a reader of headers needs to see of a file."""
+"""Upper bound of the size of a header in bytes, by the other limits: enough of a file to read its header."""
 
 BOXES = {"icc": 0x01, "alpha": 0x02, "levels": 0x03, "exif": 0x81, "xmp": 0x82, "tags": 0x83}
 NAMES = {1: "vqvae-audio", 2: "vae-image"}
-"""Models whose name is written as a number, since their files are small. A number is given for good."""
+"""Models whose name is written as a number, since their files are small. A number is never reassigned."""
 
 _NUMBERS = {name: number for number, name in NAMES.items()}
 _BOX_NAMES = {number: name for name, number in BOXES.items()}
@@ -54,7 +54,7 @@ _FOREIGN = {
 
 
 class BoxEntry(NamedTuple):
-    """A line of the box table: type, bytes in the file, bytes once inflated (0 where not deflated)."""
+    """An entry of the box table: type, bytes in the file, bytes once inflated (0 where not deflated)."""
 
     number: int
     size: int
@@ -63,12 +63,12 @@ class BoxEntry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Name of the type; its number, as in "0x85", where this program has none for it."""
+        """Name of the type; its number, as in "0x85", where the type is unknown."""
         return _BOX_NAMES.get(self.number, f"0x{self.number:02x}")
 
 
 class ChunkEntry(NamedTuple):
-    """A line of the chunk table: prior, bytes in the file."""
+    """An entry of the chunk table: prior, bytes in the file, checksum."""
 
     prior: int
     size: int
@@ -77,7 +77,7 @@ class ChunkEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """Fields in the order of the file; see `container.Bitstream` for what they mean."""
+    """Fields of the header in the order of the file; `container.Bitstream` describes them."""
 
     model: str
     fingerprint: bytes
@@ -89,7 +89,7 @@ class Header:
 
     @property
     def body_bytes(self) -> int:
-        """What must follow the header."""
+        """Bytes that follow the header: all boxes and chunks."""
         return sum(box.size for box in self.boxes) + sum(chunk.size for chunk in self.chunks)
 
 
@@ -97,7 +97,7 @@ def write_header(header: Header) -> bytes:
     """Write a header, its checksum included.
 
     Raises:
-        LimitError: the picture, the sound or a box is larger than the format allows.
+        LimitError: the image, the audio or a box is larger than the format allows.
         ValueError: a field that the format cannot express.
     """
     geometry, settings = header.geometry, header.settings
@@ -158,13 +158,13 @@ def read_header(data: bytes) -> tuple[Header, int]:
     cursor.take(len(MAGIC))
     version = cursor.byte()
     if version > VERSION:
-        raise VersionError(f"bitstream version {version}, this program reads {VERSION}", "upgrade")
+        raise VersionError(f"bitstream version {version}, this program reads {VERSION}", "upgrade vqcodec")
     if version < VERSION:
         raise DamagedError(f"damaged header: version {version}")
     number = cursor.byte()
     kind = KINDS.get(number)
     if kind is None:
-        raise VersionError(f"bitstream of kind {number} is unknown to this program", "upgrade")
+        raise VersionError(f"bitstream of kind {number} is unknown to this program", "upgrade vqcodec")
     flags = cursor.byte()
     if flags & _RESERVED:
         raise DamagedError("damaged header: reserved bit")
@@ -195,7 +195,9 @@ def _check_magic(data: bytes) -> None:
         raise DamagedError(f"truncated: {len(data)} bytes, and the header is longer")
     known = next((name for start, name in _FOREIGN.items() if data.startswith(start)), "")
     start = data[:4].hex(" ") + (f": {known}" if known else "")
-    raise NotABitstreamError(f"not a vqcodec bitstream (starts with {start})", "encode?" if known else "")
+    raise NotABitstreamError(
+        f"not a vqcodec bitstream (starts with {start})", "encode it first" if known else ""
+    )
 
 
 def _model_name(cursor: Cursor) -> str:
@@ -203,7 +205,9 @@ def _model_name(cursor: Cursor) -> str:
     if length & _NUMBERED:
         number = length & ~_NUMBERED
         if number not in NAMES:
-            raise VersionError(f"bitstream of model number {number}, unknown to this program", "upgrade")
+            raise VersionError(
+                f"bitstream of model number {number}, unknown to this program", "upgrade vqcodec"
+            )
         return NAMES[number]
     name = cursor.take(length)
     if not _MODEL_NAME.fullmatch(name) or name.decode() in _NUMBERS:
@@ -225,7 +229,7 @@ def _read_boxes(cursor: Cursor) -> list[BoxEntry]:
         if box.number <= (boxes[-1].number if boxes else 0):
             raise DamagedError("damaged header: boxes out of order")
         if box.name not in BOXES and not box.number & _OPTIONAL:
-            raise VersionError(f"box {box.name} is unknown to this program", "upgrade")
+            raise VersionError(f"box {box.name} is unknown to this program", "upgrade vqcodec")
         if box.inflated and (box.inflated <= box.size or box.name == "alpha"):
             raise DamagedError(f"damaged header: size of box {box.name}")
         _check_box(box)
@@ -237,7 +241,7 @@ def _read_boxes(cursor: Cursor) -> list[BoxEntry]:
 
 def _check_box(box: BoxEntry) -> None:
     # Alpha is a PNG and is not inflated here, so that the file's own size bounds it.
-    # Unknown boxes are passed over as they are.
+    # Unknown optional boxes are ignored, so their inflated size does not matter.
     size = max(box.size, box.inflated)
     if box.name in BOXES and box.name != "alpha" and size > MAX_BOX:
         raise LimitError(

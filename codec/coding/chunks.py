@@ -1,6 +1,6 @@
-"""Symbols of all regions <-> the chunks of a bitstream, by whichever prior makes each smallest.
+"""Code the symbols of all regions as chunks, each by the prior that makes it smallest, and decode them.
 
-Where the samples of an image themselves, deflated, are smaller than its symbols, all chunks hold those.
+Where the pixels of an image, deflated, are smaller than its symbols, all chunks store pixels instead.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..priors.base import Array, Prior, Symbols
 from . import driver, rangecoder
 
 SLACK_BITS = 80
-"""By how much a payload may be longer than its ideal, the prior id included."""
+"""Largest excess of a payload over its cross-entropy, the prior id included, in bits."""
 
 
 class _Candidate(NamedTuple):
-    """A region in bytes, and the bits that it ought to take."""
+    """A coded region, and its cross-entropy in bits."""
 
     chunk: Chunk
     bits: float
@@ -34,12 +34,12 @@ class _Candidate(NamedTuple):
 
 @dataclass(frozen=True)
 class EncodedChunks:
-    """An image or audio as chunks.
+    """The chunks of an image or audio.
 
     Attributes:
         chunks: one for each region of the geometry.
-        symbols: of each plane, as a decoder will have them; zero where pixels are stored.
-        bits: that the chunks ought to take: the cross-entropy of the symbols under their priors.
+        symbols: of each plane, as decoded; zero where pixels are stored.
+        bits: cross-entropy of the symbols under their priors.
     """
 
     chunks: list[Chunk]
@@ -54,13 +54,13 @@ class EncodedChunks:
 
 @dataclass
 class DecodedChunks:
-    """What chunks hold.
+    """The decoded content of chunks.
 
     Attributes:
         symbols: of each plane.
-        pixels: of regions that are stored as they are, uint8 [H, W, C] each.
-        lost: regions whose chunks were lost to damage; they have neutral symbols.
-        damage: what is damaged, in words.
+        pixels: of regions stored as pixels, uint8 [H, W, C] each.
+        lost: regions whose chunks are damaged; they have neutral symbols.
+        damage: one phrase for each damaged chunk.
     """
 
     symbols: Symbols
@@ -72,16 +72,17 @@ class DecodedChunks:
 def encode(
     targets: Mapping[str, Array], point: OperatingPoint, geometry: Geometry, *, fast: bool = False
 ) -> EncodedChunks:
-    """Code each region by the prior that makes it smallest, or pack it.
+    """Code each region by the prior that makes it smallest, or pack its indices at a fixed width.
 
     Args:
-        targets: plane -> what the transform gave: indices int32, or latents float32 in steps.
-        point: whose priors code them.
+        targets: plane -> output of the analysis transform: indices int32, or latents float32 in steps.
+        point: the operating point, with its priors.
         geometry: of the image or audio.
-        fast: do without a learned prior, where there is another way.
+        fast: skip learned priors, where there is another way.
 
     Raises:
-        ValueError: an index that its plane does not have.
+        ModelError: latents, and no prior to code them.
+        ValueError: an index beyond the alphabet of its plane.
     """
     planes, regions = point.planes, [*geometry.regions]
     # Views: targets of large images are large.
@@ -105,8 +106,8 @@ def encode(
         else:
             best = [results[n] for n in range(len(parts))]
     if len(best) != len(parts):
-        raise ModelError(f"{point.model.card.name} has no prior to code by", "copy the file again")
-    if _all_indices(planes):  # which are their own symbols, whatever codes them
+        raise ModelError(f"{point.model.card.name} has no prior to code by", "copy the weights file again")
+    if _all_indices(planes):  # indices are their own symbols, so packing loses nothing
         for region, part in zip(regions, parts, strict=True):
             for plane in planes:
                 symbols[plane.name][region.part(plane.stride)] = part[plane.name]
@@ -118,13 +119,13 @@ def store(
 ) -> EncodedChunks | None:
     """Store the pixels, deflated where that is smaller; None where they take `below` bytes or more.
 
-    Where some of the rows say that they would take twice as much, they are not tried.
+    A sample of rows estimates the size first; images that would take twice as much are not deflated.
 
     Args:
         pixels: uint8 [H, W, C].
-        point: the model that decodes the file; it has no part in this.
+        point: the operating point of the file, for its planes; pixels do not depend on it.
         geometry: of the image.
-        below: what they would have to beat.
+        below: size in bytes to stay below.
     """
     if pixels.nbytes >= below and _deflated_share(pixels) * pixels.nbytes >= 2 * below:
         return None
@@ -143,61 +144,61 @@ def decode(
     """Entropy-decode all chunks.
 
     Args:
-        stream: parsed; regions of chunks that it lost to damage get neutral symbols.
-        point: the model that wrote them, at the quality index that the bitstream names.
-        salvage: treat chunks that cannot be decoded likewise, and list them in `damage`.
-        preview: read only the steps that a preview needs.
+        stream: parsed; regions of missing chunks get neutral symbols.
+        point: the model that encoded them, at the quality index of the bitstream.
+        salvage: give regions of undecodable chunks neutral symbols too, and list them in `damage`.
+        preview: decode only the steps that a preview needs.
 
     Raises:
-        DamagedError: a chunk holds what no encoder writes.
+        DamagedError: a chunk that no encoder writes.
         ModelError: a chunk is coded by a prior that the model does not have.
     """
     geometry, planes, regions = stream.geometry, point.planes, [*stream.geometry.regions]
-    found = DecodedChunks({plane.name: plane.empty(geometry.grid(plane.stride)) for plane in planes})
+    decoded = DecodedChunks({plane.name: plane.empty(geometry.grid(plane.stride)) for plane in planes})
     by_prior: dict[int, list[int]] = {}
     broken: list[int] = []
-    for number, chunk in enumerate(stream.chunks):
+    for index, chunk in enumerate(stream.chunks):
         if chunk is None:
-            found.lost.append(regions[number])
+            decoded.lost.append(regions[index])
         else:
-            _check_prior(number, chunk, stream, point)
-            by_prior.setdefault(chunk.prior, []).append(number)
-    for prior_number, numbers in sorted(by_prior.items()):
+            _check_prior(index, chunk, stream, point)
+            by_prior.setdefault(chunk.prior, []).append(index)
+    for prior_number, indexes in sorted(by_prior.items()):
         prior = point.model.priors.get(prior_number)
         skip = 0 if prior is None else len(prior.prior_id)
-        payloads = [chunk.payload[skip:] for n in numbers if (chunk := stream.chunks[n]) is not None]
-        some = [regions[n] for n in numbers]
+        payloads = [chunk.payload[skip:] for n in indexes if (chunk := stream.chunks[n]) is not None]
+        some = [regions[n] for n in indexes]
         if prior_number == PIXELS and isinstance(geometry, ImageGeometry):
             read = [
                 _stored(payload, region, geometry) for payload, region in zip(payloads, some, strict=True)
             ]
-            sound = [pixels is not None for pixels in read]
-            found.pixels += [(region, p) for region, p in zip(some, read, strict=True) if p is not None]
+            valid = [pixels is not None for pixels in read]
+            decoded.pixels += [(region, p) for region, p in zip(some, read, strict=True) if p is not None]
         else:
             parts = [{p.name: p.empty(region.shape(p.stride)) for p in planes} for region in some]
             if prior is None:
-                sound = [
+                valid = [
                     _unpacked(payload, part, planes) for payload, part in zip(payloads, parts, strict=True)
                 ]
             else:
-                sound = _decoded(prior, payloads, parts, point, preview=preview)
-            for region, part, fine in zip(some, parts, sound, strict=True):
-                if fine:
+                valid = _decoded(prior, payloads, parts, point, preview=preview)
+            for region, part, ok in zip(some, parts, valid, strict=True):
+                if ok:
                     for plane in planes:
-                        found.symbols[plane.name][region.part(plane.stride)] = part[plane.name]
-        broken += [n for n, fine in zip(numbers, sound, strict=True) if not fine]
-    for number in sorted(broken):
-        message = f"damaged in chunk {number + 1} of {len(regions)}"
+                        decoded.symbols[plane.name][region.part(plane.stride)] = part[plane.name]
+        broken += [n for n, ok in zip(indexes, valid, strict=True) if not ok]
+    for index in sorted(broken):
+        message = f"damaged in chunk {index + 1} of {len(regions)}"
         if not salvage:
-            raise DamagedError(message, "--salvage")
-        found.damage.append(message)
-        found.lost.append(regions[number])
-    if found.lost:
+            raise DamagedError(message, "decode the undamaged part with --salvage")
+        decoded.damage.append(message)
+        decoded.lost.append(regions[index])
+    if decoded.lost:
         neutral = point.neutral()
-        for region in found.lost:
+        for region in decoded.lost:
             for plane in planes:
-                found.symbols[plane.name][region.part(plane.stride)] = neutral[plane.name]
-    return found
+                decoded.symbols[plane.name][region.part(plane.stride)] = neutral[plane.name]
+    return decoded
 
 
 def _decoded(
@@ -208,21 +209,19 @@ def _decoded(
     *,
     preview: bool,
 ) -> list[bool]:
-    """Fill parts by the driver, batch by batch; whether each was sound."""
-    sound = [False] * len(parts)
+    """Fill parts by the driver, batch by batch, and return whether each payload was valid."""
+    valid = [False] * len(parts)
     first = point.planes[0].name
     until = (lambda step: not point.in_preview(step)) if preview else None
     for batch in prior.batches([part[first].shape for part in parts]):
-        fine = driver.decode(
-            prior, [payloads[n] for n in batch], [parts[n] for n in batch], point.index, until
-        )
-        for n, one in zip(batch, fine, strict=True):
-            sound[n] = one
-    return sound
+        ok = driver.decode(prior, [payloads[n] for n in batch], [parts[n] for n in batch], point.index, until)
+        for n, one in zip(batch, ok, strict=True):
+            valid[n] = one
+    return valid
 
 
-def _check_prior(number: int, chunk: Chunk, stream: Bitstream, point: OperatingPoint) -> None:
-    """Refuse a chunk that the model has no prior for.
+def _check_prior(index: int, chunk: Chunk, stream: Bitstream, point: OperatingPoint) -> None:
+    """Refuse a chunk whose prior the model does not have.
 
     Raises:
         ModelError: there is none.
@@ -232,13 +231,16 @@ def _check_prior(number: int, chunk: Chunk, stream: Bitstream, point: OperatingP
     if chunk.prior == RAW and _all_indices(point.planes):
         return
     prior = point.model.priors.get(chunk.prior)
+    if prior is None and chunk.prior == RAW and isinstance(stream.geometry, ImageGeometry):
+        message = f"chunk {index + 1} holds packed indices, and {stream.model} has none"
+        raise ModelError(message, "files with stored pixels from before 0.1.0: encode the image again")
     if prior is None:
-        message = f"chunk {number + 1} is coded by a prior that {stream.model} does not have"
-        raise ModelError(message, "upgrade vqcodec, or name the weights that wrote it with -m")
+        message = f"chunk {index + 1} is coded by a prior that {stream.model} does not have"
+        raise ModelError(message, "upgrade vqcodec, or name the weights that wrote it with -m FILE")
     if not chunk.payload.startswith(prior.prior_id):
         needs = chunk.payload[: len(prior.prior_id)].hex()
         raise ModelError(
-            f"chunk {number + 1} needs the prior {needs} of {stream.model}, not {prior.prior_id.hex()}",
+            f"chunk {index + 1} needs the prior {needs} of {stream.model}, not {prior.prior_id.hex()}",
             "name the weights that wrote it with -m FILE",
         )
 
@@ -248,18 +250,18 @@ def _all_indices(planes: Sequence[Plane]) -> bool:
 
 
 def _may_win(prior: Prior, part: Symbols, best: _Candidate) -> bool:
-    """Whether a region may turn out smaller by a prior than it is."""
+    """Return whether a prior may code a region in fewer bytes than the best candidate."""
     ideal = prior.estimate_bits(part)
     return ideal is None or ideal < best.bits + SLACK_BITS
 
 
 def _size(candidate: _Candidate) -> tuple[int, int]:
-    """Smaller first; of equal size what is quicker to decode."""
+    """Sort by size; of equal sizes the coding that decodes faster comes first."""
     return len(candidate.chunk.payload), candidate.chunk.prior
 
 
 def _packed(part: Symbols, planes: Sequence[Plane]) -> _Candidate:
-    """Indices at a fixed width, plane by plane."""
+    """Pack indices at a fixed width, plane by plane."""
     payload, bits = b"", 0
     for plane in planes:
         indices = part[plane.name]
@@ -271,7 +273,7 @@ def _packed(part: Symbols, planes: Sequence[Plane]) -> _Candidate:
 
 
 def _unpacked(payload: bytes, part: Symbols, planes: Sequence[Plane]) -> bool:
-    """Undo `_packed` into the arrays of a region; False where no encoder writes this."""
+    """Unpack `_packed` into the arrays of a region, and return whether an encoder may have written it."""
     at = 0
     for plane in planes:
         array = part[plane.name]
@@ -290,13 +292,13 @@ def _unpacked(payload: bytes, part: Symbols, planes: Sequence[Plane]) -> bool:
 
 
 def _deflated_share(pixels: NDArray[np.uint8]) -> float:
-    """About how much of its bytes an image keeps when it is deflated, by some of its rows."""
+    """Estimate the ratio of deflated to original bytes of an image, from a sample of its rows."""
     rows = pixels[:: max(1, len(pixels) // 32)]
     return len(deflate(np.ascontiguousarray(rows).tobytes())) / rows.nbytes
 
 
 def _stored(payload: bytes, region: Region, geometry: ImageGeometry) -> NDArray[np.uint8] | None:
-    """The stored pixels of a region; None where no encoder writes this."""
+    """Return the stored pixels of a region; None where no encoder writes this payload."""
     height, width = region.shape(1)
     size = height * width * geometry.channels
     samples = payload if len(payload) == size else inflate(payload, size)

@@ -1,7 +1,7 @@
-"""The one loop that encodes, decodes and samples the symbols of regions by a prior.
+"""Encode, decode and sample the symbols of regions by a prior.
 
-All three walk through the steps of the prior's scan, one entropy model per step and region, and fill the same
-arrays on the way, so that the prior cannot use what a decoder lacks.
+All three go through the steps of the prior's scan, with one entropy model per step and region, and fill the
+same arrays on the way, so that the prior cannot use what a decoder lacks.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from numpy.typing import NDArray
 
 from ..errors import DamagedError
 from ..priors.base import Array, Categorical, EntropyModel, Prior, Step, Symbols
-from .rangecoder import Decoder, Encoder
+from .rangecoder import RangeDecoder, RangeEncoder
 
 MIN_SYMBOLS_PER_CALL = 32
-"""Indices of a region that are written together, at least: a call costs more than a symbol."""
+"""Smallest number of a region's indices per call of the coder: a call costs more than a symbol."""
 
 Quantise = Callable[[Step, Array, EntropyModel], NDArray[np.int32]]
-"""What a transform gave at the positions of a step -> symbols."""
+"""Targets at the positions of a step -> symbols."""
 
 
 @dataclass(frozen=True)
 class CodedRegion:
-    """A region in bytes.
+    """A coded region.
 
     Attributes:
-        payload: of the range coder.
-        bits: that it ought to take: the sum of -log2 of the probabilities of its symbols.
-        symbols: as a decoder will have them.
+        payload: bytes of the range coder.
+        bits: cross-entropy: the sum of -log2 of the probabilities of its symbols.
+        symbols: of each plane, as decoded.
     """
 
     payload: bytes
@@ -50,10 +50,10 @@ def encode(
     """Code regions side by side, each into bytes of its own.
 
     Args:
-        prior: gives the probabilities.
-        regions: plane -> what the transform gave, indices int32 [h, w] or [T], latents float32 [h, w, M].
+        prior: of the symbols.
+        regions: plane -> output of the transform: indices int32 [h, w] or [T], latents float32 [h, w, M].
         index: quality index, 0..255.
-        quantise: chooses symbols.
+        quantise: chooses the symbols.
     """
     known = [{plane: _empty(target) for plane, target in region.items()} for region in regions]
     scan = prior.scan(known, index)
@@ -77,14 +77,14 @@ def decode(
     """Decode payloads side by side.
 
     Args:
-        prior: the one that `encode` had.
+        prior: the prior of the encoder.
         payloads: bytes of each region.
-        known: zeros of the shapes and types of each region's planes, which are filled.
+        known: zeros of the shapes and types of each region's planes, filled in place.
         index: quality index, 0..255.
-        until: ends the walk before the first step that it holds for; what is left of the bytes is not read.
+        until: stops before the first step for which it is true; the remaining bytes are not read.
 
     Returns:
-        For each region, whether its payload was sound. Symbols of others are in range, but mean nothing.
+        For each region, whether its payload was valid. Symbols of invalid ones are in range, but meaningless.
     """
     scan = prior.scan(known, index)
     decoders = [_opened(payload) for payload in payloads]
@@ -92,50 +92,53 @@ def decode(
         if until is not None and until(step):
             return [decoder is not None for decoder in decoders]
         work = zip(known, step.positions, scan.models(step), strict=True)
-        for number, (symbols, positions, model) in enumerate(work):
-            decoder = decoders[number]
+        for region, (symbols, positions, model) in enumerate(work):
+            decoder = decoders[region]
             if decoder is None:
                 continue
             try:
                 symbols[step.plane][positions] = model.values(decoder.decode(model))
             except DamagedError:
-                decoders[number] = None
+                decoders[region] = None
     return [_ended(decoder) for decoder in decoders]
 
 
 def sample(
     prior: Prior,
     known: Sequence[Symbols],
-    kept: Mapping[str, int],
+    prefix: Mapping[str, int],
     seeds: Sequence[tuple[int, int]],
     index: int,
 ) -> list[Symbols]:
     """Draw symbols from a prior, region by region side by side: ancestral sampling.
 
     Args:
-        prior: gives the probabilities.
-        known: per region; the shapes of its planes, and the symbols that are kept.
-        kept: plane -> rows of an image, or positions of audio, that stay as they are, from the first on.
-        seeds: two numbers below 2**64 per region: the same give the same symbols on every machine.
+        prior: of the symbols.
+        known: planes of each region, with the symbols of the prefix.
+        prefix: plane -> rows of an image, or positions of audio, from the first on, that stay as they are.
+        seeds: two integers below 2**64 per region; equal seeds give equal symbols on every machine.
         index: quality index, 0..255.
+
+    Returns:
+        Symbols of each region.
     """
-    drawn = [{plane: _first(array, kept[plane]) for plane, array in region.items()} for region in known]
-    scan = prior.scan(drawn, index)
+    samples = [{plane: _first(array, prefix[plane]) for plane, array in region.items()} for region in known]
+    scan = prior.scan(samples, index)
     sources = [np.random.Philox(key=np.array(seed, np.uint64)) for seed in seeds]
     for step in scan.steps:
-        work = zip(sources, drawn, step.positions, scan.models(step), strict=True)
+        work = zip(sources, samples, step.positions, scan.models(step), strict=True)
         for source, symbols, positions, model in work:
             array, values = symbols[step.plane], model.values(model.sample(source))
-            given = positions[0] < kept[step.plane]
-            array[positions] = np.where(given.reshape(-1, *[1] * (values.ndim - 1)), array[positions], values)
-    return drawn
+            keep = (positions[0] < prefix[step.plane]).reshape(-1, *[1] * (values.ndim - 1))
+            array[positions] = np.where(keep, array[positions], values)
+    return samples
 
 
 class _Writer:
-    """Codes a region; of steps with few indices some together."""
+    """RangeEncoder of a region, which collects the indices of small steps."""
 
     def __init__(self) -> None:
-        self.encoder, self.bits = Encoder(), 0.0
+        self.encoder, self.bits = RangeEncoder(), 0.0
         self._symbols: list[NDArray[np.int32]] = []
         self._frequencies: list[NDArray[np.uint32]] = []
         self._waiting = 0
@@ -173,27 +176,27 @@ class _Writer:
 
 
 def _empty(target: Array) -> Array:
-    """Zeros for the symbols of a target: latents are held as int16, indices as they are."""
+    """Return zeros for the symbols of a target: int16 for latents, int32 for indices."""
     return np.zeros(target.shape, np.int16 if target.dtype.kind == "f" else np.int32)
 
 
-def _first(array: Array, kept: int) -> Array:
-    """A copy whose rows behind the first `kept` are zero."""
+def _first(array: Array, count: int) -> Array:
+    """Return a copy whose rows after the first `count` are zero."""
     copy = array.copy()
-    copy[kept:] = 0
+    copy[count:] = 0
     return copy
 
 
-def _opened(payload: bytes) -> Decoder | None:
-    """A decoder at the first word of a payload; None where that is no whole number of words."""
+def _opened(payload: bytes) -> RangeDecoder | None:
+    """Return a decoder at the first word of a payload; None for an incomplete number of words."""
     try:
-        return Decoder(payload)
+        return RangeDecoder(payload)
     except DamagedError:
         return None
 
 
-def _ended(decoder: Decoder | None) -> bool:
-    """Whether a decoder is still there, and has read all."""
+def _ended(decoder: RangeDecoder | None) -> bool:
+    """Return whether decoding succeeded, and has read all of the payload."""
     try:
         if decoder is not None:
             decoder.finish()

@@ -1,7 +1,7 @@
-"""Integer symbols + integer probabilities <-> bytes.
+"""Range coder: integer symbols and integer probabilities <-> bytes.
 
 The coder is constriction's range coder with words of 32 bits, a state of 64 bits and probabilities of 24
-bits; FORMAT-priors.md gives its arithmetic. Frequencies are not verified here: a prior answers for them.
+bits; FORMAT-priors.md gives its arithmetic. Frequencies are not verified here: priors guarantee them.
 
 constriction's lazy categorical model takes floats p and lets the interval of symbol s begin at
 floor(scale * (p_0 + ... + p_{s-1})) + s, with scale = (2**24 - K) / (p_0 + ... + p_{K-1}). Here p is the
@@ -26,8 +26,8 @@ _CATEGORICAL = constriction.stream.model.Categorical(lazy=True)
 _BYTES = constriction.stream.model.Uniform(256)
 
 
-class Encoder:
-    """Writes symbols one call after the other."""
+class RangeEncoder:
+    """RangeEncoder of symbols, call after call."""
 
     def __init__(self) -> None:
         self._coder = constriction.stream.queue.RangeEncoder()
@@ -36,8 +36,8 @@ class Encoder:
         """Append symbols.
 
         Args:
-            symbols: int32, each of which its model can express: indices [n] in 0..K-1 of a `Categorical`,
-                signed numbers of 3 bytes [n, c] of a `Gaussian`, 0 where the scale index is 0.
+            symbols: int32, within the alphabet of the model: indices [n] in 0..K-1 of a `Categorical`, signed
+                24-bit integers [n, c] of a `Gaussian`, 0 where the scale index is 0.
             model: their probabilities.
         """
         if isinstance(model, Categorical):
@@ -50,7 +50,7 @@ class Encoder:
             raise TypeError(f"no coding by {type(model).__name__}")
 
     def _encode_with_indexes(self, symbols: NDArray[np.int32], indexes: NDArray[np.uint8]) -> None:
-        """Table by table; symbols beyond their tables follow in ESCAPE_BYTES bytes each."""
+        """Encode table by table; symbols beyond a table follow it in ESCAPE_BYTES bytes each."""
         for index, positions in tables().groups(indexes):
             largest = tables().largest[index]
             some = symbols[positions]
@@ -62,21 +62,21 @@ class Encoder:
                 self._coder.encode(whole.astype(np.int32).ravel(), _BYTES)
 
     def finish(self) -> bytes:
-        """All that was encoded: 32-bit words, little endian; empty if nothing was."""
+        """Return the encoded bytes: 32-bit words, little endian; empty without symbols."""
         return bytes(self._coder.get_compressed().astype("<u4").tobytes())
 
 
-class Decoder:
-    """Reads back what `Encoder` wrote, given the same probabilities in the same order.
+class RangeDecoder:
+    """RangeDecoder of the bytes of `RangeEncoder`, given the same probabilities in the same order.
 
-    Other bytes give other symbols that their models can express, or a DamagedError.
+    Arbitrary bytes decode to other symbols within the alphabets, or raise DamagedError.
     """
 
     def __init__(self, data: bytes) -> None:
         """Start at the first word.
 
         Args:
-            data: what `Encoder.finish` returned.
+            data: from `RangeEncoder.finish`.
 
         Raises:
             DamagedError: not a whole number of words.
@@ -86,7 +86,7 @@ class Decoder:
         self._coder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
 
     def decode(self, model: EntropyModel) -> NDArray[np.int32]:
-        """Read the symbols of a model.
+        """Decode the symbols of a model.
 
         Args:
             model: their probabilities.
@@ -126,20 +126,20 @@ class Decoder:
         return symbols
 
     def finish(self) -> None:
-        """Say that every symbol has been read.
+        """Check that no bytes are left after the last symbol.
 
         Raises:
-            DamagedError: there are bytes left.
+            DamagedError: bytes are left.
         """
         if not self._coder.maybe_exhausted():
-            raise DamagedError("more codes than the picture has")
+            raise DamagedError("bytes of codes are left after the last symbol")
 
 
 def pack_raw(codes: NDArray[np.int32], bits: int) -> bytes:
     """Pack indices at a fixed width, most significant bit first, the last byte filled up with zeros.
 
     Args:
-        codes: int32, any shape, read in raster order, each in 0..2**bits-1.
+        codes: int32, any shape, in raster order, each in 0..2**bits-1.
         bits: 1 to 16 per code.
     """
     shifts = np.arange(bits - 1, -1, -1, dtype=np.int32)
@@ -148,18 +148,18 @@ def pack_raw(codes: NDArray[np.int32], bits: int) -> bytes:
 
 
 def unpack_raw(data: bytes, count: int, bits: int) -> NDArray[np.int32]:
-    """Undo `pack_raw`.
+    """Unpack the indices of `pack_raw`.
 
     Args:
         data: the packed bytes.
-        count: how many codes there are.
+        count: number of codes.
         bits: 1 to 16 per code.
 
     Returns:
         int32 [count], each in 0..2**bits-1.
 
     Raises:
-        DamagedError: the size is another, or the filling is not zero.
+        DamagedError: another size, or padding bits that are not zero.
     """
     expected = (count * bits + 7) // 8
     if len(data) != expected:
@@ -174,7 +174,7 @@ def unpack_raw(data: bytes, count: int, bits: int) -> NDArray[np.int32]:
 
 @cache
 def _gaussian_models() -> list[Any]:
-    """The Gaussian tables as models of fixed tables; their intervals are those of the lazy one."""
+    """Return the Gaussian tables as constriction's models; their intervals are those of the lazy model."""
     return [
         None if t is None else constriction.stream.model.Categorical(_pmf_minus_one(t), perfect=False)
         for t in tables().tables

@@ -1,7 +1,7 @@
-"""Rate and quality over real files: every figure comes from bytes that were written and decoded again.
+"""Evaluate rate and quality over real files: all figures come from bytes written and decoded again.
 
-What is measured is the pixels, or the signal at the rate of the codec: metadata and alpha are left out on
-every side, and the clock of every codec runs from samples in memory to bytes in memory and back.
+Measured are the pixels, or the signal at the rate of the codec: metadata and alpha are left out for all
+codecs, and times are from samples in memory to bytes in memory and back.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 BY_MEDIUM: dict[str, Measures] = {"image": image, "audio": audio}
-"""Medium -> the module that measures its files."""
+"""Medium -> module that measures its files."""
 
 
 def evaluate(
@@ -49,28 +49,28 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     on_error: Callable[[Path, Exception], None] | None = None,
 ) -> list[Row]:
-    """Encode pictures and sounds to real files, decode those, and measure; other codecs beside.
+    """Encode images and audio to real files, decode them, and measure, vs. other codecs.
 
     Args:
-        sources: files, or folders, of which all pictures and sounds directly inside are taken.
+        sources: files, or folders for all images and audio directly inside.
         model: names or files of models; None: the default model of each medium.
-        quality: operating points; None: all points of each model.
+        quality: operating points; None: all measured points of each model.
         against: codecs of Pillow: "jpeg" (4:2:0, optimised Huffman tables), "webp" (method 4), "avif" (speed
             6, 4:2:0), at the bytes of ours (`baselines.image.QualitySweep.matched_to`); "opus" of libsndfile
-            at 6 kilobits a second, or for example "opus:12" at 12.
-        effort: of our encoder of pictures, 0 to 3.
+            at 6 kilobits per second, or for example "opus:12" at 12.
+        effort: of our encoder, 0 to 3.
         save_decoded: folder for our reconstructions, as STEM.MODEL.qN.png or .wav; files of these names are
             replaced.
-        device: where networks run.
-        progress: called with (rows done, rows in all).
-        on_error: called with a file that cannot be measured, which is then passed over; None: raise.
+        device: of the networks.
+        progress: called with the number of rows done and of all rows.
+        on_error: called with a file that cannot be measured, which is then skipped; None: raise.
 
     Returns:
-        One dict per file, codec and point. Of pictures with the keys `image.COLUMNS`: PSNR in dB, MS-SSIM
-        None for pictures under 161 pixels, seconds of one run; q_low to bytes_high are the files that another
-        codec's row stands between, and `same_bytes_as` says beside which of ours. Of sounds with the keys
-        `audio.COLUMNS`: log-mel distance in decades and SI-SDR in dB, as `audio.figures` has them, all at
-        the rate of the codec; "seconds", "rate", "channels" are those of the sound itself.
+        One dict per file, codec and point. Images have the keys `image.COLUMNS`: PSNR in dB, MS-SSIM, None
+        for images under 161 pixels, seconds of one run; a row of another codec is interpolated between the
+        files q_low, bytes_low and q_high, bytes_high, at the bytes of our row `same_bytes_as`. Audio has the
+        keys `audio.COLUMNS`: log-mel distance in decades and SI-SDR in dB, see `audio.figures`, at the rate
+        of the codec; "seconds", "rate", "channels" are those of the original.
 
     Raises:
         UsageError: nothing to measure in a folder, an unknown codec in `against`, an unknown model, a model
@@ -87,7 +87,7 @@ def evaluate(
             raise UsageError(f"{name} is for {kind}, and there are no such files", "leave it out")
     chosen = choose(model, quality, device, dict.fromkeys(kinds))
     others = {kind: [name for name in against if baselines.medium(name) == kind] for kind in chosen}
-    # How many rows are done after each file.
+    # Number of rows after each file.
     ends = [*itertools.accumulate(BY_MEDIUM[kind].count(chosen[kind], others[kind]) for kind in kinds)]
     found: list[Row] = []
     done = 0
@@ -122,7 +122,7 @@ def measure(
     effort: int = 1,
     device: str = "auto",
 ) -> tuple[Row, Encoded, media.Image | media.Audio]:
-    """One picture or sound at one point, see `image.measure` and `audio.measure`."""
+    """Measure one image or audio at one operating point, see `image.measure` and `audio.measure`."""
     if isinstance(original, media.Image):
         return image.measure(original, model=model, quality=quality, effort=effort, device=device)
     return audio.measure(original, model=model, quality=quality, effort=effort, device=device)

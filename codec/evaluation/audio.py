@@ -1,4 +1,4 @@
-"""Rate, log-mel distance, SI-SDR, figures that stand for listeners, and speed of sounds; Opus beside."""
+"""Measure rate, log-mel distance, SI-SDR, perceptual metrics and speed of audio, vs. Opus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from .. import media, pipeline
-from ..metrics import audio as sound_metrics
+from ..metrics import audio as audio_metrics
 from ..metrics.audio import PERCEPTUAL
 from .baselines import audio as opus
 from .candidates import CODE_FIGURES, Candidate, Row, Source, code_figures, mean
@@ -36,20 +36,20 @@ COLUMNS = (
 """Keys of a row."""
 
 FIGURES = ("kbps", "log_mel", "si_sdr_db", *PERCEPTUAL, *CODE_FIGURES, "estimate_kbps")
-"""Those that have a mean."""
+"""Keys of the figures that have a mean."""
 
-MEANS = ("codec", "q", "sounds", "bytes", "seconds", *FIGURES, "encode_x", "decode_x")
+MEANS = ("codec", "q", "files", "bytes", "seconds", *FIGURES, "encode_x", "decode_x")
 """Keys of a row of the summary."""
 
 SUFFIX = ".wav"
-"""Of reconstructions that are kept."""
+"""Suffix of saved reconstructions."""
 
 WORST_DB = -60.0
-"""The least that an SI-SDR counts as; infinite, it would make every mean infinite."""
+"""Lower bound of SI-SDR, in dB, so that one failed file cannot make the mean infinite."""
 
 
 def count(candidates: Sequence[Candidate], against: Sequence[str]) -> int:
-    """How many rows `rows` gives."""
+    """Return the number of rows of one file."""
     return len(candidates) + len(against)
 
 
@@ -61,7 +61,7 @@ def rows(
     effort: int,
     device: str,
 ) -> Iterator[tuple[Row, media.Audio | None]]:
-    """Rows of one sound ("file" is None): ours, with their reconstructions, and the others at their rates."""
+    """Yield rows of one file ("file" is None): ours with reconstructions, then other codecs."""
     for candidate in candidates:
         row, _, decoded = measure(
             original, model=candidate.model, quality=candidate.quality, effort=effort, device=device
@@ -80,10 +80,10 @@ def measure(
     effort: int = 1,
     device: str = "auto",
 ) -> tuple[Row, pipeline.Encoded, media.Audio]:
-    """One sound at one point: encode, write, take the size of the file, read, decode, compare.
+    """Measure audio at one operating point: encode, write, read, decode, compare.
 
     Returns:
-        The row (its "file" is None), what the encoder gave, and the decoded sound.
+        The row (its "file" is None), the encoding, and the decoded audio.
     """
     started = time.perf_counter()
     encoded = pipeline.encode_file(
@@ -108,7 +108,7 @@ def measure(
 
 
 def compare(original: media.Audio, name: str) -> Row:
-    """The row of another codec ("file" is None): "q" is the bitrate asked for, "kbps" that of the file."""
+    """Return the row of another codec ("file" is None): "q" is the target, "kbps" the actual bitrate."""
     codec, kbps = opus.parse(name)
     coded = opus.run(original, name)
     return _row(original, coded.signal, len(coded.data)) | {
@@ -120,45 +120,43 @@ def compare(original: media.Audio, name: str) -> Row:
 
 
 def figures(reconstruction: np.ndarray, original: np.ndarray, rate: int) -> dict[str, float | None]:
-    """Means over the channels of a sound.
+    """Return figures of quality, as means over the channels.
 
     Args:
         reconstruction: float32 [C, N].
         original: the same shape.
-        rate: samples a second; figures that stand for listeners are for 16 kHz.
+        rate: sample rate in hertz; perceptual metrics are for 16 kHz.
 
     Returns:
-        "log_mel", "si_sdr_db" (no less than WORST_DB; channels without error, such as silent ones, are left
-        out, and where there are no others it is infinite) and `PERCEPTUAL`, None where its package is not
-        installed or it finds nothing to measure.
+        "log_mel", "si_sdr_db" (at least WORST_DB; channels without error, such as silent ones, are left out;
+        infinite if there are no others) and `PERCEPTUAL`, None without its package or without speech.
     """
     pairs = list(zip(reconstruction, original, strict=True))
-    ratios = [max(sound_metrics.si_sdr(ours, theirs), WORST_DB) for ours, theirs in pairs]
-    found: dict[str, float | None] = dict.fromkeys(PERCEPTUAL)
-    found["log_mel"] = mean(sound_metrics.log_mel_distance(ours, theirs, rate) for ours, theirs in pairs)
-    found["si_sdr_db"] = mean(_finite(ratios)) if any(map(math.isfinite, ratios)) else math.inf
-    names = sound_metrics.installed()
-    heard = [sound_metrics.perceptual(ours, theirs, names) for ours, theirs in pairs] if names else []
-    return found | {name: mean(_finite(channel[name] for channel in heard)) for name in names}
+    ratios = [max(audio_metrics.si_sdr(ours, theirs), WORST_DB) for ours, theirs in pairs]
+    measured: dict[str, float | None] = dict.fromkeys(PERCEPTUAL)
+    measured["log_mel"] = mean(audio_metrics.log_mel_distance(ours, theirs, rate) for ours, theirs in pairs)
+    measured["si_sdr_db"] = mean(_finite(ratios)) if any(map(math.isfinite, ratios)) else math.inf
+    names = audio_metrics.installed()
+    perceptual = [audio_metrics.perceptual(ours, theirs, names) for ours, theirs in pairs] if names else []
+    return measured | {name: mean(_finite(channel[name] for channel in perceptual)) for name in names}
 
 
 def group(row: Row) -> tuple[object, ...]:
-    """What the rows have in common that are put into one mean."""
+    """Return the key of the group of rows that share a mean: codec and operating point."""
     return row["codec"], row["q"]
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
-    """The mean of rows of one codec at one point.
+    """Return the mean of rows of one codec at one operating point.
 
-    Figures are means of the sounds' own: every sound counts the same whatever its length. What is not there
-    or not finite, such as the SI-SDR of a silent sound, is left out. `encode_x`, `decode_x` are seconds of
-    sound over seconds of work.
+    Figures are means over files, whatever their length, without missing or infinite values such as the SI-SDR
+    of silence. `encode_x`, `decode_x` are seconds of audio per second of computation.
     """
     length = sum(row["seconds"] for row in rows)
     return dict.fromkeys(MEANS) | {
         "codec": rows[0]["codec"],
         "q": rows[0]["q"],
-        "sounds": len(rows),
+        "files": len(rows),
         "bytes": sum(row["bytes"] for row in rows),
         "seconds": length,
         **{name: mean(_finite(row[name] for row in rows)) for name in FIGURES},

@@ -1,4 +1,4 @@
-"""Choose what is measured: models at their operating points; and the rows of figures that come of it."""
+"""Choose the models and operating points to measure, and compute figures of their coding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Source = str | os.PathLike[str]
 
 
 class Measures(Protocol):
-    """What a module that measures the files of one medium offers: `image`, `audio`."""
+    """Interface of the modules that measure the files of one medium: `image`, `audio`."""
 
     @property
     def COLUMNS(self) -> tuple[str, ...]:  # noqa: N802
@@ -28,10 +28,10 @@ class Measures(Protocol):
 
     @property
     def SUFFIX(self) -> str:  # noqa: N802
-        """Of reconstructions that are kept."""
+        """Suffix of saved reconstructions."""
 
     def count(self, candidates: Sequence[Candidate], against: Sequence[str]) -> int:
-        """How many rows `rows` gives."""
+        """Return the number of rows of one file."""
 
     def rows(
         self,
@@ -42,22 +42,22 @@ class Measures(Protocol):
         effort: int,
         device: str,
     ) -> Iterator[tuple[Row, media.Image | media.Audio | None]]:
-        """Rows of one file ("file" is None), ours with their reconstructions."""
+        """Yield rows of one file ("file" is None), ours with their reconstructions."""
 
     def group(self, row: Row) -> tuple[object, ...]:
-        """What the rows have in common that are put into one mean."""
+        """Return the key of the group of rows that share a mean."""
 
     def mean_row(self, rows: Sequence[Row]) -> Row:
-        """The mean of rows of one codec at one operating point."""
+        """Return the mean of rows of one codec at one operating point."""
 
 
 class Candidate(NamedTuple):
     """A model at an operating point.
 
     Attributes:
-        model: as it was given; None: the default of the medium.
-        label: what it is called in tables.
-        quality: the operating point; None: of a model that has one.
+        model: as given; None: the default of the medium.
+        label: its name in tables.
+        quality: of the operating point; None: the only one.
     """
 
     model: Source | None
@@ -71,7 +71,7 @@ def choose(
     device: str,
     mediums: Iterable[str],
 ) -> dict[str, list[Candidate]]:
-    """Choose what to measure on the files of each medium; loads the models, so that no clock does.
+    """Choose the models and operating points of each medium; models are loaded here, outside of timings.
 
     Raises:
         UsageError: no such model, or none for one of the media.
@@ -91,12 +91,14 @@ def choose(
         found[loaded.medium] += [Candidate(spec, label, value) for value in wanted]
     for medium, chosen in found.items():
         if not chosen:
-            raise UsageError(f"no model for the {medium} among the files", "name one more with -m, or none")
+            raise UsageError(
+                f"no model for the {medium} among the files", "name one with another -m, or leave out -m"
+            )
     return found
 
 
 def point_text(row: Row) -> str:
-    """The operating point of a row in names: "q3"."""
+    """Format the operating point of a row for names: "q3"."""
     return "q-" if row["q"] is None else f"q{row['q']:g}"
 
 
@@ -108,9 +110,8 @@ def code_figures(encoded: Encoded) -> Row:
     """Measure the entropy coding of a bitstream.
 
     Returns:
-        "bits_per_code" of all chunks; "saving", the share of the bits of packed codes that it spared; "gap",
-        by how much the chunks are larger than the cross-entropy of their codes, as a share. None without
-        codes.
+        "bits_per_code" of all chunks; "saving", as a share of the bits of packed codes; "gap", the excess
+        over the cross-entropy of the codes, as a share of it. None without codes.
     """
     bits, estimate = encoded.bits_per_code, encoded.estimate_bits
     if bits is None or not estimate:
@@ -122,7 +123,7 @@ def code_figures(encoded: Encoded) -> Row:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the figures that there are."""
+    """Return the mean of the values that are not None; None without any."""
     there = [value for value in values if value is not None]
     return sum(there) / len(there) if there else None
 

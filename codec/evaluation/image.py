@@ -1,4 +1,4 @@
-"""Rate, PSNR, MS-SSIM and speed of pictures; other codecs beside at the same bytes."""
+"""Measure rate, PSNR, MS-SSIM and speed of images, vs. other codecs at the same bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from .. import media, pipeline
-from ..metrics.image import ms_ssim, psnr
+from ..metrics.image import ms_ssim, psnr, visible
+from ..transform import hidden
 from .baselines.image import QualitySweep
 from .candidates import CODE_FIGURES, Candidate, Row, Source, code_figures, mean, point_text
 from .disk import through_file
@@ -38,7 +39,7 @@ MEANS = (
     "codec",
     "q",
     "same_bytes_as",
-    "pictures",
+    "files",
     "bytes",
     "bpp",
     "psnr_db",
@@ -52,11 +53,11 @@ MEANS = (
 """Keys of a row of the summary."""
 
 SUFFIX = ".png"
-"""Of reconstructions that are kept."""
+"""Suffix of saved reconstructions."""
 
 
 def count(candidates: Sequence[Candidate], against: Sequence[str]) -> int:
-    """How many rows `rows` gives."""
+    """Return the number of rows of one file."""
     return len(candidates) * (1 + len(against))
 
 
@@ -68,7 +69,7 @@ def rows(
     effort: int,
     device: str,
 ) -> Iterator[tuple[Row, media.Image | None]]:
-    """Rows of one picture ("file" is None): each of ours, with its reconstruction, then the others."""
+    """Yield rows of one file ("file" is None): each of ours with its reconstruction, then other codecs."""
     sweeps = [QualitySweep(original, name) for name in against]
     for candidate in candidates:
         row, _, decoded = measure(
@@ -88,16 +89,17 @@ def measure(
     effort: int = 1,
     device: str = "auto",
 ) -> tuple[Row, pipeline.Encoded, media.Image]:
-    """One picture at one point: encode, write, take the size of the file, read, decode, compare.
+    """Measure an image at one operating point: encode, write, read, decode, compare.
 
     Returns:
-        The row (its "file" is None), what the encoder gave, and the decoded picture.
+        The row (its "file" is None), the encoding, and the decoded image.
     """
-    # With its source, which is in the bitstream: the size is that of `vqcodec encode` without metadata.
-    picture = media.Image(original.samples, source=original.source)
+    # The bitstream includes the source: the size is that of `vqcodec encode` without metadata.
+    shown = hidden.fill(original.samples, original.alpha)
+    bare = media.Image(shown, source=original.source)
     started = time.perf_counter()
     encoded = pipeline.encode_file(
-        picture, pipeline.EncodeOptions(model=model, quality=quality, effort=effort, device=device)
+        bare, pipeline.EncodeOptions(model=model, quality=quality, effort=effort, device=device)
     )
     encode_seconds = time.perf_counter() - started
     data = through_file(encoded.data)
@@ -111,8 +113,8 @@ def measure(
         "q": encoded.quality,
         "bytes": len(data),
         "bpp": len(data) * 8 / pixels,
-        "psnr_db": psnr(original.samples, decoded.samples),
-        "ms_ssim": ms_ssim(original.samples, decoded.samples),
+        "psnr_db": psnr(shown, decoded.samples, original.alpha),
+        "ms_ssim": ms_ssim(shown, visible(shown, decoded.samples, original.alpha)),
         "encode_seconds": encode_seconds,
         "decode_seconds": decode_seconds,
         **code_figures(encoded),
@@ -124,26 +126,26 @@ def measure(
 
 
 def compare(sweep: QualitySweep, row: Row) -> Row:
-    """The row of another codec for the same picture at the bytes of one of our rows."""
-    found = sweep.matched_to(row["bytes"])
+    """Return the row of another codec for the same image at the bytes of one of our rows."""
+    figures = sweep.matched_to(row["bytes"])
     ours = {name: row[name] for name in ("file", "width", "height")}
-    rate = {"codec": sweep.codec, "bpp": found["bytes"] * 8 / (row["width"] * row["height"])}
+    rate = {"codec": sweep.codec, "bpp": figures["bytes"] * 8 / (row["width"] * row["height"])}
     same = {"same_bytes_as": f"{row['codec']} {point_text(row)}"}
-    return dict.fromkeys(COLUMNS) | ours | found | rate | same
+    return dict.fromkeys(COLUMNS) | ours | figures | rate | same
 
 
 def group(row: Row) -> tuple[object, ...]:
-    """What the rows have in common that are put into one mean."""
+    """Return the key of the group of rows that share a mean: codec, operating point, matched row."""
     same = row["same_bytes_as"]
     return row["codec"], None if same else row["q"], same
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
-    """The mean of rows of one codec at one point.
+    """Return the mean of rows of one codec at one operating point.
 
-    `bpp`, `psnr_db`, `ms_ssim` are means of the pictures' own figures: every picture counts the same whatever
-    its size (MS-SSIM over the pictures that have one). `encode_mps`, `decode_mps` are total megapixels over
-    total seconds. `unmatched` counts pictures for which a codec had no files around our size.
+    `bpp`, `psnr_db`, `ms_ssim` are means over images, whatever their size (MS-SSIM over those that have one).
+    `encode_mps`, `decode_mps` are total megapixels over total seconds. `unmatched` counts images for which a
+    codec has no files around our size.
     """
     megapixels = sum(row["width"] * row["height"] for row in rows) / 1e6
     first, same = rows[0], rows[0]["same_bytes_as"]
@@ -151,7 +153,7 @@ def mean_row(rows: Sequence[Row]) -> Row:
         "codec": first["codec"],
         "q": None if same else first["q"],
         "same_bytes_as": same,
-        "pictures": len(rows),
+        "files": len(rows),
         "bytes": sum(row["bytes"] for row in rows),
         **{
             name: mean(row[name] for row in rows)

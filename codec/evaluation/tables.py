@@ -1,4 +1,4 @@
-"""Rows -> means, CSV, JSON, a plot."""
+"""Summarise rows, and write them as CSV, JSON or a plot."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from . import audio, image
 from .candidates import Measures, Row, Source
 
 COLUMNS = tuple(dict.fromkeys(image.COLUMNS + audio.COLUMNS))
-"""Keys of the rows of pictures and of sounds, in the order of files that hold both."""
+"""Keys of the rows of both media, in the order of tables of both."""
 
 MEANS = tuple(dict.fromkeys(image.MEANS + audio.MEANS))
-"""The same of `summary`."""
+"""Keys of the rows of `summary` of both media."""
 
 PANELS = (
     ("bpp", "bits per pixel", "psnr_db", "PSNR, dB"),
     ("bpp", "bits per pixel", "ms_ssim", "MS-SSIM"),
     ("kbps", "kbit/s", "log_mel", "log-mel distance, decades (less is better)"),
 )
-"""Rate, its label, figure, its label."""
+"""Plots: key of the rate, its label, key of the figure, its label."""
 
 
 def summary(rows: Iterable[Row]) -> list[Row]:
-    """One row per codec and point, over the pictures, and one over the audio.
+    """Average rows by codec and operating point, images and audio apart.
 
-    See `image.mean_row` and `audio.mean_row` for what is a mean of what.
+    See `image.mean_row` and `audio.mean_row` for the means.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
@@ -40,7 +40,7 @@ def summary(rows: Iterable[Row]) -> list[Row]:
 
 
 def write_csv(rows: Sequence[Row], path: Source) -> None:
-    """Rows of `evaluate` or `summary` as CSV with a header; None is an empty field, no error is `inf` dB."""
+    """Write rows of `evaluate` or `summary` as CSV with a header; None is an empty field, infinity `inf`."""
     there = dict.fromkeys(name for row in rows for name in row) or dict.fromkeys(COLUMNS)
     orders = (image.COLUMNS, audio.COLUMNS, COLUMNS, image.MEANS, audio.MEANS, MEANS)
     order = next((order for order in orders if there.keys() <= set(order)), tuple(there))
@@ -53,16 +53,16 @@ def write_csv(rows: Sequence[Row], path: Source) -> None:
 
 
 def write_json(rows: Sequence[Row], path: Source) -> None:
-    """Rows of `evaluate` or `summary` as a JSON list; what is not finite, as JSON cannot say, is null."""
+    """Write rows of `evaluate` or `summary` as a JSON list; infinite values, which JSON lacks, are null."""
     finite = [{key: _finite(value) for key, value in row.items()} for row in rows]
     with atomically(Path(path)) as file:
         file.write((json.dumps(finite, indent=1, allow_nan=False) + "\n").encode())
 
 
 def plot(rows: Sequence[Row], path: Source) -> None:
-    """Rate against quality: a small dot per file, a large one per mean, those of a codec joined.
+    """Plot rate and quality: a small dot per file, a large one per mean, lines between those of a codec.
 
-    Of pictures PSNR and MS-SSIM, of sounds the log-mel distance.
+    The quality is PSNR and MS-SSIM for images, log-mel distance for audio.
 
     Args:
         rows: of `evaluate`.
@@ -74,7 +74,7 @@ def plot(rows: Sequence[Row], path: Source) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UsageError("plots need matplotlib", "pip install 'vqcodec[plots]'") from error
+        raise UsageError("plots need matplotlib", "install it with pip install 'vqcodec[plots]'") from error
     panels = [panel for panel in PANELS if _dots(rows, None, panel[0], panel[2])] or PANELS[:1]
     figure = Figure(figsize=(5.6 * len(panels), 4.6), layout="constrained")
     kind = Path(path).suffix.lstrip(".").lower()
@@ -100,7 +100,7 @@ def _module(row: Row) -> Measures:
 
 
 def _dots(rows: Sequence[Row], codec: str | None, rate: str, name: str) -> list[tuple[float, ...]]:
-    """Rates and values of a codec (None: of all) by rising rate, [] where there are none."""
+    """Return rates and values of a codec (None: of all) by increasing rate, [] where there are none."""
     chosen = [row for row in rows if codec in (None, row["codec"]) and row.get(name) is not None]
     return list(
         zip(*sorted((row[rate], row[name]) for row in chosen if math.isfinite(row[name])), strict=True)

@@ -3,12 +3,14 @@
 import numpy as np
 import PIL.Image
 
-from .audio import HIGHEST_RATE, LOWEST_RATE, Audio, read_audio, write_audio
+from .audio import Audio, write_audio
 from .audio_files import AUDIO_FORMATS, sound_format
+from .audio_reading import format_of, read_audio
 from .image import IMAGE_FORMATS, Image, pack_alpha, unpack_alpha, write_image
 from .opening import Readable, Writable, opened
 from .reading import MAX_PIXELS, read_image
-from .tags import pack_tags, unpack_tags
+from .resampling import HIGHEST_RATE, LOWEST_RATE
+from .tags import Tags, pack_tags, unpack_tags
 
 MAX_SECONDS = 43_200.0
 """Longer audio is not decoded unless the caller raises the limit; each channel counts. 12 hours: 2.8 GB."""
@@ -26,6 +28,7 @@ __all__ = [
     "Audio",
     "Image",
     "Source",
+    "Tags",
     "pack_alpha",
     "pack_tags",
     "read",
@@ -55,7 +58,7 @@ def read(
     """
     if not isinstance(source, PIL.Image.Image | np.ndarray):
         with opened(source) as stream:
-            is_audio = bool(sound_format(stream.read(16)))
+            is_audio = bool(format_of(stream))
             stream.seek(0)
             if is_audio:
                 return read_audio(stream)

@@ -6,7 +6,6 @@ libsndfile does none of these.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from typing import BinaryIO, Literal, NamedTuple
 
 from ..errors import MediaError
@@ -28,22 +27,15 @@ AS_WAV = "write it as WAV with --format wav"
 SAMPLE_BYTES = dict(PCM_S8=1, PCM_U8=1, PCM_16=2, PCM_24=3, PCM_32=4, FLOAT=4, DOUBLE=8, ULAW=1, ALAW=1)
 """Bytes per sample of the codings in which it is constant."""
 
+OPUS_RATES = frozenset((8_000, 12_000, 16_000, 24_000, 48_000))
+OPUS_RATE = 48_000
+"""What other rates are resampled to for Opus."""
+
 _RATES = {
-    "OPUS": {8_000, 12_000, 16_000, 24_000, 48_000},
+    "OPUS": OPUS_RATES,
     "MPEG_LAYER_III": {8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000},
 }
 _MOST_CHANNELS = {"FLAC": 8, "MP3": 2}
-
-_EVERYWHERE = frozenset(("title", "artist", "comment", "copyright", "software"))
-_TAGS = _EVERYWHERE | {"album", "date", "genre", "license", "tracknumber"}
-_HELD = {
-    "WAV": _TAGS - {"license"},
-    "RF64": _TAGS - {"license"},
-    "AIFF": _EVERYWHERE,
-    "MP3": _TAGS - {"copyright", "license", "software"},
-}
-# With longer tags libsndfile drops all tags of a WAV, and writes an AIFF that it cannot read.
-_LONGEST_TAG = {"WAV": 2045, "RF64": 2045, "AIFF": 8189}
 
 
 class _Layout(NamedTuple):
@@ -63,15 +55,11 @@ _LAYOUTS = {
     b"RIFF": _Layout(12, 4, 4, "little", b"data"),
     b"RIFX": _Layout(12, 4, 4, "big", b"data"),
     b"RF64": _Layout(12, 4, 4, "little", b"data"),
+    b"BW64": _Layout(12, 4, 4, "little", b"data"),
     b"FORM": _Layout(12, 4, 4, "big", b"SSND", before_samples=8),
     b"caff": _Layout(8, 4, 8, "big", b"data", multiple=1, before_samples=4),
     b"riff": _Layout(40, 16, 8, "little", b"data", header_counts=True, multiple=8),
 }
-_MP3_KBPS = (
-    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-)
-_LARGEST_PAGE = 27 + 255 + 255 * 255
 
 
 class Stated(NamedTuple):
@@ -81,20 +69,20 @@ class Stated(NamedTuple):
         size: bytes of samples that the header states; 0 if it states none.
         there: bytes of samples that the file has.
         patch: position of a size of 0 that the writer never corrected, and the correct bytes.
-        guessed: whether the length of an MP3 can only be estimated from its first frame and its size.
-        changing: whether the bitrate changes, so that this estimate is wrong.
+        form: position and size of the format chunk of a WAV.
+        samples: position and size of the samples of a WAV.
     """
 
     size: int = 0
     there: int = 0
     patch: tuple[int, bytes] = (0, b"")
-    guessed: bool = False
-    changing: bool = False
+    form: tuple[int, int] = (0, 0)
+    samples: tuple[int, int] = (0, 0)
 
 
 def sound_format(head: bytes) -> str:
     """Return the audio format of a file by its first 16 bytes; empty if it is not one that is read here."""
-    if head[:4] in (b"RIFF", b"RF64", b"RIFX") and head[8:12] == b"WAVE":
+    if head[:4] in (b"RIFF", b"RF64", b"RIFX", b"BW64") and head[8:12] == b"WAVE":
         return "WAV"
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
         return "AIFF"
@@ -116,12 +104,10 @@ def stated_samples(stream: BinaryIO) -> Stated:
     if sound_format(head) == "AU":
         start, size = (int.from_bytes(head[at : at + 4], "big") for at in (4, 8))
         return Stated() if _is_streamed(size, 4) else Stated(size, min(size, max(end - start, 0)))
-    if sound_format(head) == "MP3":
-        return _mp3(stream, head)
     layout = _LAYOUTS.get(head[:4])
     if layout is None or not sound_format(head):
         return Stated()
-    at, long_size = layout.start, 0
+    at, long_size, form = layout.start, 0, (0, 0)
     width = layout.name + layout.size
     while at + width <= end:
         stream.seek(at)
@@ -131,7 +117,11 @@ def stated_samples(stream: BinaryIO) -> Stated:
         if name == b"ds64":
             long_size = int.from_bytes(stream.read(16)[8:], "little")
         elif name[:4] == layout.samples:
-            return _samples(head, layout, at + width, long_size or size, end)
+            stated = _samples(head, layout, at + width, long_size or size, end)
+            there = min(long_size or size, end - at - width) or end - at - width
+            return stated._replace(form=form, samples=(at + width, there))
+        elif name == b"fmt ":
+            form = (at + width, size)
         at += width + max(size + -size % layout.multiple, 0)
     return Stated()
 
@@ -147,50 +137,11 @@ def _samples(head: bytes, layout: _Layout, at: int, size: int, end: int) -> Stat
     return Stated(size, min(size, max(end - at, 0)))
 
 
-def _mp3(stream: BinaryIO, head: bytes) -> Stated:
-    """Tell whether the first frame states the number of frames; if not, whether their bitrate changes."""
-    at = 0
-    if head[:3] == b"ID3":  # a tag, its size in seven bits a byte
-        at = 10 + sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    stream.seek(at)
-    first = stream.read(64)
-    if b"Xing" in first or b"Info" in first:
-        return Stated()
-    bitrates = set()
-    while stream.seek(at) == at and len(frame := stream.read(4)) == 4:
-        number, version = frame[2] >> 4, frame[1] >> 3 & 3
-        rate = frame[2] >> 2 & 3
-        if frame[0] != 0xFF or frame[1] & 0xE6 != 0xE2 or version == 1 or number in (0, 15) or rate == 3:
-            break
-        bitrates.add(number)
-        # ISO 11172-3, 2.4.3.1; half as many samples in a frame at the lower rates of 13818-3.
-        kbps = _MP3_KBPS[version == 3][number - 1]
-        hertz = (44_100, 48_000, 32_000)[rate] >> (3 - version if version else 2)
-        at += (144_000 if version == 3 else 72_000) * kbps // hertz + (frame[2] >> 1 & 1)
-    return Stated(guessed=True, changing=len(bitrates) > 1)
-
-
 def _is_streamed(size: int, width: int) -> bool:
     """Tell whether a size is a placeholder: zero, or almost the largest number of its field."""
     if width > 4:
         return size <= 0 or size >> 63 == 1
     return size == 0 or 0x7FFFF000 <= size <= 0x80000000 or size >= 0xFFFFF000
-
-
-def ogg_ends(stream: BinaryIO) -> bool:
-    """Tell whether an Ogg file ends with a complete page that is marked as the last."""
-    end = stream.seek(0, os.SEEK_END)
-    stream.seek(max(end - 2 * _LARGEST_PAGE, 0))
-    tail = stream.read()
-    at = len(tail)
-    while (at := tail.rfind(b"OggS", 0, at)) >= 0:
-        page = tail[at : at + 27 + 255]
-        # The capture pattern may occur inside a page, where no header follows it.
-        if len(page) < 27 or page[4] != 0 or page[5] > 7:
-            continue
-        length = 27 + page[26] + sum(page[27 : 27 + page[26]])
-        return bool(page[5] & 4) and at + length <= len(tail)
-    return False
 
 
 def check_fit(kind: str, subtype: str, channels: int, rate: int) -> None:
@@ -206,11 +157,3 @@ def check_fit(kind: str, subtype: str, channels: int, rate: int) -> None:
     if coarse or rate not in _RATES.get(subtype, {rate}):
         name = "Opus" if subtype == "OPUS" else kind
         raise MediaError(f"{name} has no {rate:,} samples a second", AS_WAV)
-
-
-def fitting_tags(kind: str, tags: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the tags that a format can hold, and the names of the others."""
-    held, longest = _HELD.get(kind, _TAGS), _LONGEST_TAG.get(kind, 1 << 24)
-    fitting = {n: text for n, text in tags.items() if n in held and 0 < len(text.encode()) <= longest}
-    # The program that wrote the source need not be preserved.
-    return fitting, [n for n, text in tags.items() if text and n not in fitting and n != "software"]

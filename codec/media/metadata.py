@@ -1,4 +1,4 @@
-"""Clean EXIF and XMP: reset the orientation, remove positions and embedded thumbnails.
+"""Clean EXIF: reset the orientation, remove positions and embedded thumbnails.
 
 EXIF is copied, not re-encoded: entries that stay keep their offsets byte for byte, and all other bytes become
 zeros. So types, byte order and offsets inside maker notes survive, unreferenced bytes do not, and the zeros
@@ -7,10 +7,8 @@ cost nothing once the metadata is deflated.
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass, field
-from xml.parsers import expat
 
 EXIF_PREFIX = b"Exif\0\0"
 
@@ -19,6 +17,8 @@ EXIF_IFD = 34665
 GPS_IFD = 34853
 INTEROP_IFD = 40965
 POINTERS = {EXIF_IFD, GPS_IFD, INTEROP_IFD}
+MAX_DIRECTORIES = 8
+"""Sound EXIF has four at most."""
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 
 # Layout of the pixels of a TIFF file: wrong, or dangerous, in any other file.
@@ -31,7 +31,7 @@ STRUCTURAL = frozenset(
 CARRIED_ELSEWHERE = frozenset([700, 34675, 34377, 37724, 0x501B])
 # GeoTIFF tags give a position as exactly as a GPS directory.
 POSITIONS = frozenset([GPS_IFD, 33550, 33922, 34264, 34735, 34736, 34737])
-WIDTH, HEIGHT = 0xA002, 0xA003
+COLOR_SPACE, WIDTH, HEIGHT = 0xA001, 0xA002, 0xA003
 
 
 @dataclass
@@ -46,17 +46,22 @@ class _Copy:
     out: bytearray
     end: int = 8
     seen: set[int] = field(default_factory=set)
+    copied: int = 0
 
     def unpack(self, form: str, offset: int) -> tuple[int, ...]:
         return struct.unpack_from(self.order + form, self.data, offset)
 
     def put(self, offset: int, piece: bytes) -> None:
+        # Sound blocks do not overlap: no more is copied than there is, or little more.
+        self.copied += len(piece)
+        if self.copied > 2 * len(self.data):
+            raise ValueError("EXIF whose parts overlap")
         self.out[offset : offset + len(piece)] = piece
         self.end = max(self.end, offset + len(piece))
 
     def directory(self, start: int) -> bool:
         """Copy the directory at `start`; False if nothing was copied."""
-        if start in self.seen:
+        if start in self.seen or len(self.seen) == MAX_DIRECTORIES:
             return False
         self.seen.add(start)
         offsets = entry_offsets(self.data, self.order, start)
@@ -120,10 +125,62 @@ def exif_orientation(data: bytes) -> int | None:
     order = byte_order(data)
     (start,) = struct.unpack_from(order + "I", data, 4)
     for offset in entry_offsets(data, order, start):
-        tag, kind, _, value = struct.unpack_from(order + "HHIH", data, offset)
-        if tag == ORIENTATION and kind == 3 and 1 <= value <= 8:
-            return int(value)
+        if struct.unpack_from(order + "H", data, offset)[0] == ORIENTATION:
+            value = integer(data, order, offset)
+            if value is not None and 1 <= value <= 8:
+                return value
     return None
+
+
+def exif_says_adobe(data: bytes) -> bool:
+    """Tell whether EXIF gives Adobe RGB as the colour space, in any of the two ways cameras write it.
+
+    Raises:
+        ValueError: the data are not an EXIF block.
+    """
+    data = data.removeprefix(EXIF_PREFIX)
+    order = byte_order(data)
+    start: int | None = struct.unpack_from(order + "I", data, 4)[0]
+    space, index = None, b""
+    for pointer in (EXIF_IFD, INTEROP_IFD, None):
+        following = None
+        for offset in entry_offsets(data, order, start or 0):
+            tag = struct.unpack_from(order + "H", data, offset)[0]
+            if tag == pointer:
+                following = integer(data, order, offset)
+            elif tag == COLOR_SPACE:
+                space = integer(data, order, offset)
+            elif tag == 1 and pointer is None:
+                index = data[offset + 8 : offset + 12]
+        start = following
+    return space == 2 or (space == 0xFFFF and index.startswith(b"R03"))
+
+
+def integer(data: bytes, order: str, offset: int) -> int | None:
+    """Read the first value of an entry of 12 bytes, of any type of integers, or text of digits; else None.
+
+    Cameras and editors write integers as any type; readers take what they find.
+    """
+    kind, count = struct.unpack_from(order + "HI", data, offset + 2)
+    form = {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 13: "I"}.get(kind)
+    if count == 0:
+        return None
+    if form is not None:
+        small = struct.calcsize(form) * count <= 4
+        at = offset + 8 if small else struct.unpack_from(order + "I", data, offset + 8)[0]
+        return _number(order + form, data, at)
+    if kind == 2 and count <= 4:
+        text = data[offset + 8 : offset + 8 + count].rstrip(b"\0 ").lstrip()
+        return int(text) if text.isdigit() else None
+    if kind in (5, 10):
+        at = struct.unpack_from(order + "I", data, offset + 8)[0]
+        above, below = (_number(order + "I", data, at + shift) for shift in (0, 4))
+        return above // below if above is not None and below and above % below == 0 else None
+    return None
+
+
+def _number(form: str, data: bytes, at: int) -> int | None:
+    return int(struct.unpack_from(form, data, at)[0]) if at + struct.calcsize(form) <= len(data) else None
 
 
 def clean_exif(data: bytes, width: int, height: int, *, keep_gps: bool = False) -> bytes | None:
@@ -149,67 +206,3 @@ def clean_exif(data: bytes, width: int, height: int, *, keep_gps: bool = False) 
     if not copy.directory(struct.unpack_from(order + "I", data, 4)[0]):
         return None
     return bytes(copy.out[: copy.end])
-
-
-_NAME = rb"(?:[\w.-]+:)?"
-_POSITION = rb"(?:[Gg][Pp][Ss]\w*|Latitude|Longitude)"
-_ATTRIBUTE = rb"""\s+[\w.-]+:%b\s*=\s*(?:"[^"]*"|'[^']*')"""
-_ELEMENT = rb"""<(%b)(?:\s+[\w.:-]+\s*=\s*(?:"[^"]*"|'[^']*'))*\s*(?:/>|>.*?</\1\s*>)"""
-_THUMBNAILS = re.compile(_ELEMENT % (_NAME + rb"Thumbnails"), re.DOTALL)
-_POSITION_ELEMENTS = re.compile(_ELEMENT % (_NAME + _POSITION), re.DOTALL)
-_POSITION_ATTRIBUTES = re.compile(_ATTRIBUTE % _POSITION)
-_POSITION_LEFT = re.compile(rb"gps|latitude|longitude|\bgeo:|wgs84_pos|:lat\b|:long?\b", re.IGNORECASE)
-"""Signs of a position in cleaned XMP; if any remain, the whole packet is dropped."""
-_VALUE = rb"""((?:\s|<)[\w.-]+:%b(?:\s*=\s*["']|\s*>\s*))(\d+)"""
-_ORIENTATION = re.compile(_VALUE % rb"Orientation")
-_WIDTH = re.compile(_VALUE % rb"(?:ImageWidth|PixelXDimension)")
-_HEIGHT = re.compile(_VALUE % rb"(?:ImageLength|PixelYDimension)")
-
-
-def xmp_orientation(data: bytes) -> int | None:
-    """Read the orientation, 1 to 8, from an XMP packet; None if it has none."""
-    match = _ORIENTATION.search(data)
-    value = int(match[2][:2]) if match else 0
-    return value if 1 <= value <= 8 else None
-
-
-def clean_xmp(data: bytes, width: int, height: int, *, keep_gps: bool = False) -> bytes | None:
-    """Clean the XMP of an upright image of `width` x `height` pixels, as `clean_exif` does EXIF.
-
-    Positions are attributes and elements named GPS..., Latitude or Longitude in any namespace: exif, and
-    those of camera and drone makers.
-
-    Returns:
-        The packet in UTF-8; None if it was empty.
-
-    Raises:
-        ValueError: the packet is not XML, has a document type (which XMP forbids, and bombs need), or has a
-            position that cannot be cut out.
-    """
-    data = data.strip(b"\0 \t\r\n")
-    if not data:
-        return None
-    if b"\0" in data or data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        data = re.sub(r"""(<\?xml[^>]*?)\s+encoding\s*=\s*["'][^"']*["']""", r"\1", _wide(data)).encode()
-    if b"<!DOCTYPE" in data:
-        raise ValueError("XMP with a document type")
-    try:
-        # Well-formed, every element closes: the patterns below run in linear time and cannot miss an end.
-        expat.ParserCreate().Parse(data, True)
-    except expat.ExpatError as error:
-        raise ValueError("not XML") from error
-    data = _THUMBNAILS.sub(b"", data)
-    if not keep_gps:
-        data = _POSITION_ATTRIBUTES.sub(b"", _POSITION_ELEMENTS.sub(b"", data))
-        if _POSITION_LEFT.search(data):
-            raise ValueError("XMP with a position in a form that cannot be cut out")
-    data = _ORIENTATION.sub(rb"\g<1>1", data)
-    data = _WIDTH.sub(rb"\g<1>%d" % width, data)
-    return _HEIGHT.sub(rb"\g<1>%d" % height, data)
-
-
-def _wide(data: bytes) -> str:
-    little = data[:2] == b"\xff\xfe" or data[1:2] == b"\0"
-    # strip() above may have removed half of the last character.
-    even = data if len(data) % 2 == 0 else data + b"\0" if little else data[:-1]
-    return even.decode("utf-16-le" if little else "utf-16-be").lstrip("\ufeff")

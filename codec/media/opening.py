@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import io
 import os
 import shutil
@@ -34,6 +35,9 @@ def opened(source: Readable) -> Iterator[BinaryIO]:
             stream = io.BytesIO(source)
         elif isinstance(source, str | os.PathLike):
             stream = open(source, "rb")  # noqa: SIM115 (closed below; errors of opening are converted here)
+            if not stream.seekable():
+                with stream:
+                    stream = io.BytesIO(stream.read())
         elif not hasattr(source, "read"):
             raise MediaError(
                 f"a {type(source).__name__} is neither an image nor audio",
@@ -96,6 +100,76 @@ def _copied(target: BinaryIO) -> Iterator[BinaryIO]:
         yield file
         file.seek(0)
         shutil.copyfileobj(file, target)
+
+
+class Pieces:
+    """Join pieces of a stream, and bytes of our own, to one stream for reading.
+
+    It has neither a name nor a descriptor by which a library could read what was left out.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._starts: list[int] = []
+        self._pieces: list[tuple[int, int] | bytes] = []
+        self._at = self._size = 0
+        self._length = stream.seek(0, os.SEEK_END)
+
+    def add(self, start: int, count: int) -> None:
+        """Append bytes of the stream, of which there may be fewer."""
+        count = max(min(count, self._length - start), 0)
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, tuple) and last[0] + last[1] == start:
+            self._pieces[-1] = last[0], last[1] + count
+        else:
+            self._starts.append(self._size)
+            self._pieces.append((start, count))
+        self._size += count
+
+    def put(self, data: bytes) -> None:
+        """Append bytes that the stream does not have."""
+        self._starts.append(self._size)
+        self._pieces.append(data)
+        self._size += len(data)
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        """Read at most `count` bytes, or all."""
+        left = self._size - self._at if count is None or count < 0 else min(count, self._size - self._at)
+        found = []
+        index = bisect.bisect_right(self._starts, self._at) - 1
+        while left > 0:
+            piece, inside = self._pieces[index], self._at - self._starts[index]
+            if isinstance(piece, bytes):
+                data = piece[inside : inside + left]
+            else:
+                self._stream.seek(piece[0] + inside)
+                data = self._stream.read(min(left, piece[1] - inside))
+            length = len(piece) if isinstance(piece, bytes) else piece[1]
+            if not data and inside < length:
+                break  # the stream became shorter
+            found.append(data)
+            self._at += len(data)
+            left -= len(data)
+            index += inside + len(data) >= length
+        return b"".join(found)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position."""
+        self._at = max(offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence], 0)
+        return self._at
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._at
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    seekable = readable
+
+    def close(self) -> None:
+        """Do nothing: the stream is the caller's."""
 
 
 class Guarded:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import BinaryIO
+import io
+import struct
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -14,18 +13,24 @@ import PIL.Image
 # Pillow would import every plugin it has on the first WebP, AVIF or TIFF.
 from PIL import AvifImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
-from ..errors import MediaError, MediaWarning
+from ..errors import MediaError, MediaWarning, warn
+from .beside import Beside
+from .boxes import read_boxes, read_heif, read_jxl
+from .color import ADOBE, SRGB, Told, hdr_note, hdr_profile, is_sound
 from .conversion import SWAPPED, convert_all, converter, round_with_low_bytes
 from .guard import pillow_unlimited
+from .headers import read_bmp, read_gif, read_webp
 from .image import Image
-from .metadata import STRUCTURAL, clean_exif, clean_xmp, exif_orientation, xmp_orientation
-from .opening import Readable, opened
+from .jpeg import read_jpeg
+from .kinds import decoding, kind_of, open_picture
+from .metadata import ORIENTATION, STRUCTURAL, clean_exif, exif_orientation, exif_says_adobe
+from .opening import Pieces, Readable, opened
+from .png import read_png
+from .tiff_pages import read_tiff
+from .xmp import clean_xmp, xmp_orientation
 
 MAX_PIXELS = 179_000_000
 """Larger images are refused unless the caller raises the limit."""
-
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
-_UNKNOWN = "not an image or audio file that this build can read"
 
 
 def read_image(
@@ -52,13 +57,13 @@ def read_image(
     if isinstance(source, np.ndarray):
         image = _from_array(source, max_pixels)
     elif isinstance(source, PIL.Image.Image):
-        with pillow_unlimited(notes), _decoding(source.format or "image"):
-            image = _from_pillow(source, None, max_pixels, keep_gps, notes)
+        with pillow_unlimited(notes), decoding(source.format or "image"):
+            image = _from_pillow(source, _of_picture(source), False, max_pixels, keep_gps, notes)
     else:
         with opened(source) as stream, pillow_unlimited(notes):
             image = _from_stream(stream, max_pixels, keep_gps, notes)
     for note in dict.fromkeys(notes):
-        warnings.warn(note, MediaWarning, stacklevel=2)
+        warn(note, MediaWarning)
     return image
 
 
@@ -85,122 +90,90 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise MediaError(message, "raise it with --max-pixels")
 
 
-def _kind(stream: BinaryIO) -> str:
-    """Return the format by the first bytes; empty if it is none of FORMATS."""
-    stream.seek(0)
-    head = stream.read(16)
-    for kind, magic in (
-        ("PNG", b"\x89PNG"),
-        ("JPEG", b"\xff\xd8\xff"),
-        ("GIF", b"GIF8"),
-        ("AVIF", b"ftypavi"),
-    ):
-        if head[4 if kind == "AVIF" else 0 :].startswith(magic):
-            return kind
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    return "TIFF" if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") else ""
-
-
-def _cut_short(stream: BinaryIO, kind: str) -> bool | None:
-    """Tell whether the end of the file is missing; None if the format cannot tell."""
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(4)
-    riff = int.from_bytes(stream.read(4), "little") + 8
-    stream.seek(max(0, size - 65536))
-    tail = stream.read(65536)
-    if kind == "AVIF":
-        return _boxes_end(stream) > size
-    cut = {"PNG": b"IEND" not in tail, "JPEG": b"\xff\xd9" not in tail, "WEBP": size < riff}
-    return cut.get(kind)
-
-
-def _boxes_end(stream: BinaryIO) -> int:
-    """Return the stated end of the last top-level box of an ISO media file."""
-    end = 0
-    while len(head := stream.read(8) if stream.seek(end) == end else b"") == 8:
-        length = int.from_bytes(head[:4], "big")
-        if length < 8:
-            break
-        end += length
-    return end
-
-
-@contextmanager
-def _decoding(kind: str, stream: BinaryIO | None = None) -> Iterator[None]:
-    """Convert exceptions of Pillow to `MediaError`."""
-    try:
-        yield
-    except (MediaError, KeyboardInterrupt):
-        raise
-    except MemoryError as error:
-        raise MediaError("out of memory", "refuse such images early with --max-pixels") from error
-    except Exception as error:  # plugins raise a dozen types on damage, down to AttributeError
-        text = " ".join(str(error).split())
-        kind = kind or (_kind(stream) if stream else "")
-        if not kind:
-            raise MediaError(_UNKNOWN) from error
-        cut = _cut_short(stream, kind) if stream else None
-        if cut or "truncated" in text.lower():
-            raise MediaError(f"truncated {kind}", "copy the file again") from error
-        if isinstance(error, PIL.UnidentifiedImageError):
-            message = f"damaged {kind}, or of a kind this build cannot read"
-            raise MediaError(message, "copy the file again, or convert it to PNG") from error
-        state = "damaged" if cut is False else "truncated or damaged"
-        raise MediaError(f"{state} {kind}: {text}", "copy the file again") from error
+_BESIDE: dict[str, Callable[[BinaryIO], Beside]] = {
+    "PNG": read_png,
+    "JPEG": read_jpeg,
+    "TIFF": read_tiff,
+    "AVIF": read_boxes,
+    "HEIF": read_heif,
+    "JXL": read_jxl,
+    "WEBP": read_webp,
+    "GIF": read_gif,
+    "BMP": read_bmp,
+}
 
 
 def _from_stream(stream: BinaryIO, max_pixels: int, keep_gps: bool, notes: list[str]) -> Image:
-    with _decoding("", stream):
-        picture = PIL.Image.open(stream, formats=FORMATS)
-    with _decoding(picture.format or "image", stream):
-        if picture.format == "AVIF":
-            _note_avif_depth(stream, notes)
-        return _from_pillow(picture, stream, max_pixels, keep_gps, notes)
+    kind = kind_of(stream)
+    with decoding(kind, stream):
+        beside = _BESIDE.get(kind, Beside)(stream)
+        picture = open_picture(kind, beside.pixels)
+    with decoding(picture.format or "image", stream):
+        return _from_pillow(picture, beside, True, max_pixels, keep_gps, notes)
 
 
-def _note_avif_depth(stream: BinaryIO, notes: list[str]) -> None:
-    # Pillow does not report it; `av1C` has the bit high_bitdepth in its third byte.
-    position = stream.tell()
-    stream.seek(0)
-    head = stream.read(65536)
-    stream.seek(position)
-    at = head.find(b"av1C")
-    if 0 <= at < len(head) - 6 and head[at + 6] & 0x40:
-        notes.append("more than 8 bits a sample, reduced to 8 bit")
+def _of_picture(picture: PIL.Image.Image) -> Beside:
+    """What Pillow knows of an image that it has opened."""
+    beside = Beside(io.BytesIO())
+    info, tags = picture.info, getattr(picture, "tag_v2", {})
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 and picture.mode.startswith("I;16"):
+        beside.inverted = True
+    if picture.format == "TIFF":
+        beside.orientation = 1  # Pillow applies it itself
+    gamma, chromaticities = info.get("gamma"), info.get("chromaticity")
+    if "srgb" not in info and (gamma or chromaticities):
+        exponent = None if not gamma or abs(gamma - 0.45455) < 0.0005 else 1 / gamma
+        beside.told = Told.measured(chromaticities or SRGB, exponent)
+    return beside
 
 
 def _from_pillow(
-    picture: PIL.Image.Image, stream: BinaryIO | None, max_pixels: int, keep_gps: bool, notes: list[str]
+    picture: PIL.Image.Image,
+    beside: Beside,
+    ours: bool,
+    max_pixels: int,
+    keep_gps: bool,
+    notes: list[str],
 ) -> Image:
-    """Convert a Pillow image with its metadata; with a `stream`, free Pillow's own copy of the pixels."""
+    """Convert a Pillow image with its metadata; of one that is `ours`, free Pillow's copy of the pixels."""
     _check_pixels(picture.width, picture.height, max_pixels)
     source = picture.format or ""
-    if getattr(picture, "is_animated", False):
+    notes += beside.notes
+    several = getattr(picture, "is_animated", False) if beside.several is None else beside.several
+    if several:
         pages = source in ("TIFF", "MPO")
         notes.append(f"several {'pages' if pages else 'frames'}, only the first is read")
     raw = _raw_mode(picture)
     tiff_exif, planar = None, False
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        tiff_exif = _tiff_exif(picture, notes)
+        tiff_exif = _tiff_exif(picture, notes, upright=ours)
         planar = picture.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2
         if planar and max(picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8 and len(raw) == 1:
             # Pillow would read their bytes as 8-bit samples.
             raise MediaError("16-bit samples in separate planes", "save it with interleaved samples")
+    if damage := beside.check():
+        notes.append(damage)
     picture.load()
     _check_pixels(picture.width, picture.height, max_pixels)
 
-    # load() has also read the text after the pixels of a PNG.
     exif, xmp, icc = _metadata(picture)
-    exif = tiff_exif or exif
-    # Pillow applies the orientation of TIFF files itself.
-    orientation = 1 if source == "TIFF" else _orientation(exif, xmp)
+    exif, xmp, icc = beside.exif or tiff_exif or exif, beside.xmp or xmp, beside.icc or icc
+    if icc and not is_sound(icc):
+        notes.append("ICC profile is broken, left out")
+        icc = None
+    orientation = _orientation(exif) if beside.orientation is None else beside.orientation
+    if xmp and orientation == 1:
+        _note_orientation(xmp, notes)
     convert, fitting_icc = converter(picture, raw, icc, notes)
     samples, alpha = convert_all(picture, convert)
-    if stream is not None:
+    managed = picture.mode in ("CMYK", "LAB")
+    if ours:
         _free(picture)
         if raw in SWAPPED and not planar:
-            _second_pass(stream, source, raw, samples, alpha)
+            _second_pass(beside.pixels, source, raw, samples, alpha)
+    if beside.inverted:
+        np.subtract(255, samples, out=samples)
+    alpha = _outside(beside.visible, samples, alpha, notes)
 
     samples = _upright(samples, orientation)
     alpha = None if alpha is None else _upright(alpha, orientation)
@@ -208,6 +181,8 @@ def _from_pillow(
     if fitting_icc and fitting_icc[16:20] != (b"GRAY" if samples.shape[2] == 1 else b"RGB "):
         notes.append("ICC profile does not fit the samples, left out")
         fitting_icc = None
+    if not managed:
+        fitting_icc = _colours(fitting_icc, beside.told, exif, samples.shape[2], notes)
     return Image(
         samples,
         alpha,
@@ -218,17 +193,59 @@ def _from_pillow(
     )
 
 
+def _colours(
+    icc: bytes | None, told: Told, exif: bytes | None, channels: int, notes: list[str]
+) -> bytes | None:
+    """The profile of the file, or one of what the file tells otherwise; HDR is said."""
+    if told.note:
+        notes.append(told.note)
+    if icc is not None:
+        hdr = hdr_profile(icc)
+        if hdr and not told.note:
+            notes.append(hdr_note(hdr))
+        return icc
+    if told.known:
+        return told.profile(channels)
+    try:
+        adobe = channels == 3 and exif is not None and exif_says_adobe(exif)
+    except (ValueError, struct.error):
+        adobe = False
+    if adobe:
+        notes.append("Adobe RGB by EXIF alone: given its profile")
+        return Told.measured(ADOBE, 563 / 256).profile(channels)
+    return None
+
+
+def _outside(
+    visible: tuple[int, int, int, int] | None, samples: np.ndarray, alpha: np.ndarray | None, notes: list[str]
+) -> np.ndarray | None:
+    """Make transparent what the first frame does not cover of its canvas."""
+    height, width = samples.shape[:2]
+    if visible is None or visible == (0, 0, width, height):
+        return alpha
+    left, top, right, bottom = visible
+    inside = np.zeros((height, width), np.bool_)
+    inside[top:bottom, left:right] = True
+    if inside.all():
+        return alpha
+    if alpha is None:
+        alpha = np.full((height, width), 255, np.uint8)
+    alpha[~inside] = 0
+    return alpha
+
+
 def _free(picture: PIL.Image.Image) -> None:
     # The base class's close, because that of ImageFile closes the caller's stream too.
     PIL.Image.Image.close(picture)
 
 
 def _second_pass(
-    stream: BinaryIO, source: str, raw: str, samples: np.ndarray, alpha: np.ndarray | None
+    pixels: BinaryIO | Pieces, source: str, raw: str, samples: np.ndarray, alpha: np.ndarray | None
 ) -> None:
     """Round 16-bit samples, of which Pillow gave the high bytes, with their low bytes."""
-    stream.seek(0)
-    picture = PIL.Image.open(stream, formats=[source])
+    picture: Any = open_picture(source, pixels)
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        _tiff_exif(picture, [], upright=True)
     picture.tile = [
         tile._replace(args=(SWAPPED[raw], *tile.args[1:]) if isinstance(tile.args, tuple) else SWAPPED[raw])
         for tile in picture.tile
@@ -252,9 +269,11 @@ def _raw_mode(picture: PIL.Image.Image) -> str:
     return raw if isinstance(raw, str) else ""
 
 
-def _tiff_exif(picture: TiffImagePlugin.TiffImageFile, notes: list[str]) -> bytes | None:
+def _tiff_exif(picture: TiffImagePlugin.TiffImageFile, notes: list[str], *, upright: bool) -> bytes | None:
     try:
         exif = picture.getexif()
+        if upright:  # Pillow would turn it, by a number in XMP too
+            exif[ORIENTATION] = 1
         for tag in [tag for tag in exif if tag in STRUCTURAL]:
             del exif[tag]
         return exif.tobytes()
@@ -277,12 +296,21 @@ def _metadata(picture: PIL.Image.Image) -> tuple[bytes | None, bytes | None, byt
     return exif, xmp, icc
 
 
-def _orientation(exif: bytes | None, xmp: bytes | None) -> int:
+def _orientation(exif: bytes | None) -> int:
     try:
-        stated = exif_orientation(exif) if exif else None
+        return (exif_orientation(exif) if exif else None) or 1
+    except (ValueError, struct.error):
+        return 1
+
+
+def _note_orientation(xmp: bytes, notes: list[str]) -> None:
+    """Say that XMP alone gives an orientation: no viewer turns an image for it, and it is reset."""
+    try:
+        stated = xmp_orientation(xmp)
     except ValueError:
-        stated = None
-    return stated or (xmp_orientation(xmp) if xmp else None) or 1
+        return
+    if stated not in (None, 1):
+        notes.append(f"orientation {stated} in XMP alone, which turns no image: reset")
 
 
 def _cleaned(
@@ -296,7 +324,7 @@ def _cleaned(
 ) -> bytes | None:
     try:
         return clean(data, width, height, keep_gps=keep_gps) if data else None
-    except ValueError:
+    except (ValueError, struct.error):
         notes.append(f"{name} could not be read, left out")
         return None
 

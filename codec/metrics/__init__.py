@@ -1,1 +1,1 @@
-"""Rate and quality of what was decoded."""
+"""Metrics: quality of reconstructions, and use of a codebook."""

@@ -1,4 +1,4 @@
-"""How far a sound is from its original: numbers from arrays, no files."""
+"""Quality of audio against its original, from arrays alone."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from . import spectra
 
 MEL_WINDOW, MEL_HOP, MEL_BANDS = 1024, 256, 80
 PERCEPTUAL = ("pesq_wb", "stoi", "estoi", "visqol")
-"""Figures of the extra `metrics`, all for speech at 16 kHz."""
+"""Perceptual metrics of the extra `metrics`, all for speech at 16 kHz."""
 
 _PACKAGES = {"pesq_wb": "pesq", "stoi": "pystoi", "estoi": "pystoi", "visqol": "visqol"}
 BLOCK_SECONDS = 60
-"""Long sounds are measured in pieces of this length."""
+"""Length of the pieces in which long audio is measured, in seconds."""
 
 
 def log_mel_distance(reconstruction: np.ndarray, original: np.ndarray, rate: int) -> float:
-    """Mean |difference of log10| over 80 HTK mel bands of the magnitude.
+    """Return the mean |difference of log10| over 80 HTK mel bands of the magnitude.
 
-    Hann windows of 1,024 samples, hop 256, magnitudes under 1e-5 count as that.
+    Hann windows of 1,024 samples, hop 256, magnitudes clipped below at 1e-5.
 
     Args:
         reconstruction: float32 [N], full scale 1.
         original: the same shape.
-        rate: samples a second.
+        rate: sample rate in hertz.
 
     Returns:
-        Decades; 0 where both sound alike.
+        Decades; 0 for equal spectra.
 
     Raises:
         ValueError: shapes do not agree.
@@ -51,14 +51,14 @@ def log_mel_distance(reconstruction: np.ndarray, original: np.ndarray, rate: int
 
 
 def si_sdr(reconstruction: np.ndarray, original: np.ndarray) -> float:
-    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019, "SDR - half-baked or well done?").
+    """Return the scale-invariant signal-to-distortion ratio (Le Roux et al. 2019, "SDR - half-baked...").
 
     Args:
         reconstruction: float32 [N].
         original: the same shape.
 
     Returns:
-        dB; infinity where one is a multiple of the other, minus infinity where they have nothing in common.
+        dB; infinity where one is a multiple of the other, minus infinity for orthogonal signals.
 
     Raises:
         ValueError: shapes do not agree.
@@ -77,12 +77,12 @@ def si_sdr(reconstruction: np.ndarray, original: np.ndarray) -> float:
 
 
 def installed() -> tuple[str, ...]:
-    """Which of `PERCEPTUAL` can be measured here."""
+    """Return those of `PERCEPTUAL` whose packages are installed."""
     return tuple(name for name in PERCEPTUAL if importlib.util.find_spec(_PACKAGES[name]) is not None)
 
 
 def perceptual(reconstruction: np.ndarray, original: np.ndarray, names: tuple[str, ...]) -> dict[str, float]:
-    """Figures that stand for listeners, of speech at 16 kHz.
+    """Return perceptual metrics of speech at 16 kHz.
 
     "pesq_wb": ITU-T P.862.2, 1 to 4.64; "stoi": Taal et al. 2011, 0 to 1; "estoi": Jensen and Taal 2016, 0 to
     1; "visqol": Chinen et al. 2020, speech mode, 1 to 5.
@@ -93,7 +93,7 @@ def perceptual(reconstruction: np.ndarray, original: np.ndarray, names: tuple[st
         names: of `PERCEPTUAL`.
 
     Returns:
-        name -> figure; not a number where the measure finds no speech.
+        name -> value; NaN where the metric finds no speech.
 
     Raises:
         UsageError: a package that is not installed.
@@ -101,14 +101,14 @@ def perceptual(reconstruction: np.ndarray, original: np.ndarray, names: tuple[st
     """
     _check(reconstruction, original)
     if missing := [name for name in names if name not in installed()]:
-        raise UsageError(f"{missing[0]} cannot be measured", "pip install 'vqcodec[metrics]'")
+        raise UsageError(f"{missing[0]} cannot be measured", "install it with pip install 'vqcodec[metrics]'")
     return {name: _measured(name, reconstruction, original) for name in names}
 
 
 def _measured(name: str, reconstruction: np.ndarray, original: np.ndarray) -> float:
     rate = 16_000
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what the packages say of silence is told by the figure
+        warnings.simplefilter("ignore")  # warnings of silence: the value is NaN anyway
         try:
             if name == "pesq_wb":
                 from pesq import pesq
@@ -120,7 +120,7 @@ def _measured(name: str, reconstruction: np.ndarray, original: np.ndarray) -> fl
                 return float(stoi(original, reconstruction, rate, extended=name == "estoi"))
             arrays = (samples.astype(np.float64) for samples in (original, reconstruction))
             return float(_visqol().measure_from_arrays(*arrays, rate).moslqo)
-        except Exception:  # each package has errors of its own for sounds without speech
+        except Exception:  # each package has its own errors for audio without speech
             return math.nan
 
 
@@ -134,7 +134,7 @@ def _visqol() -> Any:
 
 
 def _whole(samples: np.ndarray) -> torch.Tensor:
-    """At least as long as half a window, which is mirrored at the ends."""
+    """Pad samples to half a window, which the STFT mirrors at the ends."""
     short = max(MEL_WINDOW // 2 + 1 - len(samples), 0)
     return torch.from_numpy(np.pad(samples.astype(np.float32), (0, short)))
 

@@ -1,6 +1,6 @@
-"""How far a picture is from its original, and how well a codebook is used: numbers from arrays, no files.
+"""Quality of an image against its original, and use of a codebook, from arrays alone.
 
-Everything is computed in strips of rows: a picture of 100 megapixels needs little more memory than itself.
+Metrics are computed in strips of rows: an image of 100 megapixels needs little more memory than itself.
 """
 
 from __future__ import annotations
@@ -27,44 +27,61 @@ STRIP_PIXELS = 2**19
 
 
 def psnr_db(squared_error: float, peak: float) -> float:
-    """Peak signal-to-noise ratio: 10 log10(peak^2 / MSE).
+    """Return the peak signal-to-noise ratio: 10 log10(peak^2 / MSE).
 
     Args:
         squared_error: mean over all samples.
         peak: range of the samples: 255 for 8 bits, 2 for -1..1.
 
     Returns:
-        dB; infinity where there is no error.
+        dB; infinity without error.
     """
     return math.inf if squared_error <= 0 else 10 * math.log10(peak * peak / squared_error)
 
 
-def psnr(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
-    """Peak signal-to-noise ratio over all samples of all channels, see `psnr_db`.
+def psnr(
+    a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8], weights: npt.NDArray[np.uint8] | None = None
+) -> float:
+    """Return the peak signal-to-noise ratio over all samples of all channels, see `psnr_db`.
 
     Args:
         a: uint8 [H, W, C].
         b: uint8 [H, W, C], the same shape.
+        weights: uint8 [H, W], how much each pixel counts: its alpha, so that what is hidden does not.
 
     Returns:
-        dB; infinity where the pictures are equal. The squared error is summed in integers, hence exact.
+        dB; infinity for equal images. The squared error is summed in integers, hence exact.
 
     Raises:
         ValueError: shapes or types do not agree.
     """
     _check(a, b)
-    error = 0
+    if weights is not None and weights.shape != a.shape[:2]:
+        raise ValueError(f"need weights {a.shape[:2]}, got {weights.shape}")
+    error = total = 0
     for top, bottom in _strips(a.shape[0], a.shape[1] * a.shape[2]):
-        difference = a[top:bottom].astype(np.int32) - b[top:bottom]
-        error += int(np.sum(np.square(difference), dtype=np.int64))
-    return psnr_db(error / a.size, 255)
+        squares = np.square(a[top:bottom].astype(np.int32) - b[top:bottom])
+        if weights is not None:
+            squares = squares.sum(2) * weights[top:bottom].astype(np.int64)
+            total += int(weights[top:bottom].sum(dtype=np.int64)) * a.shape[2]
+        error += int(np.sum(squares, dtype=np.int64))
+    return psnr_db(error / max(total, 1) if weights is not None else error / a.size, 255)
+
+
+def visible(
+    original: npt.NDArray[np.uint8], decoded: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8] | None
+) -> npt.NDArray[np.uint8]:
+    """The decoded samples, and those of the original where alpha hides them, so that no figure sees them."""
+    if alpha is None or alpha.min() > 0:
+        return decoded
+    return np.where(alpha[:, :, None] > 0, decoded, original)
 
 
 def ms_ssim(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float | None:
-    """Multi-scale structural similarity (Wang et al. 2003), equation 7 for each channel, then their mean.
+    """Return the multi-scale structural similarity (Wang et al. 2003): the mean of equation 7 over channels.
 
-    Five scales, an 11x11 Gaussian window of sigma 1.5, only windows that lie inside the picture. Odd sides
-    are halved as the widespread implementations do it, with a row or column of zeros in front.
+    Five scales, an 11x11 Gaussian window of sigma 1.5, only windows inside the image. Odd sides are halved as
+    in common implementations, with a row or column of zeros in front.
 
     Args:
         a: uint8 [H, W, C].
@@ -79,7 +96,7 @@ def ms_ssim(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float | None:
     _check(a, b)
     if min(a.shape[:2]) < MS_SSIM_MIN_SIDE:
         return None
-    # Copied as bytes, in this order, so that the convolutions below read rows that are whole in memory.
+    # Copied as bytes, in this order, so that the convolutions below read contiguous rows.
     x = torch.from_numpy(np.array(a.transpose(2, 0, 1), order="C"))
     y = torch.from_numpy(np.array(b.transpose(2, 0, 1), order="C"))
     product = torch.ones(a.shape[2], dtype=torch.float64)
@@ -94,12 +111,12 @@ def ms_ssim(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float | None:
 
 @dataclass(frozen=True)
 class CodeUse:
-    """How a codebook is used.
+    """Statistics of the use of a codebook.
 
     Attributes:
-        total: how many codes there are.
-        used: how many different ones.
-        entropy_bits: of their histogram, in bits per code.
+        total: number of codes.
+        used: number of different codes.
+        entropy_bits: entropy of their histogram, in bits per code.
     """
 
     total: int
@@ -108,12 +125,12 @@ class CodeUse:
 
     @property
     def perplexity(self) -> float:
-        """2 to the entropy: as many codes, equally frequent, have the same."""
+        """Perplexity: 2 to the entropy, the number of equally frequent codes of the same entropy."""
         return float(2**self.entropy_bits)
 
 
 def code_use(counts: npt.NDArray[np.int64]) -> CodeUse:
-    """Sum up a histogram of codes, integers [K]."""
+    """Summarise a histogram of codes, integers [K]."""
     total = int(counts.sum())
     shares = counts[counts > 0] / max(total, 1)
     entropy_bits = float(-np.sum(shares * np.log2(shares))) + 0.0  # no -0.0
@@ -121,7 +138,7 @@ def code_use(counts: npt.NDArray[np.int64]) -> CodeUse:
 
 
 def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over all windows of l*c*s and of c*s, float64 [C]; x, y: [C, H, W], values in 0..255."""
+    """Return the means of l*c*s and of c*s over all windows, float64 [C]; x, y: [C, H, W] in 0..255."""
     channels, height, width = x.shape
     rows, columns = height - WINDOW + 1, width - WINDOW + 1
     offsets = torch.arange(WINDOW, dtype=torch.float32) - WINDOW // 2

@@ -1,8 +1,8 @@
-"""Short-time spectra and mel bands, and the one place where torchaudio is imported.
+"""Short-time spectra and mel bands; the only import of torchaudio.
 
-The torchaudio wheels of the package index link CUDA; beside a CPU-only torch their compiled extension fails
-to load. What is used here is pure Python, so the extension is then registered as absent, a state that
-torchaudio itself provides for.
+The torchaudio wheels of the package index link CUDA; with a CPU-only torch their compiled extension fails to
+load. Only pure Python is used here, so the extension is then registered as absent, a state that torchaudio
+itself supports.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 LOG_FLOOR = 1e-5
-"""Magnitude under which a mel band counts as silent."""
+"""Lower bound of the magnitude of a mel band."""
 
 
 def stft(samples: Tensor, window: int, hop: int | None = None) -> Tensor:
-    """Complex spectra of Hann windows: float32 [B, N] -> complex64 [B, window / 2 + 1, N / hop + 1].
+    """Compute complex spectra of Hann windows: float32 [B, N] -> complex64 [B, window / 2 + 1, N / hop + 1].
 
     Args:
         samples: full scale 1; mirrored by half a window at both ends.
@@ -33,21 +33,21 @@ def stft(samples: Tensor, window: int, hop: int | None = None) -> Tensor:
 
 
 def log_mel(magnitude: Tensor, window: int, bands: int, rate: int) -> Tensor:
-    """log10 of mel bands of magnitudes, no lower than LOG_FLOOR: [B, window / 2 + 1, T] -> [B, bands, T]."""
+    """Compute log10 of mel bands, at least LOG_FLOOR: magnitudes [B, window / 2 + 1, T] -> [B, bands, T]."""
     return (mel_bank(window, bands, rate, magnitude.device) @ magnitude).clamp(min=LOG_FLOOR).log10()
 
 
 @functools.cache
 def mel_bank(window: int, bands: int, rate: int, device: torch.device | str = "cpu") -> Tensor:
-    """Triangles on the HTK mel scale from 0 to half the rate, float32 [bands, window / 2 + 1]."""
+    """Return triangles on the HTK mel scale from 0 to half the rate, float32 [bands, window / 2 + 1]."""
     functional = torchaudio().functional
-    with torch.inference_mode(False):  # what is kept may be first asked for by a measurement, then by a loss
+    with torch.inference_mode(False):  # a measurement may fill the cache, and a loss then needs gradients
         bank: Tensor = functional.melscale_fbanks(window // 2 + 1, 0.0, rate / 2, bands, rate)
         return bank.t().contiguous().to(device)
 
 
 def torchaudio() -> Any:
-    """The module torchaudio.
+    """Import torchaudio.
 
     Raises:
         ImportError: it is not installed.

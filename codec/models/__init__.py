@@ -1,4 +1,4 @@
-"""One method, one file or folder, in the order of its paper; what they have in common is `base.Model`.
+"""The models: each method has one file or folder in the order of its paper, and is a `base.Model`.
 
 A new model is its file and one line in `MODELS`.
 """
@@ -32,9 +32,9 @@ class Entry:
     """A model that can be trained.
 
     Attributes:
-        config: its settings unless told otherwise.
-        model: the class that these settings build.
-        training: how it is trained unless told otherwise.
+        config: default settings.
+        model: class of the model, built from such settings.
+        training: default settings of its training.
     """
 
     config: Config
@@ -57,27 +57,27 @@ MODELS: dict[str, Entry] = {
     "ppca-image": Entry(ppca.Config(), ppca.PPCACodec, _PPCA),
     "vae-image": Entry(vae.Config(), vae.VAE, TrainConfig(batch=4, crop=192)),
 }
-"""Name -> model: the one list of what can be trained and read."""
+"""Name -> model: the only list of models that can be trained and read."""
 
 
 def build(config: Config) -> Model:
-    """Make a model with fresh weights for these settings."""
-    return cast("Callable[[Config], Model]", class_of(config))(config)  # each takes settings of its own
+    """Build a model with fresh weights from its settings."""
+    return cast("Callable[[Config], Model]", class_of(config))(config)  # each class has its own settings
 
 
 def class_of(config: Config) -> type[Model]:
-    """The class that settings build."""
+    """Return the class of the model with these settings."""
     return next(entry.model for entry in MODELS.values() if type(entry.config) is type(config))
 
 
 def class_for(medium: str, method: str) -> type[Model] | None:
-    """The class of the models of a method; None: there is none."""
+    """Return the class of the models of a method; None: there is none."""
     found = (e.model for e in MODELS.values() if (e.model.medium, e.model.method) == (medium, method))
     return next(found, None)
 
 
 def from_card(card: Card) -> Model:
-    """Make a model with fresh weights as a card describes it.
+    """Build a model with fresh weights from the settings of its card.
 
     Raises:
         ModelError: a method of a later version.
@@ -87,4 +87,4 @@ def from_card(card: Card) -> Model:
     for entry in MODELS.values():
         if entry.model is kind:
             return build(type(entry.config)(**card.config))
-    raise ModelError(f"{card.name} is a {card.method} for {card.medium}, unknown here", "upgrade")
+    raise ModelError(f"{card.name} is a {card.method} for {card.medium}, unknown here", "upgrade vqcodec")

@@ -1,4 +1,4 @@
-"""The contract between models and everything around them.
+"""The interface of models to coding, training and evaluation.
 
 A model maps samples to planes of integers and back (`OperatingPoint`), and has priors over the integers of
 all its planes. Codebook indices, latents, coarse and fine grids, residual levels and vectors differ only in
@@ -32,7 +32,7 @@ from .card import Card, Figures, Json, Setting
 from .trainable import DISCRIMINATOR, Discriminator, LossStep, RoundTrip, Trainable
 
 Progress = Callable[[int, int], None]
-"""Called with blocks done and blocks in all."""
+"""Callback of the number of blocks done and the number of all blocks."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Plane:
         name: for example "codes", "y", "top".
         stride: samples per position, along each axis.
         depth: integers per position: 1 index, or M channels of latents.
-        alphabet: K of a codebook, or None: signed latents, held in 1/16 of their step.
+        alphabet: size K of the codebook; None: signed latents, stored in 1/16 of their step.
     """
 
     name: str
@@ -52,23 +52,23 @@ class Plane:
     alphabet: int | None = None
 
     def empty(self, grid: tuple[int, ...]) -> Array:
-        """Zeros for the symbols of a grid: int32 of its shape, or int16 [*grid, M] of latents."""
+        """Return zeros for the symbols of a grid: int32 of its shape, or int16 [*grid, M] for latents."""
         return np.zeros(grid, np.int32) if self.alphabet else np.zeros((*grid, self.depth), np.int16)
 
     @property
     def raw_bits(self) -> int:
-        """Bits of an index that is packed as it is."""
+        """Bits of an index packed at a fixed width."""
         return max(1, ((self.alphabet or 1) - 1).bit_length())
 
 
 @dataclass(frozen=True)
 class OperatingPoint(ABC):
-    """A model at one rate, with the effort that its encoder makes.
+    """A model at one quality index, with the effort of its encoder.
 
     Attributes:
         model: with its priors.
         index: quality index, 0..255.
-        effort: 0..3, how long the encoder searches for better symbols; a decoder is not affected.
+        effort: 0..3, how long the encoder searches for better symbols; decoding does not depend on it.
     """
 
     model: Model
@@ -76,21 +76,21 @@ class OperatingPoint(ABC):
     effort: int = 1
 
     whole: ClassVar[bool] = False
-    """Whether `synthesise` takes all symbols at once, and bounds its memory itself."""
+    """Whether `synthesise` needs all symbols at once, and bounds its memory itself."""
 
     @property
     @abstractmethod
     def planes(self) -> tuple[Plane, ...]:
-        """Those that are coded at this rate, in their order."""
+        """Planes that are coded at this rate, in coding order."""
 
     @property
     @abstractmethod
     def halo(self) -> int:
-        """Positions of the coarsest plane around a block that its samples can depend on."""
+        """Positions of the coarsest plane around a block on which its samples can depend."""
 
     @property
     def analysis_halo(self) -> int:
-        """Positions around a block that its symbols can depend on."""
+        """Positions around a block on which its symbols can depend."""
         return self.halo
 
     @property
@@ -105,15 +105,15 @@ class OperatingPoint(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the networks run."""
+        """Device of the networks."""
         return self.model.device
 
     @abstractmethod
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
-        """Samples -> targets of each plane: indices int64, or latents float32 in steps."""
+        """Map samples to the targets of each plane: indices int64, or latents float32 in steps."""
 
     def quantise(self, step: Step, targets: Array, model: EntropyModel) -> NDArray[np.int32]:
-        """Targets of a step in one region -> symbols, by default the nearest."""
+        """Quantise the targets of a step in one region, by default to the nearest symbols."""
         del step
         return model.quantise(targets)
 
@@ -121,26 +121,26 @@ class OperatingPoint(ABC):
     def synthesise(
         self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None
     ) -> Tensor:
-        """Symbols -> samples: the mean of the likelihood, or a draw from an autoregressive decoder.
+        """Map symbols to samples: the mean of the likelihood, or a sample of an autoregressive decoder.
 
         Args:
             symbols: of each plane.
-            seed: of a decoder that draws.
-            progress: called by a decoder that is slow.
+            seed: of an autoregressive decoder.
+            progress: called by slow decoders.
         """
 
     def in_preview(self, step: Step) -> bool:
-        """Whether a preview needs the symbols of this step; steps of a preview come first."""
+        """Return whether a preview needs the symbols of this step; steps of a preview come first."""
         del step
         return False
 
     def preview(self, symbols: dict[str, Tensor]) -> Tensor | None:
-        """Samples at 1/8 of the size from the steps that are `in_preview`, or None: there is no preview."""
+        """Return samples at 1/8 of the size from the steps `in_preview`; None: there is no preview."""
         del symbols
         return None
 
     def neutral(self) -> dict[str, Array]:
-        """Symbols of the middle of mid-grey, or of silence: an array per plane, [] or [M]."""
+        """Return the symbols of mid-grey or silence, far from its borders: an array per plane, [] or [M]."""
         model, halo = self.model, self.halo
         side = self.stride * (2 * halo + 1)
         nothing = torch.zeros(1, model.channels, *[side] * model.axes, device=self.device)
@@ -155,10 +155,9 @@ class OperatingPoint(ABC):
 
 
 class Model(Trainable):
-    """A latent-variable model that is put to work.
+    """A latent-variable model with card and priors.
 
-    Card and priors are not written to: a model with others is another object (`equipped`), so that those that
-    are loaded once can be shared.
+    Card and priors are immutable: `equipped` returns another object, so that a cached model can be shared.
     """
 
     medium: ClassVar[str]
@@ -166,34 +165,34 @@ class Model(Trainable):
 
     channels: ClassVar[int]
     axes: ClassVar[int]
-    """Of the samples: 3 and 2 of images, 1 and 1 of audio."""
+    """Channels and axes of the samples: 3 and 2 for images, 1 and 1 for audio."""
 
     rate: ClassVar[int] = 0
-    """Samples a second, of audio."""
+    """Sample rate in hertz, for audio."""
 
     method: ClassVar[str]
-    """The paper's name of it; models are built by medium and method."""
+    """Name of the method in its paper; medium and method choose the class."""
 
     stride: int
     """Samples per position of the coarsest plane."""
 
     points: ClassVar[int] = 1
-    """How many operating points there are: 256, or 1."""
+    """Number of operating points: 256, or 1."""
 
     networks: ClassVar[tuple[str, ...]] = ()
-    """Prefixes of the tensors that are stored in half precision."""
+    """Prefixes of the names of tensors stored in half precision."""
 
     decoding: ClassVar[tuple[str, ...]]
-    """Prefixes of the tensors that a decoder needs; the fingerprint is taken over them."""
+    """Prefixes of the names of tensors that decoding depends on; the fingerprint covers them."""
 
     prior_methods: ClassVar[Mapping[str, str]] = MappingProxyType({})
     """Plane -> method of its learned prior, of models with several planes, in the order of training."""
 
     draws: ClassVar[bool] = False
-    """Whether the decoder draws its samples, so that a model is judged by their likelihood."""
+    """Whether the decoder is autoregressive, so that a model is measured by the likelihood of samples."""
 
     validation_points: ClassVar[tuple[int, ...]] = (0,)
-    """Quality indexes that are looked at during a training."""
+    """Quality indexes of validation during a training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -202,18 +201,18 @@ class Model(Trainable):
 
     @property
     def card(self) -> Card:
-        """The model card."""
+        """Model card."""
         if self._card is None:
             raise RuntimeError("a model without a card")
         return self._card
 
     @property
     def priors(self) -> Mapping[int, Prior]:
-        """Number in a chunk (`container.STATIC`, `container.LEARNED`) -> prior over all planes."""
+        """Priors over all planes, by their number in a chunk (`container.STATIC`, `container.LEARNED`)."""
         return self._priors
 
     def equipped(self, card: Card | None = None, priors: Mapping[int, Prior] | None = None) -> Self:
-        """The same networks with another card, or other priors."""
+        """Return the same networks with another card, or other priors."""
         other = copy.copy(self)
         if card is not None:
             other._card = card
@@ -231,41 +230,41 @@ class Model(Trainable):
 
     @property
     def device(self) -> torch.device:
-        """Where the networks run."""
+        """Device of the networks."""
         return next(self.parameters()).device
 
     @abstractmethod
     def at(self, index: int, effort: int = 1) -> OperatingPoint:
-        """The operating point nearest to a quality index, 0..255."""
+        """Return the operating point nearest to a quality index, 0..255."""
 
     @abstractmethod
     def priors_from(self, card: Card, tensors: Mapping[str, NDArray[np.generic]]) -> Mapping[int, Prior]:
-        """The priors among the tensors of a weights file.
+        """Build the priors from the tensors of a weights file.
 
         Raises:
             ModelError: a method of a later version, or tensors that do not fit it.
-            LookupError, ValueError: the card tells of another prior.
+            LookupError, ValueError: the card describes another prior.
         """
 
     def decodes(self, other: Model) -> bool:
-        """Whether the symbols of another model mean the same to this one."""
+        """Return whether this model decodes the symbols of another one."""
         return other is self
 
     # training
 
     @property
     def codec(self) -> Model:
-        """The model itself."""
+        """Model of these samples and symbols: itself."""
         return self
 
     @classmethod
     def trains_prior_next(cls, config: Config) -> bool:
-        """Whether the training with these settings goes on to a learned prior of the symbols."""
+        """Return whether a training with these settings continues with a learned prior of the symbols."""
         del config
         return False
 
     def codebook(self, plane: str) -> Tensor | None:
-        """Vectors that the indices of a plane stand for, [K, D]; None: they stand for none."""
+        """Return the vectors of the indices of a plane, [K, D]; None: they have none."""
         del plane
         return None
 
@@ -275,7 +274,7 @@ class Model(Trainable):
         return self.equipped(priors={**self.priors, LEARNED: prior})
 
     def fit_tables(self, regions: Iterable[Symbols], seed: int) -> Self:
-        """The model with the priors that are counted once it is trained: by default as it is.
+        """Return the model with priors fitted once it is trained: by default as it is.
 
         Args:
             regions: symbols of the training data.
@@ -285,23 +284,23 @@ class Model(Trainable):
         return self
 
     def round_trip(self, samples: Tensor, index: int = 0) -> RoundTrip:
-        """As in `Trainable.round_trip`: by its operating point, without effort."""
+        """Encode and decode in memory, without effort, as in `Trainable.round_trip`."""
         point = self.at(index, effort=0)
         found = point.analyse(samples)
         return RoundTrip({p.name: found[p.name] for p in point.planes if p.alphabet}, point.synthesise(found))
 
     @torch.no_grad()
     def load_from(self, other: Model, count: float) -> None:
-        """As in `Trainable.load_from`: all tensors of a model of the same settings."""
+        """Load all tensors of a model of the same settings, as in `Trainable.load_from`."""
         del count
         self.load_state_dict(other.state_dict())
 
     def export(self) -> Model:
-        """The model that is saved: itself."""
+        """Return the model to save: itself."""
         return self
 
     def make_card(self, name: str, training: Figures, measured: Figures) -> Card:
-        """As in `Trainable.make_card`."""
+        """Make the model card, as in `Trainable.make_card`."""
         figures = dict(measured)
         sizes = [p.numel() for n, p in self.named_parameters() if not n.startswith(DISCRIMINATOR)]
         return Card(

@@ -1,4 +1,4 @@
-"""The model card: what a weights file says about itself."""
+"""The model card: name, settings and measurements of a model, in the metadata of its weights."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from ..priors.settings import Value
 
 Setting = Value
 Json = dict[str, Any]
-"""An object of JSON."""
+"""A JSON object."""
 
 Figures = Mapping[str, Any]
-"""The same, which is not written to: what was measured, how something was trained."""
+"""A read-only JSON object: measurements, or facts of a training."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """The model card, which lies in the metadata of the weights.
+    """The model card, stored in the metadata of the weights file.
 
     Attributes:
-        name: what bitstreams call the model.
+        name: of the model in bitstreams.
         medium: "image" or "audio".
-        method: the paper's name of it; with the medium it says which class builds it.
+        method: its name in the paper; medium and method choose the class.
         config: settings of the model.
-        fingerprint: 16 hexadecimal digits over what decides how symbols are read and decoded.
-        parameters: of the networks.
+        fingerprint: 16 hexadecimal digits over everything that decoding depends on.
+        parameters: number of parameters of the networks.
         points: "quality", "bpp" and "psnr_db" at some operating points, of variable-rate models.
         measured: validation figures.
         training: commands, data, steps, hours.
@@ -46,7 +46,7 @@ class Card:
 
     @classmethod
     def from_json(cls, values: Figures) -> Card:
-        """Read a card; what a later version has beside these fields is passed over.
+        """Read a card; further fields, of later versions, are ignored.
 
         Raises:
             TypeError: a field is missing.
@@ -55,6 +55,6 @@ class Card:
         return cls(**{key: value for key, value in values.items() if key in known})
 
     def to_json(self) -> Json:
-        """The card as it is written; fields that a model does not have are left out."""
+        """Return the card as a JSON object, without the fields that a model does not have."""
         optional = {"parameters", "points", "learned"}
         return {k: v for k, v in asdict(self).items() if v or k not in optional}

@@ -10,12 +10,12 @@ from ..metrics import spectra
 
 
 def squared_error(reconstruction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error in squared units of the samples (pixels: the range -1..1 is 2 units)."""
+    """Return the mean squared error in squared units of the samples (pixels: the range -1..1 is 2 units)."""
     return F.mse_loss(reconstruction, target)
 
 
 def commitment(latent: Tensor, quantized: Tensor) -> Tensor:
-    """Mean squared distance of the encoder's output to its code (van den Oord 2017, eq. 3, third term).
+    """Return the mean squared distance of latents to their codes (van den Oord 2017, eq. 3, third term).
 
     Gradients reach the encoder only. Unit: squared units of the latents, per element.
     """
@@ -23,7 +23,7 @@ def commitment(latent: Tensor, quantized: Tensor) -> Tensor:
 
 
 def codebook(latent: Tensor, quantized: Tensor) -> Tensor:
-    """Mean squared distance of the codes to the encoder's output (van den Oord 2017, eq. 3, second term).
+    """Return the mean squared distance of codes to latents (van den Oord 2017, eq. 3, second term).
 
     Gradients reach the codebook only. Unit: squared units of the latents, per element.
     """
@@ -31,22 +31,22 @@ def codebook(latent: Tensor, quantized: Tensor) -> Tensor:
 
 
 MEL_BANDS = {128: 16, 256: 32, 512: 64, 1024: 80, 2048: 160}
-"""Window of an STFT -> mel bands of the loss at this scale: no band narrower than the window resolves."""
+"""Window of an STFT -> mel bands of the loss at this scale, none narrower than the window resolves."""
 
-SHORTEST = max(MEL_BANDS) // 2
-"""Samples that a sound has to have more than, to be mirrored at its ends for the longest window."""
+MIRROR_LIMIT = max(MEL_BANDS) // 2
+"""Audio must be longer than this, in samples, to be mirrored at its ends for the longest window."""
 
 CONVERGENCE_WINDOWS = (512, 1024, 2048)
 COMPLEX_WINDOWS = (256, 512)
 
 
 def spectral(reconstruction: Tensor, target: Tensor, rate: int) -> dict[str, Tensor]:
-    """Distances of sounds in the short-time Fourier domain, hop a quarter of the window.
+    """Return distances of audio in the short-time Fourier domain, hop a quarter of the window.
 
     Args:
         reconstruction: float32 [B, 1, N] in -1..1.
         target: the same shape.
-        rate: samples a second.
+        rate: sample rate in hertz.
 
     Returns:
         "mel": mean |difference of log10| of mel magnitudes, in decades, over windows of 128 to 2048 samples
@@ -54,7 +54,8 @@ def spectral(reconstruction: Tensor, target: Tensor, rate: int) -> dict[str, Ten
         "convergence": |difference of magnitudes| / |magnitudes| in Frobenius norms (Arik et al. 2018, eq. 3;
         Yamamoto et al. 2020, eq. 4), over windows of 512 to 2048; "complex": mean |difference| of real and
         imaginary parts over the mean magnitude, windows of 256 and 512, magnitudes compressed to their square
-        roots as in hearing (Braun and Tashev 2021, eq. 3, with an exponent of 1/2); it alone sees phases.
+        roots as in hearing (Braun and Tashev 2021, eq. 3, with an exponent of 1/2), the only term
+        that depends on phases.
     """
     mel, convergence, complex_ = [], [], []
     for window, bands in MEL_BANDS.items():
@@ -78,6 +79,6 @@ def spectral(reconstruction: Tensor, target: Tensor, rate: int) -> dict[str, Ten
 
 
 def _compressed(spectrum: Tensor) -> Tensor:
-    """The same phases, the square root of the magnitudes."""
+    """Return the spectrum with square roots of magnitudes and the same phases."""
     magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
     return magnitude.rsqrt() * spectrum

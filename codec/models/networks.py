@@ -1,4 +1,4 @@
-"""Building blocks that every model is put together from, over one axis (sounds) or two (pictures)."""
+"""Building blocks of the networks of all models, over one axis (audio) or two (images)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
-"""Axes -> the class of convolution over them."""
+"""Number of axes -> class of convolution."""
 
 
 class ResidualBlock(nn.Module):
@@ -32,7 +32,7 @@ class ResidualBlock(nn.Module):
 
 
 def residual_stack(channels: int, hidden: int, depth: int) -> nn.Sequential:
-    """`depth` residual blocks in a row, [B, C, H, W] -> the same; receptive field 2 * depth + 1."""
+    """Build `depth` residual blocks in a row, [B, C, H, W] -> the same; receptive field 2 * depth + 1."""
     return nn.Sequential(*(ResidualBlock(channels, hidden) for _ in range(depth)))
 
 
@@ -60,8 +60,8 @@ class ConvNeXtBlock(nn.Module):
 class InverseSTFT(nn.Module):
     """The last layer of a vocoder: magnitudes and phases per frame, and their inverse STFT (Siuzdak 2023).
 
-    Frame t is windowed (Hann) and laid around the middle of samples hop * t .. hop * (t + 1); what would
-    stand before the first sample or after the last is cut off. A frame reaches `reach` frames to each side.
+    Frame t is windowed (Hann) and centred on samples hop * t .. hop * (t + 1); frames are cut off before the
+    first sample and after the last. A frame overlaps with `reach` frames to each side.
 
     Shapes: [B, C, T] -> [B, 1, hop * T].
     """
@@ -75,17 +75,17 @@ class InverseSTFT(nn.Module):
         self.size, self.hop = size, hop
         self.norm = nn.LayerNorm(channels)
         self.project = nn.Linear(channels, size + 2)
-        # Hann windows, squared, overlap to this constant: no division by an envelope is due.
+        # Squared Hann windows sum to this constant: no division by an envelope is needed.
         window = torch.hann_window(size) / (0.375 * size / hop)
         self.register_buffer("window", window, persistent=False)
 
     @property
     def reach(self) -> int:
-        """Frames to each side that a frame's samples overlap with."""
+        """Number of frames to each side with which a frame overlaps."""
         return -(-(self.size - self.hop) // (2 * self.hop))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Frames of features to samples."""
+        """Map frames of features to samples."""
         logarithm, angle = self.project(self.norm(x.transpose(1, 2))).float().chunk(2, dim=-1)
         # Bounded, so that a poor start cannot overflow: a full-scale sine has a magnitude of size / 4.
         magnitude = logarithm.clamp(max=math.log(self.size)).exp()
@@ -103,7 +103,7 @@ class InverseSTFT(nn.Module):
 
 
 def start_at_zero(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-    """Zero a layer's weights and bias, so that the network it ends begins as no correction at all."""
+    """Zero the weights and bias of a last layer, so that its network starts without a correction."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -112,8 +112,9 @@ def start_at_zero(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
 class GatedStack(nn.Module):
     """Causal dilated convolutions of kernel 2 with gates (van den Oord et al. 2016, "WaveNet", eq. 5).
 
-    Layer l of a stack of L sees the sample 2^l before its own: z = tanh(a) * sigmoid(b), where [a, b] is a
-    linear map of both and of the context; x + a linear map of z goes on, another one is added to the output.
+    Layer l of a stack of L has dilation 2^l: z = tanh(a) * sigmoid(b), where [a, b] is a linear map of the
+    sample, the sample 2^l before it and the context; x + a linear map of z is the input of the next layer,
+    another linear map of z is added to the output.
 
     Shapes: x [B, T, R] and context [B, T / hop, C] -> [B, T, S]. A sample depends on `reach` samples before.
     """
@@ -128,11 +129,11 @@ class GatedStack(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Samples before its own that a sample depends on."""
+        """Number of samples before it on which a sample depends."""
         return sum(self.dilations)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """All samples at once, as in training."""
+        """Compute the outputs of all samples at once, as in training."""
         batch, count, _ = x.shape
         hop = count // context.shape[1]
         total = x.new_zeros(batch, count, self.skip)

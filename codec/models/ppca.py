@@ -37,24 +37,24 @@ class PPCA:
         return self.components.t() * scale
 
     def posterior(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """p(z | x) = N(B^-1 W^T (x - mean), noise_variance B^-1), B = W^T W + noise_variance I (section 3).
+        """Return p(z | x) = N(B^-1 W^T (x - mean), noise_variance B^-1) (section 3).
 
-        B is diagonal here, since the components are orthogonal.
+        B = W^T W + noise_variance I is diagonal here, since the components are orthogonal.
 
         Args:
             vectors: [N, D].
 
         Returns:
-            Means float64 [N, M], and the variances that they all share, [M].
+            Means float64 [N, M], and the variances, common to all vectors, [M].
         """
         precision = self.variances.clamp(min=1e-300)
         means: Tensor = (vectors.double() - self.mean) @ self.weights / precision
         return means, self.noise_variance / precision
 
     def log_likelihood(self, vectors: Tensor) -> Tensor:
-        """Log p(x) in nats under N(mean, W W^T + noise_variance I) (eq. 4): [N, D] -> float64 [N].
+        """Return log p(x) in nats under N(mean, W W^T + noise_variance I) (eq. 4): [N, D] -> float64 [N].
 
-        Infinite where the model has no noise and x is not in its plane.
+        Infinite for a model without noise and x outside its subspace.
         """
         size, dimension = self.components.shape
         centred = vectors.double() - self.mean
@@ -78,7 +78,7 @@ class PPCA:
 
 
 def fit(mean: Tensor, covariance: Tensor, size: int) -> PPCA:
-    """Maximum-likelihood pPCA from the first two moments of the data.
+    """Fit pPCA by maximum likelihood to the first two moments of the data.
 
     Args:
         mean: [D].
@@ -99,7 +99,7 @@ def fit(mean: Tensor, covariance: Tensor, size: int) -> PPCA:
 
 
 def moments(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean [D] and covariance [D, D], float64, of vectors [N, D] given in pieces."""
+    """Return mean [D] and covariance [D, D], float64, of batches of vectors [N, D]."""
     count, total, products = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     for batch in batches:
         vectors = batch.double()
@@ -133,14 +133,14 @@ def of_pixels(draw: Callable[[int], Tensor], size: int, batches: int = 64) -> Pi
     """Fit pPCA to blocks of the pixels of training crops.
 
     Args:
-        draw: gives the n-th batch of samples, [B, 3, H, W] in -1..1.
+        draw: returns the n-th batch of samples, [B, 3, H, W] in -1..1.
         size: M.
-        batches: how many are drawn.
+        batches: number of batches.
     """
 
     def blocks() -> Iterator[Tensor]:
-        for number in range(batches):
-            yield as_vectors(F.pixel_unshuffle(draw(number) * 127.5, BLOCK))
+        for batch in range(batches):
+            yield as_vectors(F.pixel_unshuffle(draw(batch) * 127.5, BLOCK))
 
     mean, covariance = moments(blocks())
     linear = fit(mean, covariance, size)
@@ -156,15 +156,15 @@ class Config(variable_rate.VariableRateConfig):
     """Settings of pPCA as a codec.
 
     Attributes:
-        components: M, coefficients of a block that are kept, at most 628 of 768.
+        components: M, coefficients of a block, at most 628 of 768.
         context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
     """
 
 
 class PPCACodec(variable_rate.VariableRateVAE):
-    """Blocks of pixels <-> their principal components, which are all that is rounded and coded.
+    """pPCA as a codec: the principal components of blocks of pixels are quantised and coded.
 
-    Nothing of the transform is learned by steps: its weights are those of `fit`. Training fits the prior.
+    The weights of the transform come from `fit`, in closed form; training fits the prior alone.
     """
 
     method = "pPCA"
@@ -183,32 +183,32 @@ class PPCACodec(variable_rate.VariableRateVAE):
 
     @property
     def halo(self) -> int:
-        """Blocks around a block that it depends on."""
+        """Blocks around a block on which it depends: none."""
         return 0
 
     def analysis(self, pixels: Tensor, index: Tensor) -> Tensor:
-        """As in `VariableRateVAE.analysis`."""
+        """Project blocks onto the components, as in `VariableRateVAE.analysis`."""
         del index
         return F.conv2d(F.pixel_unshuffle(pixels, BLOCK), self.basis)
 
     def synthesis(self, latents: Tensor, index: Tensor) -> Tensor:
-        """As in `VariableRateVAE.synthesis`."""
+        """Sum the components of blocks, as in `VariableRateVAE.synthesis`."""
         del index
         return F.pixel_shuffle(F.conv_transpose2d(latents, self.basis), BLOCK)
 
     def preview(self, latents: Tensor) -> Tensor:
-        """As in `VariableRateVAE.preview`."""
+        """Compute means of 8 x 8 pixels, as in `VariableRateVAE.preview`."""
         size = latents.shape[1]
         means = self.basis[:size].view(size, 3, 2, 8, 2, 8).mean((3, 5))
         return F.conv_transpose2d(latents, means, stride=2)
 
     @torch.no_grad()
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """The closed form.
+        """Fit the transform in closed form.
 
         Args:
-            draw: gives the n-th batch of samples, [B, 3, H, W].
-            generator: not needed.
+            draw: returns the n-th batch of samples, [B, 3, H, W].
+            generator: unused.
         """
         del generator
         linear = of_pixels(draw, self.config.components)

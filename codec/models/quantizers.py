@@ -1,4 +1,4 @@
-"""From continuous latents to integer codes and back."""
+"""Vector quantisation: continuous latents <-> codes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from torch import Tensor, nn
 
 
 def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the nearest code for each vector: [N, D], [K, D] -> int64 [N]."""
+    """Return the index of the nearest code for each vector: [N, D], [K, D] -> int64 [N]."""
     offset, directions = codebook.square().sum(1).mul(-0.5), codebook.t()
     parts = torch.split(vectors, 1 << 14)  # bounds the [N, K] scores, and keeps them in the cache
     return torch.cat([torch.addmm(offset, part, directions).argmax(1) for part in parts])
 
 
 def as_vectors(maps: Tensor) -> Tensor:
-    """The vectors at all places of feature maps: [B, D, ...] -> [N, D]."""
+    """Return the vectors at all positions of feature maps: [B, D, ...] -> [N, D]."""
     return maps.movedim(1, -1).flatten(0, -2)
 
 
 def kmeans(vectors: Tensor, size: int, generator: torch.Generator, rounds: int = 20) -> Tensor:
-    """Lloyd's algorithm from random distinct vectors: [N, D] -> centres [size, D].
+    """Cluster vectors by Lloyd's algorithm, from random distinct vectors: [N, D] -> centres [size, D].
 
     An empty cluster is moved onto a random vector. With fewer vectors than centres, vectors are drawn
-    with repetition and lightly jittered.
+    with replacement and slightly jittered.
     """
     count, dim = vectors.shape
     if count < size:
@@ -42,15 +42,15 @@ def kmeans(vectors: Tensor, size: int, generator: torch.Generator, rounds: int =
 
 
 class VectorQuantizer(nn.Module):
-    """The discrete bottleneck of the VQ-VAE (van den Oord et al. 2017, section 3).
+    """Vector quantizer: the discrete bottleneck of the VQ-VAE (van den Oord et al. 2017, section 3).
 
-    The codebook is learned as moving averages of the vectors that chose each code (`moving_average`,
-    appendix A.1), or by the loss of eq. 3. How often a code is chosen is a moving average in both cases, of
-    the same `decay`. A code that is chosen less than `restart_below` times the mean is dead; it is moved
-    onto an encoder output, so that a poor start does not leave it unused for good.
+    The codebook is learned as moving averages of the vectors assigned to each code (`moving_average`,
+    appendix A.1), or by the loss of eq. 3. The usage of each code is a moving average in both cases, of the
+    same `decay`. A code used less than `restart_below` times the mean is dead; it is moved onto an encoder
+    output, so that a poor start does not leave it unused for good.
 
     Shapes: latents float32 [B, D, ...]; codes int64 [B, ...]; codebook float32 [K, D]; the dots are the axes
-    of a picture (H, W) or of a sound (T).
+    of an image (H, W) or of audio (T).
     """
 
     ema_count: Tensor
@@ -70,13 +70,13 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def set_codebook(self, vectors: Tensor, count: float = 1.0) -> None:
-        """Start from these codes, [K, D], each as if it were chosen `count` times a step."""
+        """Set the codes, [K, D], each with a usage of `count` per step."""
         self.codebook.copy_(vectors)
         self.ema_count.fill_(count)
         self.ema_sum.copy_(vectors * count)
 
     def encode(self, latents: Tensor) -> Tensor:
-        """Nearest codes: [B, D, ...] -> int64 [B, ...]."""
+        """Return the nearest codes: [B, D, ...] -> int64 [B, ...]."""
         flat = as_vectors(latents)
         return nearest(flat, self.codebook).view(latents.shape[0], *latents.shape[2:])
 
@@ -86,13 +86,13 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def update(self, latents: Tensor, codes: Tensor, restart: bool, generator: torch.Generator) -> int:
-        """Moving-average step of the codebook and, if asked, revival of dead codes.
+        """Update the moving averages of the codebook and, on demand, revive dead codes.
 
         Args:
             latents: the encoder's outputs of this step, [B, D, ...].
             codes: their codes, [B, ...].
             restart: whether dead codes are moved in this step.
-            generator: CPU generator that picks the vectors for them.
+            generator: CPU generator of the choice of vectors.
 
         Returns:
             The number of codes moved.

@@ -1,4 +1,4 @@
-"""Lambda by quality index, and the likelihood of rounded latents."""
+"""Rate-distortion trade-off: lambda by quality index, and the likelihood of quantised latents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOSS_EXPONENT = 0.4
 """w of the loss weight lambda^-w, which keeps low and high rates balanced within a batch."""
 
 ERROR_SCALE = 1 / 3
-"""Weight of a squared latent error against the MSE: 256 pixels per latent position over 768 samples."""
+"""256 lambda bits for the MSE over the 768 samples under a latent position: 1/3 per squared error."""
 
 
 def rd_lambda(index: Tensor) -> Tensor:
@@ -23,12 +23,12 @@ def rd_lambda(index: Tensor) -> Tensor:
 
 
 def loss_weight(lambda_: Tensor) -> Tensor:
-    """What the loss at this lambda is multiplied by."""
+    """Return the weight of the loss at this lambda: (lambda / 0.01)**-LOSS_EXPONENT, 1 at 0.01."""
     return (lambda_ / 0.01) ** -LOSS_EXPONENT
 
 
 def likelihood(residual: Tensor, sigma: Tensor) -> Tensor:
-    """Mass of N(0, sigma**2) within half a step of a residual in steps, and the floor of the tables."""
+    """Return the mass of N(0, sigma**2) within half a step of a residual in steps, not below the tables'."""
     size = residual.abs()
     upper, lower = (torch.special.ndtr((edge - size) / sigma) for edge in (0.5, -0.5))
     mass: Tensor = upper - lower + gaussian_tables.FLOOR / TOTAL

@@ -1,4 +1,4 @@
-"""The contract between models and the training loop."""
+"""The interface of models to the training loop."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from .base import Model
 
 DISCRIMINATOR = "discriminator."
-"""Prefix of the parameters that an optimiser of their own trains."""
+"""Prefix of the names of the discriminator's parameters, which have their own optimiser."""
 
 
 @dataclass
 class LossStep:
-    """What a batch gives in training.
+    """The loss of a batch, with its parts.
 
     Attributes:
-        loss: what is minimised; the only tensor that gradients come from.
-        terms: parts of the loss, by the names that they have in the log.
+        loss: scalar to be minimised; the only tensor with gradients.
+        terms: parts of the loss, by their names in the log.
         symbols: plane -> int64, of the planes of indices.
-        kept: tensors that `Trainable.update` or the discriminator need.
+        kept: tensors for `Trainable.update` or the discriminator.
     """
 
     loss: Tensor
@@ -39,14 +39,14 @@ class LossStep:
 
 @dataclass
 class RoundTrip:
-    """A batch through a model in memory, without priors in integers.
+    """A batch encoded and decoded in memory, without priors in integers.
 
     Attributes:
         symbols: plane -> int64, of the planes of indices.
-        samples: the reconstruction; None of a decoder that draws.
-        bits: what `units` elements take, where the model can tell.
-        units: pixels, samples or symbols.
-        loss: what a training minimises, of reconstructions in 8 bits, where it is not the distortion.
+        samples: the reconstruction; None for an autoregressive decoder.
+        bits: of `units` elements, where the model computes them.
+        units: number of pixels, samples or symbols.
+        loss: training loss of reconstructions in 8 bits, where it is not the distortion.
     """
 
     symbols: dict[str, Tensor]
@@ -57,23 +57,23 @@ class RoundTrip:
 
 
 class Discriminator(nn.Module, ABC):
-    """Networks that tell reconstructions from originals, in training alone, with their own optimiser."""
+    """Networks that distinguish reconstructions from originals, with their own optimiser."""
 
     @abstractmethod
     def loss(self, reconstruction: Tensor, samples: Tensor) -> LossStep:
-        """What they minimise; `LossStep.kept` of the model has both tensors, by these names."""
+        """Compute the loss of the discriminator; `LossStep.kept` of the model has both tensors by name."""
 
 
 class Trainable(nn.Module, ABC):
-    """What the training loop asks: a model, or the learned prior of one.
+    """A network for the training loop: a model, or the learned prior of one.
 
-    Besides what coding asks, a new model has to bring `loss` alone.
+    In addition to the methods of coding, a new model must define `loss` alone.
 
         start or load_from -> (loss -> optimiser -> update) for every step -> export, make_card
     """
 
     slow: ClassVar[tuple[str, ...]] = ()
-    """Prefixes of the parameters that learn more slowly than the rest."""
+    """Prefixes of the names of parameters with a lower learning rate."""
 
     config: Config
     """Settings."""
@@ -85,43 +85,43 @@ class Trainable(nn.Module, ABC):
     @property
     @abstractmethod
     def codec(self) -> Model:
-        """The model whose samples and symbols these are."""
+        """Model of these samples and symbols."""
 
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
         """Set weights before the first step: by default those of construction stay.
 
         Args:
-            draw: gives the n-th batch of samples.
+            draw: returns the n-th batch of samples.
             generator: CPU generator.
         """
 
     @abstractmethod
     def loss(self, samples: Tensor) -> LossStep:
-        """What is minimised for a batch of samples.
+        """Compute the loss of a batch of samples.
 
-        On CUDA devices this is captured as a graph: the same work at every call, no waiting for the device.
+        On CUDA devices this is captured as a graph: each call does the same work, without synchronisation.
         """
 
     def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
-        """Do what follows an optimiser step: nothing, by default.
+        """Update state after an optimiser step: nothing, by default.
 
         Args:
             step: of the same batch.
-            progress: share of the training that is done, 0..1.
+            progress: completed share of the training, 0..1.
             generator: CPU generator of this step.
 
         Returns:
-            "restarted", the number of indices revived, where there is such a thing.
+            Counts for the log, such as "restarted", the number of codes revived.
         """
         del step, progress, generator
         return {}
 
     @abstractmethod
     def round_trip(self, samples: Tensor, index: int = 0) -> RoundTrip:
-        """Samples -> symbols -> samples at a quality index, in memory."""
+        """Encode and decode samples at a quality index, in memory."""
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
-        """Figures of the log that follow from the mean terms of some steps, "loss" among them."""
+        """Compute figures of the log from the mean terms of some steps, "loss" among them."""
         del terms
         return {}
 
@@ -135,13 +135,13 @@ class Trainable(nn.Module, ABC):
         """
 
     def keep_prior(self, other: Model) -> Self:
-        """Keep the learned prior of the weights that a training starts from, until there is a newer one."""
+        """Return the model with the learned prior of the weights that a training starts from."""
         del other
         return self
 
     @abstractmethod
     def export(self) -> Model:
-        """The model that is saved, with its priors in integers as far as they are trained with it.
+        """Return the model to save, with the priors trained with it in integers.
 
         Raises:
             ModelError: a layer is beyond what is exact.
@@ -149,10 +149,10 @@ class Trainable(nn.Module, ABC):
 
     @abstractmethod
     def make_card(self, name: str, training: Figures, measured: Figures) -> Card:
-        """Describe what was trained.
+        """Make the model card.
 
         Args:
-            name: what bitstreams will call the model.
+            name: of the model in bitstreams.
             training: commands, data, steps, hours.
             measured: validation figures.
         """

@@ -1,12 +1,13 @@
-"""The VAE as a codec: one model for every rate, begun where pPCA ends.
+"""The VAE as a codec: one model for every rate, initialised from pPCA.
 
-A worked shape: x [1, 3, 512, 512] -> y [1, 320, 32, 32], rounded to steps that follow lambda -> bits -> x.
+For example: x [1, 3, 512, 512] -> y [1, 320, 32, 32], quantised with steps that follow lambda -> bits
+-> x.
 
-Both networks run beside a linear transform. The forward one is pPCA's, with overlap: its basis functions are
-32 x 32 pixels in a raster of 16 x 16 (a lapped transform; Malvar 1990), whose middle starts as the principal
-components of 16 x 16 blocks and whose rim starts at zero. The networks work at 1/16 and 1/64 of the pixels,
-and their last layers start at zero, so that step 0 is pPCA with its own prior, and they learn only what a
-linear transform cannot do. The loss is in `variable_rate`.
+Both networks are corrections of a linear transform. The analysis transform is that of pPCA, with overlap: its
+basis functions are 32 x 32 pixels in a raster of 16 x 16 (a lapped transform; Malvar 1990), whose centre
+starts as the principal components of 16 x 16 blocks and whose margin starts at zero. The networks work at
+1/16 and 1/64 of the pixels, and their last layers start at zero, so that training starts from pPCA with its
+own prior, and the networks learn the nonlinear remainder. The loss is in `variable_rate`.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from .networks import residual_stack, start_at_zero
 from .variable_rate import VariableRateVAE
 
 OUTPUT_SCALE = 32.0
-"""Factor of the networks' outputs, which brings them to the size of what they correct."""
+"""Factor of the outputs of the networks, to match the scale of the linear transform."""
 
 
 @dataclass(frozen=True)
 class Config(variable_rate.VariableRateConfig):
-    """Settings of the VAE; the card of a shipped model has its own.
+    """Settings of the VAE; cards of shipped models have their own values.
 
     Attributes:
         components: M, channels of the latents, at most 628.
         fine, fine_hidden: channels at 1/16 of the pixels, and inside the residual blocks there.
-        coarse, coarse_hidden: the same at 1/64.
+        coarse, coarse_hidden: the same at 1/64 of the pixels.
         encoder_fine, encoder_coarse, decoder_fine, decoder_coarse: residual blocks.
         context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
     """
@@ -55,7 +56,7 @@ class Config(variable_rate.VariableRateConfig):
 
 
 class VAE(VariableRateVAE):
-    """Lapped transform and networks, both ways."""
+    """Variable-rate VAE of a lapped transform with networks, in analysis and synthesis."""
 
     method = "VAE"
     networks = ("forward_", "backward_", "encoder.", "decoder.")
@@ -73,39 +74,39 @@ class VAE(VariableRateVAE):
 
     @property
     def halo(self) -> int:
-        """Latents around a block that its samples, or its latents, can depend on."""
+        """Positions around a block on which its samples, or its latents, can depend."""
         config = self.config
         encoder = 1 + config.encoder_fine + 2 * (1 + config.encoder_coarse) + 4
         decoder = 2 + config.decoder_fine + 2 * config.decoder_coarse + 4
         return -(-max(encoder, decoder) // 4) + 1
 
     def analysis(self, pixels: Tensor, index: Tensor) -> Tensor:
-        """As in `VariableRateVAE.analysis`."""
+        """Map pixels to latents, as in `VariableRateVAE.analysis`."""
         linear = F.conv2d(F.pixel_unshuffle(pixels, 8), self.forward_basis, stride=2, padding=1)
         corrected: Tensor = self.encoder(_with_index(F.pixel_unshuffle(pixels, 4) / 128, index))
         return linear + OUTPUT_SCALE * corrected
 
     def synthesis(self, latents: Tensor, index: Tensor) -> Tensor:
-        """As in `VariableRateVAE.synthesis`."""
+        """Map latents to pixels, as in `VariableRateVAE.synthesis`."""
         blocks = F.conv_transpose2d(latents, self.backward_basis, stride=2, padding=1)
         linear = F.pixel_unshuffle(F.pixel_shuffle(blocks, 8), 4)
-        unit = latents / self.deviation[:, None, None]
-        corrected: Tensor = self.decoder(unit, _with_index(linear / 128, index))
+        normalised = latents / self.deviation[:, None, None]
+        corrected: Tensor = self.decoder(normalised, _with_index(linear / 128, index))
         return F.pixel_shuffle(linear + OUTPUT_SCALE * corrected, 4)
 
     def preview(self, latents: Tensor) -> Tensor:
-        """As in `VariableRateVAE.preview`: the linear inverse alone."""
+        """Compute means of 8 x 8 pixels by the linear synthesis alone, as in `VariableRateVAE.preview`."""
         size = latents.shape[1]
         means = self.backward_basis[:size].view(size, 3, 64, 4, 4).mean(2)
         return F.conv_transpose2d(latents, means, stride=2, padding=1)
 
     @torch.no_grad()
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """The linear start: pPCA of blocks in the middle of both bases, and its standard deviations.
+        """Start from pPCA: its components in the centre of both bases, and its standard deviations.
 
         Args:
-            draw: gives the n-th batch of samples, [B, 3, H, W].
-            generator: not needed.
+            draw: returns the n-th batch of samples, [B, 3, H, W].
+            generator: unused.
         """
         del generator
         linear = ppca.of_pixels(draw, self.config.components)
@@ -116,7 +117,7 @@ class VAE(VariableRateVAE):
 
 
 class _Decoder(nn.Module):
-    """[B, M, h, w] latents in deviations and [B, 49, 4 h, 4 w] of the linear inverse -> [B, 48, 4 h, 4 w]."""
+    """Synthesis network: normalised latents [B, M, h, w], linear synthesis -> correction."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -137,14 +138,14 @@ class _Decoder(nn.Module):
             last,
         )
 
-    def forward(self, unit: Tensor, linear: Tensor) -> Tensor:
-        """The correction."""
-        correction: Tensor = self.shallow(torch.cat((self.deep(unit), linear), 1))
+    def forward(self, normalised: Tensor, linear: Tensor) -> Tensor:
+        """Compute the correction [B, 48, 4 h, 4 w]; the linear synthesis has a channel for the index."""
+        correction: Tensor = self.shallow(torch.cat((self.deep(normalised), linear), 1))
         return correction
 
 
 def _encoder(config: Config) -> nn.Sequential:
-    """[B, 49, H / 4, W / 4] -> [B, M, H / 16, W / 16]."""
+    """Build the analysis network: [B, 49, H / 4, W / 4] -> [B, M, H / 16, W / 16]."""
     last = nn.Conv2d(config.coarse, config.components, 4, 2, 1)
     start_at_zero(last)
     return nn.Sequential(
@@ -159,6 +160,6 @@ def _encoder(config: Config) -> nn.Sequential:
 
 
 def _with_index(maps: Tensor, index: Tensor) -> Tensor:
-    """One more channel: the quality index, scaled to -1..1."""
+    """Append a channel, the quality index scaled to -1..1."""
     plane = (2 * index / LAST_INDEX - 1).to(maps.dtype)[:, None, None, None]
     return torch.cat((maps, plane.expand(-1, 1, *maps.shape[2:])), 1)

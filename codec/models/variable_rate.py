@@ -1,4 +1,4 @@
-"""Variable-rate VAE: what every model with rounded latents does, whatever its transforms.
+"""Variable-rate VAE: quantisation, prior and loss, common to all transforms.
 
 The ELBO of a VAE (Kingma and Welling 2014, eq. 3) is, for an image x and latents y,
 
@@ -6,19 +6,19 @@ The ELBO of a VAE (Kingma and Welling 2014, eq. 3) is, for an image x and latent
 
 The posterior q is a uniform distribution, one step wide, around the encoder's output (Balle, Laparra,
 Simoncelli 2017, section 3). Its entropy is the constant log 1 = 0 in units of the step, so that the KL term
-is E_q [ -log p(y) ]: the *rate*, what an entropy coder spends on rounded latents. A Gaussian likelihood of
+is E_q [ -log p(y) ]: the *rate*, the cost of entropy-coding the latents. A Gaussian likelihood of
 fixed variance makes the other term a squared error, the *distortion*. So the negative ELBO, in bits, is
 
     rate + lambda * distortion            lambda = 1 / beta of the beta-VAE (Higgins et al. 2017)
 
-Sampling the posterior, y + u with u uniform, is the reparametrisation; rounding is what coding does in its
-place. As in Minnen and Singh 2020 (section 3.3) the rate is taken of noisy latents, the distortion of rounded
-ones with the gradient passed straight through.
+Sampling the posterior, y + u with u uniform, is the reparametrisation; coding rounds instead. As in Minnen
+and Singh 2020 (section 3.3) the rate is that of noisy latents, the distortion that of rounded latents with
+the gradient passed straight through.
 
-One model serves all rates: lambda is drawn anew for each image of a batch and given to the networks as the
-quality index, and a step per latent channel follows it (gain vectors; Cui et al. 2021, "gained VAE"). A
-latent is coded as an integer number of steps from its mean under the context model (`priors.context`), and
-held in sixteenths of its step.
+One model covers all rates: training draws lambda for each image of a batch, the networks are conditioned on
+its quality index, and each latent channel has a step that depends on it (gain vectors; Cui et al. 2021,
+"gained VAE"). A latent is coded as an integer number of steps from its mean under the context model
+(`priors.context`), and stored in sixteenths of its step.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ from .base import Card, LossStep, Model, OperatingPoint, Plane, Progress, RoundT
 from .rate_distortion import ERROR_SCALE, INDICES_PER_LAMBDA_DOUBLING, likelihood, loss_weight, rd_lambda
 
 WHITE = 255.0
-"""Errors are squares of 8-bit values."""
+"""Peak of 8-bit values, the unit of errors."""
 
 PREVIEW_SLICES = 1
-"""Slices of channels that a preview is made of."""
+"""Number of slices of channels in a preview."""
 
 
 @dataclass(frozen=True)
 class VariableRateConfig(Config):
-    """Settings of every variable-rate VAE: no layer of the prior has more than 1,032 inputs.
+    """Settings of every variable-rate VAE; limits keep the integer sums of the prior exact (1,032 inputs).
 
     Attributes:
         components: M, channels of the latents.
@@ -71,7 +71,7 @@ class VariableRateConfig(Config):
 
 
 class VariableRateVAE(Model):
-    """Steps, prior and loss; a method's class adds `analysis` and `synthesis`.
+    """Base of variable-rate VAEs: steps, prior and loss; a subclass adds `analysis` and `synthesis`.
 
     Samples are float32 [B, 3, H, W] in -1..1, H and W multiples of `stride`; latents float32 [B, M, h, w] in
     units of pixel values 0..255 under an orthonormal transform, h = H / stride.
@@ -90,8 +90,7 @@ class VariableRateVAE(Model):
     validation_points = (51, 86, 121, 155, 180, 230)  # lambda .0018, .0044, .011, .026, .05, .18
 
     uses_rdoq: ClassVar[bool] = False
-    """Whether symbols nearer to zero are taken where their bits outweigh the error (rate-distortion optimised
-    quantisation). An encoder that is trained has learned it: it gains nothing by it."""
+    """Whether quantisation is rate-distortion optimised: a trained analysis network gains nothing by it."""
 
     config: VariableRateConfig
     deviation: Tensor
@@ -113,39 +112,39 @@ class VariableRateVAE(Model):
         self.offset = nn.Parameter(torch.zeros(config.components))
         self.slope = nn.Parameter(torch.zeros(config.components))
 
-    # what a method adds
+    # defined by subclasses
 
     @property
     def halo(self) -> int:
-        """Latents around a block that its samples, or its latents, can depend on."""
+        """Positions around a block on which its samples, or its latents, can depend."""
         raise NotImplementedError
 
     def analysis(self, pixels: Tensor, index: Tensor) -> Tensor:
-        """g_a: pixels less their mean colour, [B, 3, H, W] in steps of 8 bits -> latents [B, M, h, w]."""
+        """Map pixels less their mean colour, [B, 3, H, W] in 8-bit units, to latents [B, M, h, w]: g_a."""
         raise NotImplementedError
 
     def synthesis(self, latents: Tensor, index: Tensor) -> Tensor:
-        """g_s: latents -> pixels less their mean colour."""
+        """Map latents to pixels less their mean colour: g_s."""
         raise NotImplementedError
 
     def preview(self, latents: Tensor) -> Tensor:
-        """The first of the latents, [B, m, h, w] -> means of 8 x 8 pixels less their mean colour."""
+        """Map the first latents, [B, m, h, w], to means of 8 x 8 pixels less their mean colour."""
         raise NotImplementedError
 
     # coding
 
     def at(self, index: int, effort: int = 1) -> VariableRatePoint:
-        """The operating point of a quality index."""
+        """Return the operating point of a quality index."""
         return VariableRatePoint(self, index, effort)
 
     def priors_from(self, card: Card, tensors: Mapping[str, NDArray[np.generic]]) -> Mapping[int, Prior]:
-        """As in `Model.priors_from`: the conditional Gaussian."""
+        """Build the conditional Gaussian, as in `Model.priors_from`."""
         del card
         arrays = {n.removeprefix(PREFIX): array for n, array in tensors.items() if n.startswith(PREFIX)}
         return {LEARNED: GaussianPrior(arrays, shape=self.shape)}
 
     def latents(self, samples: Tensor, index: Tensor) -> Tensor:
-        """The mean of the posterior, in steps of the latents.
+        """Compute the mean of the posterior, in steps of the latents: -> [B, M, h, w].
 
         Args:
             samples: [B, 3, H, W] in -1..1.
@@ -156,15 +155,16 @@ class VariableRateVAE(Model):
         return latents / self._maps(self.step(index))
 
     def reconstruct(self, latents: Tensor, index: Tensor) -> Tensor:
-        """Mean of p(x | y), for latents in steps: -> [B, 3, H, W] in -1..1."""
+        """Compute the mean of p(x | y), for latents in steps: -> [B, 3, H, W] in -1..1."""
         pixels = self.synthesis(latents * self._maps(self.step(index)), index)
         return (pixels + self.mean[:, None, None]) * (2 / WHITE)
 
     def log2_gain(self, index: Tensor) -> Tensor:
-        """log2 of a channel's standard deviation over its step, in whole sixteenths: [B] -> [B, M].
+        """Return log2 of the ratio of deviation to step, rounded to sixteenths: [B] -> [B, M].
 
-        At high rates a step of sqrt(26 / lambda) would be optimal: the slope of the rate-distortion curve of
-        all channels is lambda then. `offset` and `slope` are what is learned besides. Gradients pass.
+        At high rates a step of sqrt(26 / lambda) would be optimal, where the slope of the rate-distortion
+        curve of all channels is lambda; `offset` and `slope` are the learned deviation from it. Gradients
+        pass.
         """
         gain_slope, gain_offset = self.line()
         whole = torch.floor((gain_offset + gain_slope * index[:, None].double()) * 2.0**-16)
@@ -175,22 +175,22 @@ class VariableRateVAE(Model):
 
     @torch.no_grad()
     def line(self) -> tuple[Tensor, Tensor]:
-        """Slope and offset of `log2_gain`, a line over the index, in 2**-20, half of 2**-4 included."""
+        """Return slope and offset of `log2_gain` over the index, [M], in 2**-20, half of 2**-4 included."""
         slope = (0.5 - self.slope) / INDICES_PER_LAMBDA_DOUBLING
         offset = self.deviation.log2() - 0.5 * math.log2(26) - self.offset - 11 * (0.5 - self.slope)
         unit = 2.0**20
         return torch.round(slope.double() * unit), torch.round(offset.double() * unit + unit / 32)
 
     def step(self, index: Tensor) -> Tensor:
-        """Width of the posterior of each channel: [B] -> [B, M]."""
+        """Return the step of each channel, the width of the posterior: [B] -> [B, M]."""
         return self.deviation * torch.exp2(-self.log2_gain(index))
 
     # training
 
     def loss(self, samples: Tensor) -> LossStep:
-        """The weighted mean of the negative ELBO at random quality indexes.
+        """Compute the weighted mean of the negative ELBO at random quality indexes.
 
-        Its terms are "rate" in bits per pixel and "distortion", the mean squared error of 8-bit values.
+        The terms are "rate" in bits per pixel and "distortion", the mean squared error of 8-bit values.
         """
         count, device = len(samples), samples.device
         stratum = torch.arange(count, device=device) + torch.rand(count, device=device)
@@ -201,11 +201,11 @@ class VariableRateVAE(Model):
         return LossStep(loss, {"rate": rate.mean(), "distortion": distortion.mean()})
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
-        """As in `Trainable.log_figures`: the PSNR."""
+        """Compute the PSNR, as in `Trainable.log_figures`."""
         return {"psnr_db": psnr_db(terms["distortion"], peak=WHITE)}
 
     def round_trip(self, samples: Tensor, index: int = 0) -> RoundTrip:
-        """As in `Trainable.round_trip`: by the context model in training."""
+        """Encode and decode in memory by the context model in training, as in `Trainable.round_trip`."""
         indexes = torch.full((len(samples),), float(index), device=samples.device)
         rounded, bits = self.quantise(self.latents(samples, indexes), indexes, noisy=False)
         decoded = self.reconstruct(rounded, indexes)
@@ -217,12 +217,12 @@ class VariableRateVAE(Model):
         return RoundTrip({}, decoded, float(bits.sum()), pixels, float(loss))
 
     def measure(self, samples: Tensor, index: Tensor, *, noisy: bool) -> tuple[Tensor, Tensor]:
-        """Rate in bits per pixel and distortion in squares of 8-bit values, of each image: [B] both.
+        """Return rate in bits per pixel and distortion in squared 8-bit values, of each image: [B] both.
 
         Args:
             samples: [B, 3, H, W].
             index: [B].
-            noisy: take the rate of a sample of the posterior, not of rounded latents.
+            noisy: measure the rate of a sample of the posterior, not of rounded latents.
         """
         latents = self.latents(samples, index)
         rounded, bits = self.quantise(latents, index, noisy=noisy)
@@ -231,7 +231,7 @@ class VariableRateVAE(Model):
         return bits / (samples.shape[2] * samples.shape[3]), distortion
 
     def quantise(self, latents: Tensor, index: Tensor, *, noisy: bool) -> tuple[Tensor, Tensor]:
-        """Latents as the decoder will have them, [B, M, h, w] in steps, and the bits of each image, [B]."""
+        """Return latents as decoded, [B, M, h, w] in steps, and the bits of each image, [B]."""
         count, size, height, width = latents.shape
         targets = latents.permute(0, 2, 3, 1).flatten(0, 2)
         owner = torch.arange(count, device=latents.device).repeat_interleave(height * width)
@@ -266,38 +266,38 @@ class VariableRateVAE(Model):
         self.deviation.copy_(deviation)
 
     def export(self) -> VariableRateVAE:
-        """As in `Trainable.export`: itself, with its prior in integers.
+        """Return the model with its prior in integers, as in `Trainable.export`.
 
         Raises:
             ModelError: a layer is beyond what is exact.
         """
-        layers = {name: cast("exact.Linear", layer) for name, layer in self.layers.items()}
+        layers = {name: cast("exact.QATLinear", layer) for name, layer in self.layers.items()}
         return self.equipped(priors={LEARNED: gaussian.export(layers, self.shape, self.line())})
 
     @torch.no_grad()
     def load_from(self, other: Model, count: float) -> None:
-        """As in `Trainable.load_from`: the first of its channels where this one has fewer.
+        """Load the weights, or those of the first channels for a smaller model, as in `Trainable.load_from`.
 
-        What precedes a channel does not depend on it, so that those kept are coded as they were.
+        Channels do not depend on later ones, so that the probabilities of the remaining channels stay.
         """
         del count
         if not isinstance(other, VariableRateVAE):
-            raise TypeError(f"a {other.method} is no variable-rate VAE")
+            raise TypeError(f"{other.method} is no variable-rate VAE")
         known = other.state_dict()
         for name, tensor in self.state_dict().items():
             if not name.startswith("layers."):
                 tensor.copy_(known[name][tuple(slice(size) for size in tensor.shape)])
         before = context.layers_in_training(other.shape)
         for name, layer in before.items():
-            cast("exact.Linear", layer).take(other.prior.layers[name])
+            cast("exact.QATLinear", layer).take(other.prior.layers[name])
         self.layers.load_state_dict(context.first_channels(before.state_dict(), other.shape, self.shape))
 
     @property
     def prior(self) -> GaussianPrior:
-        """The conditional Gaussian in integers."""
+        """Conditional Gaussian in integers."""
         prior = self.priors.get(LEARNED)
         if not isinstance(prior, GaussianPrior):
-            raise ModelError("a model without its prior", "copy the file again")
+            raise ModelError("the model has no prior", "copy the weights file again")
         return prior
 
     @staticmethod
@@ -313,28 +313,28 @@ class VariableRatePoint(OperatingPoint):
 
     @property
     def planes(self) -> tuple[Plane, ...]:
-        """The latents."""
+        """Plane of the latents."""
         return (Plane("y", self.model.stride, depth=self.model.shape.channels),)
 
     @property
     def halo(self) -> int:
-        """As in `OperatingPoint.halo`."""
+        """Positions around a block on which its samples can depend, as in `OperatingPoint.halo`."""
         return self.model.halo
 
     @property
     def rd_lambda(self) -> float:
-        """Bits per pixel for a mean squared error of 1 in steps of 8 bits."""
+        """Lambda: bits per pixel for a mean squared error of 1 in 8-bit units."""
         return float(rd_lambda(torch.tensor(float(self.index))))
 
     @cached_property
     def steps(self) -> Tensor:
-        """Width of each channel's step: float32 [M]."""
+        """Step of each channel: float32 [M]."""
         log2_gains = self.model.prior.log2_gains(self.index).to(self.device)
         return self.model.deviation * torch.exp2(-log2_gains.float() / 16)
 
     @cached_property
     def rd_tradeoff(self) -> NDArray[np.float32]:
-        """Bits that a squared error of one step is worth: float32 [M]."""
+        """Bits equivalent to a squared error of one step, for each channel: float32 [M]."""
         steps: NDArray[np.float32] = self.steps.square().cpu().numpy()
         return np.float32(ERROR_SCALE * self.rd_lambda) * steps
 
@@ -343,13 +343,13 @@ class VariableRatePoint(OperatingPoint):
         return torch.full((1,), float(self.index), device=self.device)
 
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
-        """As in `OperatingPoint.analyse`: float32 [B, h, w, M], in steps."""
+        """Map samples to latents, float32 [B, h, w, M] in steps, as in `OperatingPoint.analyse`."""
         model = self.model
         pixels = samples * (WHITE / 2) - model.mean[:, None, None]
         return {"y": model.analysis(pixels, self._index).permute(0, 2, 3, 1) / self.steps}
 
     def quantise(self, step: Step, targets: Array, model: EntropyModel) -> NDArray[np.int32]:
-        """As in `OperatingPoint.quantise`; with effort, of models that gain by it, by rate and distortion."""
+        """Quantise to the nearest symbols or, with effort and a model that gains by it, by RDOQ."""
         if self.effort and self.model.uses_rdoq and isinstance(model, Gaussian):
             return model.quantise(targets, self.rd_tradeoff[step.positions[0][-1]])
         return model.quantise(targets)
@@ -357,7 +357,7 @@ class VariableRatePoint(OperatingPoint):
     def synthesise(
         self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None
     ) -> Tensor:
-        """As in `OperatingPoint.synthesise`."""
+        """Map latents to samples, as in `OperatingPoint.synthesise`."""
         del seed, progress
         model = self.model
         latents = symbols["y"].float() * (self.steps / LATENT_UNIT)
@@ -365,12 +365,12 @@ class VariableRatePoint(OperatingPoint):
         return (pixels + model.mean[:, None, None]) * (2 / WHITE)
 
     def in_preview(self, step: Step) -> bool:
-        """Whether a step is about the first slices of channels."""
+        """Return whether a step codes the first slices of channels."""
         last: int = self.model.shape.slices[PREVIEW_SLICES - 1].stop
         return bool(step.positions[0][-1].stop <= last) if step.positions else False
 
     def preview(self, symbols: dict[str, Tensor]) -> Tensor:
-        """Means of 8 x 8 pixels from the first slices of the latents alone: [B, 3, H / 8, W / 8]."""
+        """Compute means of 8 x 8 pixels from the first slices of latents: [B, 3, H / 8, W / 8]."""
         model, last = self.model, self.model.shape.slices[PREVIEW_SLICES - 1].stop
         latents = symbols["y"][..., :last].float() * (self.steps[:last] / LATENT_UNIT)
         pixels = model.preview(latents.permute(0, 3, 1, 2))
@@ -378,16 +378,19 @@ class VariableRatePoint(OperatingPoint):
 
 
 def features(values: Tensor, log2_gains: Tensor) -> Tensor:
-    """Latents in steps as the context model takes them, [N, n] -> [N, 2 n]: over their deviation; compressed.
+    """Compute the features of latents in the context model: divided by their deviation, and compressed.
 
     Args:
-        values: in steps.
-        log2_gains: log2 of deviation over step.
+        values: latents in steps, [N, n].
+        log2_gains: log2 of the ratio of deviation to step.
+
+    Returns:
+        [N, 2 n].
     """
     return exact.embedded(torch.cat((values * torch.exp2(-log2_gains), torch.asinh(values)), 1))
 
 
 def condition(index: Tensor) -> Tensor:
-    """The quality index as the context model takes it: [B] -> [B, 1], in sixteenths."""
-    scaled: Tensor = torch.floor((index - 128) / 2)[:, None] / 2**exact.ACTIVATION
+    """Scale the quality index to the condition of the context model: [B] -> [B, 1], in sixteenths."""
+    scaled: Tensor = torch.floor((index - 128) / 2)[:, None] / 2**exact.ACTIVATION_BITS
     return scaled

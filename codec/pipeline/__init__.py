@@ -1,4 +1,4 @@
-"""The road both ways: samples -> targets -> symbols -> bytes, and back."""
+"""Encode and decode: samples -> targets -> symbols -> bytes, and back."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 EFFORT = 1
-"""The default effort."""
+"""Default effort."""
 
 EFFORTS = range(4)
-"""How long an encoder searches for better symbols: 0, not at all, to 3."""
+"""Efforts of the encoder's search for better symbols: 0, none, to 3."""
 
 ModelName = str | os.PathLike[str]
 """A shipped model's name, or a .safetensors file."""
@@ -45,7 +45,7 @@ ModelName = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How an image or audio is encoded: the arguments of `encode`, which describes them."""
+    """Options of encoding: the arguments of `encode`, described there."""
 
     model: ModelName | None = None
     quality: float | None = None
@@ -62,7 +62,7 @@ class EncodeOptions:
 
     @property
     def target(self) -> Target:
-        """What the encoding has to meet.
+        """Target of rate control.
 
         Raises:
             UsageError: targets exclude each other, or are not above zero.
@@ -100,23 +100,23 @@ def encode(
             media.Audio (`media.Audio.of(samples, rate)`).
         model: a shipped model's name or a .safetensors file; None for the default of the medium.
         quality: 1..5; images accept decimals.
-        bitrate: of audio, highest quality within this rate, kilobits a second of the file.
-        bpp: of an image, highest quality within this rate, bits per pixel of the file.
-        psnr: of an image, smallest file that reaches this quality, dB.
-        target_size: highest quality whose file is not larger, bytes.
-        fast: code by static tables, even where a learned prior is there; a warning where there are none.
-        effort: 0..3, how long the encoder searches for better symbols, of audio from 2 on; a decoder is not
-            affected. No gain with `vae-image` and autoregressive decoders.
+        bitrate: for audio, the highest quality within this rate, in kilobits per second of the file.
+        bpp: for images, the highest quality within this rate, in bits per pixel of the file.
+        psnr: for images, the smallest file that reaches this PSNR, in dB.
+        target_size: the highest quality within this size, in bytes.
+        fast: code by static tables instead of a learned prior; models without such tables warn.
+        effort: 0..3, how long the encoder searches for better symbols, for audio from 2 on; decoding does not
+            depend on it. No gain with `vae-image` and autoregressive decoders.
         max_pixels: refuse larger images; a media.Image is in memory already, whatever its size.
         strip: metadata to leave out: "icc", "exif", "xmp", "tags", "all".
-        keep_gps: keep the position where the image was taken; a media.Image keeps the metadata that it has.
-        device: for the networks; symbols written by any device are read by any other.
-        progress: called with blocks done and blocks in all.
+        keep_gps: keep the GPS position in EXIF; a media.Image keeps all its metadata.
+        device: of the networks; files encoded on any device decode on any other.
+        progress: called with the number of blocks done and of all blocks.
 
     Raises:
         MediaError: the image or audio cannot be read.
         UsageError: no such model, quality or device, or a model for another medium.
-        TargetError: no operating point meets the rate, the quality or the size.
+        TargetError: no operating point meets the rate, the PSNR or the size.
     """
     options = EncodeOptions(
         model,
@@ -138,10 +138,10 @@ def encode(
 def encode_file(
     source: media.Source, options: EncodeOptions = EncodeOptions(), *, progress: Progress | None = None
 ) -> Encoded:
-    """As `encode`, and with the bytes also the symbols and what they were made from."""
+    """Encode as `encode`, and return the symbols and the original together with the bytes."""
     target = options.target
     if options.effort not in EFFORTS:
-        raise UsageError(f"no effort {options.effort}", f"{EFFORTS[0]} to {EFFORTS[-1]}")
+        raise UsageError(f"no effort {options.effort}", f"give {EFFORTS[0]} to {EFFORTS[-1]}")
     named = None if options.model is None else weights.load(options.model, options.device)
     if isinstance(source, media.Image | media.Audio):
         original = source.without(options.strip)
@@ -151,8 +151,9 @@ def encode_file(
     medium = "image" if isinstance(original, media.Image) else "audio"
     model = named or weights.load(weights.DEFAULTS[medium], options.device)
     if model.medium != medium:
-        message = f"{model.card.name} is for {model.medium}, not for {medium}"
-        raise UsageError(message, f"name a model for {medium} with -m, or none")
+        ours, theirs = (rate_control.FILES[name] for name in (model.medium, medium))
+        message = f"{model.card.name} is for {ours}, not for {theirs}"
+        raise UsageError(message, f"name a model for {medium} with -m, or leave out -m")
     target.check(model)
     if options.fast and STATIC not in model.priors:
         warn(f"{model.card.name} has no static tables; fast changes nothing", VqcodecWarning)
@@ -178,36 +179,38 @@ def decode(
 
     Args:
         data: the bytes, a path or a binary file.
-        model: weights to decode with, where they are not shipped.
-        decoder: another decoder of the same codes: "wavenet", the autoregressive one of the shipped
-            `vqvae-audio`, or a file of its weights.
+        model: weights for decoding, where they are not shipped.
+        decoder: another decoder of the same codes: "wavenet", the autoregressive decoder of the shipped
+            `vqvae-audio`, or a weights file.
         salvage: fill damaged regions with grey or silence, each with a DamageWarning, instead of an error.
-        preview: an eighth of the size, from a part of the symbols alone, of variable-rate models.
+        preview: decode an eighth of the size from a part of the symbols; variable-rate models only.
         max_pixels: refuse larger images.
         max_seconds: refuse longer audio; each channel counts.
         strip: metadata to leave out.
-        device: for the networks.
-        progress: called with blocks done and blocks in all.
+        device: of the networks.
+        progress: called with the number of blocks done and of all blocks.
 
     Raises:
         MediaError: a path that cannot be read.
-        BitstreamError: no .vqc, newer, damaged, or larger than allowed.
-        ModelError: the weights it needs are not here.
+        BitstreamError: not a .vqc file, a newer one, damaged, or larger than allowed.
+        ModelError: its weights are not available.
     """
     stream = container.parse(bytes_of(data), salvage=salvage)
     geometry = stream.geometry
     if isinstance(geometry, ImageGeometry) and geometry.width * geometry.height > max_pixels:
-        raise LimitError(f"header claims {geometry.describe}", "--max-pixels")
+        raise LimitError(f"header claims {geometry.describe}", "raise --max-pixels to decode it")
     if isinstance(geometry, AudioGeometry) and geometry.seconds * geometry.channels > max_seconds:
-        raise LimitError(f"header claims {geometry.describe}", "--max-seconds")
+        raise LimitError(f"header claims {geometry.describe}", "raise --max-seconds to decode it")
     if isinstance(geometry, AudioGeometry) and not media.LOWEST_RATE <= geometry.rate <= media.HIGHEST_RATE:
         raise LimitError(f"header claims {geometry.describe}", "no encoder writes that rate")
+    for message in stream.damage:
+        warn(message, DamageWarning)
     point = point_for(stream, model, device)
+    second = None if decoder is None else other_decoder(stream, point, decoder, device)
     decoded: media.Image | media.Audio
     if preview:
         decoded, damage = decode_preview(stream, point, salvage=salvage)
     else:
-        second = None if decoder is None else other_decoder(stream, point, decoder, device)
         decoded, damage = decode_stream(stream, point, decoder=second, salvage=salvage, progress=progress)
     for message in damage:
         warn(message, DamageWarning)
@@ -215,13 +218,13 @@ def decode(
 
 
 def info(data: bytes | str | os.PathLike[str] | IO[bytes]) -> container.Info:
-    """Header and metadata of a bitstream; nothing is decoded.
+    """Read the header of a bitstream; nothing is decoded.
 
     Args:
         data: the bytes, a path or a binary file.
 
     Raises:
         MediaError: a path that cannot be read.
-        BitstreamError: no .vqc, newer or damaged.
+        BitstreamError: not a .vqc file, a newer one, or damaged.
     """
     return container.read_info(bytes_of(data))

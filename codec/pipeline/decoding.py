@@ -1,4 +1,4 @@
-"""Bitstream -> an image or audio in memory, with its metadata."""
+"""Decode a bitstream to an image or audio in memory, with its metadata."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..models.base import Model, OperatingPoint, Progress
 from ..priors.base import Symbols
 from ..transform import audio as audio_transform
 from ..transform import image as image_transform
-from ..transform.loudness import Loudness
+from ..transform.loudness import PARTS, Loudness
 from .encoding import Encoded
 
 
@@ -35,21 +35,21 @@ def decode_stream(
     salvage: bool = False,
     progress: Progress | None = None,
 ) -> tuple[media.Image | media.Audio, list[str]]:
-    """What a bitstream stands for, and the damage that was passed over, in words.
+    """Decode a parsed bitstream, and describe the damage that was tolerated behind its checksums.
 
     Args:
         stream: parsed.
-        point: the model that wrote it, at its quality index.
+        point: the model of the encoder, at its quality index.
         decoder: another model that decodes the same symbols.
         salvage: fill damaged regions with grey or silence and leave out damaged metadata.
-        progress: called with blocks done and blocks in all.
+        progress: called with the number of blocks done and of all blocks.
 
     Raises:
         DamagedError: damage, without `salvage`.
         ModelError: a chunk is coded by a prior that the model does not have.
     """
     found = chunks.decode(stream, point, salvage=salvage)
-    damage = [*stream.damage, *found.damage]
+    damage = found.damage
     decoded = _render(found, decoder or point, stream.geometry, stream, damage, salvage, progress)
     return decoded, damage
 
@@ -57,30 +57,30 @@ def decode_stream(
 def decode_preview(
     stream: Bitstream, point: OperatingPoint, *, salvage: bool
 ) -> tuple[media.Image, list[str]]:
-    """An image of an eighth of the size, with the metadata that does not depend on it; as `decode_stream`.
+    """Decode an image at an eighth of the size, with the metadata that does not depend on it.
 
     Raises:
         ModelError: the model has no preview.
     """
     if not isinstance(stream.geometry, ImageGeometry):
-        raise ModelError(f"{stream.model} has no preview", "decode it whole")
+        raise ModelError(f"{stream.model} has no preview", "decode the whole image")
     found = chunks.decode(stream, point, salvage=salvage, preview=True)
     pixels = image_transform.preview(found.symbols, point, stream.geometry)
     if pixels is None:
-        raise ModelError(f"{stream.model} has no preview", "decode it whole")
+        raise ModelError(f"{stream.model} has no preview", "decode the whole image")
     for region, stored in found.pixels:
         pixels[region.part(image_transform.PREVIEW)] = image_transform.reduce(stored)
     image = media.Image(pixels, icc=stream.boxes.get("icc"), source=stream.source)
-    return image, [*stream.damage, *found.damage]
+    return image, found.damage
 
 
 def render(symbols: Symbols, point: OperatingPoint, geometry: Geometry) -> media.Image | media.Audio:
-    """The image or audio that symbols stand for, without metadata."""
+    """Decode symbols to an image or audio, without metadata."""
     return _render(DecodedChunks(symbols), point, geometry, None, [], False, None)
 
 
 def reconstruct(encoded: Encoded) -> media.Image | media.Audio:
-    """Decode what was just written, and compare every symbol.
+    """Decode an encoded file again, and compare every symbol.
 
     Raises:
         DamagedError: a symbol differs.
@@ -88,28 +88,28 @@ def reconstruct(encoded: Encoded) -> media.Image | media.Audio:
     stream = container.parse(encoded.data)
     found = chunks.decode(stream, encoded.point)
     if not all(np.array_equal(found.symbols[name], array) for name, array in encoded.symbols.items()):
-        raise DamagedError("the bitstream does not decode to the codes it was made from", "report this")
+        raise DamagedError("the bitstream does not decode to the encoded symbols", "report this")
     return _render(found, encoded.point, stream.geometry, stream, [], False, None)
 
 
 def verify(encoded: Encoded) -> float:
-    """Decode what was just written, compare every symbol, and measure the result.
+    """Decode an encoded file again, compare every symbol, and measure the result.
 
     Returns:
-        Of an image the PSNR of the reconstruction in dB, of audio the SI-SDR (the mean over its channels, at
-        the rate of the model); infinite when nothing differs.
+        Of an image the PSNR of the reconstruction in dB, each pixel weighed by its alpha; of audio the SI-SDR
+        (the mean over its channels, at the rate of the model). Infinite when nothing differs.
 
     Raises:
         DamagedError: a symbol differs.
     """
     decoded, original = reconstruct(encoded), encoded.original
     if isinstance(decoded, media.Image) and isinstance(original, media.Image):
-        return image_metrics.psnr(decoded.samples, original.samples)
+        return image_metrics.psnr(decoded.samples, original.samples, original.alpha)
     if not isinstance(decoded, media.Audio) or not isinstance(original, media.Audio):
         raise TypeError("an image for audio")
     pairs = zip(decoded.signal, original.signal, strict=True)
     ratios = [audio_metrics.si_sdr(ours, theirs) for ours, theirs in pairs]
-    # A silent channel without error says nothing of the others.
+    # A silent channel without error would make the mean infinite.
     audible = [ratio for ratio in ratios if ratio != math.inf]
     return float(np.mean(audible)) if audible else math.inf
 
@@ -120,29 +120,31 @@ def open_stream(
     model: str | os.PathLike[str] | Model | None,
     device: str,
 ) -> tuple[Bitstream, OperatingPoint]:
-    """A bitstream and what decodes it, as `decode` finds it, or a model in memory."""
+    """Parse a bitstream, and return it with its operating point, as in `point_for`."""
     stream = container.parse(bytes_of(data))
     return stream, point_for(stream, model, device)
 
 
 def point_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, device: str) -> OperatingPoint:
-    """The model whose fingerprint the bitstream names, at its quality index.
+    """Return the operating point of a bitstream, by its fingerprint and quality index.
 
     Raises:
-        ModelError: it is not shipped, and not the one given.
+        ModelError: the model is not shipped, and not the given one.
+        VersionError: settings that this version does not know.
+        DamagedError: the header contradicts the model.
     """
     needs = f"needs model {stream.model} ({stream.fingerprint.hex()})"
     if model is None and not (weights.folder() / f"{stream.model}.safetensors").is_file():
         raise ModelError(needs, "name its weights with -m FILE")
-    found = model if isinstance(model, Model) else weights.load(model or stream.model, device)
-    card = found.card
+    loaded = model if isinstance(model, Model) else weights.load(model or stream.model, device)
+    card = loaded.card
     if card.fingerprint != stream.fingerprint.hex():
         raise ModelError(f"{needs}, not {card.name} ({card.fingerprint})", "name its weights with -m FILE")
-    if len(stream.settings) != (found.points > 1):
+    if len(stream.settings) != (loaded.points > 1):
         raise VersionError(f"settings that {stream.model} does not have here", "upgrade vqcodec")
-    if found.medium != stream.kind:
-        raise DamagedError(f"header claims {stream.kind}, {stream.model} is for {found.medium}")
-    point = found.at(stream.quality_index or 0)
+    if loaded.medium != stream.kind:
+        raise DamagedError(f"header claims {stream.kind}, {stream.model} is for {loaded.medium}")
+    point = loaded.at(stream.quality_index or 0)
     if point.finest_stride != stream.geometry.stride:
         raise DamagedError(
             f"header claims stride {stream.geometry.stride}, {stream.model} has {point.finest_stride}"
@@ -153,17 +155,17 @@ def point_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, d
 def other_decoder(
     stream: Bitstream, point: OperatingPoint, decoder: str | os.PathLike[str], device: str
 ) -> OperatingPoint:
-    """Another model that decodes the same symbols.
+    """Return the operating point of another decoder of the same symbols.
 
     Raises:
-        UsageError: there is none of this name, or it decodes others.
+        UsageError: no such decoder, or one of other symbols.
     """
     named = f"{stream.model}-{decoder}"
     shipped = (weights.folder() / f"{named}.safetensors").is_file()
     if not shipped and not Path(decoder).is_file():
         names = [path.stem for path in weights.folder().glob(f"{stream.model}-*.safetensors")]
         known = ", ".join(sorted(name.removeprefix(f"{stream.model}-") for name in names))
-        hint = f"{known}, or a .safetensors file" if known else "leave out --decoder"
+        hint = f"choose {known}, or a .safetensors file" if known else "leave out --decoder"
         raise UsageError(f"{stream.model} has no decoder '{decoder}'", hint)
     other = weights.load(named if shipped else decoder, device)
     if not other.decodes(point.model):
@@ -174,7 +176,7 @@ def other_decoder(
 
 
 def bytes_of(data: bytes | str | os.PathLike[str] | IO[bytes]) -> bytes:
-    """The bytes of a bitstream, a path or a binary file.
+    """Return the bytes of a bitstream, a path or a binary file.
 
     Raises:
         MediaError: it cannot be read.
@@ -203,7 +205,7 @@ def _render(
     salvage: bool,
     progress: Progress | None,
 ) -> media.Image | media.Audio:
-    """Symbols -> samples, with the metadata of the bitstream; adds to the damage what salvage leaves out."""
+    """Decode symbols to samples, with the metadata of the bitstream; append to `damage` when salvaging."""
     boxes = {} if stream is None else stream.boxes
     source = "" if stream is None else stream.source
     if isinstance(geometry, ImageGeometry):
@@ -220,7 +222,7 @@ def _render(
 def _pixels(
     found: DecodedChunks, point: OperatingPoint, geometry: ImageGeometry, progress: Progress | None
 ) -> NDArray[np.uint8]:
-    """The image that chunks hold: uint8 [H, W, C]; the networks do not run where all of it is stored."""
+    """Return the image of chunks, uint8 [H, W, C]; the networks do not run where all pixels are stored."""
     if len(found.pixels) < geometry.chunk_count:
         pixels = image_transform.synthesise(found.symbols, point, geometry, progress=progress)
     else:
@@ -240,7 +242,7 @@ def _alpha(box: bytes, geometry: ImageGeometry, damage: list[str], salvage: bool
         return None
 
 
-def _tags(box: bytes, damage: list[str], salvage: bool) -> dict[str, str]:
+def _tags(box: bytes, damage: list[str], salvage: bool) -> media.Tags:
     try:
         return media.unpack_tags(box)
     except DamagedError:
@@ -251,14 +253,15 @@ def _tags(box: bytes, damage: list[str], salvage: bool) -> dict[str, str]:
 
 
 def _loudness(levels: bytes, geometry: AudioGeometry, damage: list[str], salvage: bool) -> list[Loudness]:
-    """The loudness of each channel, by the gains of the header and the box of levels."""
-    if levels and len(levels) != geometry.chunk_count:
+    """Return the loudness of each channel, by the gains of the header and the box of levels."""
+    parts = PARTS if len(levels) == PARTS * geometry.chunk_count else 1
+    if levels and len(levels) != parts * geometry.chunk_count:
         if not salvage:
             raise DamagedError(f"{len(levels)} levels for {geometry.chunk_count} chunks")
         damage.append("damaged in box levels")
         levels = b""
     rows = [bytearray() for _ in geometry.gains]
-    for level, region in zip(levels, geometry.regions, strict=False):
-        rows[region.channel or 0].append(level)
-    segment = SEGMENT * geometry.stride
+    for number, region in enumerate(geometry.regions if levels else ()):
+        rows[region.channel or 0] += levels[parts * number : parts * (number + 1)]
+    segment = SEGMENT * geometry.stride // parts
     return [Loudness(gain, bytes(row), segment) for gain, row in zip(geometry.gains, rows, strict=True)]

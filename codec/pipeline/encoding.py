@@ -1,4 +1,4 @@
-"""An image or audio in memory -> its bitstream, at an operating point of a model."""
+"""Encode an image or audio in memory at an operating point of a model."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..errors import MediaWarning, warn
 from ..models.base import OperatingPoint, Progress
 from ..priors.base import Symbols
 from ..transform import audio as audio_transform
+from ..transform import hidden, loudness
 from ..transform import image as image_transform
-from ..transform import loudness
 from ..transform.loudness import Loudness
 
 HEAVY_METADATA = 1000
@@ -29,15 +29,15 @@ HEAVY_METADATA = 1000
 
 @dataclass(frozen=True)
 class Encoded:
-    """A bitstream, and what it was made from.
+    """A bitstream, with its symbols and its original.
 
     Attributes:
         data: the .vqc file.
-        symbols: of each plane, [h, w] or [h, w, M] of an image, [C, T] of audio.
+        symbols: of each plane, [h, w] or [h, w, M] for images, [C, T] or [C, T, M] for audio.
         original: the image or audio that was encoded.
         geometry: its size.
         point: the model, its quality index and effort.
-        estimate_bits: what the chunks ought to take: the cross-entropy of the symbols under their priors.
+        estimate_bits: cross-entropy of the symbols under their priors, in bits.
     """
 
     data: bytes
@@ -54,28 +54,28 @@ class Encoded:
 
     @property
     def quality(self) -> float:
-        """1..5; of models with one operating point DEFAULT_QUALITY."""
+        """Quality, 1..5; DEFAULT_QUALITY for models with one operating point."""
         return quality_of(self.point.index) if self.point.model.points > 1 else DEFAULT_QUALITY
 
     @property
     def bpp(self) -> float | None:
-        """Bits of the whole file per pixel; None of audio."""
+        """Bits per pixel of the whole file; None for audio."""
         return container.read_info(self.data).bpp
 
     @property
     def kbps(self) -> float | None:
-        """Kilobits of the whole file per second; None of an image."""
+        """Kilobits per second of the whole file; None for an image."""
         return container.read_info(self.data).kbps
 
     @property
     def count(self) -> int:
-        """Symbols that were coded: all of an image's, those of the channels of audio that are not silent."""
+        """Number of coded symbols; silent channels of audio have none."""
         parts = ((region, plane) for region in self.geometry.regions for plane in self.point.planes)
         return sum(self.symbols[plane.name][region.part(plane.stride)].size for region, plane in parts)
 
     @property
     def raw_bits(self) -> int:
-        """Bits that the symbols would take packed as they are; 0 of planes of latents."""
+        """Bits of the symbols packed at a fixed width; 0 for planes of latents."""
         planes = self.point.planes
         if not all(plane.alphabet for plane in planes):
             return 0
@@ -84,7 +84,7 @@ class Encoded:
 
     @property
     def bits_per_code(self) -> float | None:
-        """Bits of all chunks per symbol; None where there are no symbols."""
+        """Bits of all chunks per symbol; None without symbols."""
         return 8 * container.read_info(self.data).code_bytes / self.count if self.count else None
 
 
@@ -95,23 +95,24 @@ def encode_at(
     fast: bool = False,
     progress: Progress | None = None,
 ) -> Encoded:
-    """Compress a decoded image or audio at an operating point.
+    """Compress an image or audio in memory at an operating point.
 
     Args:
-        original: samples (of audio at the rate of the model), and the metadata that goes with them.
-        point: the model; its card has the name and the fingerprint that the bitstream names.
-        fast: do without a learned prior, where there is another way.
-        progress: called with blocks done and blocks in all.
+        original: samples (audio at the sample rate of the model), with their metadata.
+        point: the operating point; the bitstream has the name and fingerprint of its card.
+        fast: skip learned priors, where there is another way.
+        progress: called with the number of blocks done and of all blocks.
 
     Raises:
         LimitError: the original, or its metadata, is larger than the format allows.
     """
     if isinstance(original, media.Image):
         geometry = _image_geometry(original, point)
-        targets = image_transform.analyse(original.samples, point, progress=progress)
+        pixels = hidden.fill(original.samples, original.alpha)
+        targets = image_transform.analyse(pixels, point, progress=progress)
         coded = chunks.encode(targets, point, geometry, fast=fast)
         del targets
-        stored = chunks.store(original.samples, point, geometry, below=coded.size)
+        stored = chunks.store(pixels, point, geometry, below=coded.size)
         return _pack(original, stored or coded, geometry, point, _image_boxes(original))
     if original.channels > 2:
         warn(f"{original.channels} channels, coded one by one", MediaWarning)
@@ -121,16 +122,16 @@ def encode_at(
     levels = [loudness.loudness_of(channel, SEGMENT * point.finest_stride) for channel in signal]
     gains = bytes(level.gain for level in levels)
     size = AudioGeometry(original.frames, original.rate, gains, mono, point.finest_stride)
-    found = audio_transform.analyse(signal, point, size, levels, progress=progress)
-    coded = chunks.encode(found, point, size, fast=fast)
+    targets = audio_transform.analyse(signal, point, size, levels, progress=progress)
+    coded = chunks.encode(targets, point, size, fast=fast)
     boxes = {"levels": _levels(levels, size), "tags": media.pack_tags(original.tags)}
     return _pack(original, coded, size, point, boxes)
 
 
 def store(image: media.Image, point: OperatingPoint, *, limit: int) -> Encoded | None:
-    """The bitstream that holds the pixels themselves; None where it would be larger than `limit` bytes."""
+    """Store the pixels of an image losslessly; None where the file would be larger than `limit` bytes."""
     geometry = _image_geometry(image, point)
-    stored = chunks.store(image.samples, point, geometry, below=limit)
+    stored = chunks.store(hidden.fill(image.samples, image.alpha), point, geometry, below=limit)
     packed = None if stored is None else _pack(image, stored, geometry, point, _image_boxes(image))
     return packed if packed is not None and len(packed.data) <= limit else None
 
@@ -145,15 +146,19 @@ def _image_boxes(image: media.Image) -> dict[str, bytes | None]:
 
 
 def _levels(levels: Sequence[Loudness], geometry: AudioGeometry) -> bytes | None:
-    """The levels of all chunks, in their order; None where no segment has one."""
-    if not any(channel.levels for channel in levels):
+    """Return the levels of all chunks, in their order, of one or PARTS each; None where all are zero."""
+    if not any(any(channel.levels) for channel in levels):
         return None
     length = SEGMENT * geometry.stride
-    found = bytearray()
+    parts = max(length // channel.segment for channel in levels if channel.levels)
+    box = bytearray()
     for region in geometry.regions:
-        steps = levels[region.channel or 0].levels
-        found.append(steps[region.samples[0].start // length] if steps else 0)
-    return bytes(found)
+        channel = levels[region.channel or 0]
+        own = length // channel.segment if channel.levels else 1
+        first = region.samples[0].start // length * own
+        steps = channel.levels[first : first + own].ljust(own, b"\0")
+        box += steps if own == parts else steps * parts
+    return bytes(box)
 
 
 def _pack(
@@ -178,7 +183,7 @@ def _pack(
 
 
 def _warn_of_heavy_metadata(stream: Bitstream) -> None:
-    """Warn where metadata, not the image, makes most of the file."""
+    """Warn where metadata takes more bytes than the codes."""
     sizes = {name: len(deflate(box)) for name, box in stream.boxes.items() if name != "alpha"}
     coded = sum(len(chunk.payload) for chunk in stream.chunks if chunk is not None)
     if (total := sum(sizes.values())) > max(coded, HEAVY_METADATA):

@@ -18,13 +18,13 @@ BYTES_TOLERANCE, DB_TOLERANCE = 0.005, 0.02
 """Stop searching within 0.5 % below the byte target, or 0.02 dB above the PSNR target."""
 
 INDICES_PER_RATE_DOUBLING, INDICES_PER_DB = 49, 16
-"""About so many indexes double the bytes, or raise the PSNR by 1 dB; the number of trials follows them."""
+"""Expected number of indexes that double the bytes, or raise the PSNR by 1 dB; only speed depends on them."""
 
 TRIALS = 6
-"""After so many, the search halves what is left."""
+"""Number of trials after which the search becomes a bisection."""
 
 MAX_BYTES = 1 << 62
-"""Of a file, where a rate would be more."""
+"""Upper bound of a size in bytes computed from a rate."""
 
 Unit = Literal["quality", "bitrate", "bpp", "psnr", "target size"]
 
@@ -32,12 +32,15 @@ UNITS: dict[str, tuple[Unit, ...]] = {
     "image": ("target size", "bpp", "psnr"),
     "audio": ("target size", "bitrate"),
 }
-"""Medium -> what a target can be given in, besides the quality."""
+"""Medium -> units of targets, besides the quality."""
+
+FILES = {"image": "images", "audio": "audio"}
+"""Medium -> its files in messages."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What an encoding has to meet: one of a quality, a largest rate or size, a least PSNR.
+    """The target of an encoding: a quality, a maximum rate or size, or a minimum PSNR.
 
     Attributes:
         unit: "quality" 1..5, "bitrate" in kbit/s and "bpp" in bits per pixel of the whole file, "psnr" in dB,
@@ -58,7 +61,7 @@ class Target:
         psnr: float | None = None,
         target_size: int | None = None,
     ) -> Target:
-        """The target among these, of which at most one is given.
+        """Return the target among these, of which at most one is given.
 
         Raises:
             UsageError: more than one is given, or one that is not above zero.
@@ -78,32 +81,32 @@ class Target:
         for unit, value in given.items():
             if unit != "quality" and not 0 < value < math.inf:
                 raise UsageError(
-                    "targets are numbers above zero", "for example bpp 0.4, psnr 30, target size 40000"
+                    "targets must be positive", "give for example bpp 0.4, psnr 30, target size 40000"
                 )
             return cls(unit, value)
         return cls()
 
     def check(self, model: Model) -> None:
-        """Refuse what a model, or its medium, cannot be asked for.
+        """Refuse targets that do not apply to a model.
 
         Raises:
-            UsageError: it cannot.
+            UsageError: another medium, or a quality that the model does not have.
         """
         name, units = model.card.name, UNITS[model.medium]
         if self.unit != "quality" and self.unit not in units:
             others = f"{', '.join(units[:-1])} or {units[-1]}"
-            raise UsageError(f"{self.unit} means nothing for {model.medium}", f"give {others}")
+            raise UsageError(f"{self.unit} does not apply to {FILES[model.medium]}", f"give {others}")
         if self.unit != "quality" or self.value is None:
             return
         if model.points > 1 and not WORST <= self.value <= BEST:
-            raise UsageError(f"no quality {self.value:g}", f"{WORST:g} to {BEST:g}, with decimals")
+            raise UsageError(f"no quality {self.value:g}", f"give {WORST:g} to {BEST:g}, decimals included")
         if model.points == 1 and self.value != DEFAULT_QUALITY:
             raise UsageError(
-                f"{name} has no quality {self.value:g}", f"its operating points: {DEFAULT_QUALITY:g}"
+                f"{name} has no quality {self.value:g}", f"its only quality is {DEFAULT_QUALITY:g}"
             )
 
     def limit(self, original: media.Image | media.Audio) -> int | None:
-        """The largest file in bytes; None of a target that is no rate or size."""
+        """Return the maximum size of the file in bytes; None for a quality or PSNR."""
         if self.value is None or self.unit in ("quality", "psnr"):
             return None
         if self.unit == "target size":
@@ -112,11 +115,11 @@ class Target:
             bytes_per_unit = original.width * original.height / 8
         else:
             bytes_per_unit = 125 * original.seconds
-        # A file of exactly this rate is not to be refused for a rounding.
+        # A file of exactly this rate must not be refused because of rounding.
         return int(min(self.value * bytes_per_unit * (1 + 1e-12), MAX_BYTES))
 
     def describe(self, encoded: Encoded) -> str:
-        """The rate or size of a file in the unit of the target."""
+        """Format the rate or size of a file in the unit of the target."""
         if self.unit == "bpp":
             return f"{encoded.bpp:.3f} bpp"
         if self.unit == "bitrate":
@@ -138,11 +141,11 @@ def encode(
     Args:
         original: with the metadata that goes into the bitstream.
         model: with its operating points.
-        target: a quality; or a rate or size, which the best file that is not larger comes near to; or a PSNR,
-            which the smallest file that is not worse comes near to.
-        effort: 0..3, see `encode_at`.
-        fast: do without a learned prior, where there is another way.
-        progress: called with blocks done and blocks in all, over all trials.
+        target: a quality; or a rate or size, for the highest quality within it; or a PSNR, for the smallest
+            file that reaches it. Rates, sizes and PSNR are met within the tolerances.
+        effort: 0..3, how long the encoder searches for better symbols.
+        fast: skip learned priors, where there is another way.
+        progress: called with the number of blocks done and of all blocks, over all trials.
 
     Raises:
         TargetError: no operating point meets the target.
@@ -150,14 +153,14 @@ def encode(
     trials = _Trials(original, model, effort, fast, progress)
     limit = target.limit(original)
     if limit is not None:
-        return _within(limit, target, trials)
+        return _to_size(limit, target, trials)
     if target.unit == "psnr" and target.value is not None:
-        return _above(target.value, trials)
-    return trials.at(index_of(DEFAULT_QUALITY if target.value is None else target.value))
+        return _to_psnr(target.value, trials)
+    return trials.at(index_of(DEFAULT_QUALITY if target.value is None else target.value), expected=1)
 
 
 class _Trials:
-    """Encodings at quality indexes; only the one that was asked for last is kept, since they are large."""
+    """Encodings at quality indexes; only the best so far is cached, since they are large."""
 
     def __init__(
         self,
@@ -170,55 +173,77 @@ class _Trials:
         self.original, self.model, self.effort, self.fast = original, model, effort, fast
         self.last = model.points - 1
         self._progress, self._count = progress, 0
-        self._newest: tuple[int, Encoded] | None = None
+        self._best: tuple[int, Encoded] | None = None
 
-    def at(self, index: int) -> Encoded:
-        """The encoding at an index."""
-        if self._newest is None or self._newest[0] != index:
-            self._newest = None  # before the next is made
-            point = self.model.at(index, self.effort)
-            self._newest = index, encode_at(self.original, point, fast=self.fast, progress=self._part())
-            self._count += 1
-        return self._newest[1]
+    def at(self, index: int, expected: int = TRIALS) -> Encoded:
+        """Return the encoding at an index.
 
-    def _part(self) -> Progress | None:
-        """Progress over as many trials as there usually are."""
-        progress, number = self._progress, self._count
+        Args:
+            index: quality index.
+            expected: usual number of trials, for the progress.
+        """
+        if self._best is not None and self._best[0] == index:
+            return self._best[1]
+        point = self.model.at(index, self.effort)
+        progress = self._part(expected if self.last else 1)
+        encoded = encode_at(self.original, point, fast=self.fast, progress=progress)
+        self._count += 1
+        return encoded
+
+    def keep(self, encoded: Encoded) -> None:
+        """Cache an encoding that meets the target better than the one before."""
+        self._best = encoded.point.index, encoded
+
+    def _part(self, expected: int) -> Progress | None:
+        """Return the progress of one trial out of their expected number."""
+        progress, trial = self._progress, self._count
         if progress is None:
             return None
-        count = max(TRIALS, number + 1) if number else 1
-        return lambda done, whole: progress(number * whole + done, count * whole)
+        count = max(expected, trial + 1)
+        return lambda done, whole: progress(trial * whole + done, count * whole)
 
 
-def _within(limit: int, target: Target, trials: _Trials) -> Encoded:
+def _to_size(limit: int, target: Target, trials: _Trials) -> Encoded:
+    smallest = ""
+
     def log_size(index: int) -> float:
-        return math.log2(len(trials.at(index).data))
+        nonlocal smallest
+        encoded = trials.at(index)
+        if len(encoded.data) <= limit:
+            trials.keep(encoded)  # the search goes up from here
+        elif index == 0:
+            smallest = target.describe(encoded)
+        return math.log2(len(encoded.data))
 
     slope, tolerance = 1 / INDICES_PER_RATE_DOUBLING, BYTES_TOLERANCE / math.log(2)
     found = find_index(log_size, math.log2(max(limit, 1)), slope, tolerance, at_least=False, last=trials.last)
     if found is None:
-        effortless = "" if trials.effort <= 1 else ", or --effort 1"
-        smallest = target.describe(trials.at(0))
-        raise TargetError(f"smallest is {smallest}, target {target.value:,g}", f"a larger target{effortless}")
+        effortless = ", or --effort 1" if trials.effort > 1 and not trials.last else ""
+        asked = f"{target.value:,}" if target.unit == "target size" else f"{target.value:g}"
+        raise TargetError(f"smallest is {smallest}, target {asked}", f"give a larger target{effortless}")
     if found == trials.last and isinstance(trials.original, media.Image):
-        # There is room: perhaps enough for the pixels themselves.
+        # The best quality leaves room, perhaps enough to store the pixels losslessly.
         stored = store(trials.original, trials.model.at(found), limit=limit)
         if stored is not None:
             return stored
     return trials.at(found)
 
 
-def _above(psnr: float, trials: _Trials) -> Encoded:
-    measured: dict[int, float] = {}
+def _to_psnr(psnr: float, trials: _Trials) -> Encoded:
+    best = -math.inf
 
     def measure(index: int) -> float:
-        if index not in measured:
-            measured[index] = verify(trials.at(index))
-        return measured[index]
+        nonlocal best
+        encoded = trials.at(index)
+        reached = verify(encoded)
+        best = max(best, reached)
+        if reached >= psnr:
+            trials.keep(encoded)  # the search goes down from here
+        return reached
 
     found = find_index(measure, psnr, 1 / INDICES_PER_DB, DB_TOLERANCE, at_least=True, last=trials.last)
     if found is None:
-        raise TargetError(f"best is {measure(trials.last):.2f} dB, target {psnr:g}", "a smaller target")
+        raise TargetError(f"best is {best:.2f} dB, target {psnr:g}", "give a smaller target")
     return trials.at(found)
 
 
@@ -231,19 +256,19 @@ def find_index(
     at_least: bool,
     last: int = LAST_INDEX,
 ) -> int | None:
-    """Find the quality index where a figure that rises with it meets a target.
+    """Find the quality index at which an increasing measure meets a target.
 
     Args:
-        measure: the figure at an index, 0..last.
-        target: what it is compared with.
-        slope: about how much it rises from index to index.
-        tolerance: a figure on the right side of the target, and this near to it, ends the search.
-        at_least: the target is a least figure, and the first index that reaches it is wanted; else it is a
-            greatest one, and the last index that keeps it.
+        measure: returns the measure at an index, 0..last.
+        target: value to meet.
+        slope: expected increase per index.
+        tolerance: stop at a measure on the right side of the target within this distance.
+        at_least: find the first index with a measure of at least the target; else the last index with a
+            measure of at most the target.
         last: the highest index.
 
     Returns:
-        None if no index meets the target.
+        The index; None if no index meets the target.
     """
     known: dict[int, float] = {}
     low, high, index = -1, last + 1, last // 2

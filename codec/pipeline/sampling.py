@@ -1,6 +1,6 @@
-"""Sampling: new images and audio from the prior that compresses them.
+"""Sample new images and audio from the prior of a model.
 
-    symbols ~ p(symbols), one step of the prior's scan after the other;  x = mean of p(x | symbols)
+    symbols ~ p(symbols), step by step of the prior's scan;  x = mean of p(x | symbols)
 
 Probabilities and random numbers are integers, so a seed gives the same symbols on every machine.
 """
@@ -24,10 +24,10 @@ from ..priors.base import Symbols
 from .decoding import open_stream, render
 
 DEFAULT_MODEL = "vqvae-image"
-"""The model that samples when none is named: its prior sees farther than those of variable-rate models."""
+"""Default model of `sample`: its prior has a larger receptive field than those of variable-rate models."""
 
 MAX_SAMPLES = {"image": 1 << 26, "audio": 1 << 28}
-"""Pixels of an image, and samples of all channels of audio, that are sampled at most."""
+"""Largest size of a sample: pixels of an image, samples of all channels of audio."""
 
 
 def sample(
@@ -44,31 +44,31 @@ def sample(
     resample: str | None = None,
     device: str = "auto",
 ) -> list[media.Image | media.Audio]:
-    """Sample images or audio, or the rest of one whose beginning is given.
+    """Sample images or audio, or a continuation of a file.
 
     Args:
         model: a shipped model's name, a .safetensors file, or a loaded model; None for DEFAULT_MODEL, or for
-            the model of the file that is continued.
-        count: how many are sampled.
-        size: of images, width and height in pixels; by default 128 x 128.
+            the model of the continued file.
+        count: number of samples.
+        size: width and height of images in pixels; by default 128 x 128.
         seconds: length of audio; by default 4.
-        temperature: logits are divided by it, to the nearest 64th of its inverse: below 1 the likely becomes
-            likelier. Of variable-rate models, deviations are multiplied by it, to the nearest of their 64. By
+        temperature: divisor of logits, its inverse rounded to a 64th: below 1 makes likely symbols likelier.
+            For variable-rate models it is a factor of deviations, rounded to a scale of their table. By
             plane, or one for all.
-        top_k: sample among the so many likeliest indices; those as likely as the last of them are in, too.
-            By plane, or one for all. Not with variable-rate models.
+        top_k: sample among this many of the likeliest indices, and those as likely as the last of them. By
+            plane, or one for all. Not with variable-rate models.
         seed: of all random choices, below 2**64.
-        continued: a bitstream, or its path, whose beginning is kept: the upper part of an image, the first
-            seconds of audio.
-        fraction: how much of it is kept, 0..1.
-        resample: a plane of `continued` that is drawn anew, with those after it; the planes before it stay.
-        device: for the networks.
+        continued: a bitstream, or its path, to continue: its upper part for an image, its first seconds for
+            audio.
+        fraction: share of its length to keep, 0..1.
+        resample: a plane of `continued` to sample again, with those after it; the planes before it stay.
+        device: of the networks.
 
     Returns:
         `media.Image` or `media.Audio` each.
 
     Raises:
-        UsageError: options that mean nothing for the medium, or a model without a learned prior.
+        UsageError: options that do not apply to the medium, or a model without a learned prior.
         BitstreamError: the bitstream cannot be read.
     """
     temperatures = temperature if isinstance(temperature, Mapping) else {"": temperature}
@@ -85,16 +85,17 @@ def sample(
         geometry = _geometry(point, size, seconds)
     else:
         if size is not None or seconds is not None:
-            raise UsageError("the file that is continued has a size already", "leave out size and seconds")
+            raise UsageError("the continued file has a size already", "leave out size and seconds")
         stream, point = open_stream(continued, model=model, device=device)
         geometry = stream.geometry
         _check_size(geometry)
         if any(chunk is not None and chunk.prior == PIXELS for chunk in stream.chunks):
-            raise UsageError("the file holds pixels, which were smaller than codes", "continue another one")
+            raise UsageError("the file stores pixels instead of codes", "continue another file")
         known = chunks.decode(stream, point).symbols
     if LEARNED not in point.model.priors:
         raise UsageError(
-            f"{point.model.card.name} has no learned prior", "vqcodec train --stage prior --from NAME"
+            f"{point.model.card.name} has no learned prior",
+            "train one with vqcodec train --stage prior --from NAME",
         )
     planes, regions = point.planes, geometry.whole
     names = [plane.name for plane in planes]
@@ -106,22 +107,22 @@ def sample(
         likelier = temperatures.get(name, temperatures.get("", 1.0))
         prior = prior.reshaped(likelier, ranks.get(name, ranks.get("")), name)
     symbols = known or {plane.name: plane.empty(geometry.grid(plane.stride)) for plane in planes}
-    given = [{p.name: symbols[p.name][region.part(p.stride)] for p in planes} for region in regions]
+    parts = [{p.name: symbols[p.name][region.part(p.stride)] for p in planes} for region in regions]
     share = 0.0 if known is None else fraction
-    kept = {p.name: round(share * len(given[0][p.name])) if given else 0 for p in planes}
-    if resample is not None and given:
+    prefix = {p.name: round(share * len(parts[0][p.name])) if parts else 0 for p in planes}
+    if resample is not None and parts:
         first = names.index(resample)
-        kept = {name: 0 if n >= first else len(given[0][name]) for n, name in enumerate(names)}
-    found = []
-    for number in range(count):
-        seeds = [(seed, number * len(regions) + n) for n in range(len(regions))]
-        drawn = driver.sample(prior, given, kept, seeds, point.index)
+        prefix = {name: 0 if n >= first else len(parts[0][name]) for n, name in enumerate(names)}
+    samples = []
+    for n in range(count):
+        seeds = [(seed, n * len(regions) + region) for region in range(len(regions))]
+        drawn = driver.sample(prior, parts, prefix, seeds, point.index)
         whole = {name: array.copy() for name, array in symbols.items()}
         for region, part in zip(regions, drawn, strict=True):
             for plane in planes:
                 whole[plane.name][region.part(plane.stride)] = part[plane.name]
-        found.append(render(whole, point, geometry))
-    return found
+        samples.append(render(whole, point, geometry))
+    return samples
 
 
 def combine(drawn: Sequence[media.Image | media.Audio]) -> media.Image | media.Audio:
@@ -131,7 +132,7 @@ def combine(drawn: Sequence[media.Image | media.Audio]) -> media.Image | media.A
 
 
 def image_grid(images: Sequence[media.Image], gap: int = 2) -> media.Image:
-    """Arrange images of one size in about as many rows as columns; one alone stays as it is."""
+    """Arrange images of one size in about as many rows as columns; a single one is returned unchanged."""
     if len(images) == 1:
         return images[0]
     columns = math.ceil(math.sqrt(len(images)))
@@ -139,14 +140,14 @@ def image_grid(images: Sequence[media.Image], gap: int = 2) -> media.Image:
     rows = -(-len(images) // columns)
     size = (rows * (height + gap) - gap, columns * (width + gap) - gap, channels)
     whole = np.full(size, 255, np.uint8)
-    for number, image in enumerate(images):
-        top, left = number // columns * (height + gap), number % columns * (width + gap)
+    for n, image in enumerate(images):
+        top, left = n // columns * (height + gap), n % columns * (width + gap)
         whole[top : top + height, left : left + width] = image.samples
     return media.Image(whole)
 
 
 def concatenate(pieces: Sequence[media.Audio], gap: float = 0.5) -> media.Audio:
-    """Join audio of one rate, with so many seconds of silence between; one alone stays as it is."""
+    """Join audio of one rate, with `gap` seconds of silence between; a single piece is returned unchanged."""
     first = pieces[0]
     if len(pieces) == 1:
         return first
@@ -158,38 +159,38 @@ def concatenate(pieces: Sequence[media.Audio], gap: float = 0.5) -> media.Audio:
 
 def _check_options(count: int, temperature: float, top_k: int | None, seed: int, fraction: float) -> None:
     if not 0 <= fraction <= 1:
-        raise UsageError(f"a fraction of {fraction:g}", "0 to 1")
+        raise UsageError(f"a fraction of {fraction:g}", "give 0 to 1")
     if count < 1 or not 1 / 16 <= temperature <= 16 or (top_k is not None and top_k < 1):
         raise UsageError(
             "count and top-k are 1 or more, temperature 1/16 to 16", "for example temperature 0.9"
         )
     if not 0 <= seed < 2**64:
-        raise UsageError(f"a seed of {seed}", "0 to 2**64 - 1")
+        raise UsageError(f"a seed of {seed}", "give 0 to 2**64 - 1")
 
 
 def _check_size(geometry: Geometry) -> None:
     axes = len(geometry.grid(1)) if geometry.kind == "image" else 1
     samples = math.prod(geometry.grid(geometry.stride)) * geometry.stride**axes
     if samples > (limit := MAX_SAMPLES[geometry.kind]):
-        raise UsageError(f"{samples:,} samples, limit {limit:,}", "something smaller")
+        raise UsageError(f"{samples:,} samples, limit {limit:,}", "give a smaller size")
 
 
 def _geometry(point: OperatingPoint, size: tuple[int, int] | None, seconds: float | None) -> Geometry:
-    """The geometry of an image or audio of this size."""
+    """Return the geometry of an image or audio of this size."""
     geometry: Geometry
     if point.model.medium == "image":
         if seconds is not None:
-            raise UsageError("seconds mean nothing for images", "give a size")
+            raise UsageError("seconds do not apply to images", "give a size")
         width, height = size or (128, 128)
         if width < 1 or height < 1:
-            raise UsageError(f"a size of {width} x {height}", "for example 128x128")
+            raise UsageError(f"a size of {width} x {height}", "give for example 128x128")
         geometry = ImageGeometry(width, height, 3, point.finest_stride)
     else:
         if size is not None:
-            raise UsageError("a size means nothing for audio", "give seconds")
+            raise UsageError("a size does not apply to audio", "give seconds")
         length = 4.0 if seconds is None else seconds
         if not 0 < length <= media.MAX_SECONDS:
-            raise UsageError(f"{length:g} seconds", "for example 4")
+            raise UsageError(f"{length:g} seconds", "give for example 4")
         frames = max(1, round(length * AUDIO_RATE))
         geometry = AudioGeometry(frames, AUDIO_RATE, b"\xc0", False, point.finest_stride)
     _check_size(geometry)

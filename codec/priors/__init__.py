@@ -1,4 +1,4 @@
-"""p(symbols) in integers, the same on every machine: what compresses, and what samples."""
+"""Priors: p(symbols) in integers, the same on every machine, for coding and for sampling."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["PREFIX", "PRIORS", "LearnedPriorEntry", "learned_prior_for"]
 
 @dataclass(frozen=True)
 class LearnedPriorEntry:
-    """A learned prior over the indices of a codebook, which is trained after them.
+    """A learned prior over the indices of a codebook, trained after the codebook.
 
     Attributes:
-        medium: of the models that it belongs to.
-        config: its settings unless told otherwise.
-        network: makes the network in training, from settings and codebook, and that of the coarser plane.
-        prior: makes the prior in coding, from its integers.
-        training: how it is trained unless told otherwise.
+        medium: of its models, "image" or "audio".
+        config: default settings.
+        network: builds the network in training, from settings and codebook, and that of the coarser plane.
+        prior: builds the prior in coding, from its integers.
+        training: default settings of its training.
         given: whether it is given the codes of a coarser plane.
     """
 
@@ -59,9 +59,9 @@ PRIORS: dict[str, LearnedPriorEntry] = {
     ),
     "wavenet": LearnedPriorEntry("audio", wavenet.Config(), wavenet.WaveNet, wavenet.WaveNetPrior, _WAVENET),
 }
-"""Method as cards name it -> learned prior: the one list of what can be trained and read."""
+"""Method, as named in cards -> learned prior: the only list of those that can be trained and read."""
 
 
 def learned_prior_for(medium: str) -> str | None:
-    """The method that is trained for models of a medium: the first of its priors; None: there is none."""
+    """Return the method trained for models of a medium: the first of its priors; None: there is none."""
     return next((method for method, entry in PRIORS.items() if entry.medium == medium), None)

@@ -61,23 +61,23 @@ class AttentivePixelCNN(pixelcnn.PixelCNN):
     def __init__(self, config: Config, codebook: Tensor) -> None:
         """Start from a codebook, [K, D]."""
         super().__init__(config, codebook)
-        self.heads, width, coarse = config.heads, config.width, exact.ACTIVATION
+        self.heads, width, coarse = config.heads, config.width, exact.ACTIVATION_BITS
         keys, values = config.heads * config.key, config.heads * config.value
         known = width + config.embedding
-        found: dict[str, exact.Linear] = {}
+        found: dict[str, exact.QATLinear] = {}
         for n in {(a + 1) * config.blocks // (config.layers + 1) for a in range(config.layers)}:
-            found[f"{n}_query"] = exact.Linear(width + COORDINATES, keys, coarse, coarse)
-            found[f"{n}_key"] = exact.Linear(known + COORDINATES, keys, coarse, coarse)
-            found[f"{n}_value"] = exact.Linear(known, values, coarse, coarse)
-            found[f"{n}_output"] = exact.Linear(values, width, coarse, exact.STREAM, 0.5)
+            found[f"{n}_query"] = exact.QATLinear(width + COORDINATES, keys, coarse, coarse)
+            found[f"{n}_key"] = exact.QATLinear(known + COORDINATES, keys, coarse, coarse)
+            found[f"{n}_value"] = exact.QATLinear(known, values, coarse, coarse)
+            found[f"{n}_output"] = exact.QATLinear(values, width, coarse, exact.ACCUMULATOR_BITS, 0.5)
         self.attention = nn.ModuleDict(found)
 
-    def layers(self) -> dict[str, exact.Linear]:
+    def layers(self) -> dict[str, exact.QATLinear]:
         """As in `PixelCNN.layers`: in coding "2_query" is "2.query"."""
         found = {
             name.replace("_", "."): layer
             for name, layer in self.attention.items()
-            if isinstance(layer, exact.Linear)
+            if isinstance(layer, exact.QATLinear)
         }
         return {**super().layers(), **found}
 
@@ -125,7 +125,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, before: Tensor) -> Tensor:
     """Attention in training: the weights of coding, with the gradient of softmax.
 
     Args:
-        query: [B, H, N, D], multiples of 2**-ACTIVATION.
+        query: [B, H, N, D], multiples of 2**-ACTIVATION_BITS.
         key: the same.
         value: [B, H, N, V].
         before: bool [N, N], which positions (second axis) a position attends to; zero where there are none.
@@ -134,9 +134,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, before: Tensor) -> Tensor:
         [B, H, N, V], before rounding.
     """
     scores = (query @ key.transpose(-1, -2)).masked_fill(~before, -1e6)
-    soft = torch.softmax(scores * 2.0 ** (2 * exact.ACTIVATION - exact.SCORE - 4), -1)
+    soft = torch.softmax(scores * 2.0 ** (2 * exact.ACTIVATION_BITS - exact.SCORE_BITS - 4), -1)
     with torch.no_grad():
-        whole = exact.shares(scores * 2.0 ** (2 * exact.ACTIVATION)) * before / exact.SHARES
+        whole = exact.shares(scores * 2.0 ** (2 * exact.ACTIVATION_BITS)) * before / exact.SHARES
     weights = soft * before
     return (weights + (whole - weights).detach()) @ value
 
@@ -184,7 +184,7 @@ class AttentivePixelCNNPrior(pixelcnn.PixelCNNPrior):
 class _Memory:
     """Keys and values of the coded positions of a layer, block by block, in the order of coding."""
 
-    def __init__(self, layers: Mapping[str, exact.Affine], heads: int) -> None:
+    def __init__(self, layers: Mapping[str, exact.IntegerLinear], heads: int) -> None:
         self.layers, self.heads = layers, heads
         self.features: Tensor | None = None
         self._keys: dict[int, list[Tensor]] = {}
@@ -258,7 +258,7 @@ class AttentiveWavefront(pixelcnn.Wavefront):
     def _places(self, positions: Sequence[Positions]) -> Tensor:
         """Coordinates of the positions of all regions, [N, COORDINATES]."""
         rows, columns = (torch.from_numpy(np.concatenate(axis)) for axis in zip(*positions, strict=True))
-        return _coordinates(rows, columns).to(self.prior.carrier)
+        return _coordinates(rows, columns).to(self.prior.dtype)
 
     def _groups(self, positions: Sequence[Positions]) -> Iterator[tuple[int, slice]]:
         """Block, and which of the positions lie in it; those of a block follow each other."""
@@ -283,7 +283,7 @@ def _grid(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor
     """
     with torch.inference_mode(False):
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        places = (_coordinates(rows, columns) * 2.0**-exact.ACTIVATION).flatten(0, 1)
+        places = (_coordinates(rows, columns) * 2.0**-exact.ACTIVATION_BITS).flatten(0, 1)
         time = (columns + 2 * rows).flatten()
         return places.to(device), (time[None, :] < time[:, None]).to(device)
 

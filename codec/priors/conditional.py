@@ -85,18 +85,18 @@ class ConditionalPixelCNN(pixelcnn.PixelCNN):
         """Start from the codebooks of both planes, [K, D] each."""
         super().__init__(config, codebook)
         width, hidden = config.above_width, config.above_hidden
-        fine, coarse = exact.STREAM, exact.ACTIVATION
+        fine, coarse = exact.ACCUMULATOR_BITS, exact.ACTIVATION_BITS
         self.above_embedding = nn.Parameter(unit_embedding(above, len(above), config.above_embedding))
-        found = {"above_first": exact.Linear(WINDOW * config.above_embedding, width, coarse, fine)}
+        found = {"above_first": exact.QATLinear(WINDOW * config.above_embedding, width, coarse, fine)}
         for number in range(config.above_blocks):
-            found[f"above_spatial{number}"] = exact.Linear(WINDOW * width, hidden, coarse, coarse, 1.4)
-            found[f"above_pointwise{number}"] = exact.Linear(hidden, width, coarse, fine, 0.5)
-        found["above_spread"] = exact.Linear(width, FINER**2 * config.width, coarse, fine, 0.5)
+            found[f"above_spatial{number}"] = exact.QATLinear(WINDOW * width, hidden, coarse, coarse, 1.4)
+            found[f"above_pointwise{number}"] = exact.QATLinear(hidden, width, coarse, fine, 0.5)
+        found["above_spread"] = exact.QATLinear(width, FINER**2 * config.width, coarse, fine, 0.5)
         self.above_blocks, self.above = config.above_blocks, nn.ModuleDict(found)
 
-    def layers(self) -> dict[str, exact.Linear]:
+    def layers(self) -> dict[str, exact.QATLinear]:
         """As in `PixelCNN.layers`."""
-        above = {name: layer for name, layer in self.above.items() if isinstance(layer, exact.Linear)}
+        above = {name: layer for name, layer in self.above.items() if isinstance(layer, exact.QATLinear)}
         return {**super().layers(), **above}
 
     def forward(self, codes: Tensor, above: Tensor | None = None) -> Tensor:
@@ -112,7 +112,7 @@ class ConditionalPixelCNN(pixelcnn.PixelCNN):
 
     def arrays(self) -> dict[str, Array]:
         """As in `Network.arrays`, with the embedding of the codes above."""
-        table = torch.round(exact.embedded(self.above_embedding).detach().cpu() * 2**exact.ACTIVATION)
+        table = torch.round(exact.embedded(self.above_embedding).detach().cpu() * 2**exact.ACTIVATION_BITS)
         return {**super().arrays(), "above_embedding": table.numpy().astype(np.int8)}
 
     def export(self) -> ConditionalPixelCNNPrior:
@@ -126,7 +126,7 @@ class ConditionalPixelCNN(pixelcnn.PixelCNN):
         if table is None or table.shape != self.above_embedding.shape:
             raise ValueError("another embedding")
         super().take(prior)
-        self.above_embedding.copy_(torch.from_numpy(table.astype(np.float32)) / 2**exact.ACTIVATION)
+        self.above_embedding.copy_(torch.from_numpy(table.astype(np.float32)) / 2**exact.ACTIVATION_BITS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +167,8 @@ class ConditionalPixelCNNPrior(pixelcnn.PixelCNNPrior):
         return ConditionalWavefront(self, regions, [symbols[self.above_plane] for symbols in known])
 
     def spread(self, above: Codes, size: tuple[int, int]) -> Tensor:
-        """What a region knows of the codes above: int32 [h, w] -> [rows * columns, C], carried."""
-        table = torch.from_numpy(self.arrays["above_embedding"]).to(self.carrier)
+        """What a region knows of the codes above: int32 [h, w] -> [rows * columns, C]."""
+        table = torch.from_numpy(self.arrays["above_embedding"]).to(self.dtype)
         embedded = F.embedding(torch.from_numpy(above.astype(np.int64)), table)[None]
         with exact.arithmetic():
             return spread(self.layers, self.above_blocks, Integer(), embedded, size)[0].flatten(0, 1)

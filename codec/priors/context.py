@@ -1,14 +1,14 @@
 """Context model: mean and scale of each latent, given the latents already coded.
 
-Channels are cut into slices by falling variance, and the positions of a slice into phases (Minnen and Singh
-2020; He et al. 2021 and 2022, "ELIC"). A slice's trunk sees all slices before it, at all positions; each
-phase sees what the phases before it have of the slice, around its own positions. The first slice, with
-nothing before it, has three phases: one position in four, the one diagonally opposite, the other two; all
-others are checkerboards.
+Channels are split into slices by decreasing variance, and the positions of a slice into phases (Minnen and
+Singh 2020; He et al. 2021 and 2022, "ELIC"). The inputs of a slice's trunk are all slices before it, at all
+positions; those of a phase are the latents of the phases before it in the slice, around its own positions.
+The first slice has three phases: one position in four, the one diagonally opposite, the other two; all others
+are checkerboards.
 
     p(v) = product over slices s and phases p of N(mean_sp, sigma_sp), a function of all before
 
-The walk is written once, for two kinds of arithmetic: `FakeQuantized` in training, `Integer` in coding
+The network is defined once, for two kinds of arithmetic: `FakeQuantized` in training, `Integer` in coding
 (`exact`).
 """
 
@@ -28,25 +28,25 @@ from torch import Tensor
 from . import exact
 
 SLICES = (16, 32, 64)
-"""Channels of the first slices; the last has the rest."""
+"""Channels of the first slices; the last slice has the remaining channels."""
 
 RADIUS_FIRST, RADIUS = 2, 1
-"""Positions to each side that the phases of the first slice see, and those of others."""
+"""Radius of the spatial context in the first slice, and in the others."""
 
 HEAD_BITS = 8
-"""Fractional bits of what the heads give: means in standard deviations, log2 of sigma in octaves."""
+"""Fractional bits of the outputs of the heads: means in standard deviations, log2 of sigma in octaves."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the network.
+    """Sizes of the context network.
 
     Attributes:
         channels: M.
-        width: channels between the residual blocks; nine times it are the inputs of a layer.
-        hidden: channels inside them.
+        width: channels between the residual blocks; their 3x3 layers have nine times as many inputs.
+        hidden: channels inside the residual blocks.
         blocks: residual blocks of a slice.
-        near: features of a neighbour in the same slice.
+        near: features of each neighbour in the same slice.
     """
 
     channels: int
@@ -66,13 +66,13 @@ class Shape:
 
     @property
     def steps(self) -> list[tuple[int, int]]:
-        """Slice and phase of each step of the walk."""
+        """Slice and phase of each step."""
         return [(s, p) for s in range(len(self.slices)) for p in range(phases(s))]
 
     def layers(self) -> dict[str, tuple[int, int, int, float]]:
-        """Name -> inputs, outputs, fractional bits of its outputs, gain of the first weights."""
+        """Return inputs, outputs, fractional bits of the outputs and gain of the first weights, by layer."""
         width, hidden = self.width, self.hidden
-        fine, coarse = exact.STREAM, exact.ACTIVATION
+        fine, coarse = exact.ACCUMULATOR_BITS, exact.ACTIVATION_BITS
         found: dict[str, tuple[int, int, int, float]] = {}
         for s, part in enumerate(self.slices):
             count = part.stop - part.start
@@ -95,17 +95,17 @@ class Shape:
 
 
 def phases(s: int) -> int:
-    """Phases of a slice."""
+    """Return the number of phases of a slice."""
     return 2 if s else 3
 
 
 @cache
 def phase_positions(s: int, p: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
-    """Positions of a phase in a flat grid, in raster order: int64 [n].
+    """Return the positions of a phase in a flat grid, in raster order: int64 [n].
 
-    Kept for good, since CUDA graphs read them; of all grids up to 32 x 32 they take 9 MB.
+    They are cached for good, since CUDA graphs read them; those of all grids up to 32 x 32 take 9 MB.
     """
-    with torch.inference_mode(False):  # what is kept may be first asked for by a coder, then by a training
+    with torch.inference_mode(False):  # coding may fill the cache, and training then needs ordinary tensors
         return _phase_positions(s, p, height, width).to(device)
 
 
@@ -122,55 +122,55 @@ def _phase_positions(s: int, p: int, height: int, width: int) -> Tensor:
 
 
 class Arithmetic(Protocol):
-    """The arithmetic that the network is run in."""
+    """The arithmetic of the network."""
 
-    def activation(self, stream: Tensor) -> Tensor:
-        """ReLU of a sum, in the precision that layers take."""
+    def activation(self, accumulator: Tensor) -> Tensor:
+        """Apply ReLU to an accumulator, and round to the precision of activations."""
 
     def rectified(self, outputs: Tensor) -> Tensor:
-        """ReLU of the outputs of a layer that are in this precision already."""
+        """Apply ReLU to outputs of a layer that have the precision of activations already."""
 
-    def added(self, stream: Tensor, correction: Tensor) -> Tensor:
-        """Their sum within its limits."""
+    def added(self, accumulator: Tensor, correction: Tensor) -> Tensor:
+        """Add a correction to an accumulator, within its limits."""
 
 
 class FakeQuantized:
-    """Real numbers, rounded as integers will be; gradients pass."""
+    """Real numbers, rounded as in coding; gradients pass straight through."""
 
-    def activation(self, stream: Tensor) -> Tensor:  # noqa: D102
-        return exact.activated(stream)
+    def activation(self, accumulator: Tensor) -> Tensor:  # noqa: D102
+        return exact.activated(accumulator)
 
     def rectified(self, outputs: Tensor) -> Tensor:  # noqa: D102
         return exact.activated(outputs)
 
-    def added(self, stream: Tensor, correction: Tensor) -> Tensor:  # noqa: D102
-        return exact.limited(stream + correction)
+    def added(self, accumulator: Tensor, correction: Tensor) -> Tensor:  # noqa: D102
+        return exact.limited(accumulator + correction)
 
 
 class Integer:
-    """Integers, carried by floating-point arithmetic."""
+    """Integers, computed in floating point."""
 
-    def activation(self, stream: Tensor) -> Tensor:  # noqa: D102
-        return exact.activation(stream)
+    def activation(self, accumulator: Tensor) -> Tensor:  # noqa: D102
+        return exact.activation(accumulator)
 
     def rectified(self, outputs: Tensor) -> Tensor:  # noqa: D102
         return outputs.clamp_(0, exact.INPUT)
 
-    def added(self, stream: Tensor, correction: Tensor) -> Tensor:  # noqa: D102
-        return exact.added(stream, correction)
+    def added(self, accumulator: Tensor, correction: Tensor) -> Tensor:  # noqa: D102
+        return exact.added(accumulator, correction)
 
 
 class ContextModel:
-    """One walk of the network over grids of one size, side by side.
+    """One pass of the network over grids of one size, side by side, step by step.
 
     Maps are flat, [B h w, C]: all positions of the first grid in raster order, then those of the second.
 
     Args:
         shape: of the network.
-        layers: name -> what maps [N, I] to [N, O].
-        arithmetic: that they are run in.
+        layers: by name, each maps [N, I] to [N, O].
+        arithmetic: of training, or of coding.
         grids: B, h, w.
-        condition: [B, 1], the quality index as layers take it.
+        condition: [B, 1], the quality index, scaled as an input of layers.
     """
 
     def __init__(
@@ -188,18 +188,18 @@ class ContextModel:
         self._trunk = self._current = self._spatial = condition
 
     def grid_positions(self, s: int, p: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Rows and columns of the positions of a phase in each grid."""
+        """Return rows and columns of the positions of a phase in each grid."""
         width = max(self.grids[2], 1)
         rows, columns = np.divmod(phase_positions(s, p, *self.grids[1:]).numpy(), width)
         return rows, columns
 
     def positions(self, s: int, p: int) -> Tensor:
-        """Rows of the maps that a phase is about: int64 [N]."""
+        """Return the rows of the maps at the positions of a phase: int64 [N]."""
         inside = phase_positions(s, p, *self.grids[1:], self._first.device)
         return (self._first + inside).flatten()
 
     def params(self, s: int, p: int) -> Tensor:
-        """Means and logarithms of sigma for a step, side by side: [N, 2 n], in 2**-HEAD_BITS."""
+        """Compute means and log2 of sigma for a step: [N, 2 n], in 2**-HEAD_BITS."""
         layers, arithmetic, positions = self.layers, self.arithmetic, self.positions(s, p)
         if p == 0:
             self._trunk = self._features(s)
@@ -214,7 +214,7 @@ class ContextModel:
         return layers[f"{s}_head{p}"](arithmetic.activation(x))
 
     def update(self, s: int, p: int, features: Tensor) -> None:
-        """Take the features of the latents of a step, once they are known: [N, 2 n], as layers take them."""
+        """Add the features of the latents of a step, [N, 2 n], to the context of later steps."""
         positions = self.positions(s, p)
         if p == 0:
             self._current = features.new_zeros(len(self._inputs[0]), features.shape[1])
@@ -238,7 +238,7 @@ class ContextModel:
 
 
 def spatial_context(maps: Tensor, grids: tuple[int, int, int], radius: int, *, centre: bool) -> Tensor:
-    """Features of all positions in a square window, zero beyond the grid: [B h w, C] -> [B h w, n C]."""
+    """Gather features in a square window, zero beyond the grid: [B h w, C] -> [B h w, n C]."""
     count, height, width = grids
     size = 2 * radius + 1
     padded = F.pad(maps.view(count, height, width, -1), (0, 0, radius, radius, radius, radius))
@@ -252,15 +252,15 @@ def spatial_context(maps: Tensor, grids: tuple[int, int, int], radius: int, *, c
 
 
 def layers_in_training(shape: Shape) -> torch.nn.ModuleDict:
-    """The layers with fresh weights; the heads say nothing yet."""
+    """Return the layers with fresh weights, zero in the heads."""
     found: dict[str, torch.nn.Module] = {}
     for name, (inputs, outputs, after, gain) in shape.layers().items():
-        found[name] = exact.Linear(inputs, outputs, exact.ACTIVATION, after, gain)
+        found[name] = exact.QATLinear(inputs, outputs, exact.ACTIVATION_BITS, after, gain)
     return torch.nn.ModuleDict(found)
 
 
 def first_channels(layers: Mapping[str, Tensor], old: Shape, new: Shape) -> dict[str, Tensor]:
-    """Weights and biases of layers in training without what is about channels that another shape lacks."""
+    """Return the weights of layers in training cut to the channels of another shape."""
     found = {}
     for name, tensor in layers.items():
         s, _, kind = name.partition("_")

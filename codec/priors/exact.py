@@ -1,11 +1,11 @@
 """Networks that are integer arithmetic: the same numbers on every machine, in whatever order they are summed.
 
-An affine layer has int8 weights and takes integers of at most INPUT. Its products and sums are integers below
-2**24, so a float32 matrix product carries them without rounding; what follows is a shift by a power of two
-and a floor. FORMAT.md gives the arithmetic.
+An integer linear layer has int8 weights and takes integers of at most INPUT. Its products and sums are
+integers below 2**24, so a float32 matrix product computes them without rounding; a shift by a power of two
+and a floor follow. FORMAT-priors.md gives the arithmetic.
 
-Training sees the same rounding (`Linear`): a number v is held as the integer v * 2**bits, and the gradient
-passes straight through (Bengio, Leonard, Courville 2013; Jacob et al. 2018, section 3).
+Quantisation-aware training rounds likewise (`QATLinear`): a real v stands for the integer v * 2**bits, and
+the gradient passes straight through (Bengio, Leonard, Courville 2013; Jacob et al. 2018, section 3).
 """
 
 from __future__ import annotations
@@ -27,45 +27,45 @@ from ..errors import ModelError
 from .base import TOTAL, Array
 
 INPUT = 127
-"""Largest absolute value that a layer takes, and that a weight has."""
+"""Largest absolute value of a layer's inputs, and of its weights."""
 
 EXACT = 2**24
 """Integers below this are exact in float32."""
 
-ACTIVATION = 4
-"""Bits behind the point of activations: integers stand for sixteenths, up to 127 / 16."""
+ACTIVATION_BITS = 4
+"""Fractional bits of activations: integers in sixteenths, up to 127 / 16."""
 
-STREAM = 8
-"""Bits behind the point of the sums that residual blocks add to."""
+ACCUMULATOR_BITS = 8
+"""Fractional bits of accumulators, the sums to which residual blocks add."""
 
-STREAM_MAX = 2**15
-"""Largest absolute value of such a sum, as an integer."""
+ACCUMULATOR_MAX = 2**15
+"""Largest absolute value of an accumulator, as an integer."""
 
-LOGIT = 4
-"""Bits behind the point of logits, in nats."""
+LOGIT_BITS = 4
+"""Fractional bits of logits, in nats."""
 
-FINEST = 12
-"""Bits behind the point of weights, at most."""
+WEIGHT_BITS_MAX = 12
+"""Largest number of fractional bits of weights."""
 
 SHARES = 2**12
-"""What the weights of attention sum to, at most: 2**12 times a value of at most INPUT stays below EXACT."""
+"""Largest sum of the weights of attention: 2**12 times a value of at most INPUT stays below EXACT."""
 
-SCORE = 6
+SCORE_BITS = 6
 """log2 of the distance of two scores of attention that counts as a 16th of a nat."""
 
-EXPONENTIAL = 256
-"""Entries of the table of exponentials; what is further below the largest logit has the floor alone."""
+EXPONENTIALS = 256
+"""Entries of the table of exponentials; a logit further below the largest one gets frequency 1."""
 
-RECIPROCAL = 20
-"""Bits behind the point of the factor that makes a table sum to TOTAL."""
+RECIPROCAL_BITS = 20
+"""Fractional bits of the factor that makes a table sum to TOTAL."""
 
 
 # coding
 
 
 @dataclass(frozen=True, eq=False)
-class Affine:
-    """y = floor((W x + b) / 2**s), for each output.
+class IntegerLinear:
+    """A linear layer in integers: y = floor((W x + b) / 2**s), for each output.
 
     Attributes:
         weight: int8 [O, I], none -128.
@@ -92,22 +92,22 @@ class Affine:
 
     @property
     def bound(self) -> NDArray[np.int64]:
-        """What the absolute value of no partial sum exceeds: int64 [O]."""
+        """Upper bound of the absolute value of every partial sum: int64 [O]."""
         weights = np.abs(self.weight.astype(np.int64)).sum(1)
         bound: NDArray[np.int64] = weights * INPUT + np.abs(self.bias.astype(np.int64))
         return bound
 
     @cached_property
-    def _carried(self) -> dict[torch.dtype, tuple[Tensor, Tensor]]:
+    def _by_dtype(self) -> dict[torch.dtype, tuple[Tensor, Tensor]]:
         return {}
 
-    def scaled(self, carrier: torch.dtype) -> tuple[Tensor, Tensor]:
-        """2**-s W^T [I, O] and 2**-s b [O]: products and sums with them are as exact as those of integers."""
-        if carrier not in self._carried:
+    def scaled(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return 2**-s W^T [I, O] and 2**-s b [O]; sums of products with them stay exact."""
+        if dtype not in self._by_dtype:
             scale = torch.from_numpy(np.ldexp(1.0, -self.shift.astype(np.int32)))
-            weight = (torch.from_numpy(self.weight).t() * scale).to(carrier).contiguous()
-            self._carried[carrier] = weight, (torch.from_numpy(self.bias) * scale).to(carrier)
-        return self._carried[carrier]
+            weight = (torch.from_numpy(self.weight).t() * scale).to(dtype).contiguous()
+            self._by_dtype[dtype] = weight, (torch.from_numpy(self.bias) * scale).to(dtype)
+        return self._by_dtype[dtype]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the layer.
@@ -121,22 +121,22 @@ class Affine:
         if x.dtype is torch.float32 and not _factors_are_shortened():
             weight, bias = self.scaled(torch.float32)
             product = torch.addmm(bias, x, weight)
-            # Asked again: another thread may have changed the setting meanwhile.
+            # Check again: another thread may have changed the setting meanwhile.
             if not _factors_are_shortened():
                 return product.floor_()
         weight, bias = self.scaled(torch.float64)
         return torch.addmm(bias, x.double(), weight).to(x.dtype).floor_()
 
 
-def activation(stream: Tensor, lowest: int = 0) -> Tensor:
-    """Integers of STREAM bits -> ACTIVATION bits, clamped to lowest..INPUT."""
-    half, step = 2 ** (STREAM - ACTIVATION - 1), 2.0 ** (ACTIVATION - STREAM)
-    return (stream + half).mul_(step).floor_().clamp_(lowest, INPUT)  # type: ignore[no-any-return]
+def activation(accumulator: Tensor, lowest: int = 0) -> Tensor:
+    """Round integers from ACCUMULATOR_BITS to ACTIVATION_BITS fractional bits, and clamp to lowest..INPUT."""
+    half, step = 2 ** (ACCUMULATOR_BITS - ACTIVATION_BITS - 1), 2.0 ** (ACTIVATION_BITS - ACCUMULATOR_BITS)
+    return (accumulator + half).mul_(step).floor_().clamp_(lowest, INPUT)  # type: ignore[no-any-return]
 
 
-def added(stream: Tensor, correction: Tensor) -> Tensor:
-    """Their sum, kept below STREAM_MAX; the correction's memory is used."""
-    return correction.add_(stream).clamp_(-STREAM_MAX, STREAM_MAX)
+def added(accumulator: Tensor, correction: Tensor) -> Tensor:
+    """Add a correction to an accumulator, clamped to +-ACCUMULATOR_MAX, in the correction's memory."""
+    return correction.add_(accumulator).clamp_(-ACCUMULATOR_MAX, ACCUMULATOR_MAX)
 
 
 def product(x: Tensor, y: Tensor) -> Tensor:
@@ -151,11 +151,13 @@ def product(x: Tensor, y: Tensor) -> Tensor:
 def shares(scores: Tensor) -> Tensor:
     """Softmax in fixed point, of attention: integers [..., N] -> integers [..., N], at most SHARES in sum.
 
-    Scores are products of activations, in 2**-(2 ACTIVATION). With d = floor((largest - score) / 2**SCORE),
-    at most EXPONENTIAL - 1, e = round(2**16 exp(-d / 16)), S the sum of e and R = floor(SHARES 2**16 / S), a
-    position has floor(e R / 2**16).
+    Scores are products of activations, in 2**-(2 ACTIVATION_BITS). With d = floor((largest - score) /
+    2**SCORE_BITS), at most EXPONENTIALS - 1, e = round(2**16 exp(-d / 16)), S the sum of e and
+    R = floor(SHARES 2**16 / S), a position has floor(e R / 2**16).
     """
-    distance = ((scores.amax(-1, keepdim=True) - scores) * 2.0**-SCORE).floor_().clamp_(max=EXPONENTIAL - 1)
+    distance = (
+        ((scores.amax(-1, keepdim=True) - scores) * 2.0**-SCORE_BITS).floor_().clamp_(max=EXPONENTIALS - 1)
+    )
     weights = _exponentials_on(scores.device)[distance.long()]
     # In float64 sums and products are exact, and of integers so small so is the floor of the quotient.
     factor = (SHARES * 2.0**16 / weights.sum(-1, keepdim=True)).floor_()
@@ -163,18 +165,24 @@ def shares(scores: Tensor) -> Tensor:
 
 
 def frequencies(logits: Array) -> NDArray[np.uint32]:
-    """Softmax in fixed point: integers of LOGIT bits, [N, K] -> uint32 [N, K], at least 1, summing to TOTAL.
+    """Compute the softmax in fixed point: frequencies of at least 1 that sum to TOTAL.
 
     With d the distance to the largest logit, e = round(2**16 exp(-d / 16)), S the sum of e over the codes and
-    R = floor((TOTAL - K) 2**20 / S), a code has 1 + floor(e R / 2**20). What is left over goes to the first
-    of the codes with the largest logit.
+    R = floor((TOTAL - K) 2**20 / S), a code has frequency 1 + floor(e R / 2**20). The remainder goes to the
+    first of the codes with the largest logit.
+
+    Args:
+        logits: integers with LOGIT_BITS fractional bits, [N, K].
+
+    Returns:
+        uint32 [N, K].
     """
     count = logits.shape[1]
-    distance = np.minimum(logits.max(1, keepdims=True) - logits, EXPONENTIAL - 1).astype(np.intp)
+    distance = np.minimum(logits.max(1, keepdims=True) - logits, EXPONENTIALS - 1).astype(np.intp)
     weights = _exponentials().take(distance)
-    factor = ((TOTAL - count) << RECIPROCAL) // weights.sum(1, keepdims=True).astype(np.int64)
+    factor = ((TOTAL - count) << RECIPROCAL_BITS) // weights.sum(1, keepdims=True).astype(np.int64)
     # Products stay below 2**53: exact in float64.
-    weights *= factor * 2.0**-RECIPROCAL
+    weights *= factor * 2.0**-RECIPROCAL_BITS
     np.floor(weights, out=weights)
     whole: NDArray[np.uint32] = weights.astype(np.uint32)
     whole += 1
@@ -184,57 +192,60 @@ def frequencies(logits: Array) -> NDArray[np.uint32]:
 
 
 def reshaped(logits: Array, temperature: float, top_k: int | None) -> Array:
-    """Integer logits for drawing: divided by a temperature, the less likely codes out of reach.
+    """Divide logits by a temperature, and exclude all but the likeliest codes, for sampling.
 
     Args:
-        logits: integers of LOGIT bits, [N, K].
-        temperature: its inverse is taken to the nearest 64th.
-        top_k: so many codes, and those as likely as the last of them, keep their logits; None: all.
+        logits: integers with LOGIT_BITS fractional bits, [N, K].
+        temperature: its inverse is rounded to the nearest 64th.
+        top_k: keep this many codes, and those as likely as the last of them; None: all.
+
+    Returns:
+        Integer logits relative to the largest, [N, K].
     """
     distance = np.minimum(logits.max(1, keepdims=True) - logits, 2**13)
     if top_k is not None and top_k < logits.shape[1]:
         last = np.partition(distance, top_k - 1, 1)[:, top_k - 1 : top_k]
         distance = np.where(distance > last, 2**13, distance)
-    found: Array = -np.floor(distance * max(round(64 / temperature), 1) / 64)
-    return found
+    logits = -np.floor(distance * max(round(64 / temperature), 1) / 64)
+    return logits
 
 
 @contextmanager
 def arithmetic() -> Iterator[None]:
-    """Compute without gradients and autocast; both are settings of the thread alone.
+    """Disable gradients and autocast, both of which are settings of the thread alone.
 
-    The precision of float32 products is a setting of the process, so it is never changed: where the program
-    around has asked for bfloat16 or TF32, an `Affine` computes in float64, which has no such setting. A
-    change is noticed before and after each product; only one that is made and undone within a product by
-    another thread is not.
+    The precision of float32 products is a setting of the process, so it is never changed: where the calling
+    program has chosen bfloat16 or TF32, an `IntegerLinear` computes in float64, which has no such setting.
+    The setting is checked before and after each product; only a change that another thread makes and undoes
+    within one product goes unnoticed.
     """
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         yield
 
 
-# torch.backends.mkldnn.matmul.fp32_precision, in an eighth of the time: it is asked twice for each layer.
+# torch.backends.mkldnn.matmul.fp32_precision, in an eighth of the time: each layer reads it twice.
 _product_precision = partial(torch._C._get_fp32_precision_getter, "mkldnn", "matmul")
 
 
 def _factors_are_shortened() -> bool:
-    """Tell whether float32 products may round their factors to bfloat16 or TF32."""
+    """Return whether float32 products may round their factors to bfloat16 or TF32."""
     return _product_precision() not in ("none", "ieee") or _always_shortened()
 
 
 @cache
 def _always_shortened() -> bool:
-    """Tell whether they do so whatever torch's setting, which oneDNN's environment variables can cause."""
-    numbers = torch.from_numpy(np.arange(4097, 4097 + 64 * 64, dtype=np.float32).reshape(64, 64))
+    """Return whether they do so whatever torch's setting, because of oneDNN's environment variables."""
+    factors = torch.from_numpy(np.arange(4097, 4097 + 64 * 64, dtype=np.float32).reshape(64, 64))
     one = torch.from_numpy(np.eye(64, dtype=np.float32))
     with arithmetic():
-        return not torch.equal(torch.addmm(numbers[:1] * 0, numbers, one), numbers)
+        return not torch.equal(torch.addmm(factors[:1] * 0, factors, one), factors)
 
 
 @cache
 def _exponentials() -> NDArray[np.float64]:
-    """round(2**16 exp(-d / 2**LOGIT)), d = 0 .. EXPONENTIAL - 1: float64, by decimal arithmetic."""
+    """Return round(2**16 exp(-d / 2**LOGIT_BITS)), d = 0 .. EXPONENTIALS - 1, by decimal arithmetic."""
     context = Context(prec=40)
-    values = [context.exp(Decimal(-d) / 2**LOGIT) * 2**16 for d in range(EXPONENTIAL)]
+    values = [context.exp(Decimal(-d) / 2**LOGIT_BITS) * 2**16 for d in range(EXPONENTIALS)]
     return np.array([float(value.to_integral_value()) for value in values])
 
 
@@ -249,13 +260,13 @@ def _exponentials_on(device: torch.device) -> Tensor:
 
 
 def rounded(x: Tensor, bits: int) -> Tensor:
-    """The nearest multiple of 2**-bits, halves upwards, with the gradient of x."""
+    """Round to the nearest multiple of 2**-bits, halves upwards, with the gradient of x."""
     result: Tensor = _Rounded.apply(x, bits, -math.inf, math.inf)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Rounded(torch.autograd.Function):
-    """Rounding to multiples of 2**-bits and clamping, both counted in them: two passes over memory."""
+    """Rounding to multiples of 2**-bits and clamping, with limits in these units: two passes over memory."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, bits: int, low: float, high: float) -> Tensor:
@@ -272,30 +283,30 @@ class _Rounded(torch.autograd.Function):
 
 
 def activated(x: Tensor, lowest: int = 0) -> Tensor:
-    """`activation` in training, on real numbers."""
-    result: Tensor = _Rounded.apply(x, ACTIVATION, lowest, INPUT)  # type: ignore[no-untyped-call]
+    """Apply `activation` to real numbers, in training."""
+    result: Tensor = _Rounded.apply(x, ACTIVATION_BITS, lowest, INPUT)  # type: ignore[no-untyped-call]
     return result
 
 
 def limited(x: Tensor) -> Tensor:
-    """The limits of `added` in training, on real numbers."""
-    limit = STREAM_MAX / 2**STREAM
+    """Clamp real numbers to the limits of `added`, in training."""
+    limit = ACCUMULATOR_MAX / 2**ACCUMULATOR_BITS
     return x.clamp(-limit, limit)
 
 
 def embedded(table: Tensor) -> Tensor:
-    """An embedding of int8 in training: multiples of 2**-ACTIVATION, at most INPUT of them."""
+    """Round an embedding to int8 in training: multiples of 2**-ACTIVATION_BITS, at most INPUT of them."""
     return activated(table, -INPUT)
 
 
-class Linear(nn.Module):
-    """A linear layer that is trained to become an `Affine`.
+class QATLinear(nn.Module):
+    """A linear layer in quantisation-aware training, to be exported as an `IntegerLinear`.
 
     Args:
         inputs, outputs: channels.
-        before: bits behind the point of what it takes.
-        after: bits behind the point of what it gives.
-        gain: of the initial weights, over 1 / sqrt(inputs).
+        before: fractional bits of its inputs.
+        after: fractional bits of its outputs.
+        gain: of the initial weights, relative to 1 / sqrt(inputs).
     """
 
     def __init__(self, inputs: int, outputs: int, before: int, after: int, gain: float = 1.0) -> None:
@@ -305,10 +316,10 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def quantized(self, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Weight [O, I] and bias [O] as multiples of powers of two that int8 and int32 hold.
+        """Return weight [O, I] and bias [O], rounded to multiples of powers of two that int8 and int32 hold.
 
         Args:
-            weight: what to take instead of the layer's own.
+            weight: used instead of the layer's own.
         """
         weight = self.weight if weight is None else weight
         bits = self._bits(weight)
@@ -321,15 +332,15 @@ class Linear(nn.Module):
         return weight, bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., I] in multiples of 2**-before -> [..., O] in multiples of 2**-after."""
+        """Map [..., I] in multiples of 2**-before to [..., O] in multiples of 2**-after."""
         return rounded(nn.functional.linear(x, *self.quantized()), self.after)
 
     @torch.no_grad()
-    def export(self, weight: Tensor | None = None) -> Affine:
-        """The layer in integers.
+    def export(self, weight: Tensor | None = None) -> IntegerLinear:
+        """Return the layer in integers.
 
         Raises:
-            ModelError: a sum could reach what float32 does not hold.
+            ModelError: a sum could be inexact in float32.
         """
         weight = self.weight if weight is None else weight
         bits = self._bits(weight)
@@ -339,14 +350,14 @@ class Linear(nn.Module):
         # Half a step, so that the floor rounds; without a shift there is nothing to round.
         offset = torch.round(bias.double() * torch.exp2(bits + self.before).double())
         offset += torch.where(shift > 0, torch.exp2(shift - 1), 0).double()
-        return Affine(
+        return IntegerLinear(
             steps.cpu().numpy().astype(np.int8),
             offset.cpu().numpy().astype(np.int32),
             shift.cpu().numpy().astype(np.uint8),
         )
 
     @torch.no_grad()
-    def take(self, layer: Affine) -> None:
+    def take(self, layer: IntegerLinear) -> None:
         """Undo `export`, for a layer of the same shape."""
         shift = torch.from_numpy(layer.shift.astype(np.float32))
         bits = shift + self.after - self.before
@@ -357,6 +368,8 @@ class Linear(nn.Module):
         self.bias.copy_(bias / torch.exp2(bits + self.before))
 
     def _bits(self, weight: Tensor) -> Tensor:
-        """Bits behind the point of each output's weights: as many as the largest leaves, float32 [O]."""
+        """Return the fractional bits of each output's weights, as its largest weight allows: float32 [O]."""
         largest = weight.detach().abs().amax(1).clamp(min=1e-6)
-        return torch.floor(torch.log2(INPUT / largest)).clamp(max(self.after - self.before, 0), FINEST)
+        return torch.floor(torch.log2(INPUT / largest)).clamp(
+            max(self.after - self.before, 0), WEIGHT_BITS_MAX
+        )

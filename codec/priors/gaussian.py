@@ -1,10 +1,10 @@
-"""The conditional Gaussian in integers: probabilities of rounded latents, by the context model.
+"""Conditional Gaussian prior: probabilities of quantised latents from the context model, in integers.
 
     symbol = round(latent / step - mean),   mean and sigma functions of all latents before (`context`)
 
-The network's outputs, and everything made of them, are integers: means in sixteenths of a step, sigma an
-index into a table of 64 (`gaussian_tables`). An encoder may choose other symbols than the nearest; a decoder
-only needs the same means. A region's latents depend on nothing outside it.
+The network's outputs, and everything computed from them, are integers: means in sixteenths of a step, sigma
+an index into a table of 64 (`gaussian_tables`). An encoder may choose other symbols than the nearest; a
+decoder needs the same means and scales, not the reason. A region's latents depend on nothing outside it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .gaussian_tables import SCALE_LEVELS, SCALE_MIN, Gaussian
 from .learned import IntegerNetwork
 
 REGIONS_PER_BATCH = 8
-"""Regions of one size that are walked through side by side, at most."""
+"""Largest number of regions of one size coded side by side."""
 
 UNITS_PER_SCALE = 48
-"""Units of the heads between one scale of the table and the next: 3 / 16 octave."""
+"""Units of log2 sigma, as the heads output it, between two scales of the table: 3 / 16 octave."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +38,11 @@ class GaussianPrior(IntegerNetwork):
     """p(latents) at every quality index.
 
     Attributes:
-        arrays: its integers by name: those of the layers, and "rise" and "start", int32 [M], slope and offset
-            of the straight line over the index that gives a channel's log2(deviation / step) in 2**-20.
+        arrays: its integers by name: those of the layers, and "rise" and "start", int32 [M]: slope and offset
+            of a channel's log2(deviation / step) as a linear function of the quality index, in 2**-20.
         shape: of the network.
-        plane: whose latents they are.
-        temperature: sigma is multiplied by it, to the nearest of the table; coding has 1.
+        plane: name of the plane of these latents.
+        temperature: factor of sigma, to the nearest scale of the table; 1 in coding.
     """
 
     shape: Shape = Shape(1, 1, 1, 0, 24)
@@ -67,38 +67,38 @@ class GaussianPrior(IntegerNetwork):
         return torch.from_numpy(self.arrays["rise"]).long(), torch.from_numpy(self.arrays["start"]).long()
 
     def log2_gains(self, index: int) -> Tensor:
-        """log2(deviation / step) of every channel in sixteenths: int32 [M]."""
+        """Return log2(deviation / step) of every channel in sixteenths: int32 [M]."""
         slope, offset = self._line
         return ((offset + slope * index) >> 16).int()
 
     def scan(self, known: Sequence[Symbols], index: int) -> _Scan:
-        """Begin a walk through regions of one size, as in `base.Prior`."""
+        """Begin a scan of regions of one size, as in `Prior.scan`."""
         return _Scan(self, [symbols[self.plane] for symbols in known], index)
 
     def batches(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
-        """As in `base.Prior`: of one size each."""
+        """Group the indexes of regions of one size, as in `Prior.batches`."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
-        for number, shape in enumerate(shapes):
-            by_shape.setdefault(shape, []).append(number)
+        for region, shape in enumerate(shapes):
+            by_shape.setdefault(shape, []).append(region)
         groups = by_shape.values()
         return [
             [group[n] for n in some] for group in groups for some in in_order(len(group), REGIONS_PER_BATCH)
         ]
 
     def reshaped(self, temperature: float, top_k: int | None, plane: str | None = None) -> Self:
-        """As in `base.Prior`.
+        """Return the same prior with scaled deviations, as in `Prior.reshaped`.
 
         Raises:
             UsageError: top-k.
         """
         del plane
         if top_k is not None:
-            raise UsageError("top-k means nothing for latents that are Gaussian", "give a temperature")
+            raise UsageError("top-k does not apply to Gaussian latents", "give a temperature")
         return replace(self, temperature=temperature)
 
 
 class _Scan:
-    """The context model over regions of one size, in integers."""
+    """Scan of regions of one size by the context model, in integers."""
 
     def __init__(self, prior: GaussianPrior, latents: Sequence[NDArray[np.int16]], index: int) -> None:
         self._prior, self._latents, self._log2_gains = prior, latents, prior.log2_gains(index)
@@ -106,7 +106,7 @@ class _Scan:
         self._before: Step | None = None
         height, width = latents[0].shape[:2] if latents else (0, 0)
         self._size = height, width
-        condition = torch.full((len(latents), 1), float((index - 128) // 2), dtype=prior.carrier)
+        condition = torch.full((len(latents), 1), float((index - 128) // 2), dtype=prior.dtype)
         grids = (len(latents), height, width)
         self._context = ContextModel(prior.shape, prior.layers, Integer(), grids, condition)
 
@@ -124,7 +124,7 @@ class _Scan:
         s, p = self._prior.shape.steps[step.number]
         log2_gains = self._log2_gains[self._prior.shape.slices[s]]
         with exact.arithmetic():
-            outputs = self._context.params(s, p).clamp_(-exact.STREAM_MAX, exact.STREAM_MAX).int()
+            outputs = self._context.params(s, p).clamp_(-exact.ACCUMULATOR_MAX, exact.ACCUMULATOR_MAX).int()
             means, log2_sigmas = outputs.chunk(2, 1)
             means = gaussian_tables.scaled(means, log2_gains, HEAD_BITS - 4)
             units = log2_sigmas + (log2_gains << 4) + (UNITS_PER_SCALE // 2 - (SCALE_MIN << 4))
@@ -141,7 +141,7 @@ class _Scan:
         return (Gaussian(mean, index) for mean, index in each)
 
     def _update(self, step: Step) -> None:
-        """Show the context model what the latents of a step turned out to be."""
+        """Pass the latents of a step to the context model."""
         s, p = self._prior.shape.steps[step.number]
         log2_gains = self._log2_gains[self._prior.shape.slices[s]]
         each = zip(self._latents, step.positions, strict=True)
@@ -150,16 +150,16 @@ class _Scan:
             whole = torch.from_numpy(values).int()
             normalised = gaussian_tables.scaled(whole, -log2_gains, 0).clamp_(-exact.INPUT, exact.INPUT)
             features = torch.cat((normalised, gaussian_tables.compressed(whole)), 1)
-            self._context.update(s, p, features.to(self._prior.carrier))
+            self._context.update(s, p, features.to(self._prior.dtype))
 
 
-def export(layers: Mapping[str, exact.Linear], shape: Shape, line: tuple[Tensor, Tensor]) -> GaussianPrior:
-    """The prior of a model in training.
+def export(layers: Mapping[str, exact.QATLinear], shape: Shape, line: tuple[Tensor, Tensor]) -> GaussianPrior:
+    """Return the prior of a model in training, in integers.
 
     Args:
         layers: of `context.layers_in_training`.
         shape: of the network.
-        line: slope and offset over the quality index, in 2**-20.
+        line: slope and offset of log2(deviation / step) over the quality index, in 2**-20, [M] each.
 
     Raises:
         ModelError: a layer is beyond what is exact.

@@ -1,7 +1,7 @@
-"""64 Gaussian frequency tables, and the fixed-point arithmetic that scales latents for the network.
+"""Gaussian frequency tables of 64 scales, and the fixed-point arithmetic that scales latents for the network.
 
-A latent is held in sixteenths of its step: v = 16 k + m, where k is the coded symbol and m its predicted
-mean. Ratios of a standard deviation to a step are held as sixteenths of an octave, so that scaling is a
+A latent is stored in sixteenths of its step: v = 16 k + m, where k is the coded symbol and m its predicted
+mean. Ratios of a standard deviation to a step are stored in sixteenths of an octave, so that scaling is a
 product with one of 16 integers and a shift. FORMAT-priors.md gives the arithmetic.
 """
 
@@ -22,32 +22,32 @@ from .base import TOTAL
 from .exact import INPUT
 
 SCALE_LEVELS = 64
-"""Standard deviations that symbols can have: 2**((3 i - 53) / 16) steps, 0.1 to 362."""
+"""Number of standard deviations in the scale table: 2**((3 i - 53) / 16) steps, 0.1 to 362."""
 
 SCALE_MIN, SCALE_MAX = -53, 3 * (SCALE_LEVELS - 1) - 53
-"""log2 of the first and the last of them, in sixteenths."""
+"""log2 of the first and the last scale, in sixteenths."""
 
 LATENT_UNIT = 16
-"""Latents are held in 1/16 of their step."""
+"""Units of a latent per step: latents are stored in sixteenths of their step."""
 
 LIMIT = 2**15 - 1
 """Largest absolute value of a latent, in sixteenths of a step."""
 
 FLOOR = 16
-"""Least frequency: a likelihood of 2**-20."""
+"""Smallest frequency of a symbol: a probability of 2**-20."""
 
 POWER_BITS = 14
 """Fractional bits of the table of powers of two."""
 
 ESCAPE_BYTES = 3
-"""Bytes, little endian, of a symbol that its table does not have."""
+"""Bytes, little endian, of a symbol beyond its table."""
 
 
 class GaussianTables:
-    """Fixed frequency tables for signed symbols, chosen by index; each has an escape for what is beyond it.
+    """Fixed frequency tables for signed symbols, chosen by index; each has an escape for values beyond it.
 
     Symbols of a table of 2 L + 2 frequencies are -L..L; the last frequency is that of the escape. Symbols
-    whose index has no table are 0, and take nothing.
+    whose index has no table are 0, and take no bits.
 
     Args:
         tables: uint32 [2 L + 2] each, at least 1 everywhere and summing to TOTAL; None for no table.
@@ -65,7 +65,7 @@ class GaussianTables:
         self._bits[self._escape[[t is not None for t in tables]]] += 8 * ESCAPE_BYTES
 
     def bits(self, symbols: NDArray[np.int32], indexes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Bits of symbols by these tables; of what a table does not have, those of the escape."""
+        """Return the bits of each symbol, float32 [n]; beyond the tables they include the escape."""
         beyond = np.abs(symbols) > self.largest[indexes]
         bits: NDArray[np.float32] = self._bits[
             np.where(beyond, self._escape[indexes], self._middle[indexes] + symbols)
@@ -89,7 +89,7 @@ class GaussianTables:
         return symbols
 
     def groups(self, indexes: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.intp]]]:
-        """Each index that has a table, and the positions where it stands, in order."""
+        """Yield each index that has a table, with its positions, in order."""
         order = np.argsort(indexes, kind="stable")
         ends = np.cumsum(np.bincount(indexes, minlength=len(self.tables)))
         for index, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
@@ -99,7 +99,7 @@ class GaussianTables:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Probabilities of rounded latents: an `base.EntropyModel`.
+    """Probabilities of quantised latents: a `base.EntropyModel`.
 
     Attributes:
         means: int32 [n, c], in sixteenths of a step.
@@ -112,13 +112,13 @@ class Gaussian:
     def quantise(
         self, targets: NDArray[np.float32], rd_tradeoff: NDArray[np.float32] | None = None
     ) -> NDArray[np.int32]:
-        """The nearest symbols, or those one nearer to zero where their bits outweigh the error.
+        """Quantise to the nearest symbols, or one nearer to zero where that saves bits worth the error.
 
-        Rate-distortion optimised quantisation, as in video encoders.
+        This is rate-distortion optimised quantisation (RDOQ), as in video encoders.
 
         Args:
             targets: latents in steps, float32 [n, c].
-            rd_tradeoff: bits that a squared error of one step is worth, [c]; None: always the nearest.
+            rd_tradeoff: bits equivalent to a squared error of one step, [c]; None: always the nearest.
         """
         offsets = targets - self.means * np.float32(1 / LATENT_UNIT)
         symbols = np.rint(offsets).astype(np.int32)
@@ -136,12 +136,12 @@ class Gaussian:
         return clipped
 
     def values(self, symbols: NDArray[np.int32]) -> NDArray[np.int32]:
-        """The latents, in sixteenths of a step."""
+        """Return the latents of symbols, in sixteenths of a step."""
         latents: NDArray[np.int32] = np.clip(LATENT_UNIT * symbols + self.means, -LIMIT, LIMIT)
         return latents
 
     def bits(self, symbols: NDArray[np.int32]) -> float:
-        """Sum of -log2 of the probabilities of symbols, int32 [n, c]."""
+        """Return the sum of -log2 of the probabilities of symbols, int32 [n, c]."""
         return float(tables().bits(symbols, self.scale_indexes).sum())
 
     def sample(self, source: np.random.Philox) -> NDArray[np.int32]:
@@ -153,11 +153,11 @@ class Gaussian:
 
 @cache
 def tables() -> GaussianTables:
-    """Frequencies of the symbols -L..L and of the escape, for each scale index but 0.
+    """Return the frequencies of the symbols -L..L and of the escape, for each scale index but 0.
 
     A symbol has FLOOR + round(P (TOTAL - (2 L + 2) FLOOR)), where P is the mass of a Gaussian between k - 1/2
-    and k + 1/2 and L = ceil(6 sigma) + 2; what is left over goes to 0. Symbols of scale index 0 are not
-    coded: they are 0.
+    and k + 1/2 and L = ceil(6 sigma) + 2; the remainder goes to symbol 0. Symbols of scale index 0 are 0, and
+    are not coded.
     """
     return GaussianTables(
         [_frequencies(2 ** ((3 * i + SCALE_MIN) / 16)) if i else None for i in range(SCALE_LEVELS)]
@@ -175,14 +175,14 @@ def _frequencies(sigma: float) -> NDArray[np.uint32]:
 
 
 def scaled_masses(sigma: float, largest: int) -> NDArray[np.float64]:
-    """P(k) (TOTAL - (2 L + 2) FLOOR) of the symbols k = 0..L."""
+    """Return P(k) (TOTAL - (2 L + 2) FLOOR) of the symbols k = 0..L, float64 [L + 1]."""
     tails = [0.5 * math.erfc((k - 0.5) / (sigma * math.sqrt(2))) for k in range(largest + 2)]
     masses = np.subtract(tails[:-1], tails[1:])
     return np.asarray(masses * (TOTAL - (2 * largest + 2) * FLOOR))
 
 
 def scaled(values: Tensor, exponents: Tensor, shift: int) -> Tensor:
-    """round(values * 2**(exponents / 16 - shift)), halves upwards, within LIMIT.
+    """Return round(values * 2**(exponents / 16 - shift)), halves upwards, clamped to +-LIMIT.
 
     Args:
         values: int32 below 2**15, [N, C].
@@ -197,14 +197,14 @@ def scaled(values: Tensor, exponents: Tensor, shift: int) -> Tensor:
 
 
 def compressed(values: Tensor) -> Tensor:
-    """round(16 asinh(v / 16)) of latents in sixteenths of a step: int32 -> int32 within INPUT."""
+    """Return round(16 asinh(v / 16)) of latents in sixteenths of a step: int32 -> int32 within +-INPUT."""
     size = torch.bucketize(values.abs(), _asinh_thresholds(), out_int32=True, right=True)
     return torch.where(values < 0, -size, size)
 
 
 @cache
 def _powers() -> Tensor:
-    """round(2**(POWER_BITS + f / 16)), f = 0..15: int32."""
+    """Return round(2**(POWER_BITS + f / 16)), f = 0..15: int32."""
     context = Context(prec=40)
     values = [context.power(2, Decimal(f) / 16) * 2**POWER_BITS for f in range(16)]
     return torch.tensor([int(value.to_integral_value()) for value in values], dtype=torch.int32)
@@ -212,7 +212,7 @@ def _powers() -> Tensor:
 
 @cache
 def _asinh_thresholds() -> Tensor:
-    """The smallest v with 16 asinh(v / 16) at least j - 1/2, j = 1..INPUT: int32."""
+    """Return the smallest v with 16 asinh(v / 16) at least j - 1/2, j = 1..INPUT: int32."""
     context = Context(prec=40)
     thresholds = []
     for j in range(1, INPUT + 1):

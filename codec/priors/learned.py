@@ -1,4 +1,4 @@
-"""What learned priors have in common: integers by name, a fingerprint, a way to draw."""
+"""Learned priors in integers: layers by name, a fingerprint, frequencies from logits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from . import exact
 from .base import Array, Categorical, Frequencies, PlanePrior, Prior
 
 PREFIX = "learned."
-"""Of the names that its arrays have in a weight file."""
+"""Prefix of the names of its arrays in a weights file."""
 
 GROUP = 256
-"""Codes whose frequencies are made at a time, at least: they stay in the cache until they are coded."""
+"""Smallest number of codes whose frequencies are computed together: they stay in the cache until coded."""
 
 
 def fingerprint(arrays: Mapping[str, Array]) -> bytes:
@@ -36,25 +36,27 @@ def fingerprint(arrays: Mapping[str, Array]) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class IntegerNetwork(Prior):
-    """Layers of integers by name.
+    """A prior whose network is in integers: layers by name.
 
     Attributes:
         arrays: "NAME.weight", "NAME.bias", "NAME.shift" of every layer, and others of the network's own.
-        carrier: the type that carries them, float32 or float64; the result is the same.
+        dtype: float32 or float64, the type that holds the integers in computing; the result is the same.
 
     Raises:
-        ModelError: on construction, if an array is missing or is not what it should be.
+        ModelError: on construction, if an array is missing or has another shape or type.
     """
 
     arrays: Mapping[str, Array]
-    carrier: torch.dtype = torch.float32
-    layers: dict[str, exact.Affine] = field(init=False, repr=False)
+    dtype: torch.dtype = torch.float32
+    layers: dict[str, exact.IntegerLinear] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         names = sorted({name.rpartition(".")[0] for name in self.arrays} - {""})
         try:
             layers = {
-                name: exact.Affine(*(self.arrays[f"{name}.{part}"] for part in ("weight", "bias", "shift")))
+                name: exact.IntegerLinear(
+                    *(self.arrays[f"{name}.{part}"] for part in ("weight", "bias", "shift"))
+                )
                 for name in names
             }
         except KeyError as missing:
@@ -72,24 +74,24 @@ class IntegerNetwork(Prior):
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """4 bytes of the SHA-256 over all integers, which a card names."""
+        """First 4 bytes of the SHA-256 over all integers, as in a card."""
         return fingerprint(self.arrays)
 
-    def carried_by(self, carrier: torch.dtype) -> Self:
-        """The same network in another type."""
-        return replace(self, carrier=carrier)
+    def with_dtype(self, dtype: torch.dtype) -> Self:
+        """Return the same network computed in another dtype."""
+        return replace(self, dtype=dtype)
 
     def to_tensors(self) -> dict[str, Array]:
-        """Its integers by the names they have in a weight file."""
+        """Return its integers by their names in a weights file."""
         return {PREFIX + name: array for name, array in self.arrays.items()}
 
     def scaled(self, name: str) -> tuple[Array, Array]:
-        """Weight [I, O] and bias [O] of a layer times 2**-shift: floor(x weight + bias) is the layer."""
-        weight, bias = self.layers[name].scaled(self.carrier)
+        """Return weight [I, O] and bias [O] of a layer, times 2**-shift: y = floor(x weight + bias)."""
+        weight, bias = self.layers[name].scaled(self.dtype)
         return weight.numpy(), bias.numpy()
 
     def fits(self, name: str, inputs: int, outputs: int | None = None) -> int:
-        """Check a layer's shape; its outputs.
+        """Check a layer's shape, and return the number of its outputs.
 
         Raises:
             ModelError: no such layer, or another shape.
@@ -105,12 +107,12 @@ class IntegerNetwork(Prior):
 
 @dataclass(frozen=True, eq=False)
 class LearnedPrior(IntegerNetwork, PlanePrior):
-    """p(code | codes before it).
+    """p(code | codes before it), by an autoregressive network.
 
     Attributes:
         arrays: also "embedding", int8 [K or more, E].
-        temperature, top_k: see `exact.reshaped`; coding has neither.
-        plane: whose indices they are.
+        temperature, top_k: see `exact.reshaped`; unused in coding.
+        plane: name of the plane of these codes.
     """
 
     temperature: float = 1.0
@@ -127,40 +129,45 @@ class LearnedPrior(IntegerNetwork, PlanePrior):
 
     @property
     def alphabet_size(self) -> int:
-        """K."""
+        """Size K of the codebook."""
         return len(self.layers["logits"].bias)
 
     @cached_property
     def embedding(self) -> Tensor:
-        """[K or more, E], carried."""
-        return torch.from_numpy(self.arrays["embedding"]).to(self.carrier)
+        """Embedding, [K or more, E], in this dtype."""
+        return torch.from_numpy(self.arrays["embedding"]).to(self.dtype)
 
     @property
     def prior_id(self) -> bytes:
-        """2 bytes of the fingerprint: they tell apart the few priors that a model ever has."""
+        """First 2 bytes of the fingerprint: enough to distinguish the few priors of a model."""
         return self.fingerprint[:2]
 
     def reshaped(self, temperature: float, top_k: int | None, plane: str | None = None) -> Self:
-        """The same prior for drawing."""
+        """Return the same prior with other probabilities, for sampling, as in `Prior.reshaped`."""
         if plane not in (None, self.plane):
             return self
         return replace(self, temperature=temperature, top_k=top_k)
 
     def categoricals(self, logits: Array, counts: Sequence[int]) -> Iterator[Categorical]:
-        """Entropy models of regions that have so many codes each, from the logits of all of them, [N, K]."""
-        first = at = 0
-        waiting: list[int] = []
-        for number, count in enumerate(counts):
-            waiting.append(count)
-            at += count
-            if at - first >= GROUP or number == len(counts) - 1:
-                shares, start = self._shares(logits[first:at]), 0
-                for size in waiting:
-                    yield Categorical(shares[start : start + size])
-                    start += size
-                first, waiting = at, []
+        """Yield the entropy model of each region.
 
-    def _shares(self, logits: Array) -> Frequencies:
+        Args:
+            logits: of the codes of all regions, [N, K].
+            counts: number of codes of each region, summing to N.
+        """
+        first = end = 0
+        pending: list[int] = []
+        for region, count in enumerate(counts):
+            pending.append(count)
+            end += count
+            if end - first >= GROUP or region == len(counts) - 1:
+                frequencies, start = self._frequencies(logits[first:end]), 0
+                for size in pending:
+                    yield Categorical(frequencies[start : start + size])
+                    start += size
+                first, pending = end, []
+
+    def _frequencies(self, logits: Array) -> Frequencies:
         if self.temperature != 1 or self.top_k is not None:
             logits = exact.reshaped(logits, self.temperature, self.top_k)
         return exact.frequencies(logits)
@@ -176,44 +183,44 @@ def unit_embedding(codebook: Tensor, rows: int, size: int) -> Tensor:
 
 
 class Network(nn.Module):
-    """A network in training whose integers are a prior: layers by name, an embedding, a head on the codebook.
+    """The network of a learned prior in training: layers by name, an embedding, a head tied to the codebook.
 
-    Logits are a linear map of features, whose weights are the sum of a matrix of their own and of the
-    codebook times `direction`: codes that look alike are likely together from the first step.
+    Logits are a linear map of features, whose weights are the sum of a free matrix and of the codebook times
+    `direction`: similar codes get similar probabilities from the first step.
     """
 
     codebook: Tensor
     embedding: nn.Parameter
-    logits: exact.Linear
+    logits: exact.QATLinear
 
     def __init__(self, codebook: Tensor, rows: int, embedding: int, features: int) -> None:
         """Start from a codebook.
 
         Args:
-            codebook: [K, D]; brought to unit variance it fills the first numbers of the embedding.
+            codebook: [K, D]; scaled to unit variance, it initialises the first dimensions of the embedding.
             rows: of the embedding, K or more.
-            embedding: numbers that stand for a code.
-            features: that logits are a linear map of.
+            embedding: dimensions of the embedding.
+            features: inputs of the last layer, which computes the logits.
         """
         super().__init__()
         count, size = codebook.shape
         unit = codebook / codebook.std(0).clamp(min=1e-6)
         self.register_buffer("codebook", unit)
         self.embedding = nn.Parameter(unit_embedding(codebook, rows, embedding))
-        self.logits = exact.Linear(features, count, exact.ACTIVATION, exact.LOGIT, 0.1)
+        self.logits = exact.QATLinear(features, count, exact.ACTIVATION_BITS, exact.LOGIT_BITS, 0.1)
         self.direction = nn.Parameter(torch.randn(size, features) * 0.1 / features**0.5)
 
-    def layers(self) -> dict[str, exact.Linear]:
-        """All layers but the last, by the names that they have in coding."""
+    def layers(self) -> dict[str, exact.QATLinear]:
+        """Return all layers but the last, by their names in coding."""
         raise NotImplementedError
 
     def arrays(self) -> dict[str, Array]:
-        """The integers of a `LearnedPrior`.
+        """Return the integers of a `LearnedPrior`, by name.
 
         Raises:
             ModelError: a layer is beyond what is exact.
         """
-        integers = torch.round(self.table().detach().cpu() * 2**exact.ACTIVATION)
+        integers = torch.round(self.table().detach().cpu() * 2**exact.ACTIVATION_BITS)
         arrays: dict[str, Array] = {"embedding": integers.numpy().astype(np.int8)}
         layers = {name: layer.export() for name, layer in self.layers().items()}
         layers["logits"] = self.logits.export(self.head())
@@ -222,7 +229,7 @@ class Network(nn.Module):
         return arrays
 
     def export(self) -> LearnedPrior:
-        """The network in integers.
+        """Return the network in integers.
 
         Raises:
             ModelError: a layer is beyond what is exact.
@@ -231,17 +238,17 @@ class Network(nn.Module):
 
     @torch.no_grad()
     def take(self, prior: LearnedPrior) -> None:
-        """Continue from the integers of a prior.
+        """Load the integers of a prior, to continue its training.
 
         Raises:
-            ValueError: it is one of other settings; nothing is changed then.
+            ValueError: the prior has other settings; the network is unchanged then.
         """
         layers = {**self.layers(), "logits": self.logits}
         if {name: tuple(layer.weight.shape) for name, layer in layers.items()} != {
             name: layer.weight.shape for name, layer in prior.layers.items()
         }:
             raise ValueError("other layers")
-        table = torch.from_numpy(prior.arrays["embedding"].astype(np.float32)) / 2**exact.ACTIVATION
+        table = torch.from_numpy(prior.arrays["embedding"].astype(np.float32)) / 2**exact.ACTIVATION_BITS
         if table.shape != self.embedding.shape:
             raise ValueError("another embedding")
         for name, layer in layers.items():
@@ -250,9 +257,9 @@ class Network(nn.Module):
         self.direction.zero_()
 
     def table(self) -> Tensor:
-        """The embedding as it is coded with."""
+        """Return the embedding, rounded as in coding."""
         return exact.embedded(self.embedding)
 
     def head(self) -> Tensor:
-        """Weights of the logits."""
+        """Return the weights of the last layer, [K, features]."""
         return self.logits.weight + self.codebook @ self.direction

@@ -1,11 +1,11 @@
-"""PixelCNN over the codes of pictures (van den Oord, Kalchbrenner, Kavukcuoglu 2016), in integers.
+"""PixelCNN over the codes of images (van den Oord, Kalchbrenner, Kavukcuoglu 2016), in integers.
 
     p(codes) = product over (i, j) of p(code_ij | codes above, and before it in its row)
 
-A first layer sees the codes NW, N, NE and W of each place; residual blocks see features of the same places
-and of the place itself. A feature at (i, j) so depends on places that come before it in the order
-t = j + 2 i, and all places of one t are coded together: a region of 128 x 128 codes takes 382 steps, not
-16,384, however deep the network is. Features are kept for three steps, no longer.
+The inputs of the first layer are the codes NW, N, NE and W of each position; those of the residual blocks are
+features at these neighbours and at the position itself. So a feature at (i, j) depends on positions earlier
+in the order t = j + 2 i, and all positions of one t are coded together: a region of 128 x 128 codes takes 382
+steps, not 16,384, however deep the network is. Features are stored for three steps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .learned import LearnedPrior, Network
 from .settings import setting
 
 TAPS = 4
-"""Neighbours that come before a place: NW, N, NE, W."""
+"""Causal neighbours of a position: NW, N, NE, W."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Config(settings.Config):
     """Settings of a PixelCNN; no layer has more than 1,024 inputs.
 
     Attributes:
-        embedding: numbers that stand for a code.
+        embedding: dimensions of the embedding of a code.
         width: channels between the residual blocks.
         hidden: channels inside them.
         blocks: residual blocks.
@@ -48,42 +48,47 @@ class Config(settings.Config):
 
 
 class PixelCNN(Network):
-    """The network in training: codes int64 [B, h, w] -> logits [B, K, h, w] in nats."""
+    """PixelCNN in training: codes int64 [B, h, w] -> logits [B, K, h, w] in nats."""
 
     def __init__(self, config: Config, codebook: Tensor) -> None:
         """Start from a codebook, [K, D]."""
         super().__init__(codebook, len(codebook), config.embedding, config.width)
-        width, hidden, fine, coarse = config.width, config.hidden, exact.STREAM, exact.ACTIVATION
-        self.first = exact.Linear(TAPS * config.embedding, width, coarse, fine)
+        width, hidden, fine, coarse = (
+            config.width,
+            config.hidden,
+            exact.ACCUMULATOR_BITS,
+            exact.ACTIVATION_BITS,
+        )
+        self.first = exact.QATLinear(TAPS * config.embedding, width, coarse, fine)
         self.spatial = nn.ModuleList(
-            exact.Linear((TAPS + 1) * width, hidden, coarse, coarse, 1.4) for _ in range(config.blocks)
+            exact.QATLinear((TAPS + 1) * width, hidden, coarse, coarse, 1.4) for _ in range(config.blocks)
         )
         self.pointwise = nn.ModuleList(
-            exact.Linear(hidden, width, coarse, fine, 0.5) for _ in range(config.blocks)
+            exact.QATLinear(hidden, width, coarse, fine, 0.5) for _ in range(config.blocks)
         )
 
-    def layers(self) -> dict[str, exact.Linear]:
-        """All layers but the last, by the names that they have in coding."""
-        layers: dict[str, exact.Linear] = {"first": self.first}
+    def layers(self) -> dict[str, exact.QATLinear]:
+        """Return all layers but the last, by their names in coding."""
+        layers: dict[str, exact.QATLinear] = {"first": self.first}
         for number, (spatial, pointwise) in enumerate(self._blocks()):
             layers |= {f"{number}.spatial": spatial, f"{number}.pointwise": pointwise}
         return layers
 
-    def _blocks(self) -> Iterator[tuple[exact.Linear, exact.Linear]]:
+    def _blocks(self) -> Iterator[tuple[exact.QATLinear, exact.QATLinear]]:
         pairs = zip(self.spatial, self.pointwise, strict=True)
-        return cast("Iterator[tuple[exact.Linear, exact.Linear]]", pairs)
+        return cast("Iterator[tuple[exact.QATLinear, exact.QATLinear]]", pairs)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Logits of all codes of all regions, given those before."""
+        """Compute the logits of all codes of all regions, given the codes before them."""
         embedded = self.embed(codes)
         return self.through(masked(self.first, embedded), embedded)
 
     def embed(self, codes: Tensor) -> Tensor:
-        """The embedding of codes: int64 [B, h, w] -> [B, E, h, w]."""
+        """Return the embedding of codes: int64 [B, h, w] -> [B, E, h, w]."""
         return F.embedding(codes, self.table()).permute(0, 3, 1, 2)
 
     def through(self, x: Tensor, embedded: Tensor) -> Tensor:
-        """All that follows the first layer: [B, C, h, w] and the embedding -> logits."""
+        """Compute all that follows the first layer: [B, C, h, w] and the embedding -> logits."""
         for number, (spatial, pointwise) in enumerate(self._blocks()):
             x = self.before_block(number, x, embedded)
             inner = exact.activated(masked(spatial, exact.activated(x)))
@@ -97,7 +102,7 @@ class PixelCNN(Network):
         return x
 
     def export(self) -> PixelCNNPrior:
-        """The network in integers.
+        """Return the network in integers.
 
         Raises:
             ModelError: a layer is beyond what is exact.
@@ -106,18 +111,19 @@ class PixelCNN(Network):
 
 
 class PixelCNNPrior(LearnedPrior):
-    """The network in coding."""
+    """PixelCNN in coding."""
 
     @property
     def blocks(self) -> int:
-        """Residual blocks."""
+        """Number of residual blocks."""
         return sum(name.endswith(".spatial") for name in self.layers)
 
     def check(self) -> None:
-        """As in `LearnedPrior.check`."""
+        """Refuse arrays that do not fit each other, as in `LearnedPrior.check`."""
         if len(self.arrays["embedding"]) != self.alphabet_size:
             raise ModelError(
-                f"a prior that knows {len(self.arrays['embedding'])} of {self.alphabet_size} codes"
+                f"a prior with embeddings of {len(self.arrays['embedding'])} "
+                f"instead of {self.alphabet_size} codes"
             )
         width = self.fits("first", TAPS * self.arrays["embedding"].shape[1])
         for number in range(self.blocks):
@@ -125,31 +131,31 @@ class PixelCNNPrior(LearnedPrior):
         self.fits("logits", width)
 
     def scan(self, known: Sequence[Symbols], index: int) -> Wavefront:
-        """As in `LearnedPrior.scan`."""
+        """Begin a scan, as in `Prior.scan`."""
         del index
         return Wavefront(self, [symbols[self.plane] for symbols in known])
 
 
 class _Front:
-    """Features of the last three steps, by row: the neighbours of a place, zero where there are none.
+    """Features of the last three steps, by row: the neighbours of a position, zero where there are none.
 
-    Rows of all regions follow each other, each region's behind one that stays zero. When (i, j) comes up, row
-    i was at W in the step before, row i - 1 at NE in the step before, at N two before and at NW three before.
+    The rows of all regions follow each other, each region's after one row that stays zero. Before (i, j), row
+    i visited W one step ago; row i - 1 visited NE one step ago, N two steps ago and NW three steps ago.
     """
 
-    def __init__(self, rows: int, channels: int, carrier: torch.dtype) -> None:
-        self.steps = torch.zeros(4, rows, channels, dtype=carrier)
+    def __init__(self, rows: int, channels: int, dtype: torch.dtype) -> None:
+        self.steps = torch.zeros(4, rows, channels, dtype=dtype)
         self.used: list[Tensor | None] = [None] * 4
 
     def neighbours(self, step: int, rows: Tensor, current: Tensor | None = None) -> Tensor:
-        """[N, 4 C], or with features of the places themselves [N, 5 C]."""
+        """Return features of the neighbours, [N, 4 C], or with those of the positions themselves [N, 5 C]."""
         above, steps = rows - 1, self.steps
         parts = [steps[(step - ago) % 4].index_select(0, above) for ago in (3, 2, 1)]
         parts.append(steps[(step - 1) % 4].index_select(0, rows))
         return torch.cat(parts if current is None else [*parts, current], 1)
 
     def put(self, step: int, rows: Tensor, features: Tensor) -> None:
-        """Features of a step's places, [N, C]; those of four steps before are forgotten."""
+        """Store features at a step's positions, [N, C], over those of four steps before."""
         slot = step % 4
         old = self.used[slot]
         if old is not None:
@@ -159,7 +165,7 @@ class _Front:
 
 
 class Wavefront:
-    """Step t codes every (i, j) of every region with j + 2 i = t."""
+    """Scan along slanted lines: step t visits every (i, j) of every region with j + 2 i = t."""
 
     def __init__(self, prior: PixelCNNPrior, codes: Sequence[Codes]) -> None:
         self.prior, self.codes = prior, codes
@@ -167,10 +173,10 @@ class Wavefront:
         self.starts = np.cumsum([1, *(height + 1 for height in heights)])[:-1]
         self._count = max((r.shape[1] + 2 * (r.shape[0] - 1) for r in codes if r.size), default=0)
         rows = sum(heights) + len(heights)
-        layers, carrier = prior.layers, prior.carrier
-        self.embedded = _Front(rows, prior.embedding.shape[1], carrier)
+        layers, dtype = prior.layers, prior.dtype
+        self.embedded = _Front(rows, prior.embedding.shape[1], dtype)
         width = len(layers["first"].bias)
-        self.fronts = [_Front(rows, width, carrier) for _ in range(prior.blocks)]
+        self.fronts = [_Front(rows, width, dtype) for _ in range(prior.blocks)]
 
     @property
     def steps(self) -> Iterator[Step]:
@@ -183,8 +189,9 @@ class Wavefront:
         with exact.arithmetic():
             if t:
                 before = self._positions(t - 1)
-                known = np.concatenate([r[where] for r, where in zip(self.codes, before, strict=True)])
-                self.take(before, t - 1, self.prior.embedding.index_select(0, torch.from_numpy(known)))
+                pairs = zip(self.codes, before, strict=True)
+                codes = np.concatenate([region[positions] for region, positions in pairs])
+                self.take(before, t - 1, self.prior.embedding.index_select(0, torch.from_numpy(codes)))
             logits = self._logits(step, self._rows(step.positions)).numpy()
         return self.prior.categoricals(logits, [len(rows) for rows, _ in step.positions])
 
@@ -222,14 +229,14 @@ class Wavefront:
 
 @lru_cache(maxsize=4096)
 def _positions(shape: tuple[int, ...], step: int) -> Positions:
-    """Rows and columns of a step; regions of one shape, and the next step, share them."""
+    """Return rows and columns of a step, shared by regions of one shape and by the next step."""
     height, width = shape
     rows = np.arange(max(0, (step - width + 2) // 2), min(height, step // 2 + 1), dtype=np.intp)
     return rows, step - 2 * rows
 
 
-def masked(layer: exact.Linear, x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """A layer over the neighbours, or over each place alone, of maps: [B, C, h, w] -> [B, O, h, w]."""
+def masked(layer: exact.QATLinear, x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Apply a layer to the neighbours, or to each position alone: [B, C, h, w] -> [B, O, h, w]."""
     weight, bias = layer.quantized(weight)
     outputs, inputs = weight.shape
     taps = inputs // x.shape[1]

@@ -1,4 +1,4 @@
-"""Settings of models, priors and trainings: dataclasses whose fields carry their limits and meaning."""
+"""Settings of models, priors and trainings: dataclasses whose fields declare their limits."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LIMITS = "limits"
 
 @dataclass(frozen=True)
 class Limits:
-    """What a setting may be, and what else follows from it.
+    """The range of a setting, and the rules for changing it.
 
     Attributes:
-        low, high: the smallest and the largest value that a training can work with; None: any.
+        low, high: the smallest and the largest valid value; None: any.
         may_grow, may_shrink: whether it may be larger, or smaller, than that of the weights that a training
             starts from.
-        training_only: it does not change what the weights mean.
+        training_only: it does not change the meaning of the weights.
         fixed_on_resume: it decides which parameters are optimised, so that a resumed run must keep it.
     """
 
@@ -60,11 +60,11 @@ class Config:
 
     @classmethod
     def limits(cls) -> dict[str, Limits]:
-        """Setting -> its limits."""
+        """Return the limits of every setting, by name."""
         return {f.name: f.metadata.get(LIMITS, Limits()) for f in fields(cls)}
 
     def check(self) -> None:
-        """Refuse what would fail hours later, or without a word about its cause.
+        """Refuse values that would fail hours later, or without naming the cause.
 
         Raises:
             UsageError: a setting out of its range.
@@ -79,18 +79,20 @@ class Config:
                 raise UsageError(f"{name} is {value}", f"give {limits.low:g} to {limits.high:g}")
 
     def with_values(self, values: Mapping[str, object]) -> Self:
-        """These settings with some values of a JSON object.
+        """Return these settings with some values from a JSON object.
 
         Raises:
             UsageError: there is no such setting.
         """
         unknown = set(values) - {f.name for f in fields(self)}
         if unknown:
-            raise UsageError(f"unknown settings {', '.join(sorted(unknown))}", "made by another version?")
+            raise UsageError(
+                f"unknown settings {', '.join(sorted(unknown))}", "another version may have written them"
+            )
         return replace(self, **values)
 
     def with_texts(self, texts: Mapping[str, str]) -> Self:
-        """These settings with some values given as text.
+        """Return these settings with some values parsed from text.
 
         Raises:
             UsageError: a text that is no value of its setting.
@@ -98,21 +100,21 @@ class Config:
         return replace(self, **{key: parse(type(self), key, text) for key, text in texts.items()})
 
     def to_json(self) -> dict[str, Value]:
-        """The settings as JSON holds them."""
+        """Return the settings as a JSON object."""
         return asdict(self)
 
 
 def parse(kind: type[Config], key: str, text: str) -> Value:
-    """The value of a setting from its text, by the field's type.
+    """Parse the value of a setting from text, by the field's type.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is no such value.
     """
     hint = get_type_hints(kind)[key]
     choices = getattr(hint, "__args__", ())
     if str in map(type, choices):
         if text not in choices:
-            raise UsageError(f"{key} is '{text}'", f"one of {', '.join(choices)}")
+            raise UsageError(f"{key} is '{text}'", f"give one of {', '.join(choices)}")
         return text
     try:
         if hint is bool:
@@ -127,23 +129,22 @@ def parse(kind: type[Config], key: str, text: str) -> Value:
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
-    """How a model is trained.
+    """Settings of a training.
 
     Attributes:
         steps: optimiser steps, where no time budget is given.
-        time_budget: seconds over which the schedule is laid, or None; what precedes the first step is not
-            counted.
-        batch: crops a step.
-        crop: their side in pixels, or their length in seconds.
+        time_budget: length of the schedule in seconds, counted from the first step; None: `steps` decide.
+        batch: crops per step.
+        crop: side of a crop in pixels, or its length in seconds.
         learning_rate: peak of the cosine schedule.
-        warmup: steps over which it rises.
+        warmup: steps over which the learning rate rises to its peak.
         seed: of every random choice.
-        average: decay of the averaged weights, which are the ones kept.
+        average: decay of the exponential moving average of the weights, which is what is saved.
         beta1, beta2: decay of AdamW's moments.
         clip: largest norm of the gradient.
         validation: held-out share of the files, or a folder or tar file.
         checkpoint_every: steps between validations, each followed by a checkpoint.
-        keep_checkpoints: how many stay on the disk.
+        keep_checkpoints: number of checkpoints kept on disk.
     """
 
     steps: int = setting(20_000, low=1, high=MANY)

@@ -1,15 +1,14 @@
-"""The static prior: tables counted once, one for each pair of classes of two neighbours.
+"""Static prior: fixed tables of frequencies, one for each pair of classes of two neighbours.
 
-The neighbours are the left and the upper code of a picture's, the last code and the one before it of a
-sound's. Codes are grouped into C classes; class C stands for "outside the region". Codes on one diagonal of a
-picture (row + column = step) depend only on the diagonal before, so a region of h x w codes takes h + w - 1
-steps.
+The neighbours are the left and the upper code in an image, the last two codes in audio. Codes are grouped
+into C classes; class C stands for "outside the region". Codes on one diagonal of an image (row + column =
+step) depend only on the diagonal before, so a region of h x w codes takes h + w - 1 steps.
 
 The codes of a finer plane, two for each along both axes, may also have the class of the coarser code above
 them for a context; then there is a set of such tables for each class of coarser codes.
 
-A table holds 16-bit frequencies less one, so that TABLE_TOTAL itself and no zero can be written; the coder's
-24-bit frequencies are exactly 256 times as large.
+An entry of a table is a frequency less one, in 16 bits: a frequency is 1 to TABLE_TOTAL. The coder's 24-bit
+frequencies are exactly 256 times as large.
 """
 
 from __future__ import annotations
@@ -44,14 +43,14 @@ FINER = 2
 
 @dataclass(frozen=True, eq=False)
 class StaticPrior(PlanePrior):
-    """p(code | class of the left code, class of the upper code), or of the last one and the one before it.
+    """p(code | classes of the left and the upper code), or of the last code and the one before it.
 
     Attributes:
         tables: uint16 [C+1, C+1, K], frequencies less one by left (last) class, upper (last but one) class,
             code; every table's frequencies sum to TABLE_TOTAL. Given a coarser plane [A, C+1, C+1, K], by the
             class of the code above first.
         classes: uint8 [K], each in 0..C-1.
-        plane: whose indices they are.
+        plane: name of the plane of these codes.
         above: uint8, classes of the codes of the coarser plane, each in 0..A-1; None: there is none.
         above_plane: its name.
 
@@ -83,17 +82,17 @@ class StaticPrior(PlanePrior):
 
     @property
     def alphabet_size(self) -> int:
-        """K."""
+        """Size K of the codebook."""
         return int(self.tables.shape[-1])
 
     @property
     def class_count(self) -> int:
-        """C, the number of classes, "outside" not counted."""
+        """Number C of classes, without "outside"."""
         return int(self.tables.shape[-2]) - 1
 
     @cached_property
     def frequencies(self) -> Frequencies:
-        """The coder's tables: uint32 [(C+1)**2, K], rows by left class * (C+1) + upper class.
+        """Tables of the coder: uint32 [(C+1)**2, K], rows by left class * (C+1) + upper class.
 
         Given a coarser plane [A (C+1)**2, K], rows by class above * (C+1)**2 + that.
         """
@@ -101,14 +100,14 @@ class StaticPrior(PlanePrior):
         return frequencies.reshape(-1, self.alphabet_size)
 
     def estimate_bits(self, symbols: Symbols) -> float:
-        """Bits that a region takes, without coding it: the sum of -log2 of its probabilities."""
+        """Return the bits of a region without coding it: the sum of -log2 of its probabilities."""
         region = symbols[self.plane]
         rows = _contexts(region, self.classes, self.class_count)
         rows = rows + self._above_rows(symbols, *np.indices(region.shape, sparse=True))
         return float(-np.log2(self.frequencies[rows, region] / TOTAL).sum())
 
     def scan(self, known: Sequence[Symbols], index: int) -> Scan:
-        """Begin a walk through all regions at once, of one axis or two; as in `base.Prior`."""
+        """Begin a scan of all regions at once, of one axis or two, as in `Prior.scan`."""
         del index
         codes = [symbols[self.plane] for symbols in known]
         sequences = bool(codes) and codes[0].ndim == 1
@@ -123,7 +122,7 @@ class StaticPrior(PlanePrior):
         return rows
 
     def to_tensors(self) -> dict[str, NDArray[np.generic]]:
-        """The arrays by the names they have in a weight file."""
+        """Return the arrays by their names in a weights file."""
         above = {} if self.above is None else {"prior.above": self.above}
         return {"prior.tables": self.tables, "prior.classes": self.classes, **above}
 
@@ -131,7 +130,7 @@ class StaticPrior(PlanePrior):
     def from_tensors(
         cls, tensors: Mapping[str, NDArray[np.generic]], plane: str = "codes", above_plane: str = ""
     ) -> StaticPrior:
-        """Undo `to_tensors`; other names are passed over.
+        """Read the arrays of `to_tensors`; other names are ignored.
 
         Args:
             tensors: by name.
@@ -139,7 +138,7 @@ class StaticPrior(PlanePrior):
             above_plane: the coarser plane that they are given, or "".
 
         Raises:
-            ModelError: an array is missing, or is not what it should be.
+            ModelError: an array is missing, or has another shape, type or sum.
         """
         try:
             tables, classes = np.asarray(tensors["prior.tables"]), np.asarray(tensors["prior.classes"])
@@ -150,11 +149,11 @@ class StaticPrior(PlanePrior):
 
 
 class _DiagonalScan:
-    """Step t codes every (i, j) with i + j = t.
+    """Scan along diagonals: step t visits every (i, j) with i + j = t.
 
-    A region's front holds the class of the latest code of every row, behind one entry that stays "outside".
-    When (i, j) comes up, row i was last at (i, j - 1) and row i - 1 at (i - 1, j): the left and the upper
-    neighbour are entries i + 1 and i of the front.
+    A region's front holds the class of the latest code of every row, after one entry that stays "outside".
+    Before step i + j, the latest code of row i is (i, j - 1) and that of row i - 1 is (i - 1, j): the left
+    and the upper neighbour are entries i + 1 and i of the front.
     """
 
     def __init__(self, prior: StaticPrior, codes: Sequence[Codes], known: Sequence[Symbols]) -> None:
@@ -177,12 +176,12 @@ class _DiagonalScan:
             front[rows + 1] = prior.classes[region[rows, columns]]
             context = front[now + 1] * (prior.class_count + 1) + front[now]
             contexts.append(context + prior._above_rows(symbols, now, along))
-        # One region at a time, so that its frequencies are still in the cache when the coder comes to them.
+        # One region at a time, so that its frequencies are still in the cache when the coder reads them.
         return (Categorical(tables.take(context, axis=0)) for context in contexts)
 
 
 class _SequenceScan:
-    """Step t codes the t-th code of every region that is so long."""
+    """Scan by time: step t visits the t-th code of every region that has one."""
 
     def __init__(self, prior: StaticPrior, codes: Sequence[Codes]) -> None:
         self.prior = prior
@@ -245,7 +244,7 @@ def counts(codes: Iterable[Codes], classes: NDArray[np.uint8], class_count: int)
         class_count: C.
 
     Returns:
-        int64 [C+1, C+1, K] by the classes of both neighbours, and code; counts of several calls may be added.
+        int64 [C+1, C+1, K] by the classes of both neighbours, and code; counts of several calls can be added.
     """
     alphabet = len(classes)
     counted = np.zeros((class_count + 1) ** 2 * alphabet, np.int64)
@@ -256,14 +255,14 @@ def counts(codes: Iterable[Codes], classes: NDArray[np.uint8], class_count: int)
 
 
 def fit(counted: NDArray[np.int64], weight: float = 64.0) -> NDArray[np.uint16]:
-    """Turn counts into tables.
+    """Estimate tables from counts.
 
-    Each table is smoothed by `weight` more codes drawn from the order-0 distribution, which itself has half a
-    count more per code. Its share of TABLE_TOTAL is then made whole by largest remainder, no code below one.
+    Each table is smoothed by `weight` pseudo-counts from the order-0 distribution, which itself has half a
+    pseudo-count per code. Its shares of TABLE_TOTAL are rounded by largest remainder, to at least one each.
 
     Args:
         counted: int64 [C+1, C+1, K], or [A, C+1, C+1, K].
-        weight: codes; larger trusts the context less.
+        weight: pseudo-counts; more of them smooth the tables more.
 
     Returns:
         uint16 of the same shape, frequencies less one.
@@ -273,7 +272,7 @@ def fit(counted: NDArray[np.int64], weight: float = 64.0) -> NDArray[np.uint16]:
     share = counted + weight * order0
     share /= share.sum(axis=-1, keepdims=True)
 
-    # Codes that would fall below one get one; what they take makes the others smaller, so look again.
+    # Raising some codes to one makes the others smaller, perhaps below one too: repeat until none is.
     floored = np.zeros(share.shape, bool)
     while True:
         room = TABLE_TOTAL - floored.sum(axis=-1, keepdims=True)
@@ -299,7 +298,7 @@ def _diagonal(shape: tuple[int, ...], step: int) -> Positions:
 
 
 def _contexts(codes: Codes, classes: NDArray[np.uint8], class_count: int) -> NDArray[np.intp]:
-    """Row of the tables for every code of a region: intp, of its shape."""
+    """Return the row of the tables for every code of a region: intp, of its shape."""
     if codes.ndim == 1:
         padded = np.full(len(codes) + 2, class_count, np.intp)
         padded[2:] = classes[codes]

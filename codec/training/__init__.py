@@ -49,7 +49,7 @@ def train(
     device: str = "auto",
     report: Report | None = None,
 ) -> Run:
-    """Train a codec on a folder of pictures or sounds.
+    """Train a codec on a folder of images or audio.
 
     Args:
         data: folders, tar files, single files; one or several.

@@ -1,4 +1,4 @@
-"""What a training is determined by: settings, run folder, and the commands that the model card records."""
+"""Plan of a training: settings, run folder, and the commands that the model card records."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def prior_plan(
     kind = class_for(card.medium, card.method)
     methods = {} if kind is None else kind.prior_methods
     command = command_line(data, None, start, None, given, overrides, note, "prior", plane or "")
-    goes_on, plane = goes_on or plane is None, plane or next(iter(methods), "")
+    goes_on, plane = bool(methods) and (goes_on or plane is None), plane or next(iter(methods), "")
     if plane not in (methods or {""}):
         raise UsageError(f"no plane '{plane}'", " | ".join(methods) or "leave out --plane")
     before = card.learned or {}
@@ -258,20 +258,7 @@ def prior_plan(
     settings = replace(entry.training, **given)
     model, settings = overridden(model, settings, overrides, set(model.limits()), " of priors")
     chain = [*before.get("training", {}).get("chain", []), command]
-    plan = Plan(
-        card.name,
-        Path(),
-        [],
-        None,
-        model,
-        settings,
-        chain,
-        note,
-        "prior",
-        method,
-        plane,
-        goes_on and bool(methods),
-    )
+    plan = Plan(card.name, Path(), [], None, model, settings, chain, note, "prior", method, plane, goes_on)
     return _fresh(plan, data, start, output, kind)
 
 
@@ -342,6 +329,8 @@ def resumed_plan(folder: Path, given: Options, overrides: Mapping[str, str]) -> 
         words = option_words({k: v for k, v in changed.items() if v is not None}, overrides)
         chain.append(" ".join(["vqcodec train --resume $RUN", *words]) + f"  # from step {step}")
     kept = {key: saved[key] for key in PLAN_FIELDS if key in saved}
+    if saved["stage"] == "prior":
+        kept["method"] = _prior_method(saved)
     return Plan(folder=folder, model=model, settings=settings, chain=chain, **kept)
 
 
@@ -371,9 +360,16 @@ def _default(saved: Figures) -> tuple[Config, type[Model]]:
         return MODELS[saved["name"]].config, MODELS[saved["name"]].model
     card = weights.read_card(weights.locate(saved["start"]))
     kind = class_for(card.medium, card.method)
-    if saved.get("method") not in PRIORS or kind is None:
+    method = _prior_method(saved)
+    if method not in PRIORS or kind is None:
         raise UsageError("config.json describes no prior", hint)
-    return PRIORS[saved["method"]].config, kind
+    return PRIORS[method].config, kind
+
+
+def _prior_method(saved: Figures) -> str:
+    """The method of the prior of a run; config.json files from before 0.1.0 do not name it."""
+    card = weights.read_card(weights.locate(saved["start"]))
+    return str(saved.get("method") or (card.learned or {}).get("method") or learned_prior_for(card.medium))
 
 
 def _read_config(path: Path) -> Json:

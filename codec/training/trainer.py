@@ -2,8 +2,8 @@
 
 Every random choice of step n is a function of the seed and n alone (`batch` of the data set, the generator
 given to `update`), so a checkpoint needs no generator state, and a resumed run repeats the uninterrupted one
-bit for bit on the same CPU and thread count. Two things follow the clock instead: the schedule of a time
-budget, and where an interruption falls, which is one more place to look for the best weights.
+bit for bit on the same CPU and thread count. Two things depend on time instead: the schedule of a time
+budget, and interruptions, at which the weights are validated too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .. import weights
 from ..errors import TrainingError
-from ..files import atomically
+from ..files import append_line, atomically
 from ..models.base import DISCRIMINATOR, Card, Figures, Json
 from . import checkpoints, datasets, validation
 from .capture import CUDAGraphed
@@ -296,7 +296,8 @@ class Trainer:
         best = score > self.state.best_score or self.opponent is not None
         self._say(event="validation", step=self.state.step, best=best, **result)
         shown = self.validation.preview_sheet(self.average, chosen[:8])
-        shown.save(self.plan.folder / "samples" / f"step-{self.state.step:09d}.png")
+        with atomically(self.plan.folder / "samples" / f"step-{self.state.step:09d}.png") as file:
+            shown.save(file, format="PNG")
         if best:
             self.state.best_score = score
             self.state.best_step = self.state.step
@@ -346,11 +347,9 @@ class Trainer:
 
     def _say(self, **event: object) -> None:
         folder = self.plan.folder
-        with (folder / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(event) + "\n")
-        with (folder / "log.txt").open("a") as file:
-            values = (f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in event.items())
-            file.write(time.strftime("%H:%M:%S ") + ", ".join(values) + "\n")
+        append_line(folder / "metrics.jsonl", json.dumps(event))
+        values = (f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in event.items())
+        append_line(folder / "log.txt", time.strftime("%H:%M:%S ") + ", ".join(values))
         self.report(event)
 
     @contextmanager

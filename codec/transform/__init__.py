@@ -1,1 +1,1 @@
-"""Samples <-> symbols through the networks, block by block."""
+"""Transforms, samples <-> symbols: run the networks block by block."""

@@ -1,7 +1,7 @@
-"""Audio <-> targets and symbols through the networks, channel by channel and block by block.
+"""Transform audio to targets, and symbols to audio, channel by channel and block by block.
 
-Channels are coded one by one, each brought to the loudness that models expect; two that are alike as one; one
-that is silent not at all.
+Channels are coded one by one, each normalised to the loudness of the training data; two equal channels are
+coded as one, silent channels not at all.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def analyse(
     *,
     progress: Progress | None = None,
 ) -> dict[str, Array]:
-    """Targets of all channels.
+    """Compute the targets of all channels.
 
     Args:
         signal: float32 [C, N], at the rate of the model.
-        point: the model, its rate and effort.
+        point: the operating point.
         geometry: of the audio.
         levels: loudness of each channel.
-        progress: called with blocks done and blocks in all.
+        progress: called with the number of blocks done and of all blocks.
 
     Returns:
         Plane -> int32 [C, T] or float32 [C, T, M]; of silent channels zero.
@@ -59,15 +59,15 @@ def synthesise(
     *,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """The signal that symbols stand for: float32 [C, N].
+    """Reconstruct all channels from symbols: float32 [C, N].
 
     Args:
         symbols: of each plane, [C, T] or [C, T, M].
-        point: the model that they are symbols of, at its rate.
+        point: the operating point of the symbols.
         geometry: of the audio.
         levels: loudness of each channel.
         lost: regions that become silent.
-        progress: called with blocks done and blocks in all.
+        progress: called with the number of blocks done and of all blocks.
     """
     signal = np.zeros((geometry.channels, geometry.samples), np.float32)
     block = SEGMENT * geometry.stride
@@ -94,21 +94,21 @@ def analyse_signal(
     longest: int = SEGMENT,
     progress: Progress | None = None,
 ) -> dict[str, Array]:
-    """Targets of one channel, block by block.
+    """Compute the targets of one channel, block by block.
 
     Args:
         signal: float32 [N], at the rate of the model.
-        point: the model, its rate and effort.
-        level: loudness of the channel; None: it has that of the model.
-        longest: positions of the coarsest plane in a block at most.
-        progress: called with blocks done and blocks in all.
+        point: the operating point.
+        level: loudness of the channel; None: that of the training data.
+        longest: largest number of positions of the coarsest plane in a block.
+        progress: called with the number of blocks done and of all blocks.
 
     Returns:
         Plane -> int32 [T] or float32 [T, M], T = ceil(N / stride).
     """
     stride = point.stride
     targets: dict[str, Array] = {}
-    # What a search chooses at the end of a block is found together with some of the next, and again there.
+    # Blocks overlap in a search: codes at the end of a block are chosen together with those of the next one.
     spans = tiling.spans(-(-len(signal) // stride), point.analysis_halo, longest)
     for number, span in enumerate(spans):
         (outer,) = tiling.scaled((span.outer,), stride)
@@ -141,15 +141,15 @@ def synthesise_signal(
     longest: int = SEGMENT,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """The channel that symbols stand for: float32 [count].
+    """Reconstruct one channel from symbols: float32 [count].
 
     Args:
         symbols: of each plane, [T] or [T, M].
-        point: the model that they are symbols of, at its rate.
-        count: samples wanted.
-        seed: of a decoder that draws.
-        longest: positions of the coarsest plane in a block at most.
-        progress: called with blocks done and blocks in all.
+        point: the operating point of the symbols.
+        count: number of samples.
+        seed: of an autoregressive decoder.
+        longest: largest number of positions of the coarsest plane in a block.
+        progress: called with the number of blocks done and of all blocks.
     """
     stride = point.stride
     length = -(-count // stride)
@@ -180,7 +180,7 @@ def _tensor(symbols: Array, point: OperatingPoint) -> Tensor:
 
 
 def _part(progress: Progress | None, number: int, count: int) -> Progress | None:
-    """Progress of one of several equal parts of a work."""
+    """Return the progress of one of several equal parts."""
     if progress is None:
         return None
     return lambda done, whole: progress(number * whole + done, count * whole)

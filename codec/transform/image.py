@@ -1,4 +1,4 @@
-"""Images <-> targets and symbols through the networks, block by block."""
+"""Transform images to targets, and symbols to images, block by block."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import tiling
 from .pixels import to_pixels, to_samples
 
 PREVIEW = 8
-"""A preview has one pixel for PREVIEW x PREVIEW of the image."""
+"""Pixels of the image per pixel of a preview, along each axis."""
 
 
 @torch.inference_mode(False)
@@ -26,13 +26,13 @@ def analyse(
     area: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Array]:
-    """Targets of an image, block by block.
+    """Compute the targets of an image, block by block.
 
     Args:
         pixels: uint8 [H, W, C].
-        point: the model, its rate and effort.
-        area: positions of the coarsest plane in a block at most; by default those of 1 megapixel.
-        progress: called with blocks done and blocks in all.
+        point: the operating point.
+        area: largest number of positions of the coarsest plane in a block; by default those of 1 megapixel.
+        progress: called with the number of blocks done and of all blocks.
 
     Returns:
         Plane -> int32 [h, w] or float32 [h, w, M], h = ceil(H / stride) and so on.
@@ -66,14 +66,14 @@ def synthesise(
     area: int | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.uint8]:
-    """The image that symbols stand for, block by block: uint8 [H, W, C].
+    """Reconstruct an image from symbols, block by block: uint8 [H, W, C].
 
     Args:
         symbols: of each plane.
-        point: the model that they are symbols of, at its rate.
+        point: the operating point of the symbols.
         geometry: of the image.
-        area: positions of the coarsest plane in a block at most; by default those of 1 megapixel.
-        progress: called with blocks done and blocks in all.
+        area: largest number of positions of the coarsest plane in a block; by default those of 1 megapixel.
+        progress: called with the number of blocks done and of all blocks.
     """
     stride = point.stride
     pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
@@ -91,7 +91,7 @@ def synthesise(
 
 @torch.inference_mode()
 def preview(symbols: Symbols, point: OperatingPoint, geometry: ImageGeometry) -> NDArray[np.uint8] | None:
-    """An image of an eighth of the size: uint8 [ceil(H / 8), ceil(W / 8), C]; None: the model has none."""
+    """Return a preview, uint8 [ceil(H / 8), ceil(W / 8), C]; None: the model has none."""
     tensors = {name: torch.from_numpy(array[None]).to(point.device) for name, array in symbols.items()}
     small = point.preview(tensors)
     if small is None:
@@ -102,7 +102,7 @@ def preview(symbols: Symbols, point: OperatingPoint, geometry: ImageGeometry) ->
 
 
 def reduce(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Means of squares of PREVIEW pixels, those at the end extended by their last row and column."""
+    """Average squares of PREVIEW x PREVIEW pixels, after repeating the last row and column."""
     height, width = -(-pixels.shape[0] // PREVIEW), -(-pixels.shape[1] // PREVIEW)
     whole = tiling.extend(pixels, PREVIEW * height, PREVIEW * width)
     means = whole.reshape(height, PREVIEW, width, PREVIEW, -1).mean((1, 3))
@@ -111,14 +111,14 @@ def reduce(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _samples_around(pixels: NDArray[np.uint8], block: tiling.Block, stride: int) -> Tensor:
-    """What a network has to see for a block: uint8 [H, W, C] -> [1, 3, h', w'] in -1..1."""
+    """Return the samples of a block with its halo: uint8 [H, W, C] -> [1, 3, h', w'] in -1..1."""
     window = pixels[tiling.scaled(block.outer, stride)]
     window = tiling.pad_to_multiple(np.broadcast_to(window, (*window.shape[:2], 3)), stride)
     return to_samples(window[None])
 
 
 def _symbols_around(symbols: Symbols, block: tiling.Block, point: OperatingPoint) -> dict[str, Tensor]:
-    """Symbols of a block and its halo, [1, h', w', ...] of each plane."""
+    """Return the symbols of a block with its halo, [1, h', w', ...] of each plane."""
     rows, columns = block.outer
     found = {}
     for plane in point.planes:
@@ -134,7 +134,7 @@ def _symbols_around(symbols: Symbols, block: tiling.Block, point: OperatingPoint
 
 
 def _to_channels(samples: Tensor, geometry: ImageGeometry) -> NDArray[np.uint8]:
-    """Samples [1, 3, H, W] -> uint8 [H, W, C]; gray is the mean of the colours."""
+    """Convert samples [1, 3, H, W] to uint8 [H, W, C]; gray is the mean of the colours."""
     if geometry.channels == 1:
         samples = samples.mean(1, keepdim=True)
     pixels: NDArray[np.uint8] = to_pixels(samples)[0]

@@ -1,4 +1,4 @@
-"""Large pictures and long sounds in blocks with a halo: no seam is left, and memory is bounded."""
+"""Split large images and long audio into blocks with a halo, without seams and in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 AREA = 1 << 16
-"""Codes in a block at most, its halo not counted: 1 megapixel at stride 4.
+"""Largest number of codes in a block, without its halo: 1 megapixel at stride 4.
 
-Twice as much takes half as long again: the C library then returns every map to the system and asks anew.
+Twice as many take half as long again: the C library then returns every map to the system and reallocates it.
 """
 
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of codes along one axis, and the longer one around it that a network has to see.
+    """An interval of codes along one axis, and the longer one with its halo.
 
     Attributes:
-        start, stop: what the stretch is responsible for, in codes.
+        start, stop: ends of the interval, in codes.
         halo: codes added at both ends, fewer where the axis ends.
         length: of the whole axis, in codes.
     """
@@ -31,24 +31,24 @@ class Span:
 
     @property
     def inner(self) -> slice:
-        """The stretch in the whole axis."""
+        """Slice of the interval in the whole axis."""
         return slice(self.start, self.stop)
 
     @property
     def outer(self) -> slice:
-        """The stretch with its halo in the whole axis."""
+        """Slice of the interval with its halo in the whole axis."""
         return slice(max(self.start - self.halo, 0), min(self.stop + self.halo, self.length))
 
     @property
     def within(self) -> slice:
-        """The stretch inside its own outer one."""
+        """Slice of the interval in its own outer slice."""
         first = self.outer.start
         return slice(self.start - first, self.stop - first)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A rectangle of codes, and the larger one around it that a network has to see.
+    """A rectangle of codes, and the larger one with its halo.
 
     Attributes:
         rows, columns: its two sides.
@@ -74,30 +74,30 @@ class Block:
 
 
 def area_for(stride: int) -> int:
-    """Codes that cover as many pixels as AREA does at stride 4."""
+    """Return the number of codes that cover as many pixels as AREA does at stride 4."""
     return max(AREA * 16 // stride**2, 1)
 
 
 def scaled(part: tuple[slice, ...], factor: int) -> tuple[slice, ...]:
-    """The samples of a rectangle or stretch of codes."""
+    """Scale slices of codes to slices of samples."""
     return tuple(slice(axis.start * factor, axis.stop * factor) for axis in part)
 
 
 def spans(length: int, halo: int, longest: int) -> list[Span]:
-    """Cut an axis of so many codes into the fewest stretches of at most `longest`, about equally long."""
+    """Split an axis of `length` codes into the fewest intervals of at most `longest`, of similar lengths."""
     count = -(-length // longest)
     ends = [length * n // count for n in range(count + 1)]
     return [Span(start, stop, halo, length) for start, stop in zip(ends, ends[1:], strict=False)]
 
 
 def blocks(height: int, width: int, halo: int, area: int = AREA) -> list[Block]:
-    """Cut a grid of codes into blocks of about equal size, in raster order.
+    """Split a grid of codes into blocks of similar size, in raster order.
 
     Args:
         height: of the grid, in codes.
         width: of the grid, in codes.
-        halo: reach of the network, in codes.
-        area: codes in a block at most.
+        halo: radius of the network's receptive field, in codes.
+        area: largest number of codes in a block.
 
     Returns:
         Blocks whose inner rectangles cover the grid once.
@@ -109,7 +109,7 @@ def blocks(height: int, width: int, halo: int, area: int = AREA) -> list[Block]:
 
 
 def extend(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Repeat the last row and column of [H, W, C] until it is at least as high and wide as this."""
+    """Repeat the last row and column of [H, W, C] up to at least this height and width."""
     below, right = max(height - pixels.shape[0], 0), max(width - pixels.shape[1], 0)
     return np.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge") if below or right else pixels
 

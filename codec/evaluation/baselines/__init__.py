@@ -1,4 +1,4 @@
-"""The codecs that Pillow and libsndfile offer, made to stand in one table with ours."""
+"""Baselines: codecs of Pillow and libsndfile."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["audio", "check", "image", "medium"]
 
 
 def check(names: Sequence[str]) -> None:
-    """Refuse what cannot be run here.
+    """Refuse codecs that are not available.
 
     Args:
-        names: keys of `image.BASELINES`, or what `audio.parse` reads.
+        names: keys of `image.BASELINES`, or names as in `audio.parse`.
 
     Raises:
-        UsageError: an unknown name, a rate that a codec has not, or a codec that this build has not.
+        UsageError: an unknown name, a rate outside of the codec's range, or a codec missing in this build.
     """
     for name in names:
         if name in image.BASELINES:
@@ -26,9 +26,9 @@ def check(names: Sequence[str]) -> None:
             audio.check(name)
         else:
             known = ", ".join([*image.BASELINES, *audio.BASELINES])
-            raise UsageError(f"unknown codec '{name}'", f"one of {known}")
+            raise UsageError(f"unknown codec '{name}'", f"choose one of {known}")
 
 
 def medium(name: str) -> str:
-    """Of a name that passed `check`: "image" or "audio"."""
+    """Return the medium of a name that passed `check`: "image" or "audio"."""
     return "image" if name in image.BASELINES else "audio"

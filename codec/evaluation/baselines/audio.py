@@ -1,4 +1,4 @@
-"""Opus of libsndfile, at a bitrate of its own: it cannot go as low as ours, so bytes are not matched."""
+"""Run Opus of libsndfile at its own bitrates: its lowest is above ours, so bytes are not matched."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Baseline:
     """A codec of libsndfile.
 
     Attributes:
-        format, subtype: its names there.
-        kbps: the rate it runs at unless told otherwise, kilobits a second.
-        lowest, highest: what libsndfile takes for each channel, kilobits a second.
+        format, subtype: its names in libsndfile.
+        kbps: default bitrate, kilobits per second.
+        lowest, highest: range of bitrates of a channel, kilobits per second.
     """
 
     format: str
@@ -36,12 +36,12 @@ BASELINES = {"opus": Baseline("OGG", "OPUS", 6.0, 6.0, 256.0)}
 
 @dataclass(frozen=True)
 class Coded:
-    """A sound that went through another codec.
+    """Audio coded by another codec.
 
     Attributes:
         data: the file.
-        signal: float32 [C, N], what it decodes to, at the rate and length of the signal that went in.
-        encode_seconds, decode_seconds: of one run, from samples in memory to bytes in memory and back.
+        signal: its reconstruction, float32 [C, N], at the rate and length of the original.
+        encode_seconds, decode_seconds: times of one run, from samples in memory to bytes in memory and back.
     """
 
     data: bytes
@@ -51,10 +51,10 @@ class Coded:
 
 
 def parse(name: str) -> tuple[str, float]:
-    """A key of `BASELINES` and a rate, kilobits a second of all channels, out of "opus" or "opus:12".
+    """Parse "opus" or "opus:12": a key of `BASELINES`, and kilobits per second of all channels.
 
     Raises:
-        UsageError: what follows the colon is no rate that the codec has.
+        UsageError: no bitrate of the codec follows the colon.
     """
     codec, colon, text = name.partition(":")
     baseline = BASELINES[codec]
@@ -64,25 +64,25 @@ def parse(name: str) -> tuple[str, float]:
         kbps = 0.0
     if not baseline.lowest <= kbps <= baseline.highest:
         span = f"{baseline.lowest:g} to {baseline.highest:g} kbit/s"
-        raise UsageError(f"{name}: not a bitrate of {codec}", f"{span}, for example {codec}:12")
+        raise UsageError(f"{name}: not a bitrate of {codec}", f"give {span}, for example {codec}:12")
     return codec, kbps
 
 
 def check(name: str) -> None:
-    """Raise UsageError for a rate that a codec has not, or a codec that this libsndfile cannot write."""
+    """Raise UsageError for a rate outside of the codec's range, or a codec missing in this libsndfile."""
     codec, _ = parse(name)
     if not soundfile.check_format(BASELINES[codec].format, BASELINES[codec].subtype):
-        raise UsageError(f"this libsndfile has no {codec}", "pip install --upgrade soundfile")
+        raise UsageError(f"this libsndfile has no {codec}", "upgrade it with pip install --upgrade soundfile")
 
 
 def run(original: media.Audio, name: str) -> Coded:
-    """Encode and decode the signal of a sound at the rate of our codec: nobody is judged by what is above.
+    """Encode and decode a signal at the sample rate of our codec, so that all codecs code the same band.
 
-    The pages of the Ogg file count, as our own header does. The rate is an average that Opus aims at; no
-    channel is given less than the lowest rate that libsndfile takes.
+    Bytes include the pages of the Ogg file, as ours include the header. The rate is an average that Opus
+    targets, at least the lowest rate of libsndfile for each channel.
 
     Args:
-        original: the sound; only its signal counts.
+        original: audio, of which only the signal is coded.
         name: as in `parse`.
     """
     codec, kbps = parse(name)
@@ -92,10 +92,10 @@ def run(original: media.Audio, name: str) -> Coded:
     data = _encoded(frames, rate, BASELINES[codec], kbps)
     encode_seconds = time.perf_counter() - started
     started = time.perf_counter()
-    samples, found = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    samples, decoded_rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     decode_seconds = time.perf_counter() - started
-    if found != rate:  # Opus itself knows 48 kHz alone; libsndfile gives the rate it was made from
-        samples = soxr.resample(samples, found, rate)
+    if decoded_rate != rate:  # Opus codes at 48 kHz; libsndfile resamples to the original rate, or not
+        samples = soxr.resample(samples, decoded_rate, rate)
     samples = np.pad(samples[:count], ((0, max(count - len(samples), 0)), (0, 0)))
     return Coded(data, np.ascontiguousarray(samples.T), encode_seconds, decode_seconds)
 

@@ -1,4 +1,4 @@
-"""The codecs that Pillow offers, run to the byte counts of ours, so that both can stand in one table."""
+"""Run the codecs of Pillow at the byte counts of ours."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import features
 
 from ... import media
 from ...errors import MediaError, UsageError
-from ...metrics.image import ms_ssim, psnr
+from ...metrics.image import ms_ssim, psnr, visible
+from ...transform import hidden
 
 Figures = dict[str, Any]
 """Figures of a file by name."""
@@ -23,7 +25,13 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Baseline:
-    """A codec of Pillow: its name there, the integer qualities to search, everything else fixed."""
+    """A codec of Pillow.
+
+    Attributes:
+        format: its name in Pillow.
+        qualities: lowest and highest integer quality.
+        color, gray: fixed options of images with three channels, and with one.
+    """
 
     format: str
     qualities: tuple[int, int]
@@ -43,40 +51,44 @@ BASELINES: dict[str, Baseline] = {
 def check(name: str) -> None:
     """Raise UsageError for a key of `BASELINES` that this build of Pillow cannot write."""
     if name in ("webp", "avif") and not features.check(name):
-        raise UsageError(f"this Pillow has no {name}", "pip install --upgrade pillow")
+        raise UsageError(f"this Pillow has no {name}", "upgrade it with pip install --upgrade pillow")
 
 
 @dataclass
 class QualitySweep:
-    """Encode one image by one codec at integer qualities, each at most once.
+    """Encodings of one image by one codec at integer qualities, each computed at most once.
 
     Attributes:
-        original: the image; only its samples count.
+        original: the image; only its samples count, those that alpha hides filled as ours are.
         codec: a key of `BASELINES`.
     """
 
     original: media.Image
     codec: str
+    _shown: NDArray[np.uint8] = field(init=False, repr=False)
     _files: dict[int, tuple[bytes, float]] = field(init=False, repr=False, default_factory=dict)
     _figures: dict[int, Figures] = field(init=False, repr=False, default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._shown = hidden.fill(self.original.samples, self.original.alpha)
+
     def matched_to(self, size: int) -> Figures:
-        """Interpolate what this codec gives at `size` bytes, from the two real files around that size.
+        """Interpolate the figures of this codec at `size` bytes from the two real files around that size.
 
         The files are those of two neighbouring qualities, the first of at most `size` bytes, the second of
         more, found by bisection. PSNR, MS-SSIM and seconds are interpolated linearly in log(bytes). Where the
-        smallest file is larger than `size`, or the largest one smaller, that file is reported as it is, with
-        `matched` False.
+        smallest file is larger than `size`, or the largest one smaller, the figures are those of that file,
+        with `matched` False.
 
         Returns:
             The keys of `figures`, and matched, q_low, q_high, bytes_low, bytes_high. `q` is None between two
             files.
 
         Raises:
-            MediaError: the codec refuses the picture, e.g. for its width.
+            MediaError: the codec refuses the image, e.g. for its width.
         """
         first, last = BASELINES[self.codec].qualities
-        # From one beyond each end: the ends, of which the upper is slow, are encoded only if need be.
+        # Start beyond both ends: the ends, of which the upper is slow, are encoded only when needed.
         low, high = first - 1, last + 1
         while high - low > 1:
             middle = (low + high) // 2
@@ -90,41 +102,43 @@ class QualitySweep:
         return between | {"bytes": size, "q": None} | self._bracket(low, high, matched=True)
 
     def figures(self, quality: int) -> Figures:
-        """The real file at this quality: q, bytes, psnr_db, ms_ssim, encode_seconds, decode_seconds."""
+        """Return figures of the real file: q, bytes, psnr_db, ms_ssim, encode_seconds, decode_seconds."""
         if quality not in self._figures:
             data, encode_seconds = self.file(quality)
             started = time.perf_counter()
             decoded = media.read_image(data)
             decode_seconds = time.perf_counter() - started
-            samples = decoded.samples
+            samples, alpha = decoded.samples, self.original.alpha
             if decoded.channels != self.original.channels:
                 samples = np.asarray(PillowImage.fromarray(samples).convert("L"))[:, :, None]
             self._figures[quality] = {
                 "q": quality,
                 "bytes": len(data),
-                "psnr_db": psnr(self.original.samples, samples),
-                "ms_ssim": ms_ssim(self.original.samples, samples),
+                "psnr_db": psnr(self._shown, samples, alpha),
+                "ms_ssim": ms_ssim(self._shown, visible(self._shown, samples, alpha)),
                 "encode_seconds": encode_seconds,
                 "decode_seconds": decode_seconds,
             }
         return self._figures[quality]
 
     def size(self, quality: int) -> int:
-        """Bytes of the file at this quality."""
+        """Return the bytes of the file at this quality."""
         return len(self.file(quality)[0])
 
     def file(self, quality: int) -> tuple[bytes, float]:
-        """The file at this quality, and the seconds its encoding took."""
+        """Return the file at this quality, and the seconds of its encoding."""
         if quality not in self._files:
-            baseline, picture = BASELINES[self.codec], _as_pillow(self.original)
+            baseline, image = BASELINES[self.codec], _as_pillow(self._shown)
             options = baseline.gray if self.original.channels == 1 else baseline.color
             target = io.BytesIO()
             started = time.perf_counter()
             try:
-                picture.save(target, format=baseline.format, quality=quality, **options)
+                image.save(target, format=baseline.format, quality=quality, **options)
             except (OSError, ValueError) as error:
                 size = f"{self.original.width} x {self.original.height}"
-                raise MediaError(f"{self.codec} cannot hold {size} pixels", "measure without it") from error
+                raise MediaError(
+                    f"{self.codec} cannot hold {size} pixels", "measure without this codec"
+                ) from error
             self._files[quality] = target.getvalue(), time.perf_counter() - started
         return self._files[quality]
 
@@ -133,13 +147,13 @@ class QualitySweep:
         return {"matched": matched, "q_low": low, "q_high": high} | sizes
 
 
-def _as_pillow(original: media.Image) -> PillowImage.Image:
-    """The bare pixels, without metadata and alpha."""
-    return PillowImage.fromarray(original.samples.squeeze(2) if original.channels == 1 else original.samples)
+def _as_pillow(samples: NDArray[np.uint8]) -> PillowImage.Image:
+    """Convert the pixels alone to an image of Pillow, without metadata and alpha."""
+    return PillowImage.fromarray(samples.squeeze(2) if samples.shape[2] == 1 else samples)
 
 
 def _between(low: float | None, high: float | None, share: float) -> float | None:
     if low is None or high is None:
         return None
-    # Not low + share * (high - low): both may be infinite, and the lower file may be exactly our size.
+    # Not low + share * (high - low): both may be infinite, and the lower file may have exactly our size.
     return low if share == 0 else (1 - share) * low + share * high

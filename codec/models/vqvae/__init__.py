@@ -1,4 +1,4 @@
-"""The VQ-VAE: `method` is what the paper says; `image`, `audio` and `wavenet` are its networks.
+"""The VQ-VAE: `method` is common to all of them; `image`, `audio` and `wavenet` define the networks.
 
 `hierarchical` is VQ-VAE-2, with two levels of codes.
 """

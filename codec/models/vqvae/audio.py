@@ -1,13 +1,13 @@
-"""VQ-VAE for sounds (van den Oord, Vinyals, Kavukcuoglu 2017, section 4.2).
+"""VQ-VAE for audio (van den Oord, Vinyals, Kavukcuoglu 2017, section 4.2).
 
-A worked shape: x [1, 1, 16000], one second at 16 kHz -> z_e [1, 8, 250] -> codes [1, 250] of K = 512, which
-is 2.25 kbit/s -> x [1, 1, 16000].
+For example: x [1, 1, 16000], one second at 16 kHz -> z_e [1, 8, 250] -> codes [1, 250] of K = 512, which is
+2.25 kbit/s -> x [1, 1, 16000].
 
-The encoder is the paper's: six convolutions of stride 2 and window 4. They alone see 12 ms, less than a
-period of a low voice, so residual units of growing dilation follow. Latents are brought to length one, so
-that codes are directions and the commitment has a scale of its own. The decoder is feed-forward: ConvNeXt
-blocks at the rate of the codes and an inverse STFT (Siuzdak 2023, "Vocos"), with distances of spectra for its
-likelihood.
+The encoder is the paper's: six convolutions of stride 2 and window 4. Their receptive field is 12 ms, less
+than a period of a low voice, so residual units of growing dilation follow. Latents are normalised to length
+one, so that codes are directions and the scale of the commitment is fixed. The decoder is feed-forward:
+ConvNeXt blocks at the rate of the codes and an inverse STFT (Siuzdak 2023, "Vocos"); its likelihood is a
+distance of spectra.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ DOWNSAMPLINGS = 6
 """Convolutions of stride 2."""
 
 WINDOW_HOPS = 4
-"""Codes that a frame of the inverse STFT spans."""
+"""Length of a frame of the inverse STFT, in codes."""
 
 
 @dataclass(frozen=True)
 class Config(method.CodebookConfig):
-    """Settings of a VQ-VAE for sounds; the card of a shipped model has its own.
+    """Settings of a VQ-VAE for audio; cards of shipped models have their own values.
 
     Attributes:
         encoder_width: channels of the last convolutions; the first have a quarter, a half, three quarters.
@@ -43,11 +43,11 @@ class Config(method.CodebookConfig):
         decoder_width, decoder_hidden, decoder_blocks: channels, channels inside the ConvNeXt blocks, blocks.
         codes, code_dim, codebook_update, codebook_start, decay, restart_below, restart_until, commitment: see
             `method.CodebookConfig`.
-        normalise: whether latents are brought to length one.
-        unquantised: steps that the networks learn without a codebook before k-means starts it.
+        normalise: whether latents are normalised to length one.
+        unquantised: steps of training without a codebook, before k-means initialises it.
         mel, convergence, complex: weights of the terms of `losses.spectral`.
-        adversarial, matching: weights of the terms of `STFTDiscriminator`; without the first there is none.
-        frozen: whether encoder and codebook stay as they are, so that bitstreams keep their meaning.
+        adversarial, matching: weights of the terms of `STFTDiscriminator`; 0 `adversarial` trains without it.
+        frozen: whether encoder and codebook are frozen, so that bitstreams stay decodable.
     """
 
     encoder_width: int = setting(128, low=4, high=1 << 14)
@@ -66,9 +66,9 @@ class Config(method.CodebookConfig):
 
 
 class AudioVQVAE(method.VQVAE):
-    """Encoder, quantizer and feed-forward decoder.
+    """VQ-VAE with a feed-forward decoder of audio.
 
-    Samples are float32 [B, 1, N] in -1..1, `rate` a second, N a multiple of `stride`; codes int64
+    Samples are float32 [B, 1, N] in -1..1, `rate` in hertz, N a multiple of `stride`; codes int64
     [B, N / stride] in 0..K-1.
     """
 
@@ -90,49 +90,49 @@ class AudioVQVAE(method.VQVAE):
 
     @staticmethod
     def make_decoder(config: Config) -> nn.Module:
-        """The network that `reconstruct` runs."""
+        """Build the network of `reconstruct`."""
         return nn.Sequential(*trunk(config), waveform_head(config))
 
     @classmethod
     def trains_prior_next(cls, config: settings.Config) -> bool:
-        """Where the codes are its own."""
+        """Return whether the codes are its own, as in `Model.trains_prior_next`."""
         return isinstance(config, Config) and not config.frozen
 
     @property
     def frozen(self) -> bool:
-        """As in `VQVAE.frozen`."""
+        """Whether encoder and codebook are frozen."""
         return self.config.frozen
 
     @property
     def halo(self) -> int:
-        """Codes around a block that its samples, or its codes, can depend on."""
+        """Codes around a block on which its samples, or its codes, can depend."""
         encoder = int(2**self.config.encoder_blocks) + 1
         decoder = 3 * (self.config.decoder_blocks + 1) + WINDOW_HOPS // 2
         return max(encoder, decoder)
 
     def searches(self, effort: int) -> bool:
-        """As in `VQVAE.searches`."""
+        """Return whether the encoder searches with this effort, as in `VQVAE.searches`."""
         return search_audio.STEPS[effort] > 0
 
     def searcher(self, effort: int) -> Callable[[Tensor], Tensor]:
-        """As in `VQVAE.searcher`: by the distance of spectra after decoding."""
+        """Return a search by the distance of spectra after decoding, as in `VQVAE.searcher`."""
         if not self.searches(effort):
             return self.analyse
         bits = search_audio.bits_of(self)
         return lambda samples: search_audio.find_codes(self, samples, effort, bits)
 
     def latents(self, samples: Tensor) -> Tensor:
-        """z_e(x): [B, 1, N] -> [B, D, N / 64]."""
+        """Compute z_e(x): [B, 1, N] -> [B, D, N / 64]."""
         latents: Tensor = self.encoder(samples)
         return F.normalize(latents, dim=1) if self.config.normalise else latents
 
     def reconstruct(self, quantized: Tensor) -> Tensor:
-        """Mean of p(x | z) for any latents, [B, D, T] -> [B, 1, 64 T]."""
+        """Compute the mean of p(x | z), for any latents: [B, D, T] -> [B, 1, 64 T]."""
         decoded: Tensor = self.decoder(quantized)
         return decoded
 
     def distortion(self, quantized: Tensor, samples: Tensor) -> method.Distortion:
-        """The weighted sum of `losses.spectral` and, with a discriminator, of its terms."""
+        """Compute the weighted sum of `losses.spectral` and, with a discriminator, of its terms."""
         reconstruction = self.reconstruct(quantized).float()
         terms = losses.spectral(reconstruction, samples, self.rate)
         if self.discriminator is None:
@@ -142,26 +142,26 @@ class AudioVQVAE(method.VQVAE):
         return method.Distortion(self.weighted(terms), terms, kept)
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
-        """As in `Trainable.log_figures`: the log-mel distance."""
+        """Return the log-mel distance, as in `Trainable.log_figures`."""
         return {"log_mel": terms["mel"]}
 
     def weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        """The sum of terms of a distortion, by the weights that the settings give them."""
+        """Return the sum of terms of a distortion, by the weights of the settings."""
         return torch.as_tensor(sum(getattr(self.config, name) * term for name, term in terms.items()))
 
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Some steps without a codebook, then k-means of the encoder's outputs.
+        """Train some steps without a codebook, then initialise it by k-means of the encoder's outputs.
 
         Args:
-            draw: gives the n-th batch of samples, [B, 1, N].
+            draw: returns the n-th batch of samples, [B, 1, N].
             generator: CPU generator for k-means.
         """
         optimiser = torch.optim.AdamW(
             [*self.encoder.parameters(), *self.decoder.parameters()], lr=1e-3, betas=(0.8, 0.99)
         )
         count = self.config.unquantised
-        for number in range(count):
-            samples = draw(number)
+        for batch in range(count):
+            samples = draw(batch)
             total = self.distortion(self.latents(samples), samples).total
             optimiser.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
@@ -172,7 +172,7 @@ class AudioVQVAE(method.VQVAE):
 
 
 def encoder(config: Config) -> nn.Sequential:
-    """[B, 1, N] -> [B, D, N / 64]."""
+    """Build the encoder: [B, 1, N] -> [B, D, N / 64]."""
     width = config.encoder_width
     widths = [1, width // 4, width // 2, width * 3 // 4, width, width, width]
     layers: list[nn.Module] = []
@@ -184,7 +184,7 @@ def encoder(config: Config) -> nn.Sequential:
 
 
 def trunk(config: Config) -> nn.Sequential:
-    """What decoders do at the rate of the codes: [B, D, T] -> [B, C, T]."""
+    """Build the network at the rate of the codes, common to decoders: [B, D, T] -> [B, C, T]."""
     width = config.decoder_width
     return nn.Sequential(
         nn.Conv1d(config.code_dim, width, 7, padding=3),
@@ -193,6 +193,6 @@ def trunk(config: Config) -> nn.Sequential:
 
 
 def waveform_head(config: Config) -> InverseSTFT:
-    """[B, C, T] -> [B, 1, 64 T]."""
+    """Build the inverse STFT: [B, C, T] -> [B, 1, 64 T]."""
     hop = 2**DOWNSAMPLINGS
     return InverseSTFT(config.decoder_width, WINDOW_HOPS * hop, hop)

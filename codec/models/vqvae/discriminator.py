@@ -1,4 +1,4 @@
-"""Discriminator that tells audio from reconstructions in the short-time Fourier domain, in training alone.
+"""Discriminator between audio and reconstructions in the short-time Fourier domain, in training alone.
 
 The multi-scale STFT discriminator of Defossez et al. 2022 ("EnCodec", section 3.4), with fewer channels.
 """
@@ -17,11 +17,11 @@ from ..base import Discriminator, LossStep
 WINDOWS = (256, 512, 1024)
 CHANNELS = 12
 SCALE = 16.0
-"""Brings noise of the usual loudness, -26 dB, to about unit variance."""
+"""Factor of the spectra that scales noise of the usual loudness, -26 dB, to about unit variance."""
 
 
 class ScaleDiscriminator(nn.Module):
-    """Convolutions over real and imaginary parts, in time and frequency, dilated in time.
+    """Discriminator at one scale: convolutions over real and imaginary parts of an STFT, dilated in time.
 
     Shapes: [B, 1, N] -> scores [B, 1, F', T], and the maps of all layers before.
     """
@@ -37,7 +37,7 @@ class ScaleDiscriminator(nn.Module):
         self.score = nn.Conv2d(channels, 1, 3, padding=1)
 
     def forward(self, samples: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return scores, high for what sounds real, and feature maps."""
+        """Return scores, high for real audio, and feature maps."""
         spectrum = torch.view_as_real(spectra.stft(samples[:, 0], self.window))
         x = spectrum.permute(0, 3, 1, 2) * (SCALE / self.window**0.5)
         maps = []
@@ -48,14 +48,14 @@ class ScaleDiscriminator(nn.Module):
 
 
 class STFTDiscriminator(Discriminator):
-    """One network per scale."""
+    """Multi-scale STFT discriminator: one network per scale."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scales = nn.ModuleList(ScaleDiscriminator(window) for window in WINDOWS)
 
     def judge(self, reconstruction: Tensor, samples: Tensor) -> dict[str, Tensor]:
-        """Terms of the decoder's loss.
+        """Compute the terms of the decoder's loss.
 
         Args:
             reconstruction: [B, 1, N].
@@ -80,7 +80,7 @@ class STFTDiscriminator(Discriminator):
         }
 
     def loss(self, reconstruction: Tensor, samples: Tensor) -> LossStep:
-        """As in `Discriminator.loss`: the hinge loss, 0 where both are told apart, 2 where none is."""
+        """Compute the hinge loss, as in `Discriminator.loss`: 0 if all are distinguished, 2 if none is."""
         losses = []
         for scale in self.scales:
             real, unreal = scale(samples)[0], scale(reconstruction.detach())[0]

@@ -1,12 +1,12 @@
-"""Samples drawn from an autoregressive decoder, with cached activations, many segments at a time.
+"""Sample an autoregressive decoder with cached activations, many segments at a time.
 
-A sound is cut into segments of a fixed length at fixed places. Each is warmed up over the samples before it,
-as far as the network reaches, and goes on a little behind its end, where it fades into the next one.
-Segments run side by side in a batch of a fixed size, filled up where there are fewer, and the random number
-of a sample depends on the seed and its own place alone. So one machine always gives one result, however long
-the sound.
+Audio is split into segments of a fixed length at fixed positions. Each is warmed up over the samples before
+it, as far as the receptive field, and continues a little beyond its end, where it fades into the next one.
+Segments run side by side in a batch of a fixed size, padded where there are fewer, and the random number of a
+sample depends on the seed and its position alone. So one machine always gives one result, whatever the length
+of the audio.
 
-A sample takes a step through all layers, each a few small products; numpy does them with less ado than torch.
+A sample takes a step through all layers, each a few small products; numpy has less overhead than torch there.
 The cache of a layer of dilation d holds its last d inputs (Le Paine et al. 2016, "Fast WaveNet").
 """
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from .wavenet import WaveNetVQVAE
 
 SEGMENT_CODES = 250
-"""A second."""
+"""Length of a segment in codes: one second."""
 
 BATCH = 32
-"""Segments that run side by side."""
+"""Number of segments side by side."""
 
 FADE = 80
 """Samples over which a segment fades into the next: 5 ms."""
 
 TEMPERATURE = 1.0
-"""Logits are divided by this. Under 1, improbable samples are rarer, but so is noise that belongs there: on
-validation sounds the log-mel distance was 0.49 at 1, 0.52 at 0.8 and 0.88 at 0.6.
+"""Divisor of logits. Below 1, improbable samples are rarer, but so is the noise of the original: on
+validation audio the log-mel distance was 0.49 at 1, 0.52 at 0.8 and 0.88 at 0.6.
 """
 
 Floats = NDArray[np.float32]
@@ -51,14 +51,14 @@ def generate(
     temperature: float = TEMPERATURE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Floats:
-    """Draw the channel that codes stand for.
+    """Sample the audio channel of codes.
 
     Args:
         codes: int32 [T].
         codec: the model.
         seed: of the random numbers.
-        temperature: above 0; what logits are divided by.
-        progress: called with batches of segments done and batches in all.
+        temperature: divisor of logits, above 0.
+        progress: called with the number of batches of segments done and of all batches.
 
     Returns:
         float32 [stride * T] in -1..1.
@@ -67,7 +67,7 @@ def generate(
     warm = -(-codec.decoder.stack.reach // hop)
     ahead = -(-FADE // hop)
     window, halo = warm + SEGMENT_CODES + ahead, codec.halo
-    # Before the first code and behind the last one, the first and the last go on.
+    # The first and the last code are repeated before and after the others.
     padded = np.pad(codes, (warm + halo, ahead + SEGMENT_CODES + halo), mode="edge")
     segments = -(-len(codes) // SEGMENT_CODES)
     uniforms = np.random.Generator(np.random.Philox(key=[seed, 0])).random(
@@ -77,12 +77,12 @@ def generate(
     signal = np.zeros(segments * length + ahead * hop, np.float32)
     rise = np.linspace(0, 1, FADE + 2, dtype=np.float32)[1:-1]
     batches = range(0, segments, BATCH)
-    for number, first in enumerate(batches):
+    for batch, first in enumerate(batches):
         which = np.minimum(np.arange(first, first + BATCH), segments - 1)
-        places = which[:, None] * SEGMENT_CODES + np.arange(window + 2 * halo)
-        numbers = uniforms[which[:, None] * length + np.arange(window * hop)]
-        context, guide = _conditions(padded[places], codec, halo)
-        levels = cache.run(context, guide, numbers, hop, temperature)
+        positions = which[:, None] * SEGMENT_CODES + np.arange(window + 2 * halo)
+        chosen = uniforms[which[:, None] * length + np.arange(window * hop)]
+        context, guide = _conditions(padded[positions], codec, halo)
+        levels = cache.run(context, guide, chosen, hop, temperature)
         drawn = from_levels(torch.from_numpy(levels[:, warm * hop :])).numpy()
         for segment, piece in zip(which[: segments - first], drawn, strict=False):
             start = segment * length
@@ -93,20 +93,20 @@ def generate(
                 signal[:FADE] = piece[:FADE]
             signal[start + FADE : start + length + FADE] = piece[FADE : length + FADE]
         if progress:
-            progress(number + 1, len(batches))
+            progress(batch + 1, len(batches))
     return signal[: len(codes) * hop]
 
 
 def _conditions(codes: NDArray[np.int32], codec: WaveNetVQVAE, halo: int) -> tuple[Floats, Floats]:
-    """What every code adds to the gates of every layer, and every sample to the input of the stack.
+    """Compute the conditions of the stack: of the gates of every layer by code, and of its input by sample.
 
     Args:
         codes: int32 [B, T + 2 halo].
         codec: the model.
-        halo: codes at both ends that are for the network over the codes alone.
+        halo: codes at both ends, used by the network over the codes alone.
 
     Returns:
-        float32 [B, T, L * 2R]; and [B, T * hop, R], or [B, T * hop, 0] of a model that has no guide.
+        float32 [B, T, L * 2R]; and [B, T * hop, R], or [B, T * hop, 0] for a model without a guide.
     """
     inner, hop = slice(halo, codes.shape[1] - halo), codec.stride
     quantized = codec.quantizer.decode(torch.from_numpy(codes.astype(np.int64)).to(codec.device))
@@ -121,9 +121,9 @@ def _conditions(codes: NDArray[np.int32], codec: WaveNetVQVAE, halo: int) -> tup
 
 @dataclass(frozen=True)
 class _Weights:
-    """The gated stack as matrices that are multiplied from the right.
+    """Weights of the gated stack, as matrices multiplied from the right.
 
-    A sigmoid is (1 + tanh(x / 2)) / 2: the halves are taken into the weights, so that one tanh does for both.
+    A sigmoid is (1 + tanh(x / 2)) / 2: the weights include the halves, so that one tanh computes both gates.
     """
 
     dilations: list[int]
@@ -160,7 +160,7 @@ class _Weights:
 
 
 class _Cache:
-    """The state of a batch of segments that are drawn sample by sample."""
+    """State of a batch of segments, sampled step by step."""
 
     def __init__(self, weights: _Weights, batch: int) -> None:
         self.weights, self.batch = weights, batch
@@ -168,14 +168,14 @@ class _Cache:
     def run(
         self, context: Floats, guide: Floats, uniforms: Floats, hop: int, temperature: float
     ) -> NDArray[np.int64]:
-        """Draw whole segments from silence on.
+        """Sample whole segments, starting from silence.
 
         Args:
             context: float32 [B, T, L * 2R].
             guide: float32 [B, T * hop, R] or [B, T * hop, 0], added to the input.
             uniforms: float32 [B, T * hop] in 0..1.
             hop: samples per code.
-            temperature: what logits are divided by.
+            temperature: divisor of logits.
 
         Returns:
             int64 [B, T * hop], mu-law levels.

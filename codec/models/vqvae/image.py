@@ -1,13 +1,13 @@
-"""VQ-VAE for pictures (van den Oord, Vinyals, Kavukcuoglu 2017, "Neural Discrete Representation Learning").
+"""VQ-VAE for images (van den Oord, Vinyals, Kavukcuoglu 2017, "Neural Discrete Representation Learning").
 
-A worked shape: x [1, 3, 128, 128] -> z_e [1, 8, 32, 32] -> codes [1, 32, 32] of K = 512, which is 9 bits for
+For example: x [1, 3, 128, 128] -> z_e [1, 8, 32, 32] -> codes [1, 32, 32] of K = 512, which is 9 bits for
 16 pixels -> x [1, 3, 128, 128].
 
 Two departures from the paper, each a setting:
 
-- *Linear start.* PCA, the linear case of the VAE, runs beside both networks; the last layers of the networks
-  start at zero and the codebook starts at the k-means centres of the PCA coefficients. Training therefore
-  begins with a working linear codec. `linear_start=False` gives the paper's random start.
+- *Linear start.* Both networks are corrections of PCA, the linear case of the VAE; their last layers start at
+  zero and the codebook starts at the k-means centres of the PCA coefficients. Training therefore starts from
+  a working linear codec. `linear_start=False` is the paper's random start.
 - *Topology.* "shuffle" works at 1/16 of the pixels (space to depth, then residual blocks), the fastest form
   on a CPU; "strided" is the paper's: two convolutions 4x4 of stride 2 and their transposes.
 """
@@ -33,20 +33,20 @@ from . import method, search_image
 STRIDE = 4
 
 PCA_SCALE = 2.0
-"""Standard deviation that the first principal component is scaled to."""
+"""Standard deviation of the first principal component, after scaling."""
 
 
 @dataclass(frozen=True)
 class Config(method.CodebookConfig):
-    """Settings of a VQ-VAE for pictures; the card of a shipped model has its own.
+    """Settings of a VQ-VAE for images; cards of shipped models have their own values.
 
     Attributes:
         topology: "shuffle" or "strided", see the module.
         encoder_width, encoder_hidden, encoder_blocks: channels, channels inside the residual blocks, blocks.
         decoder_width, decoder_hidden, decoder_blocks: the same for the decoder.
         codes, code_dim, codebook_update, codebook_start, decay, restart_below, restart_until, commitment: see
-            `method.CodebookConfig`; the commitment is weighed against the squared error of pixels in -1..1.
-        linear_start: PCA beside the networks.
+            `method.CodebookConfig`; the commitment is relative to the squared error of pixels in -1..1.
+        linear_start: whether the networks are corrections of PCA.
     """
 
     topology: Literal["shuffle", "strided"] = "shuffle"
@@ -61,7 +61,7 @@ class Config(method.CodebookConfig):
     linear_start: bool = True
 
     def check(self) -> None:
-        """As in `Config.check`: no more principal components than a block has."""
+        """Refuse invalid values, as in `Config.check`, and more principal components than a block has."""
         super().check()
         samples = 3 * STRIDE**2
         if self.linear_start and self.code_dim > samples:
@@ -85,11 +85,11 @@ PAPER = Config(
     commitment=0.25,
     linear_start=False,
 )
-"""The paper's own setting (section 4.1): 128x128x3 -> 32x32x1, K = 512, 256 hidden units, beta = 0.25."""
+"""Settings of the paper (section 4.1): 128x128x3 -> 32x32x1, K = 512, 256 hidden units, beta = 0.25."""
 
 
 class ImageVQVAE(method.VQVAE):
-    """Encoder, quantizer and decoder.
+    """VQ-VAE of images.
 
     Samples are float32 [B, 3, H, W] in -1..1, H and W multiples of `stride`; codes int64
     [B, H / stride, W / stride] in 0..K-1.
@@ -116,23 +116,23 @@ class ImageVQVAE(method.VQVAE):
 
     @property
     def halo(self) -> int:
-        """Codes around a block that its samples, or its codes, can depend on."""
+        """Codes around a block on which its samples, or its codes, can depend."""
         deeper: int = max(self.config.encoder_blocks, self.config.decoder_blocks)
         return deeper + 3
 
     def searches(self, effort: int) -> bool:
-        """As in `VQVAE.searches`."""
+        """Return whether the encoder searches with this effort, as in `VQVAE.searches`."""
         return self.config.linear_start and search_image.ROUNDS[effort] > 0
 
     def searcher(self, effort: int) -> Callable[[Tensor], Tensor]:
-        """As in `VQVAE.searcher`: by rate and distortion, whose measure is the linear decoder."""
+        """Return a search by rate and distortion under the linear decoder, as in `VQVAE.searcher`."""
         if not effort or not self.config.linear_start:
             return self.analyse
         rates = search_image.Rates.of(self)
         return lambda samples: search_image.find_codes(self, samples, effort, rates)
 
     def latents(self, samples: Tensor) -> Tensor:
-        """z_e(x): [B, 3, H, W] -> [B, D, H / 4, W / 4]."""
+        """Compute z_e(x): [B, 3, H, W] -> [B, D, H / 4, W / 4]."""
         latents: Tensor = self.encoder(samples)
         if self.config.linear_start:
             blocks = F.pixel_unshuffle(samples, self.stride)
@@ -141,7 +141,7 @@ class ImageVQVAE(method.VQVAE):
         return latents
 
     def reconstruct(self, quantized: Tensor) -> Tensor:
-        """Mean of p(x | z) for any latents, [B, D, h, w] -> [B, 3, 4 h, 4 w]."""
+        """Compute the mean of p(x | z), for any latents: [B, D, h, w] -> [B, 3, 4 h, 4 w]."""
         if not self.config.linear_start:
             decoded: Tensor = self.decoder(quantized)
             return decoded
@@ -151,20 +151,20 @@ class ImageVQVAE(method.VQVAE):
         return F.pixel_shuffle(blocks, self.stride) + correction
 
     def distortion(self, quantized: Tensor, samples: Tensor) -> method.Distortion:
-        """Squared error of pixels in -1..1: a Gaussian likelihood of fixed variance."""
+        """Compute the squared error of pixels in -1..1: a Gaussian likelihood of fixed variance."""
         error = losses.squared_error(self.reconstruct(quantized).float(), samples)
         return method.Distortion(error, {"distortion": error}, {})
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
-        """As in `Trainable.log_figures`: the PSNR."""
+        """Return the PSNR, as in `Trainable.log_figures`."""
         return {"psnr_db": psnr_db(terms["distortion"], peak=2)}
 
     @torch.no_grad()
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """The linear start: PCA of the pixel blocks, then k-means of the encoder's outputs.
+        """Start from PCA of the pixel blocks, and k-means of the encoder's outputs.
 
         Args:
-            draw: gives the n-th batch of samples, [B, 3, H, W].
+            draw: returns the n-th batch of samples, [B, 3, H, W].
             generator: CPU generator for k-means.
         """
         if self.config.linear_start:

@@ -1,10 +1,10 @@
-"""What every VQ-VAE does, whatever its networks (van den Oord, Vinyals, Kavukcuoglu 2017).
+"""The VQ-VAE: quantisation, loss and codebook, common to all networks (van den Oord et al. 2017).
 
     x --encoder--> z_e(x) --nearest code--> z_q(x) --decoder--> mean of p(x | z_q)
 
-The prior is uniform while this trains, so the KL term of the ELBO is the constant log K and drops out;
-what remains of it (eq. 3) is distortion + codebook term + commitment * beta. The prior that the bitstream is
-coded by is fitted afterwards (`priors`).
+The prior is uniform in this training, so the KL term of the ELBO is the constant log K and is omitted; the
+remaining loss (eq. 3) is distortion + codebook term + commitment * beta. The prior of the bitstream is fitted
+afterwards (`priors`).
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from ..quantizers import VectorQuantizer, as_vectors, kmeans
 
 @dataclass(frozen=True)
 class CodebookConfig(Config):
-    """Settings that every VQ-VAE has.
+    """Settings common to all VQ-VAEs.
 
     Attributes:
         codes: K, the codebook's size.
         code_dim: D, the dimension of a code.
         codebook_update: "ema" (appendix A.1) or "loss" (eq. 3).
         codebook_start: "kmeans" of the encoder's first outputs, or "random" (uniform in -1/K..1/K).
-        decay: of the moving averages: how often each code is chosen and, with "ema", the codes themselves.
-        restart_below: codes chosen less than this share of the mean are moved; 0 turns restarts off.
-        restart_until: share of the training after which codes stay where they are.
+        decay: of the moving averages: the usage of each code and, with "ema", the codes themselves.
+        restart_below: dead codes, used less than this share of the mean, are moved; 0 turns restarts off.
+        restart_until: share of the training after which dead codes are no longer moved.
         commitment: beta, the weight of the commitment term.
     """
 
@@ -57,7 +57,7 @@ class CodebookConfig(Config):
 
 
 TABLE_CLASSES = 32
-"""Classes of codes that make the context of the static tables."""
+"""Number of classes of codes in the contexts of the static tables."""
 
 
 def classes_of(codebook: Tensor, most: int, seed: int) -> NDArray[np.uint8]:
@@ -72,9 +72,9 @@ class Distortion(NamedTuple):
     """-log p(x | z) up to scale and constant.
 
     Attributes:
-        total: as it is minimised.
+        total: to be minimised.
         terms: its parts by name.
-        kept: what a discriminator needs, see `LossStep.kept`.
+        kept: tensors for the discriminator, see `LossStep.kept`.
     """
 
     total: Tensor
@@ -83,7 +83,7 @@ class Distortion(NamedTuple):
 
 
 class VQVAE(Model):
-    """Quantizer, loss and codebook; a medium's class adds the two networks and the distortion.
+    """Base of VQ-VAEs: quantizer, loss and codebook; a subclass adds the two networks and the distortion.
 
     Samples are float32 [B, C, ...]; latents float32 [B, D, ...]; codes int64 [B, ...] in 0..K-1.
     """
@@ -106,43 +106,43 @@ class VQVAE(Model):
 
     @property
     def frozen(self) -> bool:
-        """Whether encoder and codebook stay as they are."""
+        """Whether encoder and codebook are frozen."""
         return False
 
     @property
     def halo(self) -> int:
-        """Codes around a block that its samples, or its codes, can depend on."""
+        """Codes around a block on which its samples, or its codes, can depend."""
         raise NotImplementedError
 
     @classmethod
     def trains_prior_next(cls, config: Config) -> bool:
-        """As in `Model.trains_prior_next`."""
+        """Return whether the training continues with a learned prior, as in `Model.trains_prior_next`."""
         del config
         return True
 
     def codebook(self, plane: str) -> Tensor:
-        """The codes."""
+        """Return the vectors of the codes, [K, D]."""
         del plane
         return self.quantizer.codebook.detach()
 
     def latents(self, samples: Tensor) -> Tensor:
-        """z_e(x), before it is quantized."""
+        """Compute z_e(x), before quantisation."""
         raise NotImplementedError
 
     def reconstruct(self, quantized: Tensor) -> Tensor:
-        """Mean of p(x | z) for any latents, quantized or not."""
+        """Compute the mean of p(x | z), for any latents, quantized or not."""
         raise NotImplementedError
 
     def distortion(self, quantized: Tensor, samples: Tensor) -> Distortion:
-        """-log p(x | z) of latents, quantized or not."""
+        """Compute -log p(x | z) of latents, quantized or not."""
         raise NotImplementedError
 
     def at(self, index: int, effort: int = 1) -> CodebookPoint:
-        """The one operating point."""
+        """Return the only operating point."""
         return CodebookPoint(self, index, effort)
 
     def priors_from(self, card: Card, tensors: Mapping[str, NDArray[np.generic]]) -> Mapping[int, Prior]:
-        """As in `Model.priors_from`: static tables, and the learned prior that the card tells of."""
+        """Build static tables, and the learned prior described by the card, as in `Model.priors_from`."""
         found: dict[int, Prior] = {}
         if "prior.tables" in tensors:
             static = StaticPrior.from_tensors(tensors)
@@ -153,7 +153,7 @@ class VQVAE(Model):
             return found
         method = card.learned["method"]
         if method not in PRIORS or PRIORS[method].medium != self.medium:
-            raise ModelError(f"a prior of method {method} for {self.medium}, unknown here", "upgrade")
+            raise ModelError(f"a prior of method {method} for {self.medium}, unknown here", "upgrade vqcodec")
         arrays = {n.removeprefix(PREFIX): array for n, array in tensors.items() if n.startswith(PREFIX)}
         learned = PRIORS[method].prior(arrays)
         if (
@@ -164,7 +164,7 @@ class VQVAE(Model):
         return found | {LEARNED: learned}
 
     def decodes(self, other: Model) -> bool:
-        """Whether another model has the same codebook."""
+        """Return whether another model has the same codebook."""
         return (
             isinstance(other, VQVAE)
             and other.medium == self.medium
@@ -172,28 +172,28 @@ class VQVAE(Model):
         )
 
     def searches(self, effort: int) -> bool:
-        """Whether a search with this effort looks through the decoder."""
+        """Return whether a search with this effort decodes, so that its halo is that of the decoder too."""
         del effort
         return False
 
     def searcher(self, effort: int) -> Callable[[Tensor], Tensor]:
-        """Return what finds the codes of samples with this effort: by default the nearest."""
+        """Return the function from samples to codes with this effort: by default the nearest codes."""
         del effort
         return self.analyse
 
     def analyse(self, samples: Tensor) -> Tensor:
-        """The posterior q(z | x), a point mass (eq. 1): samples -> codes."""
+        """Compute the posterior q(z | x), a point mass (eq. 1): samples -> codes."""
         return self.quantizer.encode(self.latents(samples))
 
     def synthesise(self, codes: Tensor) -> Tensor:
-        """Mean of the likelihood p(x | z_q): codes -> samples."""
+        """Compute the mean of the likelihood p(x | z_q): codes -> samples."""
         return self.reconstruct(self.quantizer.decode(codes.long()))
 
     def loss(self, samples: Tensor) -> LossStep:
-        """The weighted sum of eq. 3 for a batch of samples.
+        """Compute the weighted sum of eq. 3 for a batch of samples.
 
-        Its terms are those of the distortion, which are all where encoder and codebook are frozen;
-        "commitment" and, where the codebook is learned by it, "codebook", per element of the latents.
+        The terms are those of the distortion and, unless encoder and codebook are frozen, "commitment" and,
+        for a codebook learned by the loss, "codebook", per element of the latents.
         """
         if self.frozen:
             with torch.no_grad():
@@ -214,7 +214,7 @@ class VQVAE(Model):
         return LossStep(total, terms, {"codes": codes}, kept | {"latents": latents.detach()})
 
     def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
-        """As in `Trainable.update`: moving averages and revival of dead codes."""
+        """Update moving averages and revive dead codes, as in `Trainable.update`."""
         if self.frozen:
             return {"restarted": 0}
         restart = self.config.restart_below > 0 and progress < self.config.restart_until
@@ -222,7 +222,7 @@ class VQVAE(Model):
         return {"restarted": self.quantizer.update(latents, codes, restart, generator)}
 
     def fit_tables(self, regions: Iterable[Symbols], seed: int) -> Self:
-        """As in `Model.fit_tables`: static tables over the codes."""
+        """Fit static tables to the codes, as in `Model.fit_tables`."""
         classes = classes_of(self.quantizer.codebook.detach(), TABLE_CLASSES, seed)
         count = min(TABLE_CLASSES, self.config.codes)
         counts = static.counts((region["codes"] for region in regions), classes, count)
@@ -230,9 +230,9 @@ class VQVAE(Model):
         return self.equipped(priors={**self.priors, STATIC: prior})
 
     def load_from(self, other: Model, count: float) -> None:
-        """As in `Trainable.load_from`: of the same settings, or of a smaller one.
+        """Load the weights of a model of the same settings or a smaller one, as in `Trainable.load_from`.
 
-        Each code is taken to be chosen equally often, since weights hold no counts.
+        All codes get equal usage, since weights contain no counts.
         """
         generator = torch.Generator().manual_seed(0)
         for part in ("encoder", "decoder", "quantizer"):
@@ -242,9 +242,9 @@ class VQVAE(Model):
         self.quantizer.set_codebook(self.quantizer.codebook.detach(), count / self.config.codes)
 
     def keep_prior(self, other: Model) -> Self:
-        """As in `Trainable.keep_prior`.
+        """Return the model with the learned prior of another one, as in `Trainable.keep_prior`.
 
-        What the prior measured holds for those codes alone: it stays where encoder and codebook do.
+        The prior fits those codes alone, so it is kept only where encoder and codebook are frozen.
         """
         if type(other) is not type(self) or LEARNED not in other.priors:
             return self
@@ -257,7 +257,7 @@ class VQVAE(Model):
     def start_codebook(
         self, draw: Callable[[int], Tensor], batches: range, generator: torch.Generator, most: int
     ) -> None:
-        """k-means of the encoder's outputs for these batches, of at most so many of them."""
+        """Initialise the codebook by k-means of at most `most` of the encoder's outputs for these batches."""
         outputs = torch.cat([as_vectors(self.latents(draw(i))) for i in batches])
         picks = torch.randperm(len(outputs), generator=generator)[:most]
         self.quantizer.set_codebook(kmeans(outputs[picks].cpu(), self.config.codes, generator))
@@ -265,23 +265,23 @@ class VQVAE(Model):
 
 @dataclass(frozen=True)
 class CodebookPoint(OperatingPoint):
-    """A VQ-VAE, which has one rate: one plane of codebook indices."""
+    """The operating point of a VQ-VAE, with one plane of codebook indices."""
 
     model: VQVAE
 
     @property
     def planes(self) -> tuple[Plane, ...]:
-        """The codes."""
+        """Plane of the codes."""
         return (Plane("codes", self.model.stride, alphabet=self.model.config.codes),)
 
     @property
     def halo(self) -> int:
-        """As in `OperatingPoint.halo`."""
+        """Codes around a block on which its samples can depend, as in `OperatingPoint.halo`."""
         return self.model.halo
 
     @property
     def analysis_halo(self) -> int:
-        """A search looks through the decoder after the encoder, so that both halos add up."""
+        """Codes around a block on which its codes can depend: a search decodes, so both halos add up."""
         return self.model.halo * (2 if self.model.searches(self.effort) else 1)
 
     @cached_property
@@ -289,12 +289,12 @@ class CodebookPoint(OperatingPoint):
         return self.model.searcher(self.effort)
 
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
-        """As in `OperatingPoint.analyse`."""
+        """Map samples to codes, as in `OperatingPoint.analyse`."""
         return {"codes": self._search(samples)}
 
     def synthesise(
         self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None
     ) -> Tensor:
-        """As in `OperatingPoint.synthesise`: the mean."""
+        """Map codes to the mean of the likelihood, as in `OperatingPoint.synthesise`."""
         del seed, progress
         return self.model.synthesise(symbols["codes"])

@@ -1,4 +1,4 @@
-"""VQ-VAE for sounds with the paper's decoder, an autoregressive WaveNet.
+"""VQ-VAE for audio with the paper's decoder, an autoregressive WaveNet.
 
     p(x | z) = product over t of p(x_t | x_1 .. x_t-1, z)
 
@@ -6,11 +6,11 @@ Each factor is a distribution over 256 mu-law levels (van den Oord et al. 2016, 
 is given by a gated stack of dilated convolutions over the samples before, conditioned on a network over the
 codes that runs once per code. The likelihood is exact, so the distortion is its negative logarithm.
 
-`guided` lets the stack see what the feed-forward decoder makes of the codes, before and behind each sample:
-that is a function of z too, and spares the stack most of what takes it long to learn.
+With `guided`, the reconstruction of the feed-forward decoder around each sample is an input of the stack: it
+is a function of z too, and shortens the training.
 
-`frozen` keeps the encoder and the codebook of the weights that the training starts from: the model is then a
-second decoder of the same bitstreams. `PAPER` trains all parts together, as the paper does.
+With `frozen`, encoder and codebook stay those of the weights that the training starts from: the model is then
+a second decoder of the same bitstreams. `PAPER` trains all parts together, as the paper does.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from .method import Distortion
 from .mu_law import LEVELS, to_levels
 
 GUIDE_REACH = 16
-"""Samples of the guide that a sample sees to each side."""
+"""Receptive field of a sample in the guide, in samples to each side."""
 
 
 @dataclass(frozen=True)
 class Config(audio.Config):
-    """Settings of `audio.Config`, of which "decoder" ones describe the network over the codes, and more.
+    """Settings of a VQ-VAE with a WaveNet; those of "decoder" in `audio.Config` are of the code network.
 
     Attributes:
-        residual, skip, head: channels of the gated stack, of its output, of the layer behind it.
-        layers, stacks: dilations 1, 2, .. 2^(layers - 1), so many times over.
-        guided: whether the feed-forward decoder of the start guides the stack; it is not trained further.
+        residual, skip, head: channels of the gated stack, of its output, of the layer after it.
+        layers, stacks: dilations 1, 2, .. 2^(layers - 1), repeated `stacks` times.
+        guided: whether the feed-forward decoder of the start, frozen, guides the stack.
         frozen: as in `audio.Config`, here the default.
     """
 
-    # A gated stack cannot begin as a smaller one, nor can what conditions it.
+    # `growth` covers neither a gated stack nor the network that conditions it.
     encoder_blocks: int = setting(4, low=0, high=12)
     decoder_width: int = setting(128, low=1, high=1 << 14)
     decoder_hidden: int = setting(384, low=1, high=1 << 14)
@@ -61,11 +61,11 @@ class Config(audio.Config):
     frozen: bool = setting(True, training_only=True, fixed_on_resume=True)
 
     def check(self) -> None:
-        """As in `Config.check`: there is no reconstruction that a discriminator could judge."""
+        """Refuse invalid values, as in `Config.check`, and a discriminator, which needs a reconstruction."""
         super().check()
         if self.adversarial:
             raise UsageError(
-                "a decoder that draws gives a discriminator nothing to judge", "leave out adversarial"
+                "an autoregressive decoder cannot be trained with a discriminator", "leave out adversarial"
             )
 
 
@@ -85,11 +85,11 @@ PAPER = Config(
     guided=False,
     frozen=False,
 )
-"""The paper's own setting (section 4.2): six convolutions of stride 2, K = 512, a WaveNet decoder."""
+"""Settings of the paper (section 4.2): six convolutions of stride 2, K = 512, a WaveNet decoder."""
 
 
 class WaveNet(nn.Module):
-    """The decoder: latents [B, D, T / hop] and samples -> logits of mu-law levels."""
+    """Autoregressive decoder: latents [B, D, T / hop] and samples -> logits of mu-law levels."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -108,13 +108,13 @@ class WaveNet(nn.Module):
             self.waveform.requires_grad_(False)
 
     def conditions(self, quantized: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the stack is conditioned on.
+        """Compute the conditions of the stack.
 
         Args:
             quantized: [B, D, T / hop].
 
         Returns:
-            Features of the codes, [B, T / hop, C]; and what the guide adds to the stack's input, [B, T, R].
+            Features of the codes, [B, T / hop, C]; and the guide's addition to the stack's input, [B, T, R].
         """
         features = self.trunk(quantized)
         if self.guide is None or self.waveform is None:
@@ -124,7 +124,7 @@ class WaveNet(nn.Module):
         return features.transpose(1, 2), self.guide(companded).transpose(1, 2)
 
     def forward(self, quantized: Tensor, levels: Tensor) -> Tensor:
-        """Logits of every sample, given all before it: int64 [B, T] -> [B, T, 256]."""
+        """Compute the logits of every sample, given all before it: int64 [B, T] -> [B, T, 256]."""
         before = F.pad(levels[:, :-1], (1, 0), value=LEVELS // 2)
         features, guide = self.conditions(quantized)
         x = self.embed(before)
@@ -134,7 +134,7 @@ class WaveNet(nn.Module):
 
 
 class WaveNetVQVAE(audio.AudioVQVAE):
-    """Encoder and quantizer of `AudioVQVAE`, with an autoregressive decoder."""
+    """VQ-VAE of audio with an autoregressive decoder."""
 
     method = "VQ-VAE with WaveNet decoder"
     draws = True
@@ -143,32 +143,32 @@ class WaveNetVQVAE(audio.AudioVQVAE):
 
     @staticmethod
     def make_decoder(config: audio.Config) -> nn.Module:
-        """The network that gives the likelihood."""
+        """Build the network of the likelihood."""
         if not isinstance(config, Config):
             raise TypeError("settings of another decoder")
         return WaveNet(config)
 
-    def at(self, index: int, effort: int = 1) -> DrawingPoint:
-        """The one operating point."""
-        return DrawingPoint(self, index, effort)
+    def at(self, index: int, effort: int = 1) -> AutoregressivePoint:
+        """Return the only operating point."""
+        return AutoregressivePoint(self, index, effort)
 
     def searches(self, effort: int) -> bool:
-        """Never: an autoregressive decoder has no mean that a search could judge by."""
+        """Return False: a search needs the mean of the likelihood, which this decoder lacks."""
         del effort
         return False
 
     def distortion(self, quantized: Tensor, samples: Tensor) -> Distortion:
-        """-log p(x | z) in nats per sample, as "nll"."""
+        """Compute -log p(x | z) in nats per sample, as "nll"."""
         levels = to_levels(samples[:, 0])
         nll = F.cross_entropy(self.decoder(quantized, levels).flatten(0, 1).float(), levels.flatten())
         return Distortion(nll, {"nll": nll}, {})
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
-        """As in `Trainable.log_figures`: bits per sample."""
+        """Return bits per sample, as in `Trainable.log_figures`."""
         return {"bits": terms["nll"] / math.log(2)}
 
     def round_trip(self, samples: Tensor, index: int = 0) -> RoundTrip:
-        """As in `Trainable.round_trip`: the bits of the samples, none of which is drawn."""
+        """Compute the bits of the samples, without sampling, as in `Trainable.round_trip`."""
         del index
         codes = self.analyse(samples)
         nll = self.distortion(self.quantizer.decode(codes), samples).total
@@ -176,23 +176,25 @@ class WaveNetVQVAE(audio.AudioVQVAE):
         return RoundTrip({"codes": codes}, bits=bits, units=samples.numel())
 
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Nothing is set before the first step of a joint training but the codebook, if by k-means.
+        """Initialise the codebook of a joint training, if by k-means.
 
         Raises:
-            UsageError: the encoder is to be kept, and there is none.
+            UsageError: the encoder is frozen, and there is no model to start from.
         """
         if self.frozen:
-            raise UsageError("this decoder keeps the encoder of a trained codec", "--from vqvae-audio")
+            raise UsageError(
+                "this decoder needs the encoder of a trained model", "start from one with --from vqvae-audio"
+            )
         if self.config.codebook_start == "kmeans":
             self.start_codebook(draw, range(16), generator, 50_000)
 
     def load_from(self, other: Model, count: float) -> None:
-        """All weights of such a model, or the encoder, codebook and decoder of an `AudioVQVAE`."""
+        """Load all weights of such a model, or encoder, codebook and decoder of an `AudioVQVAE`."""
         if isinstance(other, WaveNetVQVAE):
             super().load_from(other, count)
             return
         if not isinstance(other, audio.AudioVQVAE) or not isinstance(other.decoder, nn.Sequential):
-            raise TypeError(f"a {other.method} has another encoder")
+            raise TypeError(f"{other.method} has another encoder")
         self.encoder.load_state_dict(other.encoder.state_dict())
         self.decoder.trunk.load_state_dict(other.decoder[:-1].state_dict())
         if self.decoder.waveform is not None:
@@ -201,8 +203,8 @@ class WaveNetVQVAE(audio.AudioVQVAE):
 
 
 @dataclass(frozen=True)
-class DrawingPoint(method.CodebookPoint):
-    """A VQ-VAE whose decoder draws its samples one after the other."""
+class AutoregressivePoint(method.CodebookPoint):
+    """The operating point of a VQ-VAE with an autoregressive decoder."""
 
     model: WaveNetVQVAE
 
@@ -211,7 +213,7 @@ class DrawingPoint(method.CodebookPoint):
     def synthesise(
         self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None
     ) -> Tensor:
-        """As in `OperatingPoint.synthesise`: a draw from the likelihood, see `generation.generate`."""
+        """Sample the likelihood, see `generation.generate`, as in `OperatingPoint.synthesise`."""
         return torch.stack(
             [
                 torch.from_numpy(generation.generate(codes, self.model, seed=seed, progress=progress))[None]

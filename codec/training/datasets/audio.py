@@ -104,7 +104,7 @@ def load(
     if not clips:
         why = f": {skipped[0]}" if skipped else ""
         raise TrainingError(
-            f"no readable sounds{why}", "give a folder or tar file with WAV, FLAC, OGG or MP3 files"
+            f"no readable audio{why}", "give a folder or tar file with WAV, FLAC, OGG or MP3 files"
         )
     return Clips(clips, names, skipped, rate, multiple)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import UsageError
+from ...errors import MediaWarning, UsageError, warn
 
 MEMORY = 2 << 30
 """Bytes of decoded samples that are held; what exceeds it is thinned out evenly."""
@@ -52,6 +52,8 @@ class Entry:
 def entries(sources: Sequence[Path]) -> list[Entry]:
     """All files in the folders (with their subfolders) and tar files, in a fixed order.
 
+    Pipes and devices in folders are no files; a folder behind a link is not entered, which a warning says.
+
     Raises:
         UsageError: a source does not exist or is neither folder, tar file nor file; a tar file that is
             compressed, so that its members cannot be read in any order, or damaged.
@@ -59,8 +61,11 @@ def entries(sources: Sequence[Path]) -> list[Entry]:
     found: list[Entry] = []
     for source in sources:
         if source.is_dir():
-            files = sorted(p for p in source.rglob("*") if p.is_file())
-            found += [Entry(None, str(p)) for p in files if not p.name.startswith(".")]
+            inside = sorted(p for p in source.rglob("*") if not p.name.startswith("."))
+            found += [Entry(None, str(p)) for p in inside if p.is_file()]
+            for path in inside:
+                if path.is_symlink() and path.is_dir():
+                    warn(f"{path}: skipped, a linked folder; name it to enter it", MediaWarning)
         elif source.is_file() and tarfile.is_tarfile(source):
             try:
                 with tarfile.open(source, "r:") as tar:
@@ -75,7 +80,7 @@ def entries(sources: Sequence[Path]) -> list[Entry]:
         elif source.is_file():
             found.append(Entry(None, str(source)))
         else:
-            raise UsageError(f"{source}: no such folder or tar file")
+            raise UsageError(f"{source}: no such folder or tar file", "name folders, tar files or files")
     return found
 
 

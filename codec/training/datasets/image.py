@@ -102,7 +102,7 @@ def load(
     if not images:
         why = f": {skipped[0]}" if skipped else ""
         raise TrainingError(
-            f"no readable pictures{why}", "give a folder or tar file with PNG, JPEG, WebP or TIFF files"
+            f"no readable images{why}", "give a folder or tar file with PNG, JPEG, WebP or TIFF files"
         )
     return Images(images, names, skipped)
 

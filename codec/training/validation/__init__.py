@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from ...files import atomically
+from ...models.base import Figures
 from .measures import Likelihoods, Priors, Reconstructions, Validation, of, regions, use_figures
 from .media import MEDIA
 
@@ -32,7 +36,7 @@ def plot_losses(folder: Path, headline: tuple[str, str]) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    events = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    events = [*_events(folder / "metrics.jsonl")]
     figure = Figure(figsize=(8, 6), layout="constrained")
     quality, use = figure.subplots(2, 1, sharex=True)
     for event, label in (("step", "training crops"), ("validation", "validation, averaged weights")):
@@ -48,4 +52,12 @@ def plot_losses(folder: Path, headline: tuple[str, str]) -> None:
     quality.legend()
     if use.lines:
         use.legend()
-    figure.savefig(folder / "loss-curve.png", dpi=100)
+    with atomically(folder / "loss-curve.png") as file:
+        figure.savefig(file, format="png", dpi=100)
+
+
+def _events(path: Path) -> Iterator[Figures]:
+    """The events of a run, without lines that were cut off when it was killed."""
+    for line in path.read_text(errors="replace").splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)

@@ -82,22 +82,28 @@ class AudioMedium:
         return segments
 
     def sheet(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]], point: OperatingPoint) -> PIL.Image.Image:
-        """Log-mel spectrograms of two seconds, an original above its reconstruction.
-
-        Low frequencies are at the bottom; black is a magnitude of 0.001, white one of 100.
-        """
-        rate = point.model.rate
-        columns, bands = SHORT_SECONDS * rate // 256, 80
-        sheet = PIL.Image.new("L", ((columns + 2) * len(pairs), 2 * (bands + 2)))
-        for number, pair in enumerate(pairs):
-            for row, signal in enumerate(pair):
-                magnitude = spectra.stft(torch.from_numpy(signal)[None], 1024, 256).abs()
-                levels = spectra.log_mel(magnitude, 1024, bands, rate)[0, :, :columns]
-                pixels = ((levels.flip(0) + 3) / 5 * 255).clamp(0, 255).to(torch.uint8).numpy()
-                sheet.paste(PIL.Image.fromarray(pixels), (number * (columns + 2), row * (bands + 2)))
-        return sheet.resize((sheet.width * 2, sheet.height * 2))
+        """Draw log-mel spectrograms of two seconds, an original above its reconstruction."""
+        return spectrograms(pairs, point.model.rate, SHORT_SECONDS)
 
     def sampled(self, model: Model, count: int) -> PIL.Image.Image:
         """Spectrograms of two seconds each, two in a column."""
         signals = [self.unwrap(one) for one in sample(model, count=count, seconds=SHORT_SECONDS)]
         return self.sheet(list(zip(signals[::2], signals[1::2], strict=True)), model.at(0))
+
+
+def spectrograms(
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]], rate: int, seconds: float
+) -> PIL.Image.Image:
+    """Draw log-mel spectrograms of pairs of signals, float32 [N] each, the first above the second.
+
+    Low frequencies are at the bottom; black is a magnitude of 0.001, white one of 100.
+    """
+    columns, bands = int(seconds * rate / 256), 80
+    sheet = PIL.Image.new("L", ((columns + 2) * len(pairs), 2 * (bands + 2)))
+    for number, pair in enumerate(pairs):
+        for row, signal in enumerate(pair):
+            magnitude = spectra.stft(torch.from_numpy(signal)[None], 1024, 256).abs()
+            levels = spectra.log_mel(magnitude, 1024, bands, rate)[0, :, :columns]
+            pixels = ((levels.flip(0) + 3) / 5 * 255).clamp(0, 255).to(torch.uint8).numpy()
+            sheet.paste(PIL.Image.fromarray(pixels), (number * (columns + 2), row * (bands + 2)))
+    return sheet.resize((sheet.width * 2, sheet.height * 2))

@@ -1,0 +1,165 @@
+"""Plant one plausible fault per module and see whether the tests of that module notice.
+
+python benchmarks/planted.py [--only media/ priors/]
+
+Each fault is planted in a copy of the checkout, and the related tests are run there. Prints a table; the exit
+code is 1 if more than one fault in ten went unnoticed.
+"""
+
+# ruff: noqa: E501 (a fault per line)
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Fault(NamedTuple):
+    """A line, what it is changed to, and the tests (pytest arguments) that should notice."""
+
+    module: str
+    line: str
+    fault: str
+    tests: str
+
+
+# fmt: off
+FAULTS = [
+    Fault("files.py", "os.fsync(file.fileno())", "pass", "test_files test_paths"),
+    Fault("errors.py", "exit_code = 2", "exit_code = 1", "test_console"),
+    Fault("bitstream/binary.py", "size > len(self.data) - self.at", "size >= len(self.data) - self.at", "test_container"),
+    Fault("bitstream/binary.py", "if byte == 0 and shift:", "if False:", "test_container"),
+    Fault("bitstream/container.py", "len(data) > total", "len(data) > total + 1", "test_container"),
+    Fault("bitstream/header.py", "if not 0 < size <= limit:", "if not 0 < size < limit:", "test_container"),
+    Fault("bitstream/header.py", "box.inflated <= box.size", "box.inflated < box.size", "test_container"),
+    Fault("bitstream/geometry.py", "> MAX_FRAMES", ">= MAX_FRAMES", "test_geometry test_container"),
+    Fault("bitstream/geometry.py", "(self.mid_side and self.channels != 2):", "False:", "test_geometry test_container"),
+    Fault("bitstream/quality.py", "round(", "int(", "test_variable_rate test_rate_control"),
+    Fault("media/opening.py", "source.tell() == 0:", "True:", "test_media_image_reading test_media_audio_reading"),
+    Fault("media/guard.py", "if _inside == 0:\n            _limit,", "if True:\n            _limit,", "test_media_image_reading"),
+    Fault("media/conversion.py", "highest // 2) // highest", "0) // highest", "test_media_image_samples"),
+    Fault("media/metadata.py", "kind == 3 and 1 <= value <= 8", "kind == 3 and 1 <= value < 8", "test_media_image_metadata test_media_image_reading test_pipeline_encode"),
+    Fault("media/tiff.py", "if len(value) > 4:", "if len(value) >= 4:", "test_media_image_writing test_media_image_metadata"),
+    Fault("media/image.py", "if head[3:5] != (width, height):", "if head[3:5] != (height, width):", "test_media_image_writing test_pipeline_decode"),
+    Fault("media/reading.py", "> max_pixels", ">= max_pixels", "test_media_image_reading"),
+    Fault("media/tags.py", "if len(box) > MAX_TAGS:\n            raise ValueError", "if False:\n            raise ValueError", "test_media_audio_writing test_audio_decode"),
+    Fault("media/audio.py", "if stated.there < stated.size:", "if stated.there <= stated.size:", "test_media_audio_damage"),
+    Fault("media/audio_files.py", "size + -size % layout.multiple", "size", "test_media_audio_reading test_media_audio_damage"),
+    Fault("metrics/image.py", "peak * peak / squared_error", "peak / squared_error", "test_metrics"),
+    Fault("metrics/audio.py", "error <= 1e-20 * signal", "error < 1e-2 * signal", "test_sound_metrics"),
+    Fault("metrics/spectra.py", "hop or window // 4", "window // 4", "test_spectra"),
+    Fault("priors/base.py", "(cumulative <= (uniform", "(cumulative < (uniform", "test_sampling test_rangecoder"),
+    Fault("priors/exact.py", "weights.sum(1, keepdims=True).astype(np.int64)\n", "weights.sum(1, keepdims=True).astype(np.int64) + 1\n", "test_learned_priors"),
+    Fault("priors/gaussian.py", "(UNITS_PER_SCALE // 2 - (SCALE_MIN << 4))", "(0 - (SCALE_MIN << 4))", "test_gaussian"),
+    Fault("priors/context.py", "if a < b]", "if a <= b]", "test_gaussian test_variable_rate_training"),
+    Fault("priors/static.py", "front[rows + 1] = prior.classes", "front[rows] = prior.classes", "test_static_prior"),
+    Fault("priors/pixelcnn.py", "min(height, step // 2 + 1)", "min(height, step // 2)", "test_learned_priors"),
+    Fault("priors/wavenet.py", "going = t < self.lengths", "going = t <= self.lengths", "test_learned_priors"),
+    Fault("priors/settings.py", "if not limits.low <= value <= limits.high:", "if not limits.low < value <= limits.high:", "test_settings test_training_refusals"),
+    Fault("models/base.py", "- 1).bit_length())", ").bit_length())", "test_pipeline_chunks"),
+    Fault("models/growth.py", "any(a > b", "any(a >= b", "test_growth"),
+    Fault("models/ppca.py", "components.abs().argmax(1", "components.argmax(1", "test_ppca"),
+    Fault("models/quantizers.py", "if count < size:", "if count <= size:", "test_quantizers"),
+    Fault("models/rate_distortion.py", "INDICES_PER_LAMBDA_DOUBLING - 11", "INDICES_PER_LAMBDA_DOUBLING - 10", "test_variable_rate_training test_variable_rate"),
+    Fault("models/vae.py", "-(-max(encoder, decoder) // 4) + 1", "-(-max(encoder, decoder) // 4) - 1", "test_variable_rate"),
+    Fault("models/variable_rate.py", "samples, index, noisy=True)", "samples, index, noisy=False)", "test_variable_rate_training"),
+    Fault("models/variable_rate.py", "torch.rand_like(error) - 0.5 if noisy", "torch.round(error) - error if noisy", "test_variable_rate_training"),
+    Fault("models/vqvae/mu_law.py", "clamp(0, LEVELS - 1)", "clamp(0, LEVELS)", "test_vqvae_audio"),
+    Fault("models/vqvae/search_image.py", "torch.where((change < 0) & where", "torch.where((change > 0) & where", "test_search"),
+    Fault("models/vqvae/search_audio.py", "if distance < least:", "if distance > least:", "test_audio_encode test_search"),
+    Fault("transform/tiling.py", "max(self.start - self.halo, 0)", "max(self.start - self.halo + 1, 0)", "test_tiling test_audio_blocks"),
+    Fault("transform/loudness.py", "if steps >= SOFTER[0] else 0", "if steps > SOFTER[0] else 0", "test_loudness"),
+    Fault("transform/image.py", "if scale > 1:", "if scale > 2:", "test_variable_rate test_third_model"),
+    Fault("transform/audio.py", "stop = min(start + block, len(channel))", "stop = min(start + block - 1, len(channel))", "test_audio_blocks test_audio_encode"),
+    Fault("coding/rangecoder.py", "whole[:, -1] >= 128", "whole[:, -1] > 128", "test_rangecoder test_gaussian"),
+    Fault("coding/rangecoder.py", "digits[count * bits :].any()", "False", "test_rangecoder test_pipeline_decode"),
+    Fault("coding/chunks.py", "ideal < best.bits + SLACK_BITS", "ideal < best.bits - SLACK_BITS", "test_pipeline_chunks"),
+    Fault("coding/chunks.py", "stored.size < below", "stored.size <= below", "test_pipeline_chunks test_rate_control"),
+    Fault("pipeline/encoding.py", "below=coded.size)", "below=coded.size + 64)", "test_pipeline_chunks test_variable_rate"),
+    Fault("pipeline/encoding.py", "len(packed.data) <= limit", "len(packed.data) < limit", "test_rate_control"),
+    Fault("pipeline/rate_control.py", "value < target if at_least", "value <= target if at_least", "test_rate_control"),
+    Fault("pipeline/rate_control.py", "else value <= target", "else value < target", "test_rate_control"),
+    Fault("pipeline/decoding.py", "if len(stream.settings) != (found.points > 1):", "if False:", "test_pipeline_decode test_variable_rate"),
+    Fault("pipeline/sampling.py", "if not 0 <= fraction <= 1:", "if not 0 <= fraction < 1:", "test_sampling"),
+    Fault("weights.py", "if fingerprint(tensors, model.decoding, card.config) != card.fingerprint:", "if False:", "test_weights"),
+    Fault("evaluation/candidates.py", "encoded.count / estimate - 1", "encoded.count / estimate", "test_evaluation"),
+    Fault("evaluation/baselines/image.py", "if self.size(middle) <= size", "if self.size(middle) < size", "test_evaluation"),
+    Fault("evaluation/tables.py", "if there.keys() <= set(order)", "if there.keys() < set(order)", "test_evaluation"),
+    Fault("evaluation/disk.py", "and p.is_file()", "", "test_evaluation"),
+    Fault("training/checkpoints.py", "[: -max(keep, 1)]", "[: -max(keep, 2)]", "test_training_resume test_training_runs"),
+    Fault("training/datasets/files.py", "len(files) - 1)\n", "len(files))\n", "test_datasets"),
+    Fault("training/datasets/image.py", "max(height - crop, 0) + 1)", "max(height - crop, 0))", "test_datasets"),
+    Fault("training/datasets/audio.py", "1 / peak)", "2 / peak)", "test_sound_datasets"),
+    Fault("training/settings.py", "not 0 < share < 1", "not 0 <= share < 1", "test_training_refusals"),
+    Fault("training/trainer.py", "max(self.settings.warmup, 1)", "max(self.settings.warmup, 9)", "test_training_schedule"),
+    Fault("training/plan.py", "if limits[key].may_grow and now < before:", "if limits[key].may_grow and now > before:", "test_training_resume test_growth"),
+    Fault("coding/driver.py", "given = positions[0] < kept[step.plane]", "given = positions[0] <= kept[step.plane]", "test_sampling test_gaussian test_learned_priors"),
+    Fault("priors/gaussian_tables.py", "low = high - np.sign(high)", "low = high + np.sign(high)", "test_gaussian test_variable_rate"),
+]
+# fmt: on
+
+
+def copy_to(folder: Path) -> None:
+    """Copy what tests need, and lay it out under its import name."""
+    for name in ("codec", "cli", "pretrained", "tests", "benchmarks", "docs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (*ROOT.glob("*.md"), ROOT / "pyproject.toml"):
+        shutil.copy(path, folder)
+    package = folder / "build" / "types" / "vqcodec"
+    package.mkdir(parents=True)
+    for path in (*(folder / "codec").iterdir(), folder / "cli", folder / "pretrained"):
+        (package / path.name).symlink_to(path)
+
+
+def noticed(fault: Fault, folder: Path) -> bool:
+    """Plant a fault, run the tests, and take it out again."""
+    path = folder / "codec" / fault.module
+    sound = path.read_text()
+    if fault.line not in sound:
+        raise SystemExit(f"{fault.module} has no {fault.line!r}")
+    path.write_text(sound.replace(fault.line, fault.fault, 1))
+    tests = [str(file) for name in fault.tests.split() if (file := folder / "tests" / f"{name}.py").exists()]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder / "build" / "types"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
+    finally:
+        path.write_text(sound)
+    if done.returncode not in (0, 1):
+        raise SystemExit(done.stdout.decode()[-2000:] + done.stderr.decode()[-2000:])
+    return done.returncode == 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of modules, such as priors/")
+    options = parser.parse_args()
+    faults = [fault for fault in FAULTS if fault.module.startswith(tuple(options.only))]
+    missed = []
+    print("| module | fault | noticed | seconds |\n|---|---|---|---:|", flush=True)
+    with tempfile.TemporaryDirectory() as name:
+        copy_to(Path(name))
+        for fault in faults:
+            started = time.monotonic()
+            found = noticed(fault, Path(name))
+            missed += [] if found else [fault]
+            text = f"`{fault.line.strip()}` -> `{fault.fault.strip()}`".replace("\n", " ").replace("|", "\\|")
+            seconds = time.monotonic() - started
+            print(f"| {fault.module} | {text} | {'yes' if found else '**no**'} | {seconds:.0f} |", flush=True)
+    print(f"\n{len(faults) - len(missed)} of {len(faults)} noticed")
+    sys.exit(1 if len(missed) > len(faults) / 10 else 0)
+
+
+if __name__ == "__main__":
+    main()
