@@ -35,6 +35,7 @@ class AudioMedium:
     sign = -1
     rate = "kbps"
     rates: Mapping[str, float] = MappingProxyType({})
+    interpolated: Mapping[str, str] = MappingProxyType({})
     files = "sounds"
 
     def window(self, original: np.ndarray, point: OperatingPoint, *, short: bool = False) -> np.ndarray:

@@ -22,7 +22,8 @@ class Medium(Protocol):
         headline: name of the figure in the events that tells of the distortion, and its label.
         sign: 1 where a larger one is better, else -1.
         rate: "bpp" or "kbps".
-        rates: name of a figure -> the rate in bits per pixel or sample at which the headline is interpolated.
+        rates: name -> rate in bits per pixel or sample at which figures are interpolated.
+        interpolated: first part of the name of an interpolated figure -> the figure.
         files: what cards call the number of files.
     """
 
@@ -30,6 +31,7 @@ class Medium(Protocol):
     sign: int
     rate: str
     rates: Mapping[str, float]
+    interpolated: Mapping[str, str]
     files: str
 
     def window(self, original: np.ndarray, point: OperatingPoint, *, short: bool = False) -> np.ndarray:
