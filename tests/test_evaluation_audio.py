@@ -257,7 +257,7 @@ def test_plot_of_audio(tmp_path: Path) -> None:
     assert "log-mel" in drawn or drawn.count("<path") > 5, "text may be drawn as paths"
     evaluation.plot([rows[0], rows[2]], tmp_path / "one.png")
     evaluation.plot(rows, tmp_path / "two.png")
-    widths = [media.read_image(tmp_path / name).width for name in ("one.png", "two.png")]
+    widths = [PIL.Image.open(tmp_path / name).width for name in ("one.png", "two.png")]
     assert widths[1] == 2 * widths[0]
 
 
