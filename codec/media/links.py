@@ -6,9 +6,10 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ..errors import MediaError
+from .opening import Stream
 
 MAX_LINKS = 10_000
 """Most parts of a file that are read one by one."""
@@ -76,7 +77,7 @@ class Links(NamedTuple):
         notes: warnings.
     """
 
-    streams: list[Any]
+    streams: list[Stream]
     notes: list[str]
 
 
@@ -89,7 +90,7 @@ class _Page(NamedTuple):
     serial: bytes
 
 
-def _pages(stream: BinaryIO, end: int) -> Iterator[_Page]:
+def _pages(stream: Stream, end: int) -> Iterator[_Page]:
     """Yield the pages of an Ogg; the last one may reach beyond the end."""
     at = 0
     while at < end:
@@ -153,7 +154,7 @@ def ogg_links(stream: BinaryIO) -> Links:
 
 def _ended(stream: BinaryIO, start: int, stop: int) -> Spliced:
     """Present a link of an Ogg with the end flag at its last page, without which libsndfile reads no Opus."""
-    *_, last = _pages(Spliced((stream, start, stop)), stop - start)  # type: ignore[arg-type]
+    *_, last = _pages(Spliced((stream, start, stop)), stop - start)
     at = start + last.at
     if last.flags & 4 or at == start:
         return Spliced((stream, start, stop))
@@ -179,7 +180,7 @@ _CHECKSUMS = tuple(map(_checksum, range(256)))
 """CRC of each byte, by the polynomial of Ogg."""
 
 
-def flac_of(link: Any) -> Any:
+def flac_of(link: Stream) -> Stream:
     """Return the FLAC within an Ogg, taken out of its pages, or the stream as it is where there is none."""
     link.seek(0)
     head = link.read(27 + 255 + 51)

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from ..errors import MediaError
 from ..files import atomically, is_special
@@ -172,6 +172,25 @@ class Pieces:
         """Do nothing: the stream is the caller's."""
 
 
+class Stream(Protocol):
+    """Seekable stream of bytes: a file, or a part of one."""
+
+    def read(self, count: int = ..., /) -> bytes:
+        """Read at most `count` bytes."""
+
+    def seek(self, offset: int, whence: int = ..., /) -> int:
+        """Go to a position."""
+
+    def tell(self) -> int:
+        """Return the position."""
+
+    def write(self, data: bytes, /) -> int | None:
+        """Write all bytes, where the stream is one to write to."""
+
+    def close(self) -> None:
+        """Give up what the stream holds."""
+
+
 class Guarded:
     """Wrap a binary stream so that it is safe to hand to a C library.
 
@@ -183,7 +202,7 @@ class Guarded:
         ended: whether a read went beyond the end.
     """
 
-    def __init__(self, stream: BinaryIO, patch: tuple[int, bytes] = (0, b"")) -> None:
+    def __init__(self, stream: Stream, patch: tuple[int, bytes] = (0, b"")) -> None:
         """Wrap a stream.
 
         Args:
@@ -216,7 +235,7 @@ class Guarded:
     def write(self, data: bytes) -> int:
         """Write bytes; return how many were written."""
         try:
-            return 0 if self.error else self._stream.write(data)
+            return 0 if self.error else self._stream.write(data) or 0
         except BaseException as error:
             self.error = error
             return 0

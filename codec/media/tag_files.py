@@ -18,6 +18,7 @@ import mutagen.oggopus
 import mutagen.oggvorbis
 import mutagen.wave
 
+from .opening import Stream
 from .tag_names import add_id3, comments_of, first_values, from_ape, from_comments, from_id3, from_info
 from .tags import Tags, cleaned, merged
 
@@ -53,7 +54,7 @@ _LONGEST = {"WAV": 2045, "RF64": 2045, "AIFF": 8189}
 """With longer tags libsndfile drops all tags of a WAV, and writes an AIFF that it cannot read."""
 
 
-def read_tags(stream: BinaryIO, format: str, links: list[Any]) -> tuple[Tags, list[str]]:
+def read_tags(stream: BinaryIO, format: str, links: list[Stream]) -> tuple[Tags, list[str]]:
     """Read the tags of an audio file.
 
     Args:
@@ -95,7 +96,7 @@ def _ape(stream: BinaryIO) -> tuple[Tags, list[str]]:
     return from_ape(mutagen.apev2.APEv2(stream))
 
 
-def _comments(stream: Any, format: str) -> tuple[Tags, list[str]]:
+def _comments(stream: Stream, format: str) -> tuple[Tags, list[str]]:
     stream.seek(0)
     if format == "FLAC" or stream.read(4) == b"fLaC":
         stream.seek(0)
