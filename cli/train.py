@@ -102,7 +102,7 @@ def train(
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any other setting, by its name in config.json; repeatable."
+            "--set", metavar="KEY=VALUE", help="Another setting, by its name in config.json; repeatable."
         ),
     ] = None,
     config: Annotated[

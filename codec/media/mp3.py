@@ -6,7 +6,7 @@ libsndfile reads the first part alone, and needs each to state its number of fra
 from __future__ import annotations
 
 import os
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ..errors import MediaError
 from .links import MAX_LINKS, SEARCHED, Links, Spliced
@@ -109,7 +109,7 @@ def mp3_links(stream: BinaryIO, start: int = 0, stop: int | None = None) -> Link
     at, junk = start, 0
     spans: list[_Span] = []
     current: _Span | None = None
-    kind: Any = None
+    kind: tuple[int, int, bool] | None = None
     while at < end:
         stream.seek(at)
         head = stream.read(4)
