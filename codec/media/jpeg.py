@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from .beside import Beside
 
-_SCAN_END = re.compile(rb"\xff++[^\x00\xff\xd0-\xd7]")
+_SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker that ends a scan: neither a stuffed byte nor a restart."""
 _HEAD = 1 << 18
 """A list of the images of a file (MPF) is within these bytes; Pillow follows it."""
