@@ -81,7 +81,7 @@ class Program(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _hint(error: Any, command: str) -> str:
+def _hint(error: object, command: str) -> str:
     name = getattr(error, "option_name", None)
     if command == "vqcodec" and name is not None:
         return f"options come after the command: vqcodec COMMAND {name}"

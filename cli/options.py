@@ -91,9 +91,9 @@ def parse_duration(text: str) -> float:
         typer.BadParameter: the text is not a duration, or the duration is zero.
     """
     word = text.strip().lower()
-    parts = re.findall(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|m|h|d)[a-z]*\s*", word)
     if not re.fullmatch(r"(?:(?:\d+(?:\.\d*)?|\.\d+)\s*(?:s|sec|m|min|h|d)\s*)+", word):
         raise typer.BadParameter(f"'{text}' is not a duration; write 90s, 20m, 6h or 1h30m")
+    parts = re.findall(r"(\d++(?:\.\d*+)?|\.\d++)\s*+(s|m|h|d)[a-z]*\s*", word)
     seconds = math.fsum(float(number) * SECONDS[unit] for number, unit in parts)
     if not seconds > 0:
         raise typer.BadParameter(f"'{text}' is not longer than zero")

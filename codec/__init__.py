@@ -10,7 +10,7 @@ Everything is imported on first use, so that `import vqcodec` is instant.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'vqcodec' has no attribute '{name}'")
     module, attribute = _HOMES[name]

@@ -238,8 +238,10 @@ def test_termination_is_an_interruption(tmp_path, ctrl_c, signal):
         "sys.argv = ['vqcodec', 'info', 'photo.vqc']\nmain.run()\n"
     )
     (tmp_path / "photo.vqc").write_bytes(bitstream())
+    # Under nohup the tests inherit an ignored SIGHUP.
+    handlers = f"import signal as s; s.signal(s.SIGHUP, s.SIG_DFL); s.signal(s.SIGINT, s.{ctrl_c})"
     result = subprocess.run(
-        [sys.executable, "-c", f"import signal; signal.signal(signal.SIGINT, signal.{ctrl_c})\n{code}"],
+        [sys.executable, "-c", f"{handlers}\n{code}"],
         capture_output=True,
         cwd=tmp_path,
         timeout=60,

@@ -289,11 +289,13 @@ def test_plot_is_an_image_of_all_codecs(folder, codec, tmp_path):
     pytest.importorskip("matplotlib")
     rows = evaluate(folder, against=["jpeg"])
     evaluation.plot(rows, tmp_path / "plot.png")
-    assert media.read_image(tmp_path / "plot.png").width > 1000
+    with PillowImage.open(tmp_path / "plot.png") as drawn:
+        assert drawn.width > 1000
     evaluation.plot(rows, tmp_path / "plot.svg")
     assert "</svg>" in (tmp_path / "plot.svg").read_text()
     evaluation.plot([row for row in rows if row["ms_ssim"] is None], tmp_path / "small.png")
-    assert media.read_image(tmp_path / "small.png").width < 1000
+    with PillowImage.open(tmp_path / "small.png") as drawn:
+        assert drawn.width < 1000
     with pytest.raises(UsageError, match="cannot be written as xyz"):
         evaluation.plot(rows, tmp_path / "plot.xyz")
 

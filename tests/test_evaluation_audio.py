@@ -257,8 +257,8 @@ def test_plot_of_audio(tmp_path: Path) -> None:
     assert "log-mel" in drawn or drawn.count("<path") > 5, "text may be drawn as paths"
     evaluation.plot([rows[0], rows[2]], tmp_path / "one.png")
     evaluation.plot(rows, tmp_path / "two.png")
-    widths = [media.read_image(tmp_path / name).width for name in ("one.png", "two.png")]
-    assert widths[1] == 2 * widths[0]
+    with PIL.Image.open(tmp_path / "one.png") as one, PIL.Image.open(tmp_path / "two.png") as two:
+        assert two.width == 2 * one.width
 
 
 def test_models_and_codecs_are_for_the_files_of_their_medium(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import DamagedError, LimitError
 from .binary import Cursor, varint
@@ -44,7 +43,7 @@ class Region:
     samples: tuple[slice, ...]
     channel: int | None = None
 
-    def part(self, stride: int) -> tuple[Any, ...]:
+    def part(self, stride: int) -> tuple[int | slice, ...]:
         """Return the region's index in a plane: rows and columns, or a channel and positions."""
         axes = (slice(axis.start // stride, -(-axis.stop // stride)) for axis in self.samples)
         return (*axes,) if self.channel is None else (self.channel, *axes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -13,9 +13,9 @@ from ..errors import MediaError, MediaWarning, warn
 from .audio import Audio
 from .audio_files import SAMPLE_BYTES, Stated, sound_format, stated_samples
 from .channels import from_vorbis, has_vorbis_order, unusual_mask
-from .links import Links, Spliced, flac_of, ogg_links
+from .links import Links, flac_of, ogg_links
 from .mp3 import mp3_begins, mp3_links, tag_size
-from .opening import Guarded, Readable, opened
+from .opening import Guarded, Readable, Spliced, Stream, opened
 from .resampling import BLOCK, check, to_signal
 from .tag_files import read_tags
 from .tags import Tags, cleaned
@@ -138,7 +138,7 @@ class _Sequential(soundfile.SoundFile):  # type: ignore[misc]  # libsndfile come
 class _Reader:
     """Reader of all parts of a file, one behind the other."""
 
-    def __init__(self, streams: list[Any], format: str, stated: Stated, size: int) -> None:
+    def __init__(self, streams: list[Stream], format: str, stated: Stated, size: int) -> None:
         """Read the parts of a file, of a format and a size in bytes, with what its header states."""
         self.streams, self.format, self.stated, self.size = streams, format, stated, size
         self.file: soundfile.SoundFile = None
@@ -172,7 +172,7 @@ class _Reader:
         check(own, channels, frames)
         return Audio(signal, rate, own, frames, tags, _source(file, self.format))
 
-    def _open(self, stream: Any) -> None:
+    def _open(self, stream: Stream) -> None:
         stream.seek(0)
         if self.file is not None:
             self.file.close()

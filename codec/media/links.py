@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ..errors import MediaError
+from .opening import Spliced, Stream
 
 MAX_LINKS = 10_000
 """Most parts of a file that are read one by one."""
@@ -17,66 +17,15 @@ SEARCHED = 1 << 16
 """Bytes that are searched for the first frame of an MP3, or for the next behind something else."""
 
 
-class Spliced(io.RawIOBase):
-    """Present stretches of other streams, and bytes, as one stream."""
-
-    def __init__(self, *pieces: tuple[BinaryIO | bytes, int, int]) -> None:
-        """Join pieces: a seekable stream or bytes, and the first byte of it and the first behind."""
-        self._pieces = [
-            (io.BytesIO(source) if isinstance(source, bytes) else source, start, stop)
-            for source, start, stop in pieces
-        ]
-        self._size = sum(stop - start for _, start, stop in pieces)
-        self._at = 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position."""
-        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        if at < 0:
-            raise ValueError("before the beginning")
-        self._at = at
-        return at
-
-    def read(self, count: int | None = -1) -> bytes:
-        """Read at most `count` bytes."""
-        wanted = max(self._size - self._at, 0)
-        wanted = wanted if count is None or count < 0 else min(wanted, count)
-        found, offset = [], self._at
-        for source, start, stop in self._pieces:
-            if wanted and offset < stop - start:
-                source.seek(start + offset)
-                data = source.read(min(wanted, stop - start - offset))
-                found.append(data)
-                wanted -= len(data)
-                offset = 0
-            else:
-                offset -= min(offset, stop - start)
-        result = b"".join(found)
-        self._at += len(result)
-        return result
-
-
 class Links(NamedTuple):
-    """Parts of a file, and what is to be told about it.
+    """Parts of a file, and warnings about it.
 
     Attributes:
         streams: each as a file of its own.
         notes: warnings.
     """
 
-    streams: list[Any]
+    streams: list[Stream]
     notes: list[str]
 
 
@@ -89,7 +38,7 @@ class _Page(NamedTuple):
     serial: bytes
 
 
-def _pages(stream: BinaryIO, end: int) -> Iterator[_Page]:
+def _pages(stream: Stream, end: int) -> Iterator[_Page]:
     """Yield the pages of an Ogg; the last one may reach beyond the end."""
     at = 0
     while at < end:
@@ -153,7 +102,7 @@ def ogg_links(stream: BinaryIO) -> Links:
 
 def _ended(stream: BinaryIO, start: int, stop: int) -> Spliced:
     """Present a link of an Ogg with the end flag at its last page, without which libsndfile reads no Opus."""
-    *_, last = _pages(Spliced((stream, start, stop)), stop - start)  # type: ignore[arg-type]
+    *_, last = _pages(Spliced((stream, start, stop)), stop - start)
     at = start + last.at
     if last.flags & 4 or at == start:
         return Spliced((stream, start, stop))
@@ -179,7 +128,7 @@ _CHECKSUMS = tuple(map(_checksum, range(256)))
 """CRC of each byte, by the polynomial of Ogg."""
 
 
-def flac_of(link: Any) -> Any:
+def flac_of(link: Stream) -> Stream:
     """Return the FLAC within an Ogg, taken out of its pages, or the stream as it is where there is none."""
     link.seek(0)
     head = link.read(27 + 255 + 51)

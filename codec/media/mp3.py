@@ -6,10 +6,11 @@ libsndfile reads the first part alone, and needs each to state its number of fra
 from __future__ import annotations
 
 import os
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ..errors import MediaError
-from .links import MAX_LINKS, SEARCHED, Links, Spliced
+from .links import MAX_LINKS, SEARCHED, Links
+from .opening import Spliced
 
 _KBPS = (
     (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -109,7 +110,7 @@ def mp3_links(stream: BinaryIO, start: int = 0, stop: int | None = None) -> Link
     at, junk = start, 0
     spans: list[_Span] = []
     current: _Span | None = None
-    kind: Any = None
+    kind: tuple[int, int, bool] | None = None
     while at < end:
         stream.seek(at)
         head = stream.read(4)

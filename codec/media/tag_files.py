@@ -18,6 +18,7 @@ import mutagen.oggopus
 import mutagen.oggvorbis
 import mutagen.wave
 
+from .opening import Stream
 from .tag_names import add_id3, comments_of, first_values, from_ape, from_comments, from_id3, from_info
 from .tags import Tags, cleaned, merged
 
@@ -40,7 +41,7 @@ _SILENT_CHUNKS |= {
     "afsp",
     "slnt",
 }
-_TOLD = {
+_LOST_CHUNKS = {
     "bext": "broadcast data (bext)",
     "cue": "cue points",
     "smpl": "sampler loops",
@@ -53,7 +54,7 @@ _LONGEST = {"WAV": 2045, "RF64": 2045, "AIFF": 8189}
 """With longer tags libsndfile drops all tags of a WAV, and writes an AIFF that it cannot read."""
 
 
-def read_tags(stream: BinaryIO, format: str, links: list[Any]) -> tuple[Tags, list[str]]:
+def read_tags(stream: BinaryIO, format: str, links: list[Stream]) -> tuple[Tags, list[str]]:
     """Read the tags of an audio file.
 
     Args:
@@ -95,7 +96,7 @@ def _ape(stream: BinaryIO) -> tuple[Tags, list[str]]:
     return from_ape(mutagen.apev2.APEv2(stream))
 
 
-def _comments(stream: Any, format: str) -> tuple[Tags, list[str]]:
+def _comments(stream: Stream, format: str) -> tuple[Tags, list[str]]:
     stream.seek(0)
     if format == "FLAC" or stream.read(4) == b"fLaC":
         stream.seek(0)
@@ -140,8 +141,8 @@ def _chunks(stream: BinaryIO, format: str) -> tuple[Tags, list[str]]:
             fields.append((_AIFF_NAMES[name], content))
         elif name == "LIST" and content[:4] == b"adtl":
             lost.append("labels of cue points")
-        elif name in _TOLD or name not in _SILENT_CHUNKS and name.isprintable():
-            lost.append(_TOLD.get(name, f"chunk {name}"))
+        elif name in _LOST_CHUNKS or name not in _SILENT_CHUNKS and name.isprintable():
+            lost.append(_LOST_CHUNKS.get(name, f"chunk {name}"))
         at += 8 + size + size % 2
     return merged({}, *(tags for tags, _ in id3), from_info(fields)), [n for _, ns in id3 for n in ns] + lost
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ..metrics import spectra
+from ..metrics.image import C1, C2, SCALE_WEIGHTS, SIGMA, WINDOW
 
 
 def squared_error(reconstruction: Tensor, target: Tensor) -> Tensor:
@@ -28,6 +29,56 @@ def codebook(latent: Tensor, quantized: Tensor) -> Tensor:
     Gradients reach the codebook only. Unit: squared units of the latents, per element.
     """
     return F.mse_loss(quantized, latent.detach())
+
+
+def ms_ssim(reconstruction: Tensor, target: Tensor) -> Tensor:
+    """Return the multi-scale structural similarity (Wang et al. 2003) of images, with gradients.
+
+    As `metrics.image.ms_ssim`, but scales into which the window does not fit are left out: all five need
+    sides of 161 pixels.
+
+    Args:
+        reconstruction: float32 [B, C, H, W] in -1..1, at least 11 pixels high and wide.
+        target: the same shape; no gradient reaches it.
+
+    Returns:
+        [B], at most 1. A scale whose similarity is below 0.001 counts as 0.001 and has no gradient.
+    """
+    x, y = (((samples + 1) * 127.5).contiguous() for samples in (reconstruction, target.detach()))
+    product = x.new_ones(x.shape[:2])
+    for scale, weight in enumerate(SCALE_WEIGHTS):
+        coarsest = scale == len(SCALE_WEIGHTS) - 1 or (min(x.shape[2:]) + 1) // 2 < WINDOW
+        product = product * _similarity(x, y, luminance=coarsest).clamp(min=1e-3) ** weight
+        if coarsest:
+            break
+        x, y = _halve(x), _halve(y)
+    return product.mean(1)
+
+
+def _similarity(x: Tensor, y: Tensor, *, luminance: bool) -> Tensor:
+    """Return the mean of c*s, or with luminance of l*c*s, over all windows: [B, C]; x, y in 0..255."""
+    mean_y = _blur(y)
+    mean_x, squares, product = _blur(torch.cat((x, x * x + y * y, x * y), 1)).chunk(3, 1)
+    squared_means, product_of_means = mean_x * mean_x + mean_y * mean_y, mean_x * mean_y
+    similarity = (2 * (product - product_of_means) + C2) / (squares - squared_means + C2)
+    if luminance:
+        similarity = similarity * (2 * product_of_means + C1) / (squared_means + C1)
+    return similarity.mean((2, 3))
+
+
+def _blur(maps: Tensor) -> Tensor:
+    """Return means under the Gaussian window where it lies inside: -> [B, C, H - 10, W - 10]."""
+    count = maps.shape[1]
+    window = torch.exp(-((torch.arange(WINDOW, device=maps.device) - WINDOW // 2) ** 2) / (2 * SIGMA**2))
+    window = (window / window.sum()).to(maps.dtype).expand(count, 1, 1, WINDOW).contiguous()
+    rows = F.conv2d(maps, window, groups=count)
+    return F.conv2d(rows, window.transpose(2, 3).contiguous(), groups=count)
+
+
+def _halve(maps: Tensor) -> Tensor:
+    """Return means of 2x2; an odd side gets a zero in front."""
+    height, width = maps.shape[2:]
+    return F.avg_pool2d(F.pad(maps, (width % 2, 0, height % 2, 0)), 2)
 
 
 MEL_BANDS = {128: 16, 256: 32, 512: 64, 1024: 80, 2048: 160}

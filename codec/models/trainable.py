@@ -47,6 +47,7 @@ class RoundTrip:
         bits: of `units` elements, where the model computes them.
         units: number of pixels, samples or symbols.
         loss: training loss of reconstructions in 8 bits, where it is not the distortion.
+        figures: further measurements of reconstructions in 8 bits.
     """
 
     symbols: dict[str, Tensor]
@@ -54,6 +55,7 @@ class RoundTrip:
     bits: float | None = None
     units: int = 1
     loss: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Discriminator(nn.Module, ABC):
@@ -144,7 +146,7 @@ class Trainable(nn.Module, ABC):
         """Return the model to save, with the priors trained with it in integers.
 
         Raises:
-            ModelError: a layer is beyond what is exact.
+            ModelError: a layer exceeds the exact range of float32.
         """
 
     @abstractmethod

@@ -13,7 +13,11 @@ fixed variance makes the other term a squared error, the *distortion*. So the ne
 
 Sampling the posterior, y + u with u uniform, is the reparametrisation; coding rounds instead. As in Minnen
 and Singh 2020 (section 3.3) the rate is that of noisy latents, the distortion that of rounded latents with
-the gradient passed straight through.
+the gradient passed straight through. Where a latent is nearly certain, its symbol is 0 and it is decoded as
+its mean: there the gradient of the distortion reaches the mean as well.
+
+Regions are coded independently, and so are parts of crops in training (`cutting`). The distortion may be a
+mixture of the squared error and 1 - MS-SSIM (`rate_distortion.distortion`).
 
 One model covers all rates: training draws lambda for each image of a batch, the networks are conditioned on
 its quality index, and each latent channel has a step that depends on it (gain vectors; Cui et al. 2021,
@@ -25,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, cast
 
@@ -44,11 +48,19 @@ from ..priors.context import ContextModel, Shape
 from ..priors.gaussian import GaussianPrior
 from ..priors.gaussian_tables import LATENT_UNIT, SCALE_MAX, SCALE_MIN, Gaussian
 from ..priors.settings import Config, setting
-from .base import Card, LossStep, Model, OperatingPoint, Plane, Progress, RoundTrip
-from .rate_distortion import ERROR_SCALE, INDICES_PER_LAMBDA_DOUBLING, likelihood, loss_weight, rd_lambda
-
-WHITE = 255.0
-"""Peak of 8-bit values, the unit of errors."""
+from . import cutting
+from .base import Card, Figures, LossStep, Model, OperatingPoint, Plane, Progress, RoundTrip
+from .losses import ms_ssim
+from .rate_distortion import (
+    ERROR_SCALE,
+    INDICES_PER_LAMBDA_DOUBLING,
+    NEARLY_CERTAIN,
+    WHITE,
+    distortion,
+    likelihood,
+    rd_lambda,
+    rd_loss,
+)
 
 PREVIEW_SLICES = 1
 """Number of slices of channels in a preview."""
@@ -91,6 +103,9 @@ class VariableRateVAE(Model):
 
     uses_rdoq: ClassVar[bool] = False
     """Whether quantisation is rate-distortion optimised: a trained analysis network gains nothing by it."""
+
+    ms_ssim_share: float = 0.0
+    """Share of 1 - MS-SSIM in the distortion; the rest is squared error."""
 
     config: VariableRateConfig
     deviation: Tensor
@@ -190,15 +205,19 @@ class VariableRateVAE(Model):
     def loss(self, samples: Tensor) -> LossStep:
         """Compute the weighted mean of the negative ELBO at random quality indexes.
 
-        The terms are "rate" in bits per pixel and "distortion", the mean squared error of 8-bit values.
+        The terms are "rate" in bits per pixel, "distortion", the mean squared error of 8-bit values, and
+        "mixture", the distortion of the loss.
         """
-        count, device = len(samples), samples.device
+        (count, _, height, width), device = samples.shape, samples.device
         stratum = torch.arange(count, device=device) + torch.rand(count, device=device)
         index = torch.floor(stratum / count * self.points).clamp(max=LAST_INDEX)
-        rate, distortion = self.measure(samples, index, noisy=True)
-        lambda_ = rd_lambda(index)
-        loss = ((rate + lambda_ * distortion) * loss_weight(lambda_)).mean()
-        return LossStep(loss, {"rate": rate.mean(), "distortion": distortion.mean()})
+        latents = self.latents(samples, index)
+        parts = cutting.random_parts(count, latents.shape[2], latents.shape[3], device)
+        rounded, bits = self.quantise(latents, index, noisy=True, parts=parts)
+        rate = bits / (height * width)
+        mixture, error = distortion(self.reconstruct(rounded, index), samples, index, self.ms_ssim_share)
+        terms = {"rate": rate.mean(), "distortion": error.mean(), "mixture": mixture.mean()}
+        return LossStep(rd_loss(rate, mixture, index), terms)
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
         """Compute the PSNR, as in `Trainable.log_figures`."""
@@ -210,54 +229,52 @@ class VariableRateVAE(Model):
         rounded, bits = self.quantise(self.latents(samples, indexes), indexes, noisy=False)
         decoded = self.reconstruct(rounded, indexes)
         pixels = samples.shape[0] * samples.shape[2] * samples.shape[3]
-        whole = torch.round((decoded + 1) * (WHITE / 2)).clamp(0, WHITE)
-        error = (whole - (samples + 1) * (WHITE / 2)).square().mean()
-        lambda_ = rd_lambda(indexes[:1])
-        loss = (bits.sum() / pixels + lambda_ * error) * loss_weight(lambda_)
-        return RoundTrip({}, decoded, float(bits.sum()), pixels, float(loss))
+        whole = torch.round((decoded + 1) * (WHITE / 2)).clamp(0, WHITE) * (2 / WHITE) - 1
+        mixture, _ = distortion(whole, samples, indexes, self.ms_ssim_share)
+        loss = rd_loss(bits * len(samples) / pixels, mixture, indexes)
+        figures = {"ms_ssim": float(ms_ssim(whole, samples).mean())}
+        return RoundTrip({}, decoded, float(bits.sum()), pixels, float(loss), figures)
 
-    def measure(self, samples: Tensor, index: Tensor, *, noisy: bool) -> tuple[Tensor, Tensor]:
-        """Return rate in bits per pixel and distortion in squared 8-bit values, of each image: [B] both.
+    def quantise(
+        self, latents: Tensor, index: Tensor, *, noisy: bool, parts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return latents as decoded, [B, M, h, w] in steps, and the bits of each image, [B].
 
         Args:
-            samples: [B, 3, H, W].
+            latents: [B, M, h, w], in steps.
             index: [B].
             noisy: measure the rate of a sample of the posterior, not of rounded latents.
+            parts: as in `ContextModel`: coded independently, their gradients less at ends.
         """
-        latents = self.latents(samples, index)
-        rounded, bits = self.quantise(latents, index, noisy=noisy)
-        reconstruction = self.reconstruct(rounded, index)
-        distortion = (reconstruction - samples).square().mean((1, 2, 3)) * (WHITE / 2) ** 2
-        return bits / (samples.shape[2] * samples.shape[3]), distortion
-
-    def quantise(self, latents: Tensor, index: Tensor, *, noisy: bool) -> tuple[Tensor, Tensor]:
-        """Return latents as decoded, [B, M, h, w] in steps, and the bits of each image, [B]."""
         count, size, height, width = latents.shape
         targets = latents.permute(0, 2, 3, 1).flatten(0, 2)
         owner = torch.arange(count, device=latents.device).repeat_interleave(height * width)
         log2_gains = self.log2_gain(index)
-        layers = dict(self.layers.items())
-        grids, arithmetic = (count, height, width), context.FakeQuantized()
-        model = ContextModel(self.shape, layers, arithmetic, grids, condition(index))
+        layers, grids, arithmetic = dict(self.layers.items()), (count, height, width), context.FakeQuantized()
+        model = ContextModel(self.shape, layers, arithmetic, grids, context.condition(index), parts)
         decoded = torch.zeros_like(targets)
         bits = latents.new_zeros(count)
         for s, p in self.shape.steps:
             part, positions = self.shape.slices[s], model.positions(s, p)
             log2_gain = log2_gains[owner[positions], part]
-            mean, log2_sigma = exact.limited(model.params(s, p)).chunk(2, 1)
+            params = model.params(s, p)
+            if parts is not None:
+                params = cutting.less_at_ends(params, positions, grids)
+            mean, log2_sigma = exact.limited(params).chunk(2, 1)
             mean = exact.rounded(mean * torch.exp2(log2_gain), 4)
             target = targets[positions, part]
             log2_scale = (log2_gain + log2_sigma).clamp(SCALE_MIN / 16, SCALE_MAX / 16)
             error = (target - mean).detach()
             coded = log2_scale > (SCALE_MIN + 1.5) / 16
             value = target + (torch.round(error) * coded - error)
+            value = value + (mean - mean.detach()) * (log2_scale < NEARLY_CERTAIN)
             residual = target - mean
             residual = residual + (torch.rand_like(error) - 0.5 if noisy else torch.round(error) - error)
             spent = -likelihood(residual, torch.exp2(log2_scale)).log2().sum(1)
             bits = bits.index_add(0, owner[positions], spent)
             channels = torch.arange(part.start, part.stop, device=positions.device)
             decoded = decoded.index_put((positions[:, None], channels), value)
-            model.update(s, p, features(value, log2_gain))
+            model.update(s, p, context.features(value, log2_gain))
         return decoded.view(count, height, width, size).permute(0, 3, 1, 2), bits
 
     def set_moments(self, mean: Tensor, deviation: Tensor) -> None:
@@ -269,10 +286,15 @@ class VariableRateVAE(Model):
         """Return the model with its prior in integers, as in `Trainable.export`.
 
         Raises:
-            ModelError: a layer is beyond what is exact.
+            ModelError: a layer exceeds the exact range of float32.
         """
         layers = {name: cast("exact.QATLinear", layer) for name, layer in self.layers.items()}
         return self.equipped(priors={LEARNED: gaussian.export(layers, self.shape, self.line())})
+
+    def make_card(self, name: str, training: Figures, measured: Figures) -> Card:
+        """Make the card without settings of training alone: the fingerprint covers the card's settings."""
+        card, limits = super().make_card(name, training, measured), self.config.limits()
+        return replace(card, config={k: v for k, v in card.config.items() if not limits[k].training_only})
 
     @torch.no_grad()
     def load_from(self, other: Model, count: float) -> None:
@@ -375,22 +397,3 @@ class VariableRatePoint(OperatingPoint):
         latents = symbols["y"][..., :last].float() * (self.steps[:last] / LATENT_UNIT)
         pixels = model.preview(latents.permute(0, 3, 1, 2))
         return (pixels + model.mean[:, None, None]) * (2 / WHITE)
-
-
-def features(values: Tensor, log2_gains: Tensor) -> Tensor:
-    """Compute the features of latents in the context model: divided by their deviation, and compressed.
-
-    Args:
-        values: latents in steps, [N, n].
-        log2_gains: log2 of the ratio of deviation to step.
-
-    Returns:
-        [N, 2 n].
-    """
-    return exact.embedded(torch.cat((values * torch.exp2(-log2_gains), torch.asinh(values)), 1))
-
-
-def condition(index: Tensor) -> Tensor:
-    """Scale the quality index to the condition of the context model: [B] -> [B, 1], in sixteenths."""
-    scaled: Tensor = torch.floor((index - 128) / 2)[:, None] / 2**exact.ACTIVATION_BITS
-    return scaled

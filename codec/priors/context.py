@@ -171,6 +171,8 @@ class ContextModel:
         arithmetic: of training, or of coding.
         grids: B, h, w.
         condition: [B, 1], the quality index, scaled as an input of layers.
+        parts: int64 [B, h, w], the number of each position's part: positions of other parts count as beyond
+            the grid; None: all positions are of one part.
     """
 
     def __init__(
@@ -180,8 +182,10 @@ class ContextModel:
         arithmetic: Arithmetic,
         grids: tuple[int, int, int],
         condition: Tensor,
+        parts: Tensor | None = None,
     ) -> None:
         self.shape, self.layers, self.arithmetic, self.grids = shape, layers, arithmetic, grids
+        self._parts = parts
         count, height, width = grids
         self._inputs = [condition[:, None].expand(-1, height * width, -1).flatten(0, 1)]
         self._first = torch.arange(count, device=condition.device)[:, None] * (height * width)
@@ -205,9 +209,7 @@ class ContextModel:
             self._trunk = self._features(s)
         x = self._trunk.index_select(0, positions)
         if p:
-            window = spatial_context(self._spatial, self.grids, _radius(s), centre=False).index_select(
-                0, positions
-            )
+            window = self._context(self._spatial, _radius(s), centre=False).index_select(0, positions)
             x = arithmetic.added(x, layers[f"{s}_around{p}"](window))
             inner = arithmetic.rectified(layers[f"{s}_expand{p}"](arithmetic.activation(x)))
             x = arithmetic.added(x, layers[f"{s}_contract{p}"](inner))
@@ -231,10 +233,19 @@ class ContextModel:
         layers, arithmetic = self.layers, self.arithmetic
         x = layers[f"{s}_first"](torch.cat(self._inputs, 1))
         for number in range(self.shape.blocks if s else 0):
-            window = spatial_context(arithmetic.activation(x), self.grids, 1, centre=True)
+            window = self._context(arithmetic.activation(x), 1, centre=True)
             inner = arithmetic.rectified(layers[f"{s}_spatial{number}"](window))
             x = arithmetic.added(x, layers[f"{s}_pointwise{number}"](inner))
         return x
+
+    def _context(self, maps: Tensor, radius: int, *, centre: bool) -> Tensor:
+        """Gather features in a square window, zero beyond the part of each position: as `spatial_context`."""
+        window = spatial_context(maps, self.grids, radius, centre=centre)
+        if self._parts is None:
+            return window
+        own = self._parts.flatten()[:, None] + 1
+        inside = spatial_context(own, self.grids, radius, centre=centre) == own
+        return (window.view(*inside.shape, -1) * inside[:, :, None]).flatten(1)
 
 
 def spatial_context(maps: Tensor, grids: tuple[int, int, int], radius: int, *, centre: bool) -> Tensor:
@@ -249,6 +260,25 @@ def spatial_context(maps: Tensor, grids: tuple[int, int, int], radius: int, *, c
         if centre or (top, left) != (radius, radius)
     ]
     return torch.cat(parts, 3).flatten(0, 2)
+
+
+def features(values: Tensor, log2_gains: Tensor) -> Tensor:
+    """Compute the features of latents in the context model: divided by their deviation, and compressed.
+
+    Args:
+        values: latents in steps, [N, n].
+        log2_gains: log2 of the ratio of deviation to step.
+
+    Returns:
+        [N, 2 n].
+    """
+    return exact.embedded(torch.cat((values * torch.exp2(-log2_gains), torch.asinh(values)), 1))
+
+
+def condition(index: Tensor) -> Tensor:
+    """Scale the quality index to the condition of the context model: [B] -> [B, 1], in sixteenths."""
+    scaled: Tensor = torch.floor((index - 128) / 2)[:, None] / 2**exact.ACTIVATION_BITS
+    return scaled
 
 
 def layers_in_training(shape: Shape) -> torch.nn.ModuleDict:

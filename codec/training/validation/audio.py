@@ -35,7 +35,7 @@ class AudioMedium:
     sign = -1
     rate = "kbps"
     rates: Mapping[str, float] = MappingProxyType({})
-    files = "sounds"
+    interpolated: Mapping[str, str] = MappingProxyType({})
 
     def window(self, original: np.ndarray, point: OperatingPoint, *, short: bool = False) -> np.ndarray:
         """The first seconds, followed by silence up to a multiple of the stride."""

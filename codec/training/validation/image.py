@@ -20,8 +20,11 @@ from ...transform.tiling import extend, pad_to_multiple
 VALIDATION_SIDE = 512
 """Images are looked at in their central window of at most this side, in pixels."""
 
-RATES = {"psnr_quarter": 0.25, "psnr_half": 0.5, "psnr_one": 1.0}
-"""Bits per pixel at which the PSNR of variable-rate models is interpolated."""
+RATES = {"quarter": 0.25, "half": 0.5, "one": 1.0}
+"""Bits per pixel at which figures of variable-rate models are interpolated."""
+
+FIGURES = {"psnr": "psnr_db", "ms_ssim": "ms_ssim"}
+"""First part of the name of an interpolated figure -> the figure."""
 
 SHEET_SIDE = 128
 """Side of the corners on a contact sheet, in pixels."""
@@ -37,7 +40,7 @@ class ImageMedium:
     sign = 1
     rate = "bpp"
     rates: Mapping[str, float] = RATES
-    files = "pictures"
+    interpolated: Mapping[str, str] = FIGURES
 
     def window(self, original: np.ndarray, point: OperatingPoint, *, short: bool = False) -> np.ndarray:
         """The central window, its sides cut to multiples of the stride (or extended, where shorter)."""

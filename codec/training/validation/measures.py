@@ -112,7 +112,7 @@ class Reconstructions:
 
         The figures are means over files and points, and the use of the indices. With several points they are
         also "loss", the "bpp" of each, and by interpolation "psnr_quarter", "psnr_half", "psnr_one" (dB at so
-        many bits per pixel); then the score is the negative loss.
+        many bits per pixel) and "ms_ssim_quarter" and so on; then the score is the negative loss.
         """
         codec, indexes = model.codec, model.codec.validation_points
         chosen = held_out if len(indexes) == 1 else some(held_out, SEVERAL_POINTS_FILES)
@@ -133,18 +133,20 @@ class Reconstructions:
         if len(indexes) == 1 or "loss" not in figures:
             return sign * figures[name], figures | count.figures
         rates = [mean["bpp"] for mean in means]
-        curve = np.log(rates), [mean[name] for mean in means]
-        rates_told = self.medium.rates.items()
-        at = {label: float(np.interp(np.log(rate), *curve)) for label, rate in rates_told}
-        told = {name: figures[name], **at, "loss": figures["loss"], "bpp": rates}
-        return -figures["loss"], told | count.figures
+        at: dict[str, float] = {}
+        for kind, key in self.medium.interpolated.items():
+            curve = np.log(rates), [mean[key] for mean in means if key in mean]
+            for label, rate in self.medium.rates.items() if curve[1] else ():
+                at[f"{kind}_{label}"] = float(np.interp(np.log(rate), *curve))
+        reported = {name: figures[name], **at, "loss": figures["loss"], "bpp": rates}
+        return -figures["loss"], reported | count.figures
 
     def _figures(self, trip: RoundTrip, window: np.ndarray, point: OperatingPoint) -> dict[str, float]:
         if trip.samples is None:
             raise TypeError("a model whose round trip gives no samples")
         figures = self.medium.figures(self.medium.to_array(trip.samples), window, point)
         if trip.bits is not None and trip.loss is not None:
-            figures |= {"loss": trip.loss, "bpp": trip.bits / trip.units}
+            figures |= {"loss": trip.loss, "bpp": trip.bits / trip.units, **trip.figures}
         return figures
 
     @torch.inference_mode()
@@ -194,9 +196,9 @@ class Reconstructions:
                 "points": points,
                 "payload_over_ideal": ratio,
                 **count.figures,
-                self.medium.files: len(chosen),
+                "files": len(chosen),
             }
-        return {**points[0], **count.figures, self.medium.files: len(chosen)}
+        return {**points[0], **count.figures, "files": len(chosen)}
 
 
 class Likelihoods(Reconstructions):
@@ -234,7 +236,7 @@ class Likelihoods(Reconstructions):
         ]
         name = self.medium.headline[0]
         distance = float(np.mean([row[name] for row in rows]))
-        return {"quality": DEFAULT_QUALITY, **figures, name: distance, self.medium.files: len(held_out)}
+        return {"quality": DEFAULT_QUALITY, **figures, name: distance, "files": len(held_out)}
 
     @torch.inference_mode()
     def _drawn(

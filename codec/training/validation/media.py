@@ -22,15 +22,15 @@ class Medium(Protocol):
         headline: name of the figure in the events that tells of the distortion, and its label.
         sign: 1 where a larger one is better, else -1.
         rate: "bpp" or "kbps".
-        rates: name of a figure -> the rate in bits per pixel or sample at which the headline is interpolated.
-        files: what cards call the number of files.
+        rates: name -> rate in bits per pixel or sample at which figures are interpolated.
+        interpolated: first part of the name of an interpolated figure -> the figure.
     """
 
     headline: tuple[str, str]
     sign: int
     rate: str
     rates: Mapping[str, float]
-    files: str
+    interpolated: Mapping[str, str]
 
     def window(self, original: np.ndarray, point: OperatingPoint, *, short: bool = False) -> np.ndarray:
         """The part of a file that is looked at, in multiples of the stride; `short` for a contact sheet."""
