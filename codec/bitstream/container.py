@@ -47,11 +47,13 @@ class Chunk:
 
     Attributes:
         prior: coding of the payload, 0 to 255: RAW, STATIC, LEARNED, PIXELS; others are reserved.
-        payload: the coded bytes.
+        payload: the coded bytes; of a damaged chunk those that are there, right or wrong.
+        intact: whether size and CRC are right.
     """
 
     prior: int
     payload: bytes
+    intact: bool = True
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Bitstream:
         model: name of the model, 1 to 64 of A-Z a-z 0-9 . _ + - with a letter or digit first.
         fingerprint: 8 bytes that identify the decoder's weights.
         geometry: size of the image, or length and channels of the audio.
-        chunks: one per region of the geometry; None where salvage found damage.
+        chunks: one per region of the geometry; after salvage some are not intact.
         settings: the quality index of variable-rate models, else empty; at most 255 bytes.
         source: format of the original image, such as "PNG"; at most 255 printable ASCII characters.
         boxes: "icc", "exif", "xmp", "alpha", "levels", "tags" -> payload before deflation.
@@ -72,7 +74,7 @@ class Bitstream:
     model: str
     fingerprint: bytes
     geometry: Geometry
-    chunks: list[Chunk | None]
+    chunks: list[Chunk]
     settings: bytes = b""
     source: str = ""
     boxes: dict[str, bytes] = field(default_factory=dict)
@@ -153,12 +155,13 @@ def pack(bitstream: Bitstream) -> bytes:
 
     Raises:
         LimitError: the image, the audio or a box is larger than the format allows.
-        ValueError: a field that the format cannot express, or a missing chunk.
+        ValueError: a field that the format cannot express, or a damaged chunk.
     """
+    if not all(chunk.intact for chunk in bitstream.chunks):
+        raise ValueError("a damaged chunk")
     if not set(bitstream.boxes) <= set(BOXES):
         raise ValueError(f"boxes {sorted(bitstream.boxes)}")
     boxes = [_store(name, bitstream.boxes[name]) for name in BOXES if name in bitstream.boxes]
-    chunks = [chunk for chunk in bitstream.chunks if chunk is not None]
     header = Header(
         bitstream.model,
         bitstream.fingerprint,
@@ -166,11 +169,11 @@ def pack(bitstream: Bitstream) -> bytes:
         bitstream.settings,
         bitstream.source,
         [entry for entry, _ in boxes],
-        [ChunkEntry(chunk.prior, len(chunk.payload), zlib.crc32(chunk.payload)) for chunk in chunks],
+        [ChunkEntry(c.prior, len(c.payload), zlib.crc32(c.payload)) for c in bitstream.chunks],
     )
     parts = [write_header(header)]
     parts += [stored for _, stored in boxes]
-    parts += [chunk.payload for chunk in chunks]
+    parts += [chunk.payload for chunk in bitstream.chunks]
     return b"".join(parts)
 
 
@@ -179,7 +182,7 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
 
     Args:
         data: the whole file.
-        salvage: tolerate damage behind an undamaged header: a damaged chunk becomes None, a damaged box is
+        salvage: tolerate damage behind an undamaged header: a damaged chunk is not intact, a damaged box is
             left out, bytes after the end are ignored; `Bitstream.damage` lists all of it.
 
     Raises:
@@ -266,8 +269,8 @@ def _bits_per_code(header: Header) -> dict[int, float]:
 
 def _read_body(
     header: Header, at: int, data: bytes
-) -> tuple[dict[str, bytes], list[Chunk | None], list[str]]:
-    """Return the undamaged boxes and chunks behind the header, and a description of all damage."""
+) -> tuple[dict[str, bytes], list[Chunk], list[str]]:
+    """Return the undamaged boxes and all chunks behind the header, and a description of all damage."""
     damage = []
     total = at + header.body_bytes
     if len(data) < total:
@@ -285,12 +288,13 @@ def _read_body(
         elif box.name in BOXES:
             boxes[box.name] = payload
         at += box.size
-    chunks: list[Chunk | None] = []
+    chunks = []
     for index, entry in enumerate(header.chunks, 1):
-        payload = verified(view[at : at + entry.size], entry.size, entry.crc)
-        if payload is None:
+        stored = view[at : at + entry.size]
+        intact = verified(stored, entry.size, entry.crc) is not None
+        if not intact:
             damage.append(f"damaged in chunk {index} of {len(header.chunks)}")
-        chunks.append(None if payload is None else Chunk(entry.prior, payload))
+        chunks.append(Chunk(entry.prior, bytes(stored), intact))
         at += entry.size
     return boxes, chunks, damage
 

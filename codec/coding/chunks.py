@@ -1,11 +1,13 @@
 """Code the symbols of all regions as chunks, each by the prior that makes it smallest, and decode them.
 
-Where the pixels of an image, deflated, are smaller than its symbols, all chunks store pixels instead.
+Where the pixels of an image, deflated, are smaller than its symbols, all chunks store pixels instead. Symbols
+of several planes begin with a CRC of the first plane, which a damaged chunk can still be decoded to.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -23,6 +25,10 @@ from . import driver, rangecoder
 
 SLACK_BITS = 80
 """Largest excess of a payload over its cross-entropy, the prior id included, in bits."""
+
+
+CHECK_BYTES = 4
+"""Size of the CRC of the first plane, where there are several."""
 
 
 class _Candidate(NamedTuple):
@@ -60,7 +66,7 @@ class DecodedChunks:
         symbols: of each plane.
         pixels: of regions stored as pixels, uint8 [H, W, C] each.
         lost: regions whose chunks are damaged; they have neutral symbols.
-        damage: one phrase for each damaged chunk.
+        damage: one phrase for each chunk that no encoder writes, and for each that kept its first plane.
     """
 
     symbols: Symbols
@@ -98,7 +104,8 @@ def encode(
             some = [chosen[n] for n in batch]
             coded = driver.encode(prior, [parts[n] for n in some], point.index, point.quantise)
             for n, one in zip(some, coded, strict=True):
-                results[n] = _Candidate(Chunk(number, prior.prior_id + one.payload), one.bits)
+                payload = prior.prior_id + _check(one.symbols, planes) + one.payload
+                results[n] = _Candidate(Chunk(number, payload), one.bits)
                 for plane in planes:
                     symbols[plane.name][regions[n].part(plane.stride)] = one.symbols[plane.name]
         if best:
@@ -144,9 +151,9 @@ def decode(
     """Entropy-decode all chunks.
 
     Args:
-        stream: parsed; regions of missing chunks get neutral symbols.
+        stream: parsed; regions of damaged chunks get neutral symbols, or those of their first plane.
         point: the model that encoded them, at the quality index of the bitstream.
-        salvage: give regions of undecodable chunks neutral symbols too, and list them in `damage`.
+        salvage: treat chunks that no encoder writes likewise, and list them in `damage`.
         preview: decode only the steps that a preview needs.
 
     Raises:
@@ -156,44 +163,44 @@ def decode(
     geometry, planes, regions = stream.geometry, point.planes, [*stream.geometry.regions]
     decoded = DecodedChunks({plane.name: plane.empty(geometry.grid(plane.stride)) for plane in planes})
     by_prior: dict[int, list[int]] = {}
-    broken: list[int] = []
+    lost, reduced, invalid = set[int](), set[int](), set[int]()
     for index, chunk in enumerate(stream.chunks):
-        if chunk is None:
-            decoded.lost.append(regions[index])
-        else:
+        if chunk.intact:
             _check_prior(index, chunk, stream, point)
-            by_prior.setdefault(chunk.prior, []).append(index)
-    for prior_number, indexes in sorted(by_prior.items()):
-        prior = point.model.priors.get(prior_number)
-        skip = 0 if prior is None else len(prior.prior_id)
-        payloads = [chunk.payload[skip:] for n in indexes if (chunk := stream.chunks[n]) is not None]
-        some = [regions[n] for n in indexes]
-        if prior_number == PIXELS and isinstance(geometry, ImageGeometry):
-            read = [
-                _stored(payload, region, geometry) for payload, region in zip(payloads, some, strict=True)
-            ]
-            valid = [pixels is not None for pixels in read]
-            decoded.pixels += [(region, p) for region, p in zip(some, read, strict=True) if p is not None]
-        else:
-            parts = [{p.name: p.empty(region.shape(p.stride)) for p in planes} for region in some]
-            if prior is None:
-                valid = [
-                    _unpacked(payload, part, planes) for payload, part in zip(payloads, parts, strict=True)
-                ]
-            else:
-                valid = _decoded(prior, payloads, parts, point, preview=preview)
-            for region, part, ok in zip(some, parts, valid, strict=True):
-                if ok:
-                    for plane in planes:
-                        decoded.symbols[plane.name][region.part(plane.stride)] = part[plane.name]
-        broken += [n for n, ok in zip(indexes, valid, strict=True) if not ok]
-    for index in sorted(broken):
+        elif not _may_keep_a_plane(chunk, point):
+            lost.add(index)
+            continue
+        by_prior.setdefault(chunk.prior, []).append(index)
+    for number, indexes in sorted(by_prior.items()):
+        some = [stream.chunks[n] for n in indexes]
+        if number == PIXELS and isinstance(geometry, ImageGeometry):
+            for n, chunk in zip(indexes, some, strict=True):
+                pixels = _stored(chunk.payload, regions[n], geometry)
+                if pixels is None:
+                    invalid.add(n)
+                    lost.add(n)
+                else:
+                    decoded.pixels.append((regions[n], pixels))
+            continue
+        parts = [{p.name: p.empty(regions[n].shape(p.stride)) for p in planes} for n in indexes]
+        states = _decoded(point.model.priors.get(number), some, parts, point, preview=preview)
+        for n, chunk, part, state in zip(indexes, some, parts, states, strict=True):
+            if not state.valid and chunk.intact:
+                invalid.add(n)
+            if not (state.valid and chunk.intact):
+                (reduced if state.first else lost).add(n)
+            if state.first:
+                for plane in planes:
+                    values = part[plane.name] if n not in reduced or plane is planes[0] else plane.missing
+                    decoded.symbols[plane.name][regions[n].part(plane.stride)] = values
+    for index in sorted(invalid):
         message = f"damaged in chunk {index + 1} of {len(regions)}"
         if not salvage:
             raise DamagedError(message, "decode the undamaged part with --salvage")
         decoded.damage.append(message)
-        decoded.lost.append(regions[index])
-    if decoded.lost:
+    decoded.damage += [f"chunk {n + 1} is decoded to its {planes[0].name} alone" for n in sorted(reduced)]
+    decoded.lost = [regions[n] for n in sorted(lost)]
+    if lost:
         neutral = point.neutral()
         for region in decoded.lost:
             for plane in planes:
@@ -201,23 +208,56 @@ def decode(
     return decoded
 
 
+class _State(NamedTuple):
+    """Whether all symbols of a chunk are right, as far as they were read, and those of the first plane."""
+
+    valid: bool
+    first: bool
+
+
 def _decoded(
-    prior: Prior,
-    payloads: Sequence[bytes],
+    prior: Prior | None,
+    chunks: Sequence[Chunk],
     parts: Sequence[Symbols],
     point: OperatingPoint,
     *,
     preview: bool,
-) -> list[bool]:
-    """Fill parts by the driver, batch by batch, and return whether each payload was valid."""
-    valid = [False] * len(parts)
-    first = point.planes[0].name
-    until = (lambda step: not point.in_preview(step)) if preview else None
-    for batch in prior.batches([part[first].shape for part in parts]):
-        ok = driver.decode(prior, [payloads[n] for n in batch], [parts[n] for n in batch], point.index, until)
-        for n, one in zip(batch, ok, strict=True):
-            valid[n] = one
-    return valid
+) -> list[_State]:
+    """Fill parts from payloads, batch by batch; without a prior indices are packed."""
+    planes = point.planes
+    start = 0 if prior is None else len(prior.prior_id)
+    end = start + (CHECK_BYTES if len(planes) > 1 else 0)
+    payloads = [chunk.payload[end:] for chunk in chunks]
+    if prior is None:
+        valid = [_unpacked(payload, part, planes) for payload, part in zip(payloads, parts, strict=True)]
+    else:
+        # Of a payload that is cut off, the words that are there.
+        payloads = [p if c.intact else p[: len(p) // 4 * 4] for p, c in zip(payloads, chunks, strict=True)]
+        until = (lambda step: not point.in_preview(step)) if preview else None
+        valid = [False] * len(parts)
+        for batch in prior.batches([part[planes[0].name].shape for part in parts]):
+            some = [payloads[n] for n in batch], [parts[n] for n in batch]
+            for n, ok in zip(batch, driver.decode(prior, *some, point.index, until), strict=True):
+                valid[n] = ok
+    states = []
+    for chunk, part, ok in zip(chunks, parts, valid, strict=True):
+        right = chunk.payload[start:end] == _check(part, planes)
+        states.append(_State(ok and right, right if len(planes) > 1 else ok))
+    return states
+
+
+def _check(symbols: Symbols, planes: Sequence[Plane]) -> bytes:
+    """CRC-32 of the first plane's symbols, two bytes each in raster order; of a single plane nothing."""
+    if len(planes) == 1:
+        return b""
+    return zlib.crc32(symbols[planes[0].name].astype("<u2").tobytes()).to_bytes(CHECK_BYTES, "little")
+
+
+def _may_keep_a_plane(chunk: Chunk, point: OperatingPoint) -> bool:
+    """Whether the first plane of a damaged chunk is worth a try: there are more, and the prior is there."""
+    prior = point.model.priors.get(chunk.prior)
+    known = chunk.prior == RAW if prior is None else chunk.payload.startswith(prior.prior_id)
+    return len(point.planes) > 1 and known
 
 
 def _check_prior(index: int, chunk: Chunk, stream: Bitstream, point: OperatingPoint) -> None:
@@ -262,7 +302,7 @@ def _size(candidate: _Candidate) -> tuple[int, int]:
 
 def _packed(part: Symbols, planes: Sequence[Plane]) -> _Candidate:
     """Pack indices at a fixed width, plane by plane."""
-    payload, bits = b"", 0
+    payload, bits = _check(part, planes), 0
     for plane in planes:
         indices = part[plane.name]
         if indices.size and not 0 <= indices.min() <= indices.max() < (plane.alphabet or 0):

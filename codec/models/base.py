@@ -56,6 +56,11 @@ class Plane:
         return np.zeros(grid, np.int32) if self.alphabet else np.zeros((*grid, self.depth), np.int16)
 
     @property
+    def missing(self) -> int:
+        """What stands for a symbol that a damaged file lacks: no code, or the mean latent."""
+        return -1 if self.alphabet else 0
+
+    @property
     def raw_bits(self) -> int:
         """Bits of an index packed at a fixed width."""
         return max(1, ((self.alphabet or 1) - 1).bit_length())

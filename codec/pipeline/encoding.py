@@ -185,7 +185,7 @@ def _pack(
 def _warn_of_heavy_metadata(stream: Bitstream) -> None:
     """Warn where metadata takes more bytes than the codes."""
     sizes = {name: len(deflate(box)) for name, box in stream.boxes.items() if name != "alpha"}
-    coded = sum(len(chunk.payload) for chunk in stream.chunks if chunk is not None)
+    coded = sum(len(chunk.payload) for chunk in stream.chunks)
     if (total := sum(sizes.values())) > max(coded, HEAVY_METADATA):
         largest = max(sizes, key=lambda name: sizes[name])
         message = f"metadata takes {total:,} bytes, the codes {coded:,}; --strip {largest} leaves it out"

@@ -89,7 +89,7 @@ def sample(
         stream, point = open_stream(continued, model=model, device=device)
         geometry = stream.geometry
         _check_size(geometry)
-        if any(chunk is not None and chunk.prior == PIXELS for chunk in stream.chunks):
+        if any(chunk.prior == PIXELS for chunk in stream.chunks):
             raise UsageError("the file stores pixels instead of codes", "continue another file")
         known = chunks.decode(stream, point).symbols
     if LEARNED not in point.model.priors:

@@ -207,8 +207,11 @@ class HierarchicalVQVAE(PlanesOfCodes):
         return linear + correction
 
     def synthesise(self, codes: Mapping[str, Tensor]) -> Tensor:
-        """Samples of the codes of the top, or of both."""
-        vectors = {name: self.quantizer(name).decode(found.long()) for name, found in codes.items()}
+        """Samples of the codes of the top, or of both; zeros stand for codes that are missing, -1."""
+        vectors = {}
+        for name, found in codes.items():
+            found = found.long()
+            vectors[name] = self.quantizer(name).decode(found.clamp(min=0)) * (found >= 0)[:, None]
         return self.decode(vectors["top"], vectors.get("bottom"))
 
     def _quantize(self, plane: str, latents: Tensor) -> Quantized:
