@@ -26,7 +26,7 @@ import soxr
 import torch
 from vqcodec import evaluation, media, pipeline, weights
 from vqcodec.bitstream import container
-from vqcodec.evaluation import audio as sounds
+from vqcodec.evaluation import audio
 from vqcodec.metrics.image import code_use
 from vqcodec.training import datasets
 
@@ -118,7 +118,7 @@ def measured(
         if options.drawn:
             rows.append(drawn(original, encoded, options) | {"file": entry.name})
         for name in others:
-            row = external(original, name) if name in EXTERNAL else sounds.compare(original, name)
+            row = external(original, name) if name in EXTERNAL else audio.compare(original, name)
             rows.append(row | {"file": entry.name})
     print("\r" + " " * 80 + "\r", end="", file=sys.stderr)
     return rows, counts
@@ -129,7 +129,7 @@ def drawn(original: media.Audio, encoded: pipeline.Encoded, options: argparse.Na
     started = time.perf_counter()
     decoded = pipeline.decode(encoded.data, model=options.model, decoder=options.decoder, device="cpu")
     seconds = time.perf_counter() - started
-    return sounds._row(original, decoded.signal, len(encoded.data)) | {
+    return audio._row(original, decoded.signal, len(encoded.data)) | {
         "codec": f"{encoded.model}, WaveNet decoder",
         "encode_seconds": math.nan,
         "decode_seconds": seconds,
@@ -173,7 +173,7 @@ def external(original: media.Audio, name: str) -> dict[str, Any]:
         decoded = soxr.resample(soundfile.read(names[2], dtype="float32", **reading)[0], rate, ours)
     count = original.signal.shape[1]
     signal = aligned(np.pad(decoded, (0, max(count - len(decoded), 0))), original.signal[0])
-    row = sounds._row(original, signal[None, :count], size)
+    row = audio._row(original, signal[None, :count], size)
     return row | {"codec": name, "encode_seconds": times[1] - times[0], "decode_seconds": times[2] - times[1]}
 
 

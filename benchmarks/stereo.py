@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from vqcodec import media, pipeline, weights
-from vqcodec.evaluation import audio as sounds
+from vqcodec.evaluation import audio
 from vqcodec.training import datasets
 from vqcodec.transform import loudness
 
@@ -46,7 +46,7 @@ def main() -> None:
             rows.append([float(np.square(side).sum() / np.square(middle).sum())])
             both = decoded(stereo), loudness.to_left_right(decoded(np.stack((middle, side))))
             for ours in both:
-                found = sounds.figures(ours, stereo, codec.rate)
+                found = audio.figures(ours, stereo, codec.rate)
                 rows[-1] += [found["log_mel"], found["si_sdr_db"]]
         ratio, *figures = np.mean(rows, axis=0)
         cells = [f"{figures[n]:.3f}, {figures[n + 1]:.2f} dB" for n in (0, 2)]

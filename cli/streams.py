@@ -45,7 +45,7 @@ def print_out(text: str, *, flush: bool = False) -> None:
 
 
 def print_error(text: str) -> None:
-    """Print a line on stderr; where that cannot be written, nobody can be told."""
+    """Print a line on stderr; do nothing where stderr cannot be written."""
     try:
         print(text, file=sys.stderr)
     except (OSError, ValueError):

@@ -159,7 +159,7 @@ def train(
 
     use_threads(jobs)
     folder = output if output is not None else resume
-    with console.bar("training", 1) as bar, told(console):
+    with console.bar("training", 1) as bar, printed_warnings(console):
         report = Reporter(console, bar, folder)
         try:
             run = training.train(
@@ -253,15 +253,15 @@ def short(event: Fields) -> str:
 
 
 @contextmanager
-def told(console: Console) -> Iterator[None]:
+def printed_warnings(console: Console) -> Iterator[None]:
     """Print the warnings of this package as they come, each once."""
 
-    def tell(message: Warning | str, *_where: object, **_more: object) -> None:
+    def show(message: Warning | str, *_where: object, **_more: object) -> None:
         console.warning(None, str(message))
 
     with warnings.catch_warnings():
         warnings.simplefilter("once", VqcodecWarning)
-        warnings.showwarning = tell
+        warnings.showwarning = show
         yield
 
 

@@ -31,7 +31,7 @@ CARD = {
             "psnr_db": 28.71,
             "codes_used": 509,
             "perplexity": 303.97,
-            "pictures": 153,
+            "files": 153,
         }
     },
 }

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import pytest
 from conftest import draw, sing
 from PIL import ImageCms
 from vqcodec import media, pipeline
 from vqcodec.bitstream import container, header
 from vqcodec.bitstream.geometry import SEGMENT, AudioGeometry, Geometry
 from vqcodec.coding import chunks, driver
-from vqcodec.errors import DamageWarning
+from vqcodec.errors import BitstreamError, DamageWarning
 from vqcodec.models.base import Model, OperatingPoint
 from vqcodec.priors.base import Prior
 
@@ -117,3 +118,15 @@ def mid_side_stream(model: str) -> container.Bitstream:
     assert isinstance(stream.geometry, AudioGeometry)
     assert not stream.geometry.mid_side and 0 not in stream.geometry.gains
     return replace(stream, geometry=replace(stream.geometry, mid_side=True))
+
+
+def assert_every_bit_counts(data: bytes, model: str) -> None:
+    """A decoder notices each bit that is flipped, and each byte that the end lacks."""
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(BitstreamError):
+            pipeline.decode(bytes(flipped), model=model)
+    for size in range(len(data)):
+        with pytest.raises(BitstreamError):
+            pipeline.decode(data[:size], model=model)

@@ -5,6 +5,7 @@ import tracemalloc
 import zlib
 
 import pytest
+from fuzz import mutate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_hostile import FOLDER, build, build_sound, hostile, hostile_to_decoders
@@ -276,25 +277,7 @@ FILES = [container.pack(stream) for stream in ORIGINALS]
 
 @st.composite
 def mutated(draw):
-    data = bytearray(draw(st.sampled_from(FILES)))
-    for _ in range(draw(st.integers(1, 4))):
-        kind = draw(st.sampled_from(["flip", "set", "cut", "insert", "delete", "splice"]))
-        at = draw(st.integers(0, max(len(data) - 1, 0)) | st.integers(0, min(len(data), 60)))
-        at = min(at, len(data))
-        if kind == "flip" and at < len(data):
-            data[at] ^= 1 << draw(st.integers(0, 7))
-        elif kind == "set" and at < len(data):
-            data[at] = draw(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]))
-        elif kind == "cut":
-            del data[at:]
-        elif kind == "insert":
-            data[at:at] = draw(st.binary(min_size=1, max_size=8))
-        elif kind == "delete":
-            del data[at : at + draw(st.integers(1, 8))]
-        elif kind == "splice":
-            other = draw(st.sampled_from(FILES))
-            data[at:] = other[draw(st.integers(0, len(other))) :]
-    return bytes(data)
+    return mutate(draw(st.sampled_from(FILES)), draw, FILES)
 
 
 def outcome(data):

@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import gc
 import weakref
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import draw
-from variable_rate_models import MODELS, trained
-from vqcodec import media, pipeline, training, weights
+from variable_rate_models import model, run
+from vqcodec import media, pipeline, weights
 from vqcodec.bitstream.quality import LAST_INDEX
 from vqcodec.errors import TargetError, UsageError
 from vqcodec.pipeline import rate_control
 
-
-@pytest.fixture(scope="module", params=list(MODELS))
-def run(
-    request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> training.Run:
-    return trained(request.param, photos, tmp_path_factory)
-
-
-@pytest.fixture
-def model(run: training.Run) -> str:
-    return str(run.best)
+__all__ = ["model", "run"]
 
 
 @pytest.fixture

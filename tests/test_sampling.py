@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import draw
-from variable_rate_models import MODELS, trained
+from variable_rate_models import model, run
 from vqcodec import media, pipeline, training, weights
 from vqcodec.bitstream.container import LEARNED, ImageGeometry
 from vqcodec.bitstream.quality import DEFAULT_QUALITY, index_of
@@ -17,17 +16,7 @@ from vqcodec.errors import UsageError
 from vqcodec.pipeline import sampling
 from vqcodec.transform import image as image_transform
 
-
-@pytest.fixture(scope="module", params=list(MODELS))
-def run(
-    request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> training.Run:
-    return trained(request.param, photos, tmp_path_factory)
-
-
-@pytest.fixture
-def model(run: training.Run) -> str:
-    return str(run.best)
+__all__ = ["model", "run"]
 
 
 def test_samples_are_the_same_for_a_seed(model: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,13 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
+from training_runs import one_thread
 from vqcodec import media, pipeline, training, weights
 from vqcodec.errors import TrainingError, UsageError
 from vqcodec.models.vqvae import generation
 from vqcodec.training import validation
+
+__all__ = ["one_thread"]
 
 TINY = {
     "encoder_width": "8",
@@ -29,16 +31,6 @@ TINY = {
     "unquantised": "2",
 }
 STACK = {"residual": "4", "skip": "4", "head": "8", "layers": "4", "stacks": "1"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Bit for bit holds for one number of threads; plots take most of the time of such short runs."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    monkeypatch.setattr(validation, "plot_losses", lambda folder, headline: None)
-    yield
-    torch.set_num_threads(threads)
 
 
 def go(data: Any, output: Path, model: str = "vqvae-audio", **options: Any) -> training.Run:
@@ -63,7 +55,7 @@ def test_a_run_ends_with_a_codec(talks: Path, tmp_path: Path) -> None:
     run = go([talks], tmp_path / "mine")
     assert run.card.name == "mine" and run.card.medium == "audio"
     measured = run.card.measured["validation"]
-    assert {"kbps", "log_mel", "si_sdr_db", "codes_used", "perplexity", "sounds"} < set(measured)
+    assert {"kbps", "log_mel", "si_sdr_db", "codes_used", "perplexity", "files"} < set(measured)
     files = {path.name for path in (tmp_path / "mine").iterdir()}
     assert {"config.json", "metrics.jsonl", "checkpoints", "samples", "best.safetensors", "log.txt"} <= files
     shown = media.read_image(tmp_path / "mine/samples/step-000000004.png")

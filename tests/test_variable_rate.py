@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,8 @@ import torch
 import vqcodec
 from coded import broken_in
 from conftest import draw
-from variable_rate_models import MODELS, trained
-from vqcodec import media, pipeline, training, weights
+from variable_rate_models import model, run
+from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container
 from vqcodec.bitstream.quality import LAST_INDEX, index_of, quality_of
 from vqcodec.coding import chunks
@@ -21,17 +20,7 @@ from vqcodec.metrics.image import psnr
 from vqcodec.transform import image as image_transform
 from vqcodec.transform import tiling
 
-
-@pytest.fixture(scope="module", params=list(MODELS))
-def run(
-    request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> training.Run:
-    return trained(request.param, photos, tmp_path_factory)
-
-
-@pytest.fixture
-def model(run: training.Run) -> str:
-    return str(run.best)
+__all__ = ["model", "run"]
 
 
 @pytest.fixture

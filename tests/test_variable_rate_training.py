@@ -10,22 +10,12 @@ import pytest
 import torch
 from conftest import draw
 from safetensors import safe_open
-from variable_rate_models import MODELS, train, trained
+from variable_rate_models import model, run, train
 from vqcodec import training, weights
 from vqcodec.coding import driver
 from vqcodec.errors import UsageError
 
-
-@pytest.fixture(scope="module", params=list(MODELS))
-def run(
-    request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> training.Run:
-    return trained(request.param, photos, tmp_path_factory)
-
-
-@pytest.fixture
-def model(run: training.Run) -> str:
-    return str(run.best)
+__all__ = ["model", "run"]
 
 
 def test_training_ends_with_measured_points(run: training.Run) -> None:

@@ -43,3 +43,17 @@ def trained(name: str, photos: Path, factory: pytest.TempPathFactory) -> trainin
     if name not in _RUNS:
         _RUNS[name] = train(name, photos, factory.mktemp("runs") / name)
     return _RUNS[name]
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def run(
+    request: pytest.FixtureRequest, photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> training.Run:
+    """A run of each model."""
+    return trained(request.param, photos, tmp_path_factory)
+
+
+@pytest.fixture
+def model(run: training.Run) -> str:
+    """The weights file of the run."""
+    return str(run.best)

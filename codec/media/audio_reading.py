@@ -13,9 +13,9 @@ from ..errors import MediaError, MediaWarning, warn
 from .audio import Audio
 from .audio_files import SAMPLE_BYTES, Stated, sound_format, stated_samples
 from .channels import from_vorbis, has_vorbis_order, unusual_mask
-from .links import Links, Spliced, flac_of, ogg_links
+from .links import Links, flac_of, ogg_links
 from .mp3 import mp3_begins, mp3_links, tag_size
-from .opening import Guarded, Readable, Stream, opened
+from .opening import Guarded, Readable, Spliced, Stream, opened
 from .resampling import BLOCK, check, to_signal
 from .tag_files import read_tags
 from .tags import Tags, cleaned

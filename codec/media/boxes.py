@@ -7,8 +7,8 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from .beside import Beside
-from .color import Told
+from .color import Colorimetry
+from .file_metadata import FileMetadata
 
 _JXL_BOXES = {
     b"JXL ",
@@ -29,44 +29,44 @@ MAX_META = 16 << 20
 _GAIN_MAPS = (b"hdrgainmap", b"HDRGainMap", b"urn:iso:std:iso:ts:21496:-1")
 
 
-def read_heif(stream: BinaryIO) -> Beside:
+def read_heif(stream: BinaryIO) -> FileMetadata:
     """As `read_boxes`, of HEIC: its decoder turns the image itself."""
-    beside = read_boxes(stream)
-    beside.orientation = 1
-    return beside
+    metadata = read_boxes(stream)
+    metadata.orientation = 1
+    return metadata
 
 
-def read_boxes(stream: BinaryIO) -> Beside:
+def read_boxes(stream: BinaryIO) -> FileMetadata:
     """Read the box `meta`; what cannot be read is passed over."""
-    beside = Beside(stream)
+    metadata = FileMetadata(stream)
     meta = _meta(stream)
     try:
-        _primary(meta, beside)
+        _primary(meta, metadata)
     except (struct.error, IndexError, ValueError):
-        beside.note("colours could not be read, taken as sRGB")
+        metadata.note("colours could not be read, taken as sRGB")
     if any(name in meta for name in _GAIN_MAPS) or b"tmap" in meta:
-        beside.note("an HDR gain map: left out")
-    return beside
+        metadata.note("an HDR gain map: left out")
+    return metadata
 
 
-def read_jxl(stream: BinaryIO) -> Beside:
+def read_jxl(stream: BinaryIO) -> FileMetadata:
     """Read the boxes of a JPEG XL container; its decoder turns the image itself and makes its profile."""
-    beside = Beside(stream, orientation=1)
+    metadata = FileMetadata(stream, orientation=1)
     size, at = stream.seek(0, os.SEEK_END), 0
     while at + 12 <= size:
         stream.seek(at)
         length, name, inner = struct.unpack(">I4s4s", stream.read(12))
         if name == b"xml " and 8 < length <= MAX_META:
             stream.seek(at + 8)
-            beside.xmp = stream.read(length - 8)
+            metadata.xmp = stream.read(length - 8)
         elif name == b"brob" and inner in (b"xml ", b"Exif"):
-            beside.note(f"compressed {'XMP' if inner == b'xml ' else 'EXIF'}: left out")
+            metadata.note(f"compressed {'XMP' if inner == b'xml ' else 'EXIF'}: left out")
         elif name == b"jhgm":
-            beside.note("an HDR gain map: left out")
+            metadata.note("an HDR gain map: left out")
         if length < 8 or name not in _JXL_BOXES:
             break
         at += length
-    return beside
+    return metadata
 
 
 def _meta(stream: BinaryIO) -> bytes:
@@ -100,7 +100,7 @@ def _boxes(data: bytes, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
         start += length
 
 
-def _primary(meta: bytes, beside: Beside) -> None:
+def _primary(meta: bytes, metadata: FileMetadata) -> None:
     boxes = dict(_boxes(meta, 4))
     properties: list[tuple[bytes, bytes]] = []
     associated: set[int] | None = None
@@ -115,16 +115,16 @@ def _primary(meta: bytes, beside: Beside) -> None:
     depth = 8
     for name, data in own:
         if name == b"colr" and data[:4] == b"nclx":
-            told = Told.coded(*struct.unpack_from(">HH", data, 4))
+            coded = Colorimetry.coded(*struct.unpack_from(">HH", data, 4))
             # A profile goes before code points, but for the kind of HDR that they tell.
-            beside.told = Told(note=told.note) if has_icc else told
+            metadata.colorimetry = Colorimetry(note=coded.note) if has_icc else coded
         elif name == b"pixi" and len(data) > 5:
             depth = max(depth, *data[5 : 5 + data[4]])
     for name, data in properties:
         if name == b"av1C" and len(data) > 2 and data[2] & 0x40:
             depth = max(depth, 12 if data[2] & 0x20 else 10)
     if depth > 8:
-        beside.note(f"{depth}-bit samples, reduced to 8 bit")
+        metadata.note(f"{depth}-bit samples, reduced to 8 bit")
 
 
 def _item(pitm: bytes) -> int:

@@ -22,7 +22,7 @@ _FROM_VORBIS = {
 MASKS = {1: 0x4, 2: 0x3, 3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 """Number of channels -> the speakers they are for, as bits of a WAVE channel mask; the same as in FLAC."""
 
-_BESIDE = {4: 0x603, 5: 0x607, 6: 0x60F}
+_SIDE_MASKS = {4: 0x603, 5: 0x607, 6: 0x60F}
 """Likewise, with the surround speakers at the sides."""
 
 _EXTENSIBLE = 0xFFFE
@@ -65,5 +65,5 @@ def unusual_mask(stream: BinaryIO, at: int, size: int) -> int:
         return 0
     channels = int.from_bytes(form[2:4], "little")
     mask = int.from_bytes(form[20:24], "little")
-    usual = {0, MASKS.get(channels, 0), _BESIDE.get(channels, 0)}
+    usual = {0, MASKS.get(channels, 0), _SIDE_MASKS.get(channels, 0)}
     return 0 if mask in usual else mask

@@ -1,4 +1,4 @@
-"""Make ICC profiles of colours told otherwise: by chromaticities, exponents, curves or code points.
+"""Make ICC profiles of colours that a file states otherwise: chromaticities, exponents, curves, code points.
 
 Samples stay as they are; a profile of a matrix and curves says what they mean. Code points are those of ITU-T
 H.273, as in PNG's cICP and the nclx of AVIF and HEIF.
@@ -86,14 +86,14 @@ _TABLE_SIZE = 4096
 
 
 @dataclass(frozen=True)
-class Told:
-    """Colours as a file tells them, otherwise than by ICC.
+class Colorimetry:
+    """Colours as a file states them, otherwise than by ICC.
 
     Attributes:
-        primaries: x and y of white, red, green and blue; None: nothing is told.
+        primaries: x and y of white, red, green and blue; None: nothing is stated.
         curves: of the three channels, or one for all.
-        code: primaries and transfer in H.273, if told so.
-        note: what cannot be told on, or has to be said; may be empty.
+        code: primaries and transfer in H.273, if stated so.
+        note: a warning: what is lost or clipped; may be empty.
     """
 
     primaries: tuple[float, ...] | None = None
@@ -103,11 +103,11 @@ class Told:
 
     @property
     def known(self) -> bool:
-        """Whether the colours are told so that a profile can be made."""
+        """Whether a profile can be made of the colours."""
         return self.primaries is not None
 
     @classmethod
-    def coded(cls, primaries: int, transfer: int) -> Told:
+    def coded(cls, primaries: int, transfer: int) -> Colorimetry:
         """By the code points of H.273; 2 is unspecified, which means sRGB in an image."""
         hdr = HDR.get(transfer)
         note = hdr_note(hdr) if hdr else ""
@@ -125,14 +125,20 @@ class Told:
         return cls(PRIMARIES.get(primaries, SRGB), (curve,), (primaries, transfer), note)
 
     @classmethod
-    def measured(cls, primaries: Sequence[float], exponent: float | None, *curves: Curve) -> Told:
+    def measured(cls, primaries: Sequence[float], exponent: float | None, *curves: Curve) -> Colorimetry:
         """By chromaticities and an exponent (None: the curve of sRGB), or a curve for each channel."""
         if not _matrix(primaries):
             return cls(note="chromaticities that no colours have, left out")
         return cls(tuple(primaries), curves or ("sRGB" if exponent is None else exponent,))
 
+    @classmethod
+    def of_png(cls, gamma: float | None, chromaticities: Sequence[float] | None) -> Colorimetry:
+        """By gAMA and cHRM of PNG; a gamma of 0.45455 is the old way to say sRGB."""
+        exponent = None if not gamma or abs(gamma - 0.45455) < 0.0005 else 1 / gamma
+        return cls.measured(chromaticities or SRGB, exponent)
+
     def profile(self, channels: int) -> bytes | None:
-        """An ICC profile for 1 or 3 channels; None for sRGB, and where nothing is told."""
+        """An ICC profile for 1 or 3 channels; None for sRGB, and where nothing is stated."""
         if self.primaries is None:
             return None
         plain = all(isinstance(curve, str) and curve == "sRGB" for curve in self.curves)
@@ -159,7 +165,7 @@ class Told:
         shown = (
             curve if isinstance(curve, str) else "curve" if isinstance(curve, np.ndarray) else f"{curve:.4g}"
         )
-        return f"Primaries {self.code[0]}, {shown}" if self.code else f"As told by the file, {shown}"
+        return f"Primaries {self.code[0]}, {shown}" if self.code else f"As stated by the file, {shown}"
 
 
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])

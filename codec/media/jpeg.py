@@ -1,4 +1,4 @@
-"""Read what a JPEG says beside its pixels, and whether its scans are sound.
+"""Read what a JPEG holds besides its pixels, and whether its scans are sound.
 
 Pillow's decoder fills what it cannot decode with gray and says nothing; a second decoder, which says what
 libjpeg warns of, goes through the scans once more, at an eighth of the size.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
-from .beside import Beside
+from .file_metadata import FileMetadata
 
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker that ends a scan: neither a stuffed byte nor a restart."""
@@ -22,9 +22,9 @@ _VIDEO = re.compile(rb"ftyp(?:mp4|isom|qt  |avc|M4V|3gp|iso[2-9])|MotionPhoto_Da
 _GAIN_MAP = re.compile(rb"hdrgm:Version|urn:iso:std:iso:ts:21496:-1|HDRGainMap|apple\.com/HDRGainMap")
 
 
-def read_jpeg(stream: BinaryIO) -> Beside:
+def read_jpeg(stream: BinaryIO) -> FileMetadata:
     """Read the segments of a JPEG, and check its scans."""
-    beside = Beside(stream)
+    metadata = FileMetadata(stream)
     stream.seek(0)
     data = stream.read()
     lost: list[str] = []
@@ -37,14 +37,14 @@ def read_jpeg(stream: BinaryIO) -> Beside:
     elif len(trailer) > 3 and not trailer.startswith(b"\xff\xd8"):
         lost.append(f"{len(trailer):,} bytes after the image")
     if lost:
-        beside.note(f"{', '.join(dict.fromkeys(lost))}: left out")
+        metadata.note(f"{', '.join(dict.fromkeys(lost))}: left out")
 
     def check() -> str:
         damage = _damage(data[:end], components) if end else ""
         return f"damaged JPEG, parts of the image are wrong: {damage}" if damage else ""
 
-    beside.check = check
-    return beside
+    metadata.check = check
+    return metadata
 
 
 def _segments(data: bytes, lost: list[str]) -> tuple[int, int]:

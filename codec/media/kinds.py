@@ -11,7 +11,7 @@ import PIL.Image
 from PIL import ImageFile
 
 from ..errors import MediaError
-from .opening import Pieces
+from .opening import Spliced
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 _UNKNOWN = "not an image or audio file that this build can read"
@@ -31,7 +31,8 @@ _STARTS = (
     ("JXL", b"\0\0\0\x0cJXL \r\n\x87\n"),
     ("BMP", b"BM"),
 )
-_CONVERT, _DEVELOP = "convert it to PNG first", "develop it to a TIFF or PNG with a raw converter first"
+_CONVERT = "convert it to PNG first"
+DEVELOP = "develop it to a TIFF or PNG with a raw converter first"
 _NAMED = (
     (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image", _CONVERT),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 image", _CONVERT),
@@ -43,18 +44,17 @@ _NAMED = (
     (b"%!PS", "a PostScript document", "render its pages to PNG first"),
     (b"<svg", "an SVG drawing", "render it to PNG first"),
     (b"\0\0\1\0", "a Windows icon", _CONVERT),
-    (b"\x76\x2f\x31\x01", "an OpenEXR image", _CONVERT),
     (b"qoif", "a QOI image", _CONVERT),
     (b"BPG\xfb", "a BPG image", _CONVERT),
     (b"AT&TFORM", "a DjVu document", _CONVERT),
     (b"gimp xcf", "a GIMP document", "export it as PNG first"),
-    (b"FUJIFILMCCD-RAW", "a camera's raw file (Fujifilm RAF)", _DEVELOP),
-    (b"IIRO", "a camera's raw file (Olympus ORF)", _DEVELOP),
-    (b"IIRS", "a camera's raw file (Olympus ORF)", _DEVELOP),
-    (b"MMOR", "a camera's raw file (Olympus ORF)", _DEVELOP),
-    (b"IIU\0", "a camera's raw file (Panasonic RW2)", _DEVELOP),
-    (b"FOVb", "a camera's raw file (Sigma X3F)", _DEVELOP),
-    (b"\0MRM", "a camera's raw file (Minolta MRW)", _DEVELOP),
+    (b"FUJIFILMCCD-RAW", "a camera's raw file (Fujifilm RAF)", DEVELOP),
+    (b"IIRO", "a camera's raw file (Olympus ORF)", DEVELOP),
+    (b"IIRS", "a camera's raw file (Olympus ORF)", DEVELOP),
+    (b"MMOR", "a camera's raw file (Olympus ORF)", DEVELOP),
+    (b"IIU\0", "a camera's raw file (Panasonic RW2)", DEVELOP),
+    (b"FOVb", "a camera's raw file (Sigma X3F)", DEVELOP),
+    (b"\0MRM", "a camera's raw file (Minolta MRW)", DEVELOP),
     (b"\x1aE\xdf\xa3", "a Matroska or WebM video", "extract a frame as PNG first"),
 )
 _BRANDS = (
@@ -85,7 +85,7 @@ def refuse_by_name(stream: BinaryIO) -> None:
         if head.startswith(start):
             raise MediaError(f"{name}, which cannot be read", hint)
     if head[4:8] == b"ftyp" and head[8:11] == b"crx":
-        raise MediaError("a camera's raw file (Canon CR3), which cannot be read", _DEVELOP)
+        raise MediaError("a camera's raw file (Canon CR3), which cannot be read", DEVELOP)
     if head[4:8] == b"ftyp":
         raise MediaError(
             "a video, which cannot be read", "extract a frame as PNG, or its sound as WAV, first"
@@ -94,7 +94,7 @@ def refuse_by_name(stream: BinaryIO) -> None:
         raise MediaError("an SVG drawing, which cannot be read", "render it to PNG first")
 
 
-def open_picture(kind: str, pixels: BinaryIO | Pieces) -> PIL.Image.Image:
+def open_picture(kind: str, pixels: BinaryIO | Spliced) -> PIL.Image.Image:
     """Open an image with the plugin for its format; none of them is registered with Pillow for others.
 
     Raises:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from ..errors import MediaError
-from .opening import Stream
+from .opening import Spliced, Stream
 
 MAX_LINKS = 10_000
 """Most parts of a file that are read one by one."""
@@ -18,59 +17,8 @@ SEARCHED = 1 << 16
 """Bytes that are searched for the first frame of an MP3, or for the next behind something else."""
 
 
-class Spliced(io.RawIOBase):
-    """Present stretches of other streams, and bytes, as one stream."""
-
-    def __init__(self, *pieces: tuple[BinaryIO | bytes, int, int]) -> None:
-        """Join pieces: a seekable stream or bytes, and the first byte of it and the first behind."""
-        self._pieces = [
-            (io.BytesIO(source) if isinstance(source, bytes) else source, start, stop)
-            for source, start, stop in pieces
-        ]
-        self._size = sum(stop - start for _, start, stop in pieces)
-        self._at = 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a position."""
-        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        if at < 0:
-            raise ValueError("before the beginning")
-        self._at = at
-        return at
-
-    def read(self, count: int | None = -1) -> bytes:
-        """Read at most `count` bytes."""
-        wanted = max(self._size - self._at, 0)
-        wanted = wanted if count is None or count < 0 else min(wanted, count)
-        found, offset = [], self._at
-        for source, start, stop in self._pieces:
-            if wanted and offset < stop - start:
-                source.seek(start + offset)
-                data = source.read(min(wanted, stop - start - offset))
-                found.append(data)
-                wanted -= len(data)
-                offset = 0
-            else:
-                offset -= min(offset, stop - start)
-        result = b"".join(found)
-        self._at += len(result)
-        return result
-
-
 class Links(NamedTuple):
-    """Parts of a file, and what is to be told about it.
+    """Parts of a file, and warnings about it.
 
     Attributes:
         streams: each as a file of its own.

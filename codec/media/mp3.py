@@ -9,7 +9,8 @@ import os
 from typing import BinaryIO, NamedTuple
 
 from ..errors import MediaError
-from .links import MAX_LINKS, SEARCHED, Links, Spliced
+from .links import MAX_LINKS, SEARCHED, Links
+from .opening import Spliced
 
 _KBPS = (
     (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),

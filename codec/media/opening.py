@@ -102,76 +102,6 @@ def _copied(target: BinaryIO) -> Iterator[BinaryIO]:
         shutil.copyfileobj(file, target)
 
 
-class Pieces:
-    """Join pieces of a stream, and bytes of our own, to one stream for reading.
-
-    It has neither a name nor a descriptor by which a library could read what was left out.
-    """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self._starts: list[int] = []
-        self._pieces: list[tuple[int, int] | bytes] = []
-        self._at = self._size = 0
-        self._length = stream.seek(0, os.SEEK_END)
-
-    def add(self, start: int, count: int) -> None:
-        """Append bytes of the stream, of which there may be fewer."""
-        count = max(min(count, self._length - start), 0)
-        last = self._pieces[-1] if self._pieces else None
-        if isinstance(last, tuple) and last[0] + last[1] == start:
-            self._pieces[-1] = last[0], last[1] + count
-        else:
-            self._starts.append(self._size)
-            self._pieces.append((start, count))
-        self._size += count
-
-    def put(self, data: bytes) -> None:
-        """Append bytes that the stream does not have."""
-        self._starts.append(self._size)
-        self._pieces.append(data)
-        self._size += len(data)
-
-    def read(self, count: int | None = -1, /) -> bytes:
-        """Read at most `count` bytes, or all."""
-        left = self._size - self._at if count is None or count < 0 else min(count, self._size - self._at)
-        found = []
-        index = bisect.bisect_right(self._starts, self._at) - 1
-        while left > 0:
-            piece, inside = self._pieces[index], self._at - self._starts[index]
-            if isinstance(piece, bytes):
-                data = piece[inside : inside + left]
-            else:
-                self._stream.seek(piece[0] + inside)
-                data = self._stream.read(min(left, piece[1] - inside))
-            length = len(piece) if isinstance(piece, bytes) else piece[1]
-            if not data and inside < length:
-                break  # the stream became shorter
-            found.append(data)
-            self._at += len(data)
-            left -= len(data)
-            index += inside + len(data) >= length
-        return b"".join(found)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a position."""
-        self._at = max(offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence], 0)
-        return self._at
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._at
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    seekable = readable
-
-    def close(self) -> None:
-        """Do nothing: the stream is the caller's."""
-
-
 class Stream(Protocol):
     """Seekable stream of bytes: a file, or a part of one."""
 
@@ -189,6 +119,78 @@ class Stream(Protocol):
 
     def close(self) -> None:
         """Give up what the stream holds."""
+
+
+class Spliced(io.RawIOBase):
+    """Join stretches of streams, and bytes, to one stream for reading.
+
+    It has neither a name nor a descriptor by which a library could read what was left out. Closing it leaves
+    the streams open.
+    """
+
+    def __init__(self, *pieces: tuple[Stream | bytes, int, int]) -> None:
+        """Join pieces: a seekable stream or bytes, and the first byte of it and the first behind."""
+        self._starts: list[int] = []
+        self._pieces: list[tuple[Stream, int, int]] = []
+        self._at = self._size = 0
+        for source, start, stop in pieces:
+            self.add(source, start, stop)
+
+    def add(self, source: Stream | bytes, start: int = 0, stop: int | None = None) -> None:
+        """Append a stretch of a stream or bytes, of which there may be less; None is the end."""
+        stream = io.BytesIO(source) if isinstance(source, bytes) else source
+        there = stream.seek(0, os.SEEK_END)
+        stop = there if stop is None else min(stop, there)
+        if start >= stop:
+            return
+        last = self._pieces[-1] if self._pieces else None
+        if last is not None and last[0] is stream and last[2] == start:
+            self._pieces[-1] = stream, last[1], stop
+        else:
+            self._starts.append(self._size)
+            self._pieces.append((stream, start, stop))
+        self._size += stop - start
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    seekable = readable
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a position.
+
+        Raises:
+            ValueError: it is before the beginning.
+        """
+        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        if at < 0:
+            raise ValueError("before the beginning")
+        self._at = at
+        return at
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        """Read at most `count` bytes, or all."""
+        there = max(self._size - self._at, 0)
+        left = there if count is None or count < 0 else min(count, there)
+        found = []
+        index = bisect.bisect_right(self._starts, self._at) - 1
+        while left > 0:
+            stream, start, stop = self._pieces[index]
+            at = start + self._at - self._starts[index]
+            stream.seek(at)
+            data = stream.read(min(left, stop - at))
+            if not data:
+                break  # the stream became shorter
+            found.append(data)
+            self._at += len(data)
+            left -= len(data)
+            index += at + len(data) == stop
+        return b"".join(found)
 
 
 class Guarded:

@@ -1,4 +1,4 @@
-"""Read what a PNG says beside its pixels, and hand Pillow the pixels alone.
+"""Read what a PNG holds besides its pixels, and hand Pillow the pixels alone.
 
 Pillow refuses a whole image for one text that is too long or has a wrong checksum, and reads fewer kinds
 of metadata than there are. So the chunks are read here, each bounded, and Pillow gets the pixels' own.
@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from .beside import Beside
-from .color import SRGB, Told
+from .color import Colorimetry
+from .file_metadata import FileMetadata
 from .guard import MAX_METADATA
-from .opening import Pieces
+from .opening import Spliced
 from .tags import clean
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -28,8 +28,8 @@ _NAMES = 3
 
 
 @dataclass
-class Png(Beside):
-    """What a PNG holds beside its pixels; `pixels` is a PNG of nothing else."""
+class Png(FileMetadata):
+    """What a PNG holds besides its pixels; `pixels` is a PNG of nothing else."""
 
     _texts: list[str] = field(default_factory=list)
     _gamma: float | None = None
@@ -40,16 +40,16 @@ class Png(Beside):
 
 def read_png(stream: BinaryIO) -> Png:
     """Read the chunks of a PNG; what a damaged file lacks is left to Pillow to refuse."""
-    pixels = Pieces(stream)
+    pixels = Spliced()
     png = Png(pixels)
-    pixels.add(0, len(SIGNATURE))
+    pixels.add(stream, 0, len(SIGNATURE))
     at = len(SIGNATURE)
     damaged = False
     while True:
         stream.seek(at)
         head = stream.read(8)
         if len(head) < 8 or not head[4:].isalpha():
-            pixels.add(at, 1 << 62)  # to the end: Pillow says what is wrong
+            pixels.add(stream, at)  # to the end: Pillow says what is wrong
             break
         size, name = struct.unpack(">I4s", head)
         if name == b"IDAT":
@@ -57,7 +57,7 @@ def read_png(stream: BinaryIO) -> Png:
         elif name not in _PIXELS and name[:1].islower():
             _chunk(png, stream, name, size)
         if name in _PIXELS or name[:1].isupper():
-            pixels.add(at, 12 + size)
+            pixels.add(stream, at, at + 12 + size)
         at += 12 + size
         if name == b"IEND":
             break
@@ -81,7 +81,7 @@ def _sound(stream: BinaryIO, name: bytes, size: int) -> bool:
 
 
 def _chunk(png: Png, stream: BinaryIO, name: bytes, size: int) -> None:
-    """Read one chunk beside the pixels."""
+    """Read one chunk that is not of the pixels."""
     parse = _PARSERS.get(name)
     if parse is None:
         return
@@ -220,15 +220,13 @@ _PARSERS: dict[bytes, Callable[[Png, bytes], None]] = {
 
 
 def _settle(png: Png) -> None:
-    """Choose what tells the colours, in the order of the specification: cICP, iCCP, sRGB, gAMA and cHRM."""
+    """Choose what states the colours, in the order of the specification: cICP, iCCP, sRGB, gAMA and cHRM."""
     if png._cicp:
-        png.told = Told.coded(*png._cicp)
-        if png.told.known:
+        png.colorimetry = Colorimetry.coded(*png._cicp)
+        if png.colorimetry.known:
             png.icc = None
     elif not png._srgb and (png._gamma or png._chromaticities):
-        # A gamma of 0.45455 is the old way to say sRGB.
-        exponent = None if png._gamma is None or abs(png._gamma - 0.45455) < 0.0005 else 1 / png._gamma
-        png.told = Told.measured(png._chromaticities or SRGB, exponent)
+        png.colorimetry = Colorimetry.of_png(png._gamma, png._chromaticities)
     if png._texts:
         more = ", ..." if len(png._texts) > _NAMES else ""
         png.note(f"PNG text ({', '.join(png._texts[:_NAMES])}{more}), left out")

@@ -14,17 +14,17 @@ import PIL.Image
 from PIL import AvifImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
 
 from ..errors import MediaError, MediaWarning, warn
-from .beside import Beside
 from .boxes import read_boxes, read_heif, read_jxl
-from .color import ADOBE, SRGB, Told, hdr_note, hdr_profile, is_sound
+from .color import ADOBE, Colorimetry, hdr_note, hdr_profile, is_sound
 from .conversion import SWAPPED, convert_all, converter, round_with_low_bytes
+from .file_metadata import FileMetadata
 from .guard import pillow_unlimited
 from .headers import read_bmp, read_gif, read_webp
 from .image import Image
 from .jpeg import read_jpeg
 from .kinds import decoding, kind_of, open_picture
 from .metadata import ORIENTATION, STRUCTURAL, clean_exif, exif_orientation, exif_says_adobe
-from .opening import Pieces, Readable, opened
+from .opening import Readable, Spliced, opened
 from .png import read_png
 from .tiff_pages import read_tiff
 from .xmp import clean_xmp, xmp_orientation
@@ -90,7 +90,7 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         raise MediaError(message, "raise it with --max-pixels")
 
 
-_BESIDE: dict[str, Callable[[BinaryIO], Beside]] = {
+_PARSERS: dict[str, Callable[[BinaryIO], FileMetadata]] = {
     "PNG": read_png,
     "JPEG": read_jpeg,
     "TIFF": read_tiff,
@@ -106,30 +106,29 @@ _BESIDE: dict[str, Callable[[BinaryIO], Beside]] = {
 def _from_stream(stream: BinaryIO, max_pixels: int, keep_gps: bool, notes: list[str]) -> Image:
     kind = kind_of(stream)
     with decoding(kind, stream):
-        beside = _BESIDE.get(kind, Beside)(stream)
-        picture = open_picture(kind, beside.pixels)
+        metadata = _PARSERS.get(kind, FileMetadata)(stream)
+        picture = open_picture(kind, metadata.pixels)
     with decoding(picture.format or "image", stream):
-        return _from_pillow(picture, beside, True, max_pixels, keep_gps, notes)
+        return _from_pillow(picture, metadata, True, max_pixels, keep_gps, notes)
 
 
-def _of_picture(picture: PIL.Image.Image) -> Beside:
+def _of_picture(picture: PIL.Image.Image) -> FileMetadata:
     """What Pillow knows of an image that it has opened."""
-    beside = Beside(io.BytesIO())
+    metadata = FileMetadata(io.BytesIO())
     info, tags = picture.info, getattr(picture, "tag_v2", {})
     if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 and picture.mode.startswith("I;16"):
-        beside.inverted = True
+        metadata.inverted = True
     if picture.format == "TIFF":
-        beside.orientation = 1  # Pillow applies it itself
+        metadata.orientation = 1  # Pillow applies it itself
     gamma, chromaticities = info.get("gamma"), info.get("chromaticity")
     if "srgb" not in info and (gamma or chromaticities):
-        exponent = None if not gamma or abs(gamma - 0.45455) < 0.0005 else 1 / gamma
-        beside.told = Told.measured(chromaticities or SRGB, exponent)
-    return beside
+        metadata.colorimetry = Colorimetry.of_png(gamma, chromaticities)
+    return metadata
 
 
 def _from_pillow(
     picture: PIL.Image.Image,
-    beside: Beside,
+    metadata: FileMetadata,
     ours: bool,
     max_pixels: int,
     keep_gps: bool,
@@ -138,8 +137,8 @@ def _from_pillow(
     """Convert a Pillow image with its metadata; of one that is `ours`, free Pillow's copy of the pixels."""
     _check_pixels(picture.width, picture.height, max_pixels)
     source = picture.format or ""
-    notes += beside.notes
-    several = getattr(picture, "is_animated", False) if beside.several is None else beside.several
+    notes += metadata.notes
+    several = getattr(picture, "is_animated", False) if metadata.several is None else metadata.several
     if several:
         pages = source in ("TIFF", "MPO")
         notes.append(f"several {'pages' if pages else 'frames'}, only the first is read")
@@ -151,17 +150,17 @@ def _from_pillow(
         if planar and max(picture.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (8,))) > 8 and len(raw) == 1:
             # Pillow would read their bytes as 8-bit samples.
             raise MediaError("16-bit samples in separate planes", "save it with interleaved samples")
-    if damage := beside.check():
+    if damage := metadata.check():
         notes.append(damage)
     picture.load()
     _check_pixels(picture.width, picture.height, max_pixels)
 
     exif, xmp, icc = _metadata(picture)
-    exif, xmp, icc = beside.exif or tiff_exif or exif, beside.xmp or xmp, beside.icc or icc
+    exif, xmp, icc = metadata.exif or tiff_exif or exif, metadata.xmp or xmp, metadata.icc or icc
     if icc and not is_sound(icc):
         notes.append("ICC profile is broken, left out")
         icc = None
-    orientation = _orientation(exif) if beside.orientation is None else beside.orientation
+    orientation = _orientation(exif) if metadata.orientation is None else metadata.orientation
     if xmp and orientation == 1:
         _note_orientation(xmp, notes)
     convert, fitting_icc = converter(picture, raw, icc, notes)
@@ -170,10 +169,10 @@ def _from_pillow(
     if ours:
         _free(picture)
         if raw in SWAPPED and not planar:
-            _second_pass(beside.pixels, source, raw, samples, alpha)
-    if beside.inverted:
+            _second_pass(metadata.pixels, source, raw, samples, alpha)
+    if metadata.inverted:
         np.subtract(255, samples, out=samples)
-    alpha = _outside(beside.visible, samples, alpha, notes)
+    alpha = _outside(metadata.visible, samples, alpha)
 
     samples = _upright(samples, orientation)
     alpha = None if alpha is None else _upright(alpha, orientation)
@@ -182,7 +181,7 @@ def _from_pillow(
         notes.append("ICC profile does not fit the samples, left out")
         fitting_icc = None
     if not managed:
-        fitting_icc = _colours(fitting_icc, beside.told, exif, samples.shape[2], notes)
+        fitting_icc = _colours(fitting_icc, metadata.colorimetry, exif, samples.shape[2], notes)
     return Image(
         samples,
         alpha,
@@ -194,30 +193,30 @@ def _from_pillow(
 
 
 def _colours(
-    icc: bytes | None, told: Told, exif: bytes | None, channels: int, notes: list[str]
+    icc: bytes | None, stated: Colorimetry, exif: bytes | None, channels: int, notes: list[str]
 ) -> bytes | None:
-    """The profile of the file, or one of what the file tells otherwise; HDR is said."""
-    if told.note:
-        notes.append(told.note)
+    """The profile of the file, or one made of what the file states otherwise; warn of HDR."""
+    if stated.note:
+        notes.append(stated.note)
     if icc is not None:
         hdr = hdr_profile(icc)
-        if hdr and not told.note:
+        if hdr and not stated.note:
             notes.append(hdr_note(hdr))
         return icc
-    if told.known:
-        return told.profile(channels)
+    if stated.known:
+        return stated.profile(channels)
     try:
         adobe = channels == 3 and exif is not None and exif_says_adobe(exif)
     except (ValueError, struct.error):
         adobe = False
     if adobe:
         notes.append("Adobe RGB by EXIF alone: given its profile")
-        return Told.measured(ADOBE, 563 / 256).profile(channels)
+        return Colorimetry.measured(ADOBE, 563 / 256).profile(channels)
     return None
 
 
 def _outside(
-    visible: tuple[int, int, int, int] | None, samples: np.ndarray, alpha: np.ndarray | None, notes: list[str]
+    visible: tuple[int, int, int, int] | None, samples: np.ndarray, alpha: np.ndarray | None
 ) -> np.ndarray | None:
     """Make transparent what the first frame does not cover of its canvas."""
     height, width = samples.shape[:2]
@@ -240,7 +239,7 @@ def _free(picture: PIL.Image.Image) -> None:
 
 
 def _second_pass(
-    pixels: BinaryIO | Pieces, source: str, raw: str, samples: np.ndarray, alpha: np.ndarray | None
+    pixels: BinaryIO | Spliced, source: str, raw: str, samples: np.ndarray, alpha: np.ndarray | None
 ) -> None:
     """Round 16-bit samples, of which Pillow gave the high bytes, with their low bytes."""
     picture: Any = open_picture(source, pixels)

@@ -41,7 +41,7 @@ _SILENT_CHUNKS |= {
     "afsp",
     "slnt",
 }
-_TOLD = {
+_LOST_CHUNKS = {
     "bext": "broadcast data (bext)",
     "cue": "cue points",
     "smpl": "sampler loops",
@@ -141,8 +141,8 @@ def _chunks(stream: BinaryIO, format: str) -> tuple[Tags, list[str]]:
             fields.append((_AIFF_NAMES[name], content))
         elif name == "LIST" and content[:4] == b"adtl":
             lost.append("labels of cue points")
-        elif name in _TOLD or name not in _SILENT_CHUNKS and name.isprintable():
-            lost.append(_TOLD.get(name, f"chunk {name}"))
+        elif name in _LOST_CHUNKS or name not in _SILENT_CHUNKS and name.isprintable():
+            lost.append(_LOST_CHUNKS.get(name, f"chunk {name}"))
         at += 8 + size + size % 2
     return merged({}, *(tags for tags, _ in id3), from_info(fields)), [n for _, ns in id3 for n in ns] + lost
 

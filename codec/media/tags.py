@@ -90,5 +90,5 @@ def unpack_tags(box: bytes) -> Tags:
                 if not isinstance(text, str) or not text or not all(map(_is_plain, text)):
                     raise ValueError("not a plain text")
     except (ValueError, RecursionError) as error:
-        raise DamagedError("damaged in box tags", "--salvage") from error
+        raise DamagedError("damaged in box tags", "decode the undamaged part with --salvage") from error
     return listed(tags)

@@ -14,9 +14,10 @@ from typing import BinaryIO
 import numpy as np
 
 from ..errors import MediaError
-from .beside import Beside
-from .color import SRGB, Told
-from .opening import Pieces
+from .color import SRGB, Colorimetry
+from .file_metadata import FileMetadata
+from .kinds import DEVELOP
+from .opening import Spliced
 
 MAX_PAGES = 64
 """So many directories are looked at; a raw image, or the full size of a thumbnail, is not found beyond."""
@@ -115,16 +116,16 @@ class _Tiff:
         return self.at(place, count) or None
 
 
-def read_tiff(stream: BinaryIO) -> Beside:
+def read_tiff(stream: BinaryIO) -> FileMetadata:
     """Choose the page of a TIFF, and read what Pillow does not.
 
     Raises:
         MediaError: a camera's raw file, or samples or a compression that cannot be read.
     """
     tiff = _open(stream)
-    beside = Beside(stream)
+    metadata = FileMetadata(stream)
     if tiff is None or not tiff.pages:
-        return beside
+        return metadata
     for page in tiff.pages:
         _refuse_raw(tiff, page)
     first, chosen = tiff.pages[0], _choose(tiff)
@@ -135,27 +136,27 @@ def read_tiff(stream: BinaryIO) -> Beside:
     others = [page for page in tiff.pages if page is not chosen and not page.inner]
     if chosen.inner:
         others.remove(first)  # its preview
-    beside.several = any(not _is_reduced(tiff, page) and not _is_mask(tiff, page) for page in others)
+    metadata.several = any(not _is_reduced(tiff, page) and not _is_mask(tiff, page) for page in others)
     if any(_is_mask(tiff, page) for page in others):
-        beside.note("a page with a transparency mask, left out")
+        metadata.note("a page with a transparency mask, left out")
     if _PHOTOSHOP in first.entries or _LAYERS in first.entries:
-        beside.note("Photoshop data, left out")
+        metadata.note("Photoshop data, left out")
     for page in (chosen, first):
-        if beside.orientation is None and 1 <= (turn := tiff.value(page, _ORIENTATION)) <= 8:
-            beside.orientation = turn
-        beside.icc = beside.icc or tiff.data(page, _ICC, 1 << 24)
-        beside.xmp = beside.xmp or tiff.data(page, _XMP, 1 << 24)
-    beside.orientation = beside.orientation or 1
+        if metadata.orientation is None and 1 <= (turn := tiff.value(page, _ORIENTATION)) <= 8:
+            metadata.orientation = turn
+        metadata.icc = metadata.icc or tiff.data(page, _ICC, 1 << 24)
+        metadata.xmp = metadata.xmp or tiff.data(page, _XMP, 1 << 24)
+    metadata.orientation = metadata.orientation or 1
     if tiff.value(chosen, _ORIENTATION, 1) != 1:
         _patch(tiff, chosen, _ORIENTATION, 1, patches)  # applied here, whatever its type
     if _PHOTOMETRIC in chosen.entries and tiff.value(chosen, _PHOTOMETRIC) == 0:
-        beside.inverted = True
+        metadata.inverted = True
         _patch(tiff, chosen, _PHOTOMETRIC, 1, patches)
-    _extra_samples(tiff, chosen, beside, patches)
-    beside.told = _told(tiff, chosen)
+    _extra_samples(tiff, chosen, metadata, patches)
+    metadata.colorimetry = _colorimetry(tiff, chosen)
     if patches:
-        beside.pixels = _patched(stream, patches)
-    return beside
+        metadata.pixels = _patched(stream, patches)
+    return metadata
 
 
 def _open(stream: BinaryIO) -> _Tiff | None:
@@ -189,8 +190,7 @@ def _open(stream: BinaryIO) -> _Tiff | None:
 
 
 def _raw(name: str) -> MediaError:
-    hint = "develop it to a TIFF or PNG with a raw converter first"
-    return MediaError(f"a camera's raw file ({name})", hint)
+    return MediaError(f"a camera's raw file ({name})", DEVELOP)
 
 
 def _refuse_raw(tiff: _Tiff, page: _Page) -> None:
@@ -247,18 +247,18 @@ def _patch(tiff: _Tiff, page: _Page, tag: int, value: int, patches: dict[int, by
         patches[place] = struct.pack(tiff.order + form, value)
 
 
-def _patched(stream: BinaryIO, patches: dict[int, bytes]) -> Pieces:
-    pieces, at = Pieces(stream), 0
+def _patched(stream: BinaryIO, patches: dict[int, bytes]) -> Spliced:
+    spliced, at = Spliced(), 0
     for place in sorted(patches):
         if place >= at:
-            pieces.add(at, place - at)
-            pieces.put(patches[place])
+            spliced.add(stream, at, place)
+            spliced.add(patches[place])
             at = place + len(patches[place])
-    pieces.add(at, 1 << 62)
-    return pieces
+    spliced.add(stream, at)
+    return spliced
 
 
-def _extra_samples(tiff: _Tiff, page: _Page, beside: Beside, patches: dict[int, bytes]) -> None:
+def _extra_samples(tiff: _Tiff, page: _Page, metadata: FileMetadata, patches: dict[int, bytes]) -> None:
     """Keep one channel of no stated meaning as alpha; say which channels are left out."""
     colours = _COLOURS.get(tiff.value(page, _PHOTOMETRIC, 1), 1)
     count = tiff.value(page, _SAMPLES, 1) - colours
@@ -266,17 +266,17 @@ def _extra_samples(tiff: _Tiff, page: _Page, beside: Beside, patches: dict[int, 
     if count < 1:
         return
     if count == 1 and colours < 4 and (not kinds or kinds[0] not in (1, 2)):
-        beside.note("a channel of no stated meaning, kept as alpha")
+        metadata.note("a channel of no stated meaning, kept as alpha")
         if kinds:
             _patch(tiff, page, _EXTRA, 2, patches)
         return
     left = count - (bool(kinds) and kinds[0] in (1, 2) and colours < 4)
     if left:
         channels = "a channel" if left == 1 else f"{left} channels"
-        beside.note(f"{channels} beside the colours, left out")
+        metadata.note(f"{channels} beside the colours, left out")
 
 
-def _told(tiff: _Tiff, page: _Page) -> Told:
+def _colorimetry(tiff: _Tiff, page: _Page) -> Colorimetry:
     """The colours by WhitePoint, PrimaryChromaticities and TransferFunction."""
     white, primaries = tiff.fractions(page, _WHITE), tiff.fractions(page, _PRIMARIES)
     table = np.array(tiff.values(page, _TRANSFER))
@@ -286,6 +286,6 @@ def _told(tiff: _Tiff, page: _Page) -> Told:
     if len(table) in (length, 3 * length) and colours != 4 and table.min() >= 0 and table.max() <= 65535:
         curves = [part[:: max(1, length // 4096)] for part in table.reshape(-1, length)]
     if len(primaries) != 6 and not curves:
-        return Told()
-    told = (*(white if len(white) == 2 else SRGB[:2]), *(primaries if len(primaries) == 6 else SRGB[2:]))
-    return Told.measured(told, None, *curves)
+        return Colorimetry()
+    stated = (*(white if len(white) == 2 else SRGB[:2]), *(primaries if len(primaries) == 6 else SRGB[2:]))
+    return Colorimetry.measured(stated, None, *curves)

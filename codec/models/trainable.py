@@ -146,7 +146,7 @@ class Trainable(nn.Module, ABC):
         """Return the model to save, with the priors trained with it in integers.
 
         Raises:
-            ModelError: a layer is beyond what is exact.
+            ModelError: a layer exceeds the exact range of float32.
         """
 
     @abstractmethod

@@ -54,7 +54,7 @@ class Config(variable_rate.VariableRateConfig):
     encoder_coarse: int = setting(2, low=0, high=100)
     decoder_fine: int = setting(4, low=0, high=100)
     decoder_coarse: int = setting(2, low=0, high=100)
-    ms_ssim: float = setting(0.45, low=0, high=1, training_only=True)
+    ms_ssim: float = setting(0.0, low=0, high=1, training_only=True)
 
 
 class VAE(VariableRateVAE):

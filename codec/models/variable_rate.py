@@ -286,7 +286,7 @@ class VariableRateVAE(Model):
         """Return the model with its prior in integers, as in `Trainable.export`.
 
         Raises:
-            ModelError: a layer is beyond what is exact.
+            ModelError: a layer exceeds the exact range of float32.
         """
         layers = {name: cast("exact.QATLinear", layer) for name, layer in self.layers.items()}
         return self.equipped(priors={LEARNED: gaussian.export(layers, self.shape, self.line())})

@@ -161,7 +161,7 @@ def export(layers: Mapping[str, exact.QATLinear], shape: Shape, line: tuple[Tens
         line: slope and offset of log2(deviation / step) over the quality index, in 2**-20, [M] each.
 
     Raises:
-        ModelError: a layer is beyond what is exact.
+        ModelError: a layer exceeds the exact range of float32.
     """
     arrays: dict[str, Array] = {
         name: part.cpu().numpy().astype(np.int32) for name, part in zip(("rise", "start"), line, strict=True)

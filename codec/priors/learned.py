@@ -205,7 +205,7 @@ class Network(nn.Module):
         """Return the integers of a `LearnedPrior`, by name.
 
         Raises:
-            ModelError: a layer is beyond what is exact.
+            ModelError: a layer exceeds the exact range of float32.
         """
         integers = torch.round(self.table().detach().cpu() * 2**exact.ACTIVATION_BITS)
         arrays: dict[str, Array] = {"embedding": integers.numpy().astype(np.int8)}
@@ -219,7 +219,7 @@ class Network(nn.Module):
         """Return the network in integers.
 
         Raises:
-            ModelError: a layer is beyond what is exact.
+            ModelError: a layer exceeds the exact range of float32.
         """
         raise NotImplementedError
 

@@ -91,7 +91,7 @@ class PixelCNN(Network):
         """Return the network in integers.
 
         Raises:
-            ModelError: a layer is beyond what is exact.
+            ModelError: a layer exceeds the exact range of float32.
         """
         return PixelCNNPrior(self.arrays())
 

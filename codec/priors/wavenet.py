@@ -108,7 +108,7 @@ class WaveNet(Network):
         """Return the network in integers.
 
         Raises:
-            ModelError: a layer is beyond what is exact.
+            ModelError: a layer exceeds the exact range of float32.
         """
         return WaveNetPrior(self.arrays() | {"dilations": np.array(self.dilations, np.int32)})
 

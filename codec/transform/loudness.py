@@ -25,7 +25,7 @@ SHARED = 1e-4
 """Energy of the difference of two channels over that of their sum, below which nobody misses it: 40 dB."""
 
 SOFTER = range(12, 61)
-"""By how many half decibels a segment may be told to be softer than its channel: less is what models know,
+"""By how many half decibels a segment may be stated to be softer than its channel: less is what models know,
 and what is softer by more than 30 dB is nearly a pause."""
 
 RAMP = 512

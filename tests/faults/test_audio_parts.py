@@ -13,7 +13,7 @@ from media_files import saved, tones, wav, written
 from vqcodec import media
 from vqcodec.errors import MediaError, MediaWarning
 from vqcodec.media import Audio
-from vqcodec.media.links import Spliced
+from vqcodec.media.opening import Spliced
 
 ID3V1 = b"TAG" + b"Song".ljust(30, b"\0") + bytes(94) + b"\xff"
 

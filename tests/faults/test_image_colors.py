@@ -124,9 +124,9 @@ def test_nclx_of_avif_becomes_a_profile() -> None:
 def test_every_code_point_makes_a_profile_that_works() -> None:
     for primaries in color.PRIMARIES:
         for transfer in (1, 4, 5, 7, 8, 9, 10, 13, 16, 17, 18):
-            told = color.Told.coded(primaries, transfer)
+            coded = color.Colorimetry.coded(primaries, transfer)
             for channels in (1, 3):
-                icc = told.profile(channels)
+                icc = coded.profile(channels)
                 assert icc is None or color.is_sound(icc), (primaries, transfer)
 
 

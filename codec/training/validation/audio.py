@@ -36,7 +36,6 @@ class AudioMedium:
     rate = "kbps"
     rates: Mapping[str, float] = MappingProxyType({})
     interpolated: Mapping[str, str] = MappingProxyType({})
-    files = "sounds"
 
     def window(self, original: np.ndarray, point: OperatingPoint, *, short: bool = False) -> np.ndarray:
         """The first seconds, followed by silence up to a multiple of the stride."""

@@ -41,7 +41,6 @@ class ImageMedium:
     rate = "bpp"
     rates: Mapping[str, float] = RATES
     interpolated: Mapping[str, str] = FIGURES
-    files = "pictures"
 
     def window(self, original: np.ndarray, point: OperatingPoint, *, short: bool = False) -> np.ndarray:
         """The central window, its sides cut to multiples of the stride (or extended, where shorter)."""

@@ -136,8 +136,8 @@ class Reconstructions:
             curve = np.log(rates), [mean[key] for mean in means if key in mean]
             for label, rate in self.medium.rates.items() if curve[1] else ():
                 at[f"{kind}_{label}"] = float(np.interp(np.log(rate), *curve))
-        told = {name: figures[name], **at, "loss": figures["loss"], "bpp": rates}
-        return -figures["loss"], told | count.figures
+        reported = {name: figures[name], **at, "loss": figures["loss"], "bpp": rates}
+        return -figures["loss"], reported | count.figures
 
     def _figures(self, trip: RoundTrip, window: np.ndarray, point: OperatingPoint) -> dict[str, float]:
         if trip.samples is None:
@@ -185,8 +185,8 @@ class Reconstructions:
             means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
             points.append({"quality": quality, **means})
         if several:
-            return {"points": points, "payload_over_ideal": 8 * paid / ideal, self.medium.files: len(chosen)}
-        return {**points[0], **count.figures, self.medium.files: len(chosen)}
+            return {"points": points, "payload_over_ideal": 8 * paid / ideal, "files": len(chosen)}
+        return {**points[0], **count.figures, "files": len(chosen)}
 
 
 class Likelihoods(Reconstructions):
@@ -224,7 +224,7 @@ class Likelihoods(Reconstructions):
         ]
         name = self.medium.headline[0]
         distance = float(np.mean([row[name] for row in rows]))
-        return {"quality": DEFAULT_QUALITY, **figures, name: distance, self.medium.files: len(held_out)}
+        return {"quality": DEFAULT_QUALITY, **figures, name: distance, "files": len(held_out)}
 
     @torch.inference_mode()
     def _drawn(

@@ -24,7 +24,6 @@ class Medium(Protocol):
         rate: "bpp" or "kbps".
         rates: name -> rate in bits per pixel or sample at which figures are interpolated.
         interpolated: first part of the name of an interpolated figure -> the figure.
-        files: what cards call the number of files.
     """
 
     headline: tuple[str, str]
@@ -32,7 +31,6 @@ class Medium(Protocol):
     rate: str
     rates: Mapping[str, float]
     interpolated: Mapping[str, str]
-    files: str
 
     def window(self, original: np.ndarray, point: OperatingPoint, *, short: bool = False) -> np.ndarray:
         """The part of a file that is looked at, in multiples of the stride; `short` for a contact sheet."""

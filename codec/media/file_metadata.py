@@ -1,4 +1,4 @@
-"""Hold what a file says beside its pixels, so that each format can be asked for it in its own way."""
+"""Hold what a file states besides its pixels, as the parser of its format reads it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from .color import Told
-from .opening import Pieces
+from .color import Colorimetry
+from .opening import Spliced
 
 
 @dataclass
-class Beside:
-    """What a file says beside its pixels, as far as Pillow does not tell it.
+class FileMetadata:
+    """What an image file states besides its pixels, as far as Pillow does not read it.
 
     Attributes:
         pixels: the stream that Pillow reads.
         exif: EXIF block, or None: what Pillow finds.
         xmp: XMP packet, likewise.
         icc: profile, likewise.
-        told: colours, as told otherwise than by ICC.
+        colorimetry: colours, as stated otherwise than by ICC.
         orientation: of the stored pixels, 1 to 8; None: as EXIF says.
         inverted: whether the samples are negatives.
         visible: left, top, right and bottom of the part that is not transparent; None: all.
@@ -28,11 +28,11 @@ class Beside:
         check: looks for damage; returns a line, or nothing. Called once the size is known to be allowed.
     """
 
-    pixels: BinaryIO | Pieces
+    pixels: BinaryIO | Spliced
     exif: bytes | None = None
     xmp: bytes | None = None
     icc: bytes | None = None
-    told: Told = field(default_factory=Told)
+    colorimetry: Colorimetry = field(default_factory=Colorimetry)
     orientation: int | None = None
     inverted: bool = False
     visible: tuple[int, int, int, int] | None = None
