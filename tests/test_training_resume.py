@@ -193,7 +193,7 @@ def test_resume_from_another_folder(photos: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir("elsewhere")
     run = training.train(resume="../child", validation="../held")
     assert run.card.training["steps"] == 4
-    assert run.card.measured["validation"]["pictures"] == 3
+    assert run.card.measured["validation"]["files"] == 3
     command = run.card.training["chain"][1]
     assert "$DATA/learn" in command
     assert "--validation $DATA/held" in command

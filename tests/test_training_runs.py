@@ -95,7 +95,7 @@ def test_the_card_tells_real_rates(small_run: training.Run, photos: Path) -> Non
     assert measured["bpp"] == pytest.approx(8 * (len(encoded.data) - 4) / (96 * 80))
     assert measured["psnr_db"] == pytest.approx(pipeline.verify(encoded))
     assert measured["codes_used"] == len(np.unique(encoded.symbols["codes"]))
-    assert measured["pictures"] == 1
+    assert measured["files"] == 1
     (end,) = metrics(small_run.folder, "end")
     assert end["bpp"] == measured["bpp"]
 
@@ -133,7 +133,7 @@ def test_tars_are_recorded_with_their_hash(photos: Path, tmp_path: Path) -> None
     assert " --validation $DATA/held.tar " in command
     assert command.endswith(" --note 'mine, CC0'")
     assert str(tmp_path) not in json.dumps(run.card.to_json()), "no path of this machine"
-    assert run.card.measured["validation"]["pictures"] == 2
+    assert run.card.measured["validation"]["files"] == 2
 
 
 def test_from_given_weights(small_run: training.Run, photos: Path, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_run_ends_with_a_codec(talks: Path, tmp_path: Path) -> None:
     run = go([talks], tmp_path / "mine")
     assert run.card.name == "mine" and run.card.medium == "audio"
     measured = run.card.measured["validation"]
-    assert {"kbps", "log_mel", "si_sdr_db", "codes_used", "perplexity", "sounds"} < set(measured)
+    assert {"kbps", "log_mel", "si_sdr_db", "codes_used", "perplexity", "files"} < set(measured)
     files = {path.name for path in (tmp_path / "mine").iterdir()}
     assert {"config.json", "metrics.jsonl", "checkpoints", "samples", "best.safetensors", "log.txt"} <= files
     shown = media.read_image(tmp_path / "mine/samples/step-000000004.png")

@@ -157,20 +157,6 @@ def test_a_preview_reads_the_top_only(run: training.Run, monkeypatch: pytest.Mon
     assert np.array_equal(vqcodec.decode(data, model=run.best, preview=True).samples, small)
 
 
-def test_damage_is_confined(run: training.Run) -> None:
-    image = draw(600, 530, 5)
-    data = bytearray(vqcodec.encode(image, model=run.best))
-    whole = vqcodec.decode(bytes(data), model=run.best).samples
-    data[-1] ^= 1  # the last of four chunks: 88 x 18 pixels
-    with pytest.raises(vqcodec.VqcodecError, match="damaged"):
-        vqcodec.decode(bytes(data), model=run.best)
-    with pytest.warns(vqcodec.VqcodecWarning, match="chunk 4 of 4"):
-        found = vqcodec.decode(bytes(data), model=run.best, salvage=True).samples
-    far = 512 - 8 * weights.load(run.best).at(255).halo
-    assert np.array_equal(found[:far], whole[:far]) and np.array_equal(found[:, :far], whole[:, :far])
-    assert not np.array_equal(found[512:, 512:], whole[512:, 512:])
-
-
 def test_every_flipped_byte_is_detected(run: training.Run) -> None:
     data = vqcodec.encode(draw(40, 24, 5), model=run.best)
     for at in range(len(data)):
@@ -206,19 +192,6 @@ def test_it_samples_by_level(run: training.Run) -> None:
         vqcodec.sample(run.best, temperature={"middle": 1.0})
     with pytest.raises(UsageError, match="kept of a file"):
         vqcodec.sample(run.best, resample="bottom")
-
-
-def test_sampling_on_the_command_line(
-    run: training.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("a.vqc").write_bytes(vqcodec.encode(draw(40, 24, 1), model=run.best))
-    model = ("sample", "-m", str(run.best))
-    arguments = ("--resample", "bottom", "--from", "a.vqc", "--temperature", "bottom=0.9", "--top-k", "8")
-    result = invoke(*model, *arguments, "-o", "b.png")
-    assert result.exit_code == 0 and Path("b.png").is_file(), result.stderr
-    for wrong in (("--resample", "bottom"), ("--temperature", "top=hot"), ("--top-k", "top=1.5")):
-        assert invoke(*model, *wrong).exit_code == 2
 
 
 def test_the_named_settings() -> None:
