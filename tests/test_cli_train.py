@@ -16,7 +16,7 @@ def fakes(monkeypatch, tmp_path):
 def test_options_reach_the_api(fakes):
     result = invoke(
         *("train", "photos", "-m", "vqvae-image", "--from", "fake-image", "--time-budget", "1h30m"),
-        *("--stage", "codec"),
+        *("--stage", "codec", "--plane", "top"),
         *("-o", "runs/mine", "--steps", "20", "--batch", "4", "--lr", "1e-4", "--crop", "64", "--seed", "7"),
         *("--set", "codes=1024", "--set", "warmup = 5", "--config", "c.json", "--validation", "0.1"),
         *("--checkpoint-every", "10", "--keep-checkpoints", "2", "--note", "mine", "--device", "cpu"),
@@ -28,7 +28,7 @@ def test_options_reach_the_api(fakes):
             "data": ["photos"],
             "model": "vqvae-image",
             "stage": "codec",
-            "plane": None,
+            "plane": "top",
             "start": "fake-image",
             "time_budget": 5400.0,
             "output": "runs/mine",

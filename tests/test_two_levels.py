@@ -9,52 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import vqcodec
-from cli_fakes import invoke
-from conftest import SMALL, draw
+from conftest import draw
+from two_level_models import OPTIONS, run, small_priors
 from vqcodec import pipeline, training, weights
 from vqcodec.bitstream import container
 from vqcodec.bitstream.container import LEARNED, STATIC
 from vqcodec.errors import UsageError
 from vqcodec.models import MODELS, Entry
 from vqcodec.pipeline import EncodeOptions
-from vqcodec.priors import PRIORS, LearnedPriorEntry, attention, conditional
+from vqcodec.priors import conditional
 from vqcodec.priors.chain import ChainPrior
-from vqcodec.priors.settings import TrainConfig
 
-FAST = TrainConfig(steps=12, batch=4, crop=64, learning_rate=1e-2)
-SHAPES = {
-    "attentive-pixelcnn": attention.Config(4, 8, 4, 2, 1, 2, 4, 4),
-    "conditional-pixelcnn": conditional.Config(
-        4, 8, 4, 1, above_embedding=4, above_width=6, above_hidden=4, above_blocks=1
-    ),
-}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_priors() -> None:
-    """Priors that train in seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, config in SHAPES.items():
-            old = PRIORS[name]
-            entry = LearnedPriorEntry("image", config, old.network, old.prior, FAST, old.given)
-            patch.setitem(PRIORS, name, entry)
-        yield  # type: ignore[misc]
-
-
-OPTIONS: dict[str, Any] = {
-    "model": "vqvae2-image",
-    "steps": 12,
-    "batch": 4,
-    "crop": 64,
-    "checkpoint_every": 6,
-    "overrides": {**SMALL, "context": "6"},
-}
-
-
-@pytest.fixture(scope="module")
-def run(photos: Path, tmp_path_factory: pytest.TempPathFactory, small_priors: None) -> training.Run:
-    """12 steps of the codec, of the top's prior and of the bottom's, in one command."""
-    return training.train([photos], output=tmp_path_factory.mktemp("runs") / "two", **OPTIONS)
+__all__ = ["run", "small_priors"]
 
 
 def test_one_command_trains_three_networks(run: training.Run) -> None:
