@@ -68,7 +68,7 @@ FAULTS = [
     Fault("models/ppca.py", "components.abs().argmax(1", "components.argmax(1", "test_ppca"),
     Fault("models/quantizers.py", "if count < size:", "if count <= size:", "test_quantizers"),
     Fault("models/rate_distortion.py", "INDICES_PER_LAMBDA_DOUBLING - 11", "INDICES_PER_LAMBDA_DOUBLING - 10", "test_variable_rate_training test_variable_rate"),
-    Fault("models/vae.py", "-(-max(encoder, decoder) // 4) + 1", "-(-max(encoder, decoder) // 4) - 1", "test_variable_rate"),
+    Fault("models/vae.py", "return max(-(-encoder // 4), -(-decoder // 2))", "return max(-(-encoder // 4), -(-decoder // 2)) - 1", "test_halo"),
     Fault("models/variable_rate.py", "samples, index, noisy=True)", "samples, index, noisy=False)", "test_variable_rate_training"),
     Fault("models/variable_rate.py", "torch.rand_like(error) - 0.5 if noisy", "torch.round(error) - error if noisy", "test_variable_rate_training"),
     Fault("models/vqvae/mu_law.py", "clamp(0, LEVELS - 1)", "clamp(0, LEVELS)", "test_vqvae_audio"),
@@ -99,7 +99,7 @@ FAULTS = [
     Fault("training/datasets/audio.py", "1 / peak)", "2 / peak)", "test_sound_datasets"),
     Fault("training/settings.py", "not 0 < share < 1", "not 0 <= share < 1", "test_training_refusals"),
     Fault("training/trainer.py", "max(self.settings.warmup, 1)", "max(self.settings.warmup, 9)", "test_training_schedule"),
-    Fault("training/plan.py", "if limits[key].may_grow and now < before:", "if limits[key].may_grow and now > before:", "test_training_resume test_growth"),
+    Fault("training/plan.py", "if limits[key].may_grow and now < before:", "if limits[key].may_grow and now > before:", "test_training_resume test_growth test_training_refusals"),
     Fault("coding/driver.py", "given = positions[0] < kept[step.plane]", "given = positions[0] <= kept[step.plane]", "test_sampling test_gaussian test_learned_priors"),
     Fault("priors/gaussian_tables.py", "low = high - np.sign(high)", "low = high + np.sign(high)", "test_gaussian test_variable_rate"),
 ]

@@ -3,14 +3,17 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
+from dataclasses import replace
 
 import pytest
 from fuzz import mutate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_hostile import FOLDER, build, build_sound, hostile, hostile_to_decoders
-from vqcodec.bitstream import container
+from vqcodec.bitstream import container, header
+from vqcodec.bitstream.binary import deflate
 from vqcodec.bitstream.container import AudioGeometry, Bitstream, Chunk, ImageGeometry
+from vqcodec.bitstream.header import BoxEntry
 from vqcodec.errors import BitstreamError, DamagedError, LimitError, VersionError
 
 FINGERPRINT = bytes(range(8))
@@ -235,6 +238,19 @@ def test_hostile_files_take_little_memory():
 def intact(stream):
     """The chunks of a stream, None for damaged ones."""
     return [chunk if chunk.intact else None for chunk in stream.chunks]
+
+
+def test_deflated_boxes_are_smaller_than_what_they_hold():
+    """Stored as they are, they would be as small: one content, one file."""
+    contents = (bytes(range(n)) + bytes(n // 9) for n in range(1, 250))
+    content = next(c for c in contents if len(deflate(c)) == len(c))
+    head, _ = header.read_header(container.pack(SMALL))
+    stored = deflate(content)
+    for inflated, right in ((len(content), False), (len(content) + 1, True)):
+        box = BoxEntry(header.BOXES["icc"], len(stored), inflated, zlib.crc32(stored))
+        data = header.write_header(replace(head, boxes=[box])) + stored + SMALL.chunks[0].payload
+        with pytest.raises(DamagedError, match="damaged in box icc" if right else "size of box icc"):
+            container.parse(data)
 
 
 def change(**fields):

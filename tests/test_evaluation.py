@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from PIL import Image as PillowImage
 from vqcodec import evaluation, media, pipeline, weights
 from vqcodec.errors import MediaError, UsageError
-from vqcodec.evaluation import disk, evaluate
+from vqcodec.evaluation import disk, evaluate, tables
 from vqcodec.evaluation import image as image_rows
 from vqcodec.evaluation.baselines import image as baselines
 from vqcodec.evaluation.baselines.image import QualitySweep
@@ -356,3 +357,9 @@ def test_folders_and_pipes_inside_a_folder_are_no_files(tmp_path):
     assert disk.files(tmp_path) == [tmp_path / "a.png"]
     with pytest.raises(MediaError, match="pipe"):
         disk.files(tmp_path / "pipe.png")
+
+
+@pytest.mark.parametrize("order", [tables.COLUMNS, tables.MEANS])
+def test_columns_have_their_order_whatever_that_of_the_rows(order: tuple[str, ...], tmp_path: Path) -> None:
+    evaluation.write_csv([dict.fromkeys(reversed(order), 1.0)], tmp_path / "rows.csv")
+    assert (tmp_path / "rows.csv").read_text().splitlines()[0] == ",".join(order)

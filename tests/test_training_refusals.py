@@ -13,7 +13,7 @@ from training_runs import (
     metrics,
     one_thread,
 )
-from vqcodec import pipeline, training
+from vqcodec import pipeline, training, weights
 from vqcodec.errors import TrainingError, UsageError
 from vqcodec.models import MODELS
 from vqcodec.priors import PRIORS
@@ -104,6 +104,24 @@ def test_settings_are_checked(
     assert caught.value.hint.startswith(hint)
     assert caught.value.exit_code == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_networks_may_grow_alone(talks: Path, small_sound: str, tmp_path: Path) -> None:
+    key = "decoder_width"
+    before = int(weights.read_card(small_sound).config[key])
+    options: dict[str, Any] = {
+        "model": "vqvae-audio",
+        "start": small_sound,
+        "stage": "codec",
+        "dry_run": True,
+    }
+    with pytest.raises(UsageError, match=f"{key} is {before - 1}, --from has {before}") as caught:
+        training.train([talks], output=tmp_path / "a", overrides={key: str(before - 1)}, **options)
+    assert caught.value.hint == "give as much or more"
+    for number in (before, before + 1):
+        training.train(
+            [talks], output=tmp_path / "b", overrides={key: str(number)}, batch=1, crop=0.2, **options
+        )
 
 
 def test_options_are_checked_as_settings_are(photos: Path, tmp_path: Path) -> None:

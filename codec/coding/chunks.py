@@ -242,7 +242,7 @@ def _decoded(
     states = []
     for chunk, part, ok in zip(chunks, parts, valid, strict=True):
         right = chunk.payload[start:end] == _check(part, planes)
-        states.append(_State(ok and right, right if len(planes) > 1 else ok))
+        states.append(_State(ok and right, right and (ok or _keepable(planes))))
     return states
 
 
@@ -257,7 +257,12 @@ def _may_keep_a_plane(chunk: Chunk, point: OperatingPoint) -> bool:
     """Whether the first plane of a damaged chunk is worth a try: there are more, and the prior is there."""
     prior = point.model.priors.get(chunk.prior)
     known = chunk.prior == RAW if prior is None else chunk.payload.startswith(prior.prior_id)
-    return len(point.planes) > 1 and known
+    return known and _keepable(point.planes)
+
+
+def _keepable(planes: Sequence[Plane]) -> bool:
+    """Whether the first plane can be decoded without the others."""
+    return len(planes) > 1 and all(plane.missing is not None for plane in planes[1:])
 
 
 def _check_prior(index: int, chunk: Chunk, stream: Bitstream, point: OperatingPoint) -> None:

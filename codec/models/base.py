@@ -44,21 +44,18 @@ class Plane:
         stride: samples per position, along each axis.
         depth: integers per position: 1 index, or M channels of latents.
         alphabet: size K of the codebook; None: signed latents, stored in 1/16 of their step.
+        missing: what stands for a symbol that a damaged file lacks; None: the model decodes nothing without it.
     """
 
     name: str
     stride: int
     depth: int = 1
     alphabet: int | None = None
+    missing: int | None = None
 
     def empty(self, grid: tuple[int, ...]) -> Array:
         """Return zeros for the symbols of a grid: int32 of its shape, or int16 [*grid, M] for latents."""
         return np.zeros(grid, np.int32) if self.alphabet else np.zeros((*grid, self.depth), np.int16)
-
-    @property
-    def missing(self) -> int:
-        """What stands for a symbol that a damaged file lacks: no code, or the mean latent."""
-        return -1 if self.alphabet else 0
 
     @property
     def raw_bits(self) -> int:

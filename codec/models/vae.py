@@ -79,9 +79,9 @@ class VAE(VariableRateVAE):
     def halo(self) -> int:
         """Positions around a block on which its samples, or its latents, can depend."""
         config = self.config
-        encoder = 1 + config.encoder_fine + 2 * (1 + config.encoder_coarse) + 4
-        decoder = 2 + config.decoder_fine + 2 * config.decoder_coarse + 4
-        return -(-max(encoder, decoder) // 4) + 1
+        encoder = 2 * (1 + config.encoder_coarse) + config.encoder_fine + 2  # quarters of a position
+        decoder = -(-(config.decoder_fine + 2) // 2) + max(config.decoder_coarse, 1)  # halves of a position
+        return max(-(-encoder // 4), -(-decoder // 2))
 
     def analysis(self, pixels: Tensor, index: Tensor) -> Tensor:
         """Map pixels to latents, as in `VariableRateVAE.analysis`."""

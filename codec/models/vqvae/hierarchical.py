@@ -44,6 +44,9 @@ from .planes import PlanesOfCodes
 STRIDES = {"top": 8, "bottom": 4}
 """Plane -> pixels per code along each axis, in the order of coding."""
 
+MISSING = -1
+"""In place of a code that is not known: its vector is zero."""
+
 PREVIEW = 8
 """Side of the blocks of pixels that a pixel of a preview stands for."""
 
@@ -207,7 +210,7 @@ class HierarchicalVQVAE(PlanesOfCodes):
         return linear + correction
 
     def synthesise(self, codes: Mapping[str, Tensor]) -> Tensor:
-        """Samples of the codes of the top, or of both; zeros stand for codes that are missing, -1."""
+        """Samples of the codes of the top, or of both; see MISSING."""
         vectors = {}
         for name, found in codes.items():
             found = found.long()
@@ -333,7 +336,8 @@ class HierarchicalPoint(OperatingPoint):
     @property
     def planes(self) -> tuple[Plane, ...]:
         """Top, bottom."""
-        planes = (Plane(name, stride, alphabet=self.model.config.codes) for name, stride in STRIDES.items())
+        codes = self.model.config.codes
+        planes = (Plane(name, stride, alphabet=codes, missing=MISSING) for name, stride in STRIDES.items())
         return tuple(planes)[: 1 if self.top_alone else 2]
 
     @property
