@@ -44,7 +44,7 @@ class Plane:
         stride: samples per position, along each axis.
         depth: integers per position: 1 index, or M channels of latents.
         alphabet: size K of the codebook; None: signed latents, stored in 1/16 of their step.
-        missing: what stands for a symbol that a damaged file lacks; None: the model decodes nothing without it.
+        missing: what stands for symbols that a damaged file lacks; None: nothing is decoded without them.
     """
 
     name: str

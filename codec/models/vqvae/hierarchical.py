@@ -344,13 +344,13 @@ class HierarchicalPoint(OperatingPoint):
     def halo(self) -> int:
         """As in `OperatingPoint.halo`: the top decoder, and the decoder at a quarter of the size."""
         config = self.model.config
-        return config.encoder_blocks + 3 + -(-(config.decoder_blocks + 3) // 2)
+        return config.encoder_blocks + 1 + -(-(config.decoder_blocks + 3) // 2)
 
     @property
     def analysis_halo(self) -> int:
         """As in `OperatingPoint.analysis_halo`: features, top encoder, top decoder, bottom encoder."""
         blocks = self.model.config.encoder_blocks
-        return 2 * blocks + 6 + -(-(blocks + 3) // 2)
+        return 2 * blocks + 4 + -(-(blocks + 3) // 2)
 
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
         """As in `OperatingPoint.analyse`: the nearest codes."""
