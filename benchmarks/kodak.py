@@ -12,7 +12,7 @@ import numpy as np
 from vqcodec import evaluation, media, weights
 from vqcodec.bitstream import container
 from vqcodec.evaluation.baselines.image import BASELINES, QualitySweep
-from vqcodec.metrics.image import CodeUse, code_use
+from vqcodec.metrics.image import code_use
 
 COLUMNS = (
     "codec",
@@ -41,8 +41,8 @@ def main() -> None:
     options = parser.parse_args()
 
     size = weights.load(options.model).config.codes
-    # Per effort: histogram of codes, bits of chunk payloads, their cross-entropy.
-    counts = {effort: np.zeros(size, np.int64) for effort in options.effort}
+    # Per effort: histogram of the codes of each plane, bits of chunk payloads, their cross-entropy.
+    counts: dict[int, dict[str, np.ndarray]] = {effort: {} for effort in options.effort}
     payload = dict.fromkeys(options.effort, 0)
     ideal = dict.fromkeys(options.effort, 0.0)
     rows = []
@@ -56,15 +56,20 @@ def main() -> None:
             )
             row |= {"file": str(path), "codec": f"{row['codec']}, effort {effort}"}
             rows.append(row)
-            counts[effort] += np.bincount(encoded.symbols["codes"].ravel(), minlength=size)
+            for plane, codes in encoded.symbols.items():
+                before = counts[effort].get(plane, 0)
+                counts[effort][plane] = before + np.bincount(codes.ravel(), minlength=size)
             payload[effort] += 8 * container.read_info(encoded.data).code_bytes
             ideal[effort] += encoded.estimate_bits
             if effort == options.effort[0]:
                 rows += [evaluation.compare(QualitySweep(original, name), row) for name in options.against]
     print(file=sys.stderr)
 
-    use = {effort: code_use(counts[effort]) for effort in options.effort}
+    use = {effort: [code_use(one) for one in counts[effort].values()] for effort in options.effort}
+    planes = [*counts[options.effort[0]]]
     print(f"{len(files)} whole images, through real files; means over images.")
+    if len(planes) > 1:
+        print(f"Codes used and perplexity: {', '.join(planes)}.")
     if options.against:
         print(f"Other codecs at the bytes of effort {options.effort[0]}, image by image.")
     print("\n| " + " | ".join(COLUMNS) + " |\n|---|" + "---:|" * (len(COLUMNS) - 1))
@@ -76,9 +81,10 @@ def main() -> None:
             cells[0] += f" ({mean['unmatched']} images out of its range)" if mean["unmatched"] else ""
         else:
             effort = next(efforts)
-            cells += [f"{use[effort].used} of {size}", f"{use[effort].perplexity:.0f}"]
+            cells.append(f"{', '.join(str(one.used) for one in use[effort])} of {size}")
+            cells.append(", ".join(f"{one.perplexity:.0f}" for one in use[effort]))
             cells += [
-                f"{payload[effort] / use[effort].total:.3f}",
+                f"{payload[effort] / sum(one.total for one in use[effort]):.3f}",
                 f"{payload[effort] / ideal[effort]:.4f}",
             ]
         cells += [f"{mean['encode_mps']:.2f}", f"{mean['decode_mps']:.2f}"]
@@ -88,17 +94,14 @@ def main() -> None:
         options.effort
     )
     print(f"\nAll bits over all pixels: {total / pixels:.4f} bpp.", end=" ")
-    print("Entropy of the histogram of codes: " + _entropies(use) + " bits.")
+    entropies = (f"{one.entropy_bits:.3f}" for planes_of in use.values() for one in planes_of)
+    print(f"Entropy of the histogram of codes: {', '.join(entropies)} bits.")
     if options.json:
         evaluation.write_json(rows, options.json)
 
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def _entropies(use: dict[int, CodeUse]) -> str:
-    return ", ".join(f"{figures.entropy_bits:.3f}" for figures in use.values())
 
 
 if __name__ == "__main__":
