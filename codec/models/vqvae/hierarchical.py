@@ -105,7 +105,7 @@ PAPER = Config(
     top_weight=0.0,
     linear_start=False,
 )
-"""The paper's own setting for 256x256 pixels (table 4 of its appendix): 128 hidden units, 64 residual units,
+"""The setting of the paper's appendix for 256x256 pixels: 128 hidden units, 64 residual units,
 2 residual layers, K = 512, D = 64, beta = 0.25, codebooks by moving averages of decay 0.99."""
 
 
