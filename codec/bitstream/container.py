@@ -267,9 +267,7 @@ def _bits_per_code(header: Header) -> dict[int, float]:
     return {prior: 8 * size[prior] / count for prior, count in codes.items()}
 
 
-def _read_body(
-    header: Header, at: int, data: bytes
-) -> tuple[dict[str, bytes], list[Chunk], list[str]]:
+def _read_body(header: Header, at: int, data: bytes) -> tuple[dict[str, bytes], list[Chunk], list[str]]:
     """Return the undamaged boxes and all chunks behind the header, and a description of all damage."""
     damage = []
     total = at + header.body_bytes

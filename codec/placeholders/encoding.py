@@ -27,8 +27,8 @@ DEFAULT_SIZE = 24
 SMALLEST = 4
 """The smallest limit that is accepted, in bytes: the checksum, the header and an average colour."""
 
-TRADEOFFS = (0.03, 0.045, 0.06, 0.075, 0.09, 0.105, 0.12, 0.135, 0.15, 0.17, 0.19, 0.215, 0.24, 0.28, 0.33, 0.4)
-"""Values of lambda that are tried, in squared steps per bit."""
+TRADEOFFS = tuple(0.03 * 2 ** (n / 6) for n in range(24))
+"""Values of lambda that are tried, in squared steps per bit: 0.03 to 0.43."""
 
 _SPARE_BITS = 1.5
 """Bits that a text may have beyond its cross-entropy before it is sure not to fit."""

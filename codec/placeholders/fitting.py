@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from . import layout
 from .rangecoder import TOTAL
-from .tables import CLASSES, FINEST, LOWEST_CLASS, QUALITIES, WEIGHT_BITS, Tables
+from .tables import CLASSES, FINEST, LOWEST_CLASS, QUALITIES, WEIGHT_BITS, Tables, chosen_tables
 
 TRADEOFF = 0.14
 """Lambda of the symbols that tables are fitted to, in squared steps per bit."""
@@ -24,55 +24,11 @@ BRIGHTEST = layout.SIDE * 127.5 * math.sqrt(3)
 """Largest absolute value of the first component, about that of the sum of all colours."""
 
 
-def quantised(
-    components: NDArray[np.float64], mean: NDArray[np.float64], deviations: NDArray[np.float64]
-) -> dict[str, NDArray[np.generic]]:
-    """Round a pPCA to the arrays of `Tables` but for the frequencies.
-
-    Args:
-        components: orthonormal, float64 [M, D].
-        mean: float64 [D].
-        deviations: falling, float64 [M].
-    """
-    whole = components * layout.units()
-    scales = np.abs(whole).max(1) / 127
-    return {
-        "basis": np.rint(whole / scales[:, None]).astype(np.int8),
-        "mean": np.rint(mean * layout.units()).astype(np.int16),
-        "weights": np.rint(scales * (1 << WEIGHT_BITS)).astype(np.uint16),
-        "octaves": np.clip(np.rint(4 * np.log2(np.maximum(deviations, 1))), 0, 255).astype(np.uint8),
-    }
-
-
-def with_frequencies(
-    arrays: dict[str, NDArray[np.generic]], latents: NDArray[np.float64]
-) -> dict[str, NDArray[np.generic]]:
-    """Add frequency tables fitted to the symbols that an encoder chooses.
-
-    Args:
-        arrays: as from `quantised`.
-        latents: of training thumbnails, float64 [N, M], in 8-bit units.
-    """
-    octaves = np.asarray(arrays["octaves"], int)
-    starts = [_laplacian(2 ** ((LOWEST_CLASS + n) / 4)) for n in range(CLASSES)]
-    starts += [_laplacian(2 ** ((octaves[0] - FINEST - q) / 4), _limit(q)) for q in range(QUALITIES)]
-    frequencies = [_whole(table) for table in starts]
-    for _ in range(ROUNDS):
-        counts = [np.zeros(len(table)) for table in frequencies]
-        for quality in range(QUALITIES):
-            step = 2 ** ((FINEST + quality) / 4)
-            numbers = octaves - FINEST - quality - LOWEST_CLASS
-            for component in range(len(octaves)):
-                number = min(int(numbers[component]), CLASSES - 1) if component else CLASSES + quality
-                if number < 0:
-                    break
-                found = _chosen(latents[:, component] / step, frequencies[number])
-                counts[number] += np.bincount(found, minlength=len(counts[number]))
-        for number, count in enumerate(counts):
-            both = (count + count[::-1]) / 2 if number < CLASSES else count
-            frequencies[number] = _whole(both + PRIOR_COUNT * starts[number])
-    largest = np.array([len(table) // 2 for table in frequencies], np.uint8)
-    return arrays | {"largest": largest, "tables": np.concatenate(frequencies).astype(np.uint16)}
+def table_limits() -> NDArray[np.uint8]:
+    """Return L of each table: of the classes, then of the first component at each quality."""
+    classes = [math.ceil(5 * 2 ** ((LOWEST_CLASS + n) / 4)) + 1 for n in range(CLASSES)]
+    firsts = [math.ceil(BRIGHTEST / 2 ** ((FINEST + q) / 4)) + 1 for q in range(QUALITIES)]
+    return np.array(classes + firsts, np.uint8)
 
 
 def fit(
@@ -81,7 +37,7 @@ def fit(
     deviations: NDArray[np.float64],
     coefficients: NDArray[np.float64],
 ) -> Tables:
-    """Make the integers of a pPCA.
+    """Make the integers of a pPCA: round it, and fit tables to the symbols that an encoder chooses.
 
     Args:
         components: orthonormal, float64 [M, D].
@@ -89,19 +45,41 @@ def fit(
         deviations: falling, float64 [M].
         coefficients: of training thumbnails, float64 [N, D], for the frequencies.
     """
-    arrays = quantised(components, mean, deviations)
-    arrays = with_frequencies(arrays, (coefficients - mean) @ components.T)
-    return Tables(**arrays)  # type: ignore[arg-type]
+    octaves = np.clip(np.rint(4 * np.log2(np.maximum(deviations, 1))), 0, 255).astype(np.uint8)
+    whole = components * layout.units()
+    scales = np.abs(whole).max(1) / 127
+    return Tables(
+        np.rint(whole / scales[:, None]).astype(np.int8),
+        np.rint(mean * layout.units()).astype(np.int16),
+        np.rint(scales * (1 << WEIGHT_BITS)).astype(np.int16),
+        octaves,
+        table_limits(),
+        np.concatenate(_frequencies((coefficients - mean) @ components.T, octaves)).astype(np.int16),
+    )
 
 
-def _limit(quality: int) -> int:
-    """Return L of the first component: what the brightest and the darkest image need."""
-    return math.ceil(BRIGHTEST / 2 ** ((FINEST + quality) / 4)) + 1
+def _frequencies(latents: NDArray[np.float64], octaves: NDArray[np.uint8]) -> list[NDArray[np.int64]]:
+    """Fit the tables to latents, float64 [N, M] in 8-bit units: int64 [2 L + 1] of each."""
+    limits = table_limits()
+    log2_ratios = [(LOWEST_CLASS + n) / 4 for n in range(CLASSES)]
+    log2_ratios += [(int(octaves[0]) - FINEST - q) / 4 for q in range(QUALITIES)]
+    starts = [_laplacian(2.0**r, int(limit)) for r, limit in zip(log2_ratios, limits, strict=True)]
+    frequencies = [_whole(table) for table in starts]
+    for _ in range(ROUNDS):
+        counts = [np.zeros(len(table)) for table in frequencies]
+        for quality in range(QUALITIES):
+            step = 2 ** ((FINEST + quality) / 4)
+            for component, number in enumerate(chosen_tables(octaves, quality)):
+                found = _chosen(latents[:, component] / step, frequencies[number])
+                counts[number] += np.bincount(found, minlength=len(counts[number]))
+        for number, count in enumerate(counts):
+            both = (count + count[::-1]) / 2 if number < CLASSES else count
+            frequencies[number] = _whole(both + PRIOR_COUNT * starts[number])
+    return frequencies
 
 
-def _laplacian(deviation: float, limit: int | None = None) -> NDArray[np.float64]:
+def _laplacian(deviation: float, limit: int) -> NDArray[np.float64]:
     """Return the masses of a Laplacian around the integers -L..L: float64 [2 L + 1]."""
-    limit = math.ceil(5 * deviation) + 1 if limit is None else limit
     edges = np.arange(-limit, limit + 2) - 0.5
     tails = 0.5 * np.exp(-np.abs(edges) * math.sqrt(2) / deviation)
     masses = np.diff(np.where(edges < 0, tails, 1 - tails))

@@ -84,6 +84,19 @@ def analyse(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 @cache
+def patterns() -> NDArray[np.float64]:
+    """Return the pixels of each coefficient of the orthonormal transform: float64 [D, 3 * 32 * 32].
+
+    Rows are orthonormal; a row has the colours outermost, then the rows of the thumbnail.
+    """
+    dct, found = _orthonormal(), []
+    for colour, norm, (rows, columns) in zip(_COLOUR, _NORMS, places(), strict=True):
+        waves = dct[rows][:, None, :, None] * dct[columns][:, None, None, :]
+        found.append((waves * (colour / norm)[None, :, None, None]).reshape(len(rows), -1))
+    return np.concatenate(found)
+
+
+@cache
 def cosines(count: int, length: int) -> NDArray[np.int64]:
     """Return floor(2**14 cos(pi u (2 x + 1) / (2 length)) + 1/2): int64 [count, length].
 

@@ -47,10 +47,10 @@ ASPECT_FREQUENCIES = [_COMMON.get(index, _OTHERS) for index in range(-ASPECTS, A
 _TYPES = {
     "basis": np.int8,
     "mean": np.int16,
-    "weights": np.uint16,
+    "weights": np.int16,
     "octaves": np.uint8,
     "largest": np.uint8,
-    "tables": np.uint16,
+    "tables": np.int16,
 }
 
 
@@ -61,19 +61,19 @@ class Tables:
     Attributes:
         basis: int8 [M, D].
         mean: int16 [D], integer coefficients of the mean, in units of `layout.UNIT`.
-        weights: uint16 [M], coefficients per unit of the basis, in 2**-16 `layout.UNIT`.
+        weights: int16 [M], coefficients per unit of the basis, in 2**-16 `layout.UNIT`.
         octaves: uint8 [M], deviations in quarter octaves.
         largest: uint8 [CLASSES + QUALITIES], L of each table, whose symbols are -L..L.
-        tables: uint16 [sum of 2 L + 1], frequencies, table after table: those of the classes, then those of
+        tables: int16 [sum of 2 L + 1], frequencies, table after table: those of the classes, then those of
             the first component at each quality.
     """
 
     basis: NDArray[np.int8]
     mean: NDArray[np.int16]
-    weights: NDArray[np.uint16]
+    weights: NDArray[np.int16]
     octaves: NDArray[np.uint8]
     largest: NDArray[np.uint8]
-    tables: NDArray[np.uint16]
+    tables: NDArray[np.int16]
 
     @classmethod
     def of(cls, tensors: Mapping[str, NDArray[np.generic]]) -> Tables:
@@ -122,13 +122,7 @@ class Tables:
 
     def chosen(self, quality: int) -> list[int]:
         """Return the table of each component that is coded at a quality, the first components in turn."""
-        found = [CLASSES + quality]
-        for octave in self.octaves[1:].tolist():
-            number = octave - FINEST - quality - LOWEST_CLASS
-            if number < 0:
-                break
-            found.append(min(number, CLASSES - 1))
-        return found
+        return chosen_tables(self.octaves, quality)
 
     def gains(self, quality: int) -> NDArray[np.int64]:
         """Return coefficients per symbol and unit of the basis, in 2**-8 `layout.UNIT`: int64 [M]."""
@@ -140,3 +134,19 @@ class Tables:
         sums = (symbols * self.gains(quality)[:count]) @ self.basis[:count].astype(np.int64)
         found: NDArray[np.int64] = self.mean + ((sums + 128) >> 8)
         return found
+
+
+def chosen_tables(octaves: NDArray[np.uint8], quality: int) -> list[int]:
+    """Return the number of the table of each component that is coded at a quality.
+
+    Args:
+        octaves: deviations in quarter octaves, falling, uint8 [M].
+        quality: 0..23.
+    """
+    found = [CLASSES + quality]
+    for octave in octaves[1:].tolist():
+        number = octave - FINEST - quality - LOWEST_CLASS
+        if number < 0:
+            break
+        found.append(min(number, CLASSES - 1))
+    return found
