@@ -159,7 +159,7 @@ class ThumbnailPPCA(Model):
     def _thumbnails(
         self, draw: Callable[[int], Tensor], source: np.random.Generator
     ) -> Iterator[NDArray[np.uint8]]:
-        """Yield thumbnails of random parts of crops, uint8 [n, 32, 32, 3], as many as the settings ask for."""
+        """Yield as many thumbnails of random parts of crops as the settings ask for: uint8 [n, 32, 32, 3]."""
         left, number = self.config.thumbnails, 0
         while left > 0:
             crops = _pixels(draw(number))
