@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .evaluation import evaluate
     from .media import Audio, Image
     from .pipeline import decode, encode, info
+    from .pipeline.placeholders import placeholder, placeholder_image
     from .pipeline.sampling import sample
     from .training import train
     from .weights import shipped
@@ -34,6 +35,8 @@ _HOMES = {
     "encode": ("pipeline", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "info": ("pipeline", "info"),
+    "placeholder": ("pipeline.placeholders", "placeholder"),
+    "placeholder_image": ("pipeline.placeholders", "placeholder_image"),
     "sample": ("pipeline.sampling", "sample"),
     "shipped": ("weights", "shipped"),
     "train": ("training", "train"),
@@ -49,6 +52,8 @@ __all__ = [
     "encode",
     "evaluate",
     "info",
+    "placeholder",
+    "placeholder_image",
     "sample",
     "shipped",
     "train",

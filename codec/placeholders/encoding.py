@@ -8,6 +8,7 @@ that fits is written. Floating point chooses; only integers are written, and dec
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +30,12 @@ SMALLEST = 4
 
 TRADEOFFS = tuple(0.03 * 2 ** (n / 6) for n in range(24))
 """Values of lambda that are tried, in squared steps per bit: 0.03 to 0.43."""
+
+MIDDLE = 13
+"""Index of the trade-off that the search begins with, about 0.13."""
+
+NEAR = 4
+"""Qualities that are searched on each side of where that trade-off just fits."""
 
 _SPARE_BITS = 1.5
 """Bits that a text may have beyond its cross-entropy before it is sure not to fit."""
@@ -72,8 +79,8 @@ class Searcher:
 
     @cached_property
     def bits(self) -> NDArray[np.float64]:
-        """Bits of the symbols of all tables, one after the other: float64 [sum of 2 L + 1]."""
-        return -np.log2(self.tables.tables / TOTAL)
+        """Bits of the symbols of all tables, one after the other, and a last zero: float64 [sum + 1]."""
+        return np.append(-np.log2(self.tables.tables / TOTAL), 0.0)
 
     @cached_property
     def places(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -94,31 +101,33 @@ class Searcher:
         return place, limit
 
     def candidates(
-        self, latents: NDArray[np.float64]
+        self, latents: NDArray[np.float64], qualities: slice, tradeoffs: Sequence[float]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """Quantise a thumbnail at all qualities and trade-offs.
+        """Quantise a thumbnail at several qualities and trade-offs.
 
         Args:
             latents: float64 [M], in 8-bit units.
+            qualities: Q of them.
+            tradeoffs: T values of lambda.
 
         Returns:
             Symbols int64 [T, Q, M], their bits [T, Q], and the squared errors [T, Q].
         """
-        place, limit = self.places
-        bits_of = np.append(self.bits, 0.0)
-        scaled = latents / self.steps[:, None]
+        place, limit = (array[qualities] for array in self.places)
+        steps = self.steps[qualities]
+        scaled = latents / steps[:, None]
         low = np.floor(scaled).astype(np.int64)
         options = np.clip(np.stack((np.zeros_like(low), low, low + 1)), -limit, limit)
-        bits = bits_of[place + options]
+        bits = self.bits[place + options]
         errors = (scaled - options) ** 2
-        costs = errors + np.array(TRADEOFFS)[:, None, None, None] * bits
+        costs = errors + np.array(tradeoffs)[:, None, None, None] * bits
         best = costs.argmin(1)[:, None]
-        spread = (len(TRADEOFFS), *options.shape)
+        spread = (len(tradeoffs), *options.shape)
         symbols, spent, error = (
             np.take_along_axis(np.broadcast_to(array, spread), best, 1)[:, 0]
             for array in (options, bits, errors)
         )
-        return symbols, spent.sum(2), error.sum(2) * self.steps**2
+        return symbols, spent.sum(2), error.sum(2) * steps**2
 
     def encode(self, thumbnail: NDArray[np.uint8], aspect: int, size: int = DEFAULT_SIZE) -> str:
         """Encode a thumbnail.
@@ -133,15 +142,20 @@ class Searcher:
         """
         if not SMALLEST <= size <= LARGEST:
             raise UsageError(f"a placeholder of {size} bytes", f"give {SMALLEST} to {LARGEST}")
-        coefficients = layout.analyse(thumbnail[None])[0] - self.mean
-        symbols, bits, errors = self.candidates(coefficients @ self.analysis)
-        head = 8 - sum(math.log2(size / TOTAL) for _, size in header_intervals(aspect, 0))
-        fitting = bits + head <= 8 * size + _SPARE_BITS
+        latents = (layout.analyse(thumbnail[None])[0] - self.mean) @ self.analysis
+        head = 8 - sum(math.log2(part / TOTAL) for _, part in header_intervals(aspect, 0))
+        room = 8 * size - head
+        _, (bits,), _ = self.candidates(latents, slice(None), TRADEOFFS[MIDDLE : MIDDLE + 1])
+        # Bits fall with the step: search around the finest quality that fits.
+        near = min(int((bits > room).sum()), QUALITIES - 1)
+        first = max(near - NEAR, 0)
+        symbols, bits, errors = self.candidates(latents, slice(first, near + NEAR), TRADEOFFS)
+        fitting = bits <= room + _SPARE_BITS
         order = np.argsort(np.where(fitting, errors, np.inf), axis=None, kind="stable")
         for place in order[: int(fitting.sum())].tolist():
-            tradeoff, quality = divmod(place, QUALITIES)
-            count = len(self.tables.chosen(quality))
-            payload = self.write(Placeholder(aspect, quality, symbols[tradeoff, quality, :count]))
+            tradeoff, number = divmod(place, bits.shape[1])
+            count = len(self.tables.chosen(first + number))
+            payload = self.write(Placeholder(aspect, first + number, symbols[tradeoff, number, :count]))
             if len(payload) < size:
                 return pack(0, payload)
         return pack(0, self.write(Placeholder(aspect, QUALITIES - 1, np.zeros(1, np.int64))))
