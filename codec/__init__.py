@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .evaluation import evaluate
     from .media import Audio, Image
     from .pipeline import decode, encode, info
-    from .pipeline.placeholders import placeholder, placeholder_image
     from .pipeline.sampling import sample
+    from .thumbnails import placeholder, placeholder_image
     from .training import train
     from .weights import shipped
 
@@ -35,8 +35,8 @@ _HOMES = {
     "encode": ("pipeline", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "info": ("pipeline", "info"),
-    "placeholder": ("pipeline.placeholders", "placeholder"),
-    "placeholder_image": ("pipeline.placeholders", "placeholder_image"),
+    "placeholder": ("thumbnails", "placeholder"),
+    "placeholder_image": ("thumbnails", "placeholder_image"),
     "sample": ("pipeline.sampling", "sample"),
     "shipped": ("weights", "shipped"),
     "train": ("training", "train"),

@@ -106,7 +106,8 @@ class ThumbnailPPCA(Model):
         """Components as coefficients of the orthonormal transform, float32 [M, D]."""
         basis, weights = self.placeholder.get_buffer("basis"), self.placeholder.get_buffer("weights")
         scale = weights.float()[:, None] / (1 << WEIGHT_BITS)
-        return basis.float() * scale / self._units
+        components: Tensor = basis.float() * scale / self._units
+        return components
 
     @property
     def mean(self) -> Tensor:

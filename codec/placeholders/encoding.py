@@ -59,7 +59,7 @@ class Searcher:
     @cached_property
     def analysis(self) -> NDArray[np.float64]:
         """The least-squares inverse of the integer basis: float64 [D, M]."""
-        return np.linalg.pinv(self._basis)
+        return np.asarray(np.linalg.pinv(self._basis), np.float64)
 
     @cached_property
     def _basis(self) -> NDArray[np.float64]:

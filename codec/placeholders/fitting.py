@@ -90,7 +90,7 @@ def _laplacian(deviation: float, limit: int) -> NDArray[np.float64]:
 def _whole(masses: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return frequencies of at least 1 that sum to TOTAL; the largest takes the rest."""
     shares = masses / masses.sum() * (TOTAL - len(masses))
-    found = 1 + np.floor(shares).astype(np.int64)
+    found: NDArray[np.int64] = 1 + np.floor(shares).astype(np.int64)
     found[found.argmax()] += TOTAL - found.sum()
     return found
 

@@ -64,7 +64,8 @@ def _orthonormal() -> NDArray[np.float64]:
     n = np.arange(SIDE)
     matrix = np.cos(np.pi * n[:, None] * (2 * n + 1) / (2 * SIDE)) * np.sqrt(2 / SIDE)
     matrix[0] /= np.sqrt(2)
-    return matrix[: max(CUTOFFS)]
+    kept: NDArray[np.float64] = matrix[: max(CUTOFFS)]
+    return kept
 
 
 def analyse(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:

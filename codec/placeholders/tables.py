@@ -102,7 +102,7 @@ class Tables:
         pieces = np.split(arrays["tables"].astype(int), np.cumsum(lengths)[:-1])
         if any(piece.min() < 1 or piece.sum() != TOTAL for piece in pieces):
             raise wrong
-        return cls(**arrays)  # type: ignore[arg-type]
+        return cls(**arrays)
 
     def to_bytes(self) -> bytes:
         """Return all arrays, little endian, in the order of the attributes, for decoders elsewhere."""

@@ -11,12 +11,12 @@ import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageCms
 
-from .. import media, weights
-from ..errors import UsageError
-from ..placeholders import layout
-from ..placeholders.decoding import LONGEST_SIDE, decode, render
-from ..placeholders.encoding import DEFAULT_SIZE, Searcher, aspect_index
-from ..placeholders.tables import Tables
+from . import media, weights
+from .errors import MediaError, UsageError
+from .placeholders import layout
+from .placeholders.decoding import LONGEST_SIDE, decode, render
+from .placeholders.encoding import DEFAULT_SIZE, Searcher, aspect_index
+from .placeholders.tables import Tables
 
 MODEL = "ppca-thumbnail"
 """Weights of placeholders with the model number 0."""
@@ -40,12 +40,23 @@ def placeholder(image: media.Source, *, size: int = DEFAULT_SIZE, max_pixels: in
 
     Raises:
         MediaError: the image cannot be read.
-        UsageError: another size, or audio.
+        UsageError: another size.
     """
-    read = media.read(image, max_pixels=max_pixels) if not isinstance(image, media.Image) else image
-    if not isinstance(read, media.Image):
-        raise UsageError("placeholders are for images", "name an image")
-    return searcher().encode(thumbnail(read), aspect_index(read.width, read.height), size)
+    whole = read(image, max_pixels=max_pixels)
+    return searcher().encode(thumbnail(whole), aspect_index(whole.width, whole.height), size)
+
+
+def read(image: media.Source, *, max_pixels: int = media.MAX_PIXELS) -> media.Image:
+    """Read an image, as `placeholder` takes it.
+
+    Raises:
+        MediaError: the image cannot be read, or it is audio.
+    """
+    if isinstance(image, media.Image):
+        return image
+    if isinstance(image, media.Audio):
+        raise MediaError("placeholders are for images, not for audio", "name an image")
+    return media.read_image(image, max_pixels=max_pixels)
 
 
 def placeholder_image(text: str, *, width: int = DEFAULT_WIDTH) -> media.Image:
@@ -87,9 +98,8 @@ def thumbnail(image: media.Image) -> NDArray[np.uint8]:
 
     Both sides become 32 pixels, whatever the aspect ratio.
     """
-    pixels = PIL.Image.fromarray(
-        np.ascontiguousarray(image.samples.squeeze(2) if image.channels == 1 else image.samples)
-    )
+    samples = image.samples[:, :, 0] if image.channels == 1 else image.samples
+    pixels = PIL.Image.fromarray(np.ascontiguousarray(samples))
     if image.alpha is not None:
         pixels = pixels.convert("RGBA")
         pixels.putalpha(PIL.Image.fromarray(np.ascontiguousarray(image.alpha)))
