@@ -127,7 +127,8 @@ class ThumbnailPPCA(Model):
         """Map blocks to latents in 8-bit units: [B, 3, H, W] in -1..1 -> [B, h, w, M], by least squares."""
         blocks = F.pixel_unshuffle(samples * 127.5, self.stride).permute(0, 2, 3, 1)
         coefficients = blocks @ self._patterns.t().to(samples.device) - self.mean
-        return coefficients @ torch.linalg.pinv(self.components)
+        latents: Tensor = coefficients @ torch.linalg.pinv(self.components)
+        return latents
 
     def synthesis(self, latents: Tensor) -> Tensor:
         """Map latents in 8-bit units, [B, h, w, M], to samples: [B, 3, H, W]."""
