@@ -124,7 +124,7 @@ def peers() -> dict[str, Code]:
 def thumbhash_pixels(data: list[int]) -> np.ndarray:
     """Decode the ThumbHash of an opaque square image: uint8 [32, 32, 3].
 
-    The package thumbhash 0.1.2 draws all pixels with the cosines of the first one, so its decoder is not used.
+    The decoder of the package thumbhash 0.1.2 is not used: it draws all pixels with the cosines of the first.
     """
     first, second = data[0] | data[1] << 8 | data[2] << 16, data[3] | data[4] << 8
     nibbles = iter([half for byte in data[5:] for half in (byte & 15, byte >> 4)])
