@@ -309,6 +309,11 @@ def test_weights_are_those_of_a_pca() -> None:
     assert np.abs(basis @ basis.T - np.eye(len(basis))).max() < 0.02
     assert np.all(np.diff(TABLES.octaves.astype(int)) <= 0)
     assert len(TABLES.to_bytes()) < 60_000
+    for quality in range(tables.QUALITIES):
+        chosen = TABLES.chosen(quality)
+        gains = TABLES.largest[chosen].astype(np.int64) * TABLES.gains(quality)[: len(chosen)]
+        sums = gains @ np.abs(TABLES.basis[: len(chosen)].astype(np.int64))
+        assert sums.max() / 256 + 2**15 < 2**30, "doubles are exact through both sums of cosines"
     for table in TABLES.frequencies:
         assert table.min() >= 1 and table.sum() == rangecoder.TOTAL
 
