@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import html
+import http.server
 import json
+import queue
 import re
 import runpy
 import shutil
 import subprocess
+import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +53,7 @@ window.addEventListener("DOMContentLoaded", () => {
     const pixels = [...canvas.getContext("2d").getImageData(0, 0, width, height).data];
     return { ...Placeholder.decode(canvas.dataset.placeholder), width, height, pixels };
   });
-  document.body.innerHTML = "<pre id=found></pre>";
-  document.getElementById("found").textContent = JSON.stringify(found);
+  fetch("/found", { method: "POST", body: JSON.stringify(found) });
 });
 </script>
 """
@@ -128,18 +131,41 @@ def test_node_refuses_what_python_refuses() -> None:
             vqcodec.placeholder_image(text)
 
 
+class Desk(http.server.SimpleHTTPRequestHandler):
+    """Serves a folder, and takes what a page posts."""
+
+    posted: queue.Queue[bytes] = queue.Queue()
+
+    def do_POST(self) -> None:  # noqa: N802
+        self.posted.put(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @needs_chromium
 def test_chromium_draws_a_page_of_24_images(tmp_path: Path) -> None:
     assert BROWSER is not None
-    given = texts()
-    page = BUILD["page"](given, script=(DOCS / "placeholder.js").as_uri(), width=48)
-    (tmp_path / "page.html").write_text(page.replace("</html>", f"{IN_PAGE}</html>"))
+    given, site = texts(), tmp_path / "site"
+    site.mkdir()
+    page = BUILD["page"](given, width=48)
+    (site / "index.html").write_text(page.replace("</html>", f"{IN_PAGE}</html>"))
+    shutil.copy(DOCS / "placeholder.js", site)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Desk, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "page.html").as_uri()]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    match = re.search(r'<pre id="found">(.*?)</pre>', result.stdout, re.S)
-    assert match is not None, result.stdout[:2000] + result.stderr[-2000:]
-    found = json.loads(html.unescape(match[1]))
+    command += ["--remote-debugging-port=0", f"--user-data-dir={tmp_path / 'profile'}"]
+    command.append(f"http://127.0.0.1:{server.server_port}/")
+    browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        found = json.loads(Desk.posted.get(timeout=60))
+    finally:
+        browser.kill()
+        browser.wait()
+        server.shutdown()
+        server.server_close()
     assert len(found) == len(given) == 24
     for text, one in zip(given, found, strict=True):
         ours = agrees(text, one)
