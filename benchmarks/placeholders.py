@@ -10,7 +10,7 @@ import argparse
 import io
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from pytorch_msssim import ssim
 from vqcodec import media, thumbnails
 from vqcodec.metrics.image import psnr
 from vqcodec.placeholders.decoding import decode, render
-from vqcodec.placeholders.encoding import aspect_index
+from vqcodec.placeholders.encoding import TRADEOFFS, aspect_index
 
 COMPONENTS = [(3, 3), (4, 3), (4, 4), (5, 5)]
 """Numbers of components of BlurHash."""
@@ -45,6 +45,8 @@ def main() -> None:
     )
     for size in options.size:
         line(f"vqcodec, --size {size}", *ours(small, aspects, size))
+    for size in options.size:
+        line(f"nearest symbols, {size} bytes", *ours(small, aspects, size, [0.0]))
     print("\n| peer | bytes | PSNR, dB | SSIM | vqcodec at so many: bytes | PSNR, dB | SSIM |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name, code in peers().items():
@@ -71,10 +73,12 @@ def line(name: str, size: float, characters: float, *figures: float) -> None:
     print(f"| {name} | {size:.1f} | {characters:.1f} | {figures[0]:.2f} | {figures[1]:.3f} |", flush=True)
 
 
-def ours(small: list[np.ndarray], aspects: list[int], size: int) -> tuple[float, float, float, float]:
+def ours(
+    small: list[np.ndarray], aspects: list[int], size: int, tradeoffs: Sequence[float] = TRADEOFFS
+) -> tuple[float, float, float, float]:
     """Mean bytes, characters, PSNR and SSIM of placeholders."""
     searcher = thumbnails.searcher()
-    texts = [searcher.encode(pixels, aspect, size) for pixels, aspect in zip(small, aspects, strict=True)]
+    texts = [searcher.encode(p, aspect, size, tradeoffs) for p, aspect in zip(small, aspects, strict=True)]
     decoded = [render(decode(text, searcher.tables), searcher.tables, 32, 32) for text in texts]
     characters = float(np.mean([len(text) for text in texts]))
     return float(np.mean([len(text) * 6 // 8 for text in texts])), characters, *quality(small, decoded)

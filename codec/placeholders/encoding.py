@@ -31,11 +31,8 @@ SMALLEST = 4
 TRADEOFFS = tuple(0.03 * 2 ** (n / 6) for n in range(24))
 """Values of lambda that are tried, in squared steps per bit: 0.03 to 0.43."""
 
-MIDDLE = 13
-"""Index of the trade-off that the search begins with, about 0.13."""
-
 NEAR = 4
-"""Qualities that are searched on each side of where that trade-off just fits."""
+"""Qualities that are searched on each side of where the middle trade-off just fits."""
 
 _SPARE_BITS = 1.5
 """Bits that a text may have beyond its cross-entropy before it is sure not to fit."""
@@ -129,13 +126,20 @@ class Searcher:
         )
         return symbols, spent.sum(2), error.sum(2) * steps**2
 
-    def encode(self, thumbnail: NDArray[np.uint8], aspect: int, size: int = DEFAULT_SIZE) -> str:
+    def encode(
+        self,
+        thumbnail: NDArray[np.uint8],
+        aspect: int,
+        size: int = DEFAULT_SIZE,
+        tradeoffs: Sequence[float] = TRADEOFFS,
+    ) -> str:
         """Encode a thumbnail.
 
         Args:
             thumbnail: uint8 [32, 32, 3].
             aspect: index of the aspect ratio, -48..48.
             size: most bytes, SMALLEST..LARGEST.
+            tradeoffs: values of lambda that are tried; 0 is the nearest symbols.
 
         Raises:
             UsageError: another size.
@@ -145,11 +149,11 @@ class Searcher:
         latents = (layout.analyse(thumbnail[None])[0] - self.mean) @ self.analysis
         head = 8 - sum(math.log2(part / TOTAL) for _, part in header_intervals(aspect, 0))
         room = 8 * size - head
-        _, (bits,), _ = self.candidates(latents, slice(None), TRADEOFFS[MIDDLE : MIDDLE + 1])
+        _, (bits,), _ = self.candidates(latents, slice(None), [tradeoffs[len(tradeoffs) // 2]])
         # Bits fall with the step: search around the finest quality that fits.
         near = min(int((bits > room).sum()), QUALITIES - 1)
         first = max(near - NEAR, 0)
-        symbols, bits, errors = self.candidates(latents, slice(first, near + NEAR), TRADEOFFS)
+        symbols, bits, errors = self.candidates(latents, slice(first, near + NEAR), tradeoffs)
         fitting = bits <= room + _SPARE_BITS
         order = np.argsort(np.where(fitting, errors, np.inf), axis=None, kind="stable")
         for place in order[: int(fitting.sum())].tolist():
