@@ -124,7 +124,16 @@ def test_node_draws_the_same() -> None:
 def test_node_refuses_what_python_refuses() -> None:
     good = texts(1)[0]
     damaged = [good[:n] + ("A" if good[n] != "A" else "B") + good[n + 1 :] for n in range(len(good))]
-    damaged += ["", "A", good + "=", good[:-1] + "!", "A" * 87, pack(1, b"abc"), good[:5]]
+    damaged += [
+        "",
+        "A",
+        good + "=",
+        good[:-1] + "!",
+        "A" * 87,
+        pack(1, b"abc"),
+        pack(0, b"\xff" * 8),
+        good[:5],
+    ]
     for text, found in zip(damaged, in_node(damaged), strict=True):
         assert isinstance(found, str) and found, text
         with pytest.raises(vqcodec.VqcodecError):

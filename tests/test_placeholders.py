@@ -18,7 +18,7 @@ from PIL import ImageCms
 from vqcodec import media, thumbnails
 from vqcodec.errors import DamagedError, MediaError, ModelError, UsageError, VersionError
 from vqcodec.metrics.image import psnr
-from vqcodec.placeholders import layout, rangecoder, tables, text
+from vqcodec.placeholders import fitting, layout, rangecoder, tables, text
 from vqcodec.placeholders.decoding import Placeholder, decode, render
 from vqcodec.placeholders.encoding import aspect_index
 
@@ -197,6 +197,12 @@ def test_a_text_has_one_form() -> None:
         vqcodec.placeholder_image(other)
 
 
+def test_a_code_beyond_the_last_symbol_is_refused() -> None:
+    """The range is 2^32 - 1, of which 2^14 symbols of equal size leave a rest."""
+    with pytest.raises(DamagedError):
+        vqcodec.placeholder_image(text.pack(0, b"\xff" * 8))
+
+
 def test_a_later_model_is_named() -> None:
     with pytest.raises(VersionError, match="model number 2"):
         vqcodec.placeholder_image(text.pack(2, b"abc"))
@@ -328,5 +334,15 @@ def test_weights_that_do_not_fit_are_refused(name: str) -> None:
             tables.Tables.of(good | {key: changed})
     with pytest.raises(ModelError):
         tables.Tables.of({k: v for k, v in good.items() if k != key})
-    with pytest.raises(ModelError):
-        tables.Tables.of(good | {tables.PREFIX + "tables": np.zeros_like(TABLES.tables)})
+    more = TABLES.tables.copy()
+    more[0] += 1
+    for wrong in (np.zeros_like(more), more):
+        with pytest.raises(ModelError):
+            tables.Tables.of(good | {tables.PREFIX + "tables": wrong})
+
+
+def test_frequencies_round_down_and_the_likeliest_symbol_has_the_rest() -> None:
+    masses = np.array([1.0, 2, 96, 1])
+    found = fitting._whole(masses)
+    assert found.tolist() == [1 + 163, 1 + 327, 1 + 15_724 + 3, 1 + 163]
+    assert found.sum() == rangecoder.TOTAL
