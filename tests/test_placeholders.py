@@ -132,6 +132,17 @@ def test_range_coder_round_trip(data: st.DataObject) -> None:
     assert [decoder.get(cumulative) for _, cumulative in models] == [symbol for symbol, _ in models]
 
 
+def test_bytes_at_the_end_of_the_interval_are_outside_it() -> None:
+    """Here the shortest bytes that are not below the interval are its very end, the next symbol's."""
+    coder, intervals = rangecoder.Encoder(), [(6140, 2), (960, 32), (12288, 4096)]
+    for start, size in intervals:
+        coder.put(start, size)
+    assert coder.finish() == b"_\xf0c\x01"
+    decoder = rangecoder.Decoder(coder.finish())
+    for start, size in intervals:
+        assert decoder.get([0, start, start + size, *[rangecoder.TOTAL] * (start + size < 16384)]) == 1
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(-48, 48), st.integers(0, 23), st.integers(0, 2**32 - 1), st.floats(0, 3))
 def test_symbols_survive(aspect: int, quality: int, seed: int, spread: float) -> None:
