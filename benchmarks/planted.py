@@ -102,6 +102,23 @@ FAULTS = [
     Fault("training/plan.py", "if limits[key].may_grow and now < before:", "if limits[key].may_grow and now > before:", "test_training_resume test_growth test_training_refusals"),
     Fault("coding/driver.py", "given = positions[0] < kept[step.plane]", "given = positions[0] <= kept[step.plane]", "test_sampling test_gaussian test_learned_priors"),
     Fault("priors/gaussian_tables.py", "low = high - np.sign(high)", "low = high + np.sign(high)", "test_gaussian test_variable_rate"),
+    Fault("placeholders/layout.py", "p0 - 2 * p2", "p0 - p2", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/layout.py", "(colours + 16384) >> 7", "(colours + 16320) >> 7", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/layout.py", "np.sqrt(2.0) ** zeros", "np.sqrt(2.0)", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/rangecoder.py", "point << shift < self._low + self._range", "point << shift <= self._low + self._range", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/rangecoder.py", "if value >= TOTAL:", "if False:", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/text.py", "_POLYNOMIAL = 0b000011", "_POLYNOMIAL = 0b000001", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/text.py", " or pack(number, payload) != text", "", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/text.py", "if number:", "if False:", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/tables.py", "piece.sum() != TOTAL", "False", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/tables.py", "if number < 0:", "if number < -1:", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/encoding.py", "if len(payload) < size:", "if len(payload) <= size:", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/encoding.py", "np.stack((np.zeros_like(low), low, low + 1))", "np.stack((np.zeros_like(low), low, low))", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/decoding.py", "min(max(height, 1), LONGEST_SIDE)", "max(height, 1)", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("placeholders/fitting.py", "found[found.argmax()] += TOTAL - found.sum()", "found[0] += TOTAL - found.sum()", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("models/thumbnail.py", "left * self.noise.log()", "self.noise.log()", "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("thumbnails.py", 'PIL.Image.new("RGBA", side, "white")', 'PIL.Image.new("RGBA", side, "black")', "test_placeholders test_placeholder_script test_thumbnail_model"),
+    Fault("priors/factorised.py", "- SCALE_MIN + 1) // 3", "- SCALE_MIN + 4) // 3", "test_placeholders test_placeholder_script test_thumbnail_model"),
 ]
 # fmt: on
 

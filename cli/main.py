@@ -22,6 +22,8 @@ from .info import EXAMPLES as INFO_EXAMPLES
 from .info import info
 from .models import EXAMPLES as MODELS_EXAMPLES
 from .models import models
+from .placeholder import EXAMPLES as PLACEHOLDER_EXAMPLES
+from .placeholder import placeholder
 from .sample import EXAMPLES as SAMPLE_EXAMPLES
 from .sample import sample
 from .streams import OutputError, flush_out, silence
@@ -41,9 +43,10 @@ vqcodec {version}  neural image and audio codec
   vqcodec models
   vqcodec evaluate kodak/
   vqcodec sample -m vqvae-image -o samples.png
+  vqcodec placeholder photo.jpg
   vqcodec train photos/ -m vqvae-image
 
-Commands: encode  decode  info  models  evaluate  sample  train
+Commands: encode  decode  info  models  evaluate  sample  placeholder  train
 Try 'vqcodec COMMAND -h'."""
 
 
@@ -112,6 +115,7 @@ app.command(epilog=INFO_EXAMPLES)(info)
 app.command(epilog=MODELS_EXAMPLES)(models)
 app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
 app.command(epilog=SAMPLE_EXAMPLES)(sample)
+app.command(epilog=PLACEHOLDER_EXAMPLES)(placeholder)
 app.command(epilog=TRAIN_EXAMPLES)(train)
 
 

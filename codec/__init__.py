@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .media import Audio, Image
     from .pipeline import decode, encode, info
     from .pipeline.sampling import sample
+    from .thumbnails import placeholder, placeholder_image
     from .training import train
     from .weights import shipped
 
@@ -34,6 +35,8 @@ _HOMES = {
     "encode": ("pipeline", "encode"),
     "evaluate": ("evaluation", "evaluate"),
     "info": ("pipeline", "info"),
+    "placeholder": ("thumbnails", "placeholder"),
+    "placeholder_image": ("thumbnails", "placeholder_image"),
     "sample": ("pipeline.sampling", "sample"),
     "shipped": ("weights", "shipped"),
     "train": ("training", "train"),
@@ -49,6 +52,8 @@ __all__ = [
     "encode",
     "evaluate",
     "info",
+    "placeholder",
+    "placeholder_image",
     "sample",
     "shipped",
     "train",

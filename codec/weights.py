@@ -83,6 +83,17 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     return Card.from_json(read_json(path))
 
 
+def read_tensors(model: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Return the tensors of a weights file as they are stored, without importing torch.
+
+    Raises:
+        UsageError: no such model, or not a safetensors file of this program.
+    """
+    file = _open(locate(model))[1]
+    names: list[str] = file.keys()  # type: ignore[no-untyped-call]
+    return {name: file.get_tensor(name) for name in names}  # type: ignore[no-untyped-call]
+
+
 def operating_points(card: Figures) -> list[Json]:
     """Return the measured operating points of a model; measurements of its learned prior take precedence.
 

@@ -10,7 +10,7 @@ from cli_fakes import bitstream, install, invoke, records, sound_bitstream
 from vqcodec.bitstream import container
 from vqcodec.cli import main, options
 
-COMMANDS = ["encode", "decode", "info", "models", "evaluate", "sample", "train"]
+COMMANDS = ["encode", "decode", "info", "models", "evaluate", "sample", "placeholder", "train"]
 
 
 def run(*arguments, **settings):

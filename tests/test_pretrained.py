@@ -24,6 +24,7 @@ GOLDEN_CODES = {
     "vqvae-audio": 1140501815,
     "vae-image": 4075154118,
     "ppca-image": 3271163889,
+    "ppca-thumbnail": 1793796685,
 }
 """CRC32 of the codes, or latents, little endian int32, that each golden file holds."""
 
@@ -33,6 +34,7 @@ SHAPES = {
     "vqvae-audio": (1, 2125),
     "vae-image": (9, 10, 256),
     "ppca-image": (9, 10, 320),
+    "ppca-thumbnail": (5, 5, 192),
 }
 
 

@@ -62,7 +62,10 @@ def test_python_example(folder: Path) -> None:
     assert scope["audio"].samples.shape == (24_000, 1)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("document", ["README.md", "FORMAT.md", "FORMAT-priors.md", "benchmarks/README.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "FORMAT.md", "FORMAT-priors.md", "FORMAT-placeholders.md", "benchmarks/README.md"],
+)
 def test_links(document: str) -> None:
     text = (ROOT / document).read_text()
     for target, heading in re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", text):

@@ -11,7 +11,7 @@ from typing import cast
 
 from ..errors import ModelError
 from ..priors.settings import Config, TrainConfig
-from . import ppca, vae
+from . import ppca, thumbnail, vae
 from .base import Card, Model
 from .vqvae import (
     AudioVQVAE,
@@ -45,6 +45,7 @@ class Entry:
 _IMAGE = TrainConfig()
 _AUDIO = TrainConfig(crop=0.64, beta1=0.8, beta2=0.99)
 _PPCA = TrainConfig(steps=500, batch=8, crop=192, learning_rate=2e-3, average=0.99)
+_THUMBNAIL = TrainConfig(steps=1, batch=16, crop=256, learning_rate=1e-6)
 
 MODELS: dict[str, Entry] = {
     "vqvae-image": Entry(image.Config(), ImageVQVAE, _IMAGE),
@@ -55,6 +56,7 @@ MODELS: dict[str, Entry] = {
     "vqvae2-image": Entry(hierarchical.Config(), HierarchicalVQVAE, _IMAGE),
     "vqvae2-image-paper": Entry(hierarchical.PAPER, HierarchicalVQVAE, _IMAGE),
     "ppca-image": Entry(ppca.Config(), ppca.PPCACodec, _PPCA),
+    "ppca-thumbnail": Entry(thumbnail.Config(), thumbnail.ThumbnailPPCA, _THUMBNAIL),
     "vae-image": Entry(vae.Config(), vae.VAE, TrainConfig(batch=4, crop=192)),
 }
 """Name -> model: the only list of models that can be trained and read."""
