@@ -22,7 +22,7 @@ SHIPPED = [card["name"] for card in weights.shipped()]
 GOLDEN_CODES = {
     "vqvae-image": 2434657505,
     "vqvae-audio": 1140501815,
-    "vae-image": 4075154118,
+    "vae-image": 2300401904,
     "ppca-image": 3271163889,
     "ppca-thumbnail": 1793796685,
 }
