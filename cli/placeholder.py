@@ -1,10 +1,11 @@
 """`vqcodec placeholder`: a line of text for each image, to be shown while the image loads."""
 
-import html as htmllib
 import json as jsonlib
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 from vqcodec.errors import UsageError
@@ -63,7 +64,11 @@ def placeholder(
     width: Annotated[
         int,
         typer.Option(
-            "--width", min=1, max=4096, metavar="PX", help="Width of what --decode draws, in pixels."
+            "--width",
+            min=1,
+            max=4096,
+            metavar="PX",
+            help="Width of what --decode draws, in pixels; 4096 rows at most.",
         ),
     ] = 32,
     max_pixels: options.MaxPixels = None,
@@ -96,6 +101,8 @@ def placeholder(
                 "bytes": len(text) * 6 // 8,
                 "width": image.width,
                 "height": image.height,
+                "alpha": image.alpha is not None,
+                "url": _url(source),
             }
             return fields | ({"data_uri": thumbnails.data_uri(text)} if format in ("css", "html") else {})
 
@@ -118,8 +125,15 @@ def _line(format: Format, record: Fields) -> str:
     )
     if format is Format.css:
         return f"{style};"
-    source, size = htmllib.escape(record["input"]), f'width="{record["width"]}" height="{record["height"]}"'
-    return f'<img src="{source}" {size} loading="lazy" alt="" style="{style}">'
+    size = f'width="{record["width"]}" height="{record["height"]}"'
+    # What is transparent would keep the placeholder behind it.
+    loaded = " onload=\"this.style.background='none'\"" if record["alpha"] else ""
+    return f'<img src="{record["url"]}" {size} loading="lazy" alt="" style="{style}"{loaded}>'
+
+
+def _url(source: paths.Input) -> str:
+    """Return the address of an image, relative to the page; empty for stdin."""
+    return "" if source.path is None or source.is_stream else quote(os.fsencode(source.path.as_posix()))
 
 
 def _draw(console: Console, text: str, target: Path, width: int, force: bool) -> None:

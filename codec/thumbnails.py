@@ -105,10 +105,12 @@ def thumbnail(image: media.Image) -> NDArray[np.uint8]:
         pixels.putalpha(PIL.Image.fromarray(np.ascontiguousarray(image.alpha)))
     side = (layout.SIDE, layout.SIDE)
     small = pixels.resize(side, PIL.Image.Resampling.LANCZOS, reducing_gap=_GAP)
+    colours = small.convert("L" if image.channels == 1 else "RGB")  # of its profile; alpha has none
+    colours = _to_srgb(colours, image.icc).convert("RGB")
     if image.alpha is not None:
-        white = PIL.Image.new("RGBA", side, "white")
-        small = PIL.Image.alpha_composite(white, small).convert("RGB")
-    return np.asarray(_to_srgb(small, image.icc).convert("RGB"))
+        white = PIL.Image.new("RGB", side, "white")
+        colours = PIL.Image.composite(colours, white, small.getchannel("A"))
+    return np.asarray(colours)
 
 
 def _to_srgb(pixels: PIL.Image.Image, icc: bytes | None) -> PIL.Image.Image:

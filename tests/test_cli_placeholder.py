@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 import soundfile
@@ -82,9 +83,24 @@ def test_css_and_html_carry_an_image_of_32_pixels(format: str) -> None:
 
 
 def test_names_are_escaped_in_html() -> None:
-    photo('a"<b>&.png')
-    line = invoke("placeholder", 'a"<b>&.png', "--format", "html").stdout
-    assert line.startswith('<img src="a&quot;&lt;b&gt;&amp;.png" ')
+    for name, url in (
+        ('a"<b>&.png', "a%22%3Cb%3E%26.png"),
+        ("a#b 50%25?.png", "a%23b%2050%2525%3F.png"),
+        ("data:x.png", "data%3Ax.png"),
+        ("a\nb.png", "a%0Ab.png"),
+    ):
+        photo(name)
+        line = invoke("placeholder", name, "--format", "html").stdout
+        assert line.startswith(f'<img src="{url}" '), line
+
+
+def test_a_placeholder_does_not_stay_behind_what_is_transparent() -> None:
+    clear = np.full((40, 60, 4), 200, np.uint8)
+    clear[:20, :, 3] = 0
+    PIL.Image.fromarray(clear).save("clear.png")
+    for name, gone in (("clear.png", True), ("a.png", False)):
+        line = invoke("placeholder", name, "--format", "html").stdout
+        assert ("onload=\"this.style.background='none'\"" in line) == gone
 
 
 def test_a_text_is_drawn() -> None:

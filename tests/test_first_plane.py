@@ -15,9 +15,11 @@ from two_level_models import run, small_priors
 from vqcodec import training, weights
 from vqcodec.bitstream import container
 from vqcodec.bitstream.container import PIXELS
+from vqcodec.bitstream.geometry import ImageGeometry
 from vqcodec.coding import chunks
 from vqcodec.models.base import Model
 from vqcodec.pipeline import EncodeOptions, encode_file
+from vqcodec.transform import image as transform
 
 __all__ = ["run", "small_priors"]
 
@@ -124,3 +126,17 @@ def test_damage_stays_in_its_region(run: training.Run) -> None:
     far = 512 - 8 * weights.load(run.best).at(255).halo
     assert np.array_equal(found[:far], whole[:far]) and np.array_equal(found[:, :far], whole[:, :far])
     assert not np.array_equal(found[512:, 512:], whole[512:, 512:])
+
+
+def test_a_preview_is_made_in_blocks(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory is bounded, and no border of a block is seen."""
+    point, geometry = model.at(255), ImageGeometry(230, 170, 3, 4)
+    symbols = {
+        p.name: np.random.default_rng(1).integers(0, 8, geometry.grid(p.stride), np.int32)
+        for p in point.planes
+    }
+    whole = transform.preview(symbols, point, geometry)
+    monkeypatch.setattr(transform.tiling, "area_for", lambda stride: 40)
+    pieces = transform.preview(symbols, point, geometry)
+    assert whole is not None and pieces is not None and whole.shape == (22, 29, 3)
+    assert np.abs(whole.astype(int) - pieces).max() <= 1

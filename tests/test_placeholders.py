@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import ImageCms
 from vqcodec import media, thumbnails
 from vqcodec.errors import DamagedError, MediaError, ModelError, UsageError, VersionError
+from vqcodec.media.color import Colorimetry
 from vqcodec.metrics.image import psnr
 from vqcodec.placeholders import fitting, layout, rangecoder, tables, text
 from vqcodec.placeholders.decoding import Placeholder, decode, render
@@ -357,3 +358,29 @@ def test_frequencies_round_down_and_the_likeliest_symbol_has_the_rest() -> None:
     found = fitting._whole(masses)
     assert found.tolist() == [1 + 163, 1 + 327, 1 + 15_724 + 3, 1 + 163]
     assert found.sum() == rangecoder.TOTAL
+
+
+@pytest.mark.parametrize("colour", [(0, 177, 64), (233, 30, 99), (0, 255, 0), (255, 0, 255)])
+def test_saturated_colours_choose_a_step_that_reaches_them(colour: tuple[int, int, int]) -> None:
+    """A finer step costs fewer bits than there are, and its tables end before such latents."""
+    flat = np.broadcast_to(np.array(colour, np.uint8), (48, 64, 3))
+    for size in (15, 24, 32):
+        drawn = vqcodec.placeholder_image(vqcodec.placeholder(np.ascontiguousarray(flat), size=size)).samples
+        error = np.square(drawn.astype(float) - colour).mean()
+        assert 10 * np.log10(255**2 / error) > 19, (size, drawn.mean((0, 1)))
+
+
+def test_gray_profiles_hold_under_alpha() -> None:
+    """Alpha has no profile: gray 60 of a linear profile is as light with it as without."""
+    linear = Colorimetry.of_png(1.0, None).profile(1)
+    gray, alpha = np.full((32, 32, 1), 60, np.uint8), np.full((32, 32), 255, np.uint8)
+    alpha[0] = 254
+    plain, clear = (thumbnails.thumbnail(media.Image(gray, a, icc=linear)) for a in (None, alpha))
+    assert abs(int(plain.mean()) - int(clear.mean())) <= 1 and plain.mean() > 100
+
+
+def test_many_widths_do_not_fill_the_memory() -> None:
+    text = vqcodec.placeholder(np.zeros((8, 8, 3), np.uint8))
+    for width in range(1, 200):
+        vqcodec.placeholder_image(text, width=width)
+    assert layout.cosines.cache_info().currsize <= 64

@@ -149,9 +149,9 @@ class Searcher:
         latents = (layout.analyse(thumbnail[None])[0] - self.mean) @ self.analysis
         head = 8 - sum(math.log2(part / TOTAL) for _, part in header_intervals(aspect, 0))
         room = 8 * size - head
-        _, (bits,), _ = self.candidates(latents, slice(None), [tradeoffs[len(tradeoffs) // 2]])
-        # Bits fall with the step: search around the finest quality that fits.
-        near = min(int((bits > room).sum()), QUALITIES - 1)
+        _, (bits,), (errors,) = self.candidates(latents, slice(None), [tradeoffs[len(tradeoffs) // 2]])
+        # Search around the best that fits: not always the finest, whose tables may end before a latent.
+        near = int(np.where(bits <= room, errors, np.inf).argmin()) if (bits <= room).any() else QUALITIES - 1
         first = max(near - NEAR, 0)
         symbols, bits, errors = self.candidates(latents, slice(first, near + NEAR), tradeoffs)
         fitting = bits <= room + _SPARE_BITS

@@ -10,7 +10,7 @@ u + v < 8. A vector has these coefficients of p0, p1, p2 in turn, rows u ascendi
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,7 @@ def patterns() -> NDArray[np.float64]:
     return np.concatenate(found)
 
 
-@cache
+@lru_cache(maxsize=64)
 def cosines(count: int, length: int) -> NDArray[np.int64]:
     """Return floor(2**14 cos(pi u (2 x + 1) / (2 length)) + 1/2): int64 [count, length].
 

@@ -92,12 +92,16 @@ def synthesise(
 @torch.inference_mode()
 def preview(symbols: Symbols, point: OperatingPoint, geometry: ImageGeometry) -> NDArray[np.uint8] | None:
     """Return a preview, uint8 [ceil(H / 8), ceil(W / 8), C]; None: the model has none."""
-    tensors = {name: torch.from_numpy(array[None]).to(point.device) for name, array in symbols.items()}
-    small = point.preview(tensors)
-    if small is None:
-        return None
-    height, width = geometry.grid(PREVIEW)
-    pixels: NDArray[np.uint8] = _to_channels(small, geometry)[:height, :width]
+    stride = point.stride
+    pixels = np.empty((*geometry.grid(PREVIEW), geometry.channels), np.uint8)
+    for block in tiling.blocks(*geometry.grid(stride), point.halo, tiling.area_for(stride)):
+        small = point.preview(_symbols_around(symbols, block, point))
+        if small is None:
+            return None
+        scale = stride // PREVIEW
+        part = pixels[tiling.scaled(block.inner, scale)]
+        found = _to_channels(small, geometry)[tiling.scaled(block.within, scale)]
+        part[...] = found[: part.shape[0], : part.shape[1]]
     return pixels
 
 
