@@ -101,10 +101,11 @@ def placeholder(
                 "bytes": len(text) * 6 // 8,
                 "width": image.width,
                 "height": image.height,
-                "alpha": image.alpha is not None,
-                "url": _url(source),
             }
-            return fields | ({"data_uri": thumbnails.data_uri(text)} if format in ("css", "html") else {})
+            if format in (Format.css, Format.html):
+                fields |= {"data_uri": thumbnails.data_uri(text)}
+                fields |= {"url": _url(source), "alpha": image.alpha is not None}
+            return fields
 
         record = batch.run(source, work)
         if record is not None:

@@ -1,11 +1,12 @@
-"""Write docs/placeholder.js, the decoder of placeholders with its weights, and a page of placeholders.
+"""Write the weights into docs/placeholder.js, the decoder of placeholders, and a page of placeholders.
 
-python docs/placeholder_page.py             the script from placeholder.template.js
+python docs/placeholder_page.py             the script
 python docs/placeholder_page.py PHOTOS...   also placeholders.html, a page of these images' placeholders
 """
 
 import base64
 import html
+import re
 import sys
 from pathlib import Path
 
@@ -38,8 +39,9 @@ PAGE = """<!DOCTYPE html>
 def script() -> str:
     """The decoder with the weights and steps of the package."""
     weights = base64.b64encode(thumbnails.searcher().tables.to_bytes()).decode()
-    text = (DOCS / "placeholder.template.js").read_text()
-    return text.replace("@WEIGHTS@", weights).replace("@STEPS@", ", ".join(map(str, STEPS)))
+    text = (DOCS / "placeholder.js").read_text()
+    text = re.sub(r'const WEIGHTS = "[^"]*"', f'const WEIGHTS = "{weights}"', text)
+    return re.sub(r"const STEPS = \[[^]]*\]", f"const STEPS = [{', '.join(map(str, STEPS))}]", text)
 
 
 def page(texts: list[str], script: str = "placeholder.js", size: int = 24, width: int = 96) -> str:

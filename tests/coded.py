@@ -20,7 +20,7 @@ from vqcodec.bitstream.geometry import SEGMENT, AudioGeometry, Geometry
 from vqcodec.coding import chunks, driver
 from vqcodec.errors import BitstreamError, DamageWarning
 from vqcodec.models.base import Model, OperatingPoint
-from vqcodec.priors.base import Prior
+from vqcodec.priors.base import Prior, Symbols
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><note/></x:xmpmeta>'
@@ -130,3 +130,16 @@ def assert_every_bit_counts(data: bytes, model: str) -> None:
     for size in range(len(data)):
         with pytest.raises(BitstreamError):
             pipeline.decode(data[:size], model=model)
+
+
+def tables_of(prior: Any, parts: list[Symbols]) -> list[np.ndarray]:
+    """All frequencies of a walk, uint32 [h, w, K] per region."""
+    codes = [part[prior.plane] for part in parts]
+    tables = [np.zeros((*region.shape, prior.alphabet_size), np.uint32) for region in codes]
+    scan = prior.scan(parts, 0)
+    for step in scan.steps:
+        models = [*scan.models(step)]
+        for number, (table, positions) in enumerate(zip(tables, step.positions, strict=True)):
+            if len(positions[0]):
+                table[positions] = models[number].frequencies
+    return tables

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from coded import tables_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from one_plane import compress, decompress, draw
@@ -49,16 +50,9 @@ def fixed(kind: str) -> list[base.Codes]:
 KINDS = pytest.mark.parametrize("kind", ["pixelcnn", "wavenet"])
 
 
-def table_of(prior: base.Prior, codes: list[base.Codes]) -> list[np.ndarray]:
-    """All frequencies of a walk, uint32 [*shape, K] per region."""
-    tables = [np.zeros((*region.shape, prior.alphabet_size), np.uint32) for region in codes]
-    scan = prior.scan([{"codes": region} for region in codes], 0)
-    for step in scan.steps:
-        models = [*scan.models(step)]
-        for number, (table, positions) in enumerate(zip(tables, step.positions, strict=True)):
-            if len(positions[0]):
-                table[positions] = models[number].frequencies
-    return tables
+def by_name(codes: list[base.Codes]) -> list[base.Symbols]:
+    """The planes of regions of codes."""
+    return [{"codes": region} for region in codes]
 
 
 # what the arithmetic is
@@ -136,7 +130,7 @@ def reference(prior: LearnedPrior, codes: np.ndarray) -> np.ndarray:
 @KINDS
 def test_the_text_of_the_format_gives_the_same_frequencies(kind: str) -> None:
     prior, codes = network(kind).export(), regions(kind)
-    for region, table in zip(codes, table_of(prior, codes), strict=True):
+    for region, table in zip(codes, tables_of(prior, by_name(codes)), strict=True):
         logits = reference(prior, region).reshape(-1, LEVELS).astype(np.float32)
         assert np.array_equal(exact.frequencies(logits), table.reshape(-1, LEVELS))
 
@@ -145,7 +139,7 @@ def test_the_text_of_the_format_gives_the_same_frequencies(kind: str) -> None:
 def test_training_sees_the_numbers_of_coding(kind: str) -> None:
     """The eager network, all codes at once, against the cached one, code by code."""
     trained, codes = network(kind), regions(kind)
-    for region, table in zip(codes, table_of(trained.export(), codes), strict=True):
+    for region, table in zip(codes, tables_of(trained.export(), by_name(codes)), strict=True):
         with torch.no_grad():
             logits = trained(torch.from_numpy(region).long()[None])[0]
         whole = (logits * 2**exact.LOGIT_BITS).flatten(1).t()
@@ -329,7 +323,7 @@ def test_drawing(kind: str) -> None:
     steady = draw(fixed_prior(kind), fixed(kind), 0, [(1, number) for number in range(len(known))])
     assert zlib.crc32(b"".join(region.astype("<i4").tobytes() for region in steady)) == DRAWN[kind]
     greedy = draw(prior.reshaped(1.0, 1), known, 0, seeds)
-    for region, table in zip(greedy, table_of(prior, greedy), strict=True):
+    for region, table in zip(greedy, tables_of(prior, by_name(greedy)), strict=True):
         assert (np.take_along_axis(table, region[..., None], -1)[..., 0] + 1000 > table.max(-1)).all()
 
 
@@ -338,7 +332,7 @@ def test_drawing_follows_the_probabilities() -> None:
     prior = network("pixelcnn").export()
     known = [np.zeros((1, 1), np.int32)] * 4000
     drawn = np.concatenate(draw(prior, known, 0, [(0, n) for n in range(4000)])).ravel()
-    expected = table_of(prior, known[:1])[0][0, 0] / TOTAL
+    expected = tables_of(prior, by_name(known[:1]))[0][0, 0] / TOTAL
     found = np.bincount(drawn, minlength=LEVELS) / 4000
     assert np.abs(found - expected).max() < 4 * np.sqrt(0.25 / 4000)
     cold = np.concatenate(draw(prior.reshaped(0.25, None), known, 0, [(0, n) for n in range(4000)])).ravel()

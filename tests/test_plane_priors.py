@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from coded import tables_of
 from vqcodec.coding import driver
 from vqcodec.errors import ModelError
 from vqcodec.priors import attention, conditional, exact
@@ -52,19 +53,6 @@ def regions(seed: int = 0) -> list[Symbols]:
         }
         for height, width in [(10, 13), (1, 1), (70, 6), (3, 90)]
     ]
-
-
-def table_of(prior: Any, parts: list[Symbols]) -> list[np.ndarray]:
-    """All frequencies of a walk, uint32 [h, w, K] per region."""
-    codes = [part[prior.plane] for part in parts]
-    tables = [np.zeros((*region.shape, prior.alphabet_size), np.uint32) for region in codes]
-    scan = prior.scan(parts, 0)
-    for step in scan.steps:
-        models = [*scan.models(step)]
-        for number, (table, positions) in enumerate(zip(tables, step.positions, strict=True)):
-            if len(positions[0]):
-                table[positions] = models[number].frequencies
-    return tables
 
 
 def act(x: np.ndarray) -> np.ndarray:
@@ -147,7 +135,7 @@ def _known(prior: Any, part: Symbols, layer: Any, add: Any) -> np.ndarray:
 @KINDS
 def test_the_text_of_the_format_gives_the_same_frequencies(kind: str) -> None:
     prior, parts = prior_of(kind), regions()
-    for part, table in zip(parts, table_of(prior, parts), strict=True):
+    for part, table in zip(parts, tables_of(prior, parts), strict=True):
         logits = reference(prior, part).reshape(-1, prior.alphabet_size).astype(np.float32)
         assert np.array_equal(exact.frequencies(logits), table.reshape(-1, prior.alphabet_size))
 
@@ -156,7 +144,7 @@ def test_the_text_of_the_format_gives_the_same_frequencies(kind: str) -> None:
 def test_training_sees_the_numbers_of_coding(kind: str) -> None:
     """The eager network, all codes at once, against the cached one, code by code."""
     trained, parts, prior = network(kind), regions(), prior_of(kind)
-    for part, table in zip(parts, table_of(prior, parts), strict=True):
+    for part, table in zip(parts, tables_of(prior, parts), strict=True):
         inputs = [torch.from_numpy(part[prior.plane]).long()[None]]
         if kind == "conditional":
             inputs.append(torch.from_numpy(part["top"]).long()[None])
@@ -231,7 +219,7 @@ def test_a_training_continues_from_the_integers(kind: str) -> None:
     from dataclasses import replace
 
     plane = "top" if kind == "attention" else "bottom"
-    tables = [table_of(replace(p, plane=plane), parts)[0] for p in (prior, again)]
+    tables = [tables_of(replace(p, plane=plane), parts)[0] for p in (prior, again)]
     assert np.array_equal(*tables)
 
 
@@ -286,7 +274,7 @@ def test_attention_matters() -> None:
     def at(i: int, j: int, changed: tuple[int, int]) -> bool:
         other = codes.copy()
         other[changed] = (other[changed] + 7) % TOP
-        a, b = (table_of(prior, [{"top": c}])[0][i, j] for c in (codes, other))
+        a, b = (tables_of(prior, [{"top": c}])[0][i, j] for c in (codes, other))
         assert a.sum() == TOTAL
         return not np.array_equal(a, b)
 

@@ -18,7 +18,7 @@ ROUNDS = 3
 """Times that symbols are chosen by tables, and tables counted of symbols."""
 
 PRIOR_COUNT = 30.0
-"""Symbols that the Laplacian tables weigh, at the start, beside those that are counted."""
+"""Symbols that the Laplacian tables weigh, at the start, in addition to those that are counted."""
 
 BRIGHTEST = layout.SIDE * 127.5 * math.sqrt(3)
 """Largest absolute value of the first component, about that of the sum of all colours."""

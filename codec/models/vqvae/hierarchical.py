@@ -11,7 +11,7 @@ takes 9/64 and the bottom 9/16 bits per pixel.
 One context serves the bottom's encoder and the decoder. Two operating points: the top alone, whose decoder
 takes zeros for the bottom's codes, and both. Departures from the paper, each a setting:
 
-- *Linear start.* PCA of 8x8 blocks beside the networks of the top, PCA of 4x4 blocks of what is left beside
+- *Linear start.* PCA of 8x8 blocks is added to the networks of the top, PCA of 4x4 blocks of what is left to
   those of the bottom; last layers start at zero, codebooks at k-means centres.
 - *Topology.* "shuffle" or "strided", as in `image`.
 - *Top alone.* `top_weight` weighs the distortion of the top's own picture.
@@ -29,7 +29,6 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ...bitstream.quality import LAST_INDEX
-from ...errors import UsageError
 from ...metrics.image import psnr_db
 from ...priors.base import Step
 from ...priors.settings import HUGE, setting
@@ -63,7 +62,7 @@ class Config(CodebookConfig):
         context: channels at a quarter of the size that the top is decoded to.
         commitment: beta, against the squared error of pixels in -1..1; of each level.
         top_weight: weight of the distortion of the top alone.
-        linear_start: PCA beside the networks.
+        linear_start: PCA added to the networks.
     """
 
     topology: Literal["shuffle", "strided"] = "shuffle"
@@ -82,11 +81,8 @@ class Config(CodebookConfig):
     def check(self) -> None:
         """As in `Config.check`: no more principal components than a block of the bottom has."""
         super().check()
-        samples = 3 * STRIDES["bottom"] ** 2
-        if self.linear_start and self.code_dim > samples:
-            raise UsageError(
-                f"code_dim is {self.code_dim}", f"give 1 to {samples}, the principal components of a block"
-            )
+        if self.linear_start:
+            self.check_components(3 * STRIDES["bottom"] ** 2)
 
 
 PAPER = Config(

@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import UsageError
 from ...metrics.image import psnr_db
 from ...priors.settings import HUGE, setting
 from .. import losses, ppca
@@ -63,11 +62,8 @@ class Config(method.CodebookConfig):
     def check(self) -> None:
         """Refuse invalid values, as in `Config.check`, and more principal components than a block has."""
         super().check()
-        samples = 3 * STRIDE**2
-        if self.linear_start and self.code_dim > samples:
-            raise UsageError(
-                f"code_dim is {self.code_dim}", f"give 1 to {samples}, the principal components of a block"
-            )
+        if self.linear_start:
+            self.check_components(3 * STRIDE**2)
 
 
 PAPER = Config(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...bitstream.container import LEARNED, STATIC
-from ...errors import ModelError
+from ...errors import ModelError, UsageError
 from ...priors import PREFIX, PRIORS, static
 from ...priors.base import Prior
 from ...priors.settings import HUGE, Config, setting
@@ -54,6 +54,16 @@ class CodebookConfig(Config):
     restart_below: float = setting(0.05, low=0, high=1, training_only=True)
     restart_until: float = setting(0.8, low=0, high=1, training_only=True)
     commitment: float = setting(1.0, low=0, high=HUGE, training_only=True)
+
+    def check_components(self, samples: int) -> None:
+        """Refuse a linear start from more principal components than a block of so many samples has.
+
+        Raises:
+            UsageError: it has fewer than `code_dim`.
+        """
+        if self.code_dim > samples:
+            hint = f"give 1 to {samples}, the principal components of a block"
+            raise UsageError(f"code_dim is {self.code_dim}", hint)
 
 
 TABLE_CLASSES = 32

@@ -69,8 +69,8 @@ class PlanesOfCodes(Model):
         if card.learned is None:
             return {STATIC: static_chain}
         chain = static_chain
-        for name, told in card.learned["planes"].items():
-            method = told["method"]
+        for name, entry in card.learned["planes"].items():
+            method = entry["method"]
             if method not in PRIORS or PRIORS[method].medium != self.medium:
                 raise ModelError(f"a prior of method {method} for {self.medium}, unknown here", "upgrade")
             arrays = of_plane(tensors, PREFIX.rstrip("."), name)
