@@ -93,6 +93,9 @@ def encode(
             help="Highest quality that fits into this size, as 40kB or 1MiB.",
         ),
     ] = None,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Images: store all pixels exactly, as lossless WebP does.")
+    ] = False,
     fast: Annotated[
         bool,
         typer.Option(
@@ -120,12 +123,14 @@ def encode(
 ) -> None:
     """Compress images (PNG JPEG WebP AVIF TIFF BMP GIF) and audio (WAV FLAC OGG Opus MP3 AIFF).
 
-    The compression is lossy; the source is never deleted. EXIF, XMP, colour profiles and audio tags are kept,
-    GPS positions and embedded thumbnails are removed. Audio frequencies above 8 kHz are lost.
+    The compression is lossy, except for text and graphics in images, which are stored exactly where that is
+    cheaper, and with --lossless. The source is never deleted. EXIF, XMP, colour profiles and audio tags are
+    kept, GPS positions and embedded thumbnails are removed. Audio frequencies above 8 kHz are lost.
     """
-    if sum(option is not None for option in (quality, bitrate, bpp, psnr, target_size)) > 1:
+    if lossless + sum(option is not None for option in (quality, bitrate, bpp, psnr, target_size)) > 1:
         raise UsageError(
-            "-q, --bitrate, --bpp, --psnr and --target-size exclude each other", "give one of them"
+            "-q, --bitrate, --bpp, --psnr, --target-size and --lossless exclude each other",
+            "give one of them",
         )
     check_overwriting(force, skip_existing)
     batch = Batch(console)
@@ -142,7 +147,7 @@ def encode(
     if skip_existing:
         todo = batch.skip_existing(todo)
     if dry_run:
-        target = _target(quality, bitrate, bpp, psnr, target_size)
+        target = _target(quality, bitrate, bpp, psnr, target_size, lossless)
         raise typer.Exit(
             rehearse(batch, todo, force, lambda job: {"model": _model_name(model, job.source), **target})
         )
@@ -179,6 +184,7 @@ def encode(
                     bpp=bpp,
                     psnr=psnr,
                     target_size=target_size,
+                    lossless=lossless,
                     fast=fast,
                     effort=effort,
                     strip=stripped,
@@ -249,7 +255,14 @@ def _target(
     bpp: float | None,
     psnr: float | None,
     target_size: int | None,
+    lossless: bool,
 ) -> Fields:
-    targets = {"bitrate": bitrate, "bpp": bpp, "psnr": psnr, "target_size": target_size}
+    targets = {
+        "bitrate": bitrate,
+        "bpp": bpp,
+        "psnr": psnr,
+        "target_size": target_size,
+        "lossless": lossless or None,
+    }
     given = {name: value for name, value in targets.items() if value is not None}
     return given or {"quality": plain(quality if quality is not None else 3)}

@@ -99,6 +99,8 @@ def _print(console: Console, record: Fields) -> None:
     parts = [f"header {size_text(record['header_bytes'])}"]
     parts += [f"{name} {size_text(count)}" for name, count in record["box_bytes"].items()]
     parts.append(f"codes {size_text(record['code_bytes'])}")
+    if record["stored_bytes"]:
+        parts.append(f"stored pixels {size_text(record['stored_bytes'])}")
     what, rate, chunks = _audio(record) if record["kind"] == "audio" else _image(record)
     several = len(record["priors"]) > 1
     quality = f"   quality {record['quality']:.3g}" if "quality" in record else ""

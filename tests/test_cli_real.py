@@ -118,7 +118,6 @@ def test_the_options_of_encode_do_what_they_say(small: str) -> None:
     for options, message in (
         (["--target-size", "40"], "smallest is "),
         (["--bpp", "0.01"], "smallest is "),
-        (["--psnr", "80"], "best is "),
         (["--max-pixels", "2399"], "megapixels, limit "),
     ):
         result = invoke("encode", "photo.jpg", "-m", small, "-f", *options)

@@ -15,7 +15,18 @@ from typing import BinaryIO
 from ..errors import DamagedError
 from .binary import deflate, inflate, verified
 from .geometry import REGION, SEGMENT, AudioGeometry, Geometry, ImageGeometry
-from .header import BOXES, MAGIC, MAX_HEADER, VERSION, BoxEntry, ChunkEntry, Header, read_header, write_header
+from .header import (
+    BOXES,
+    MAGIC,
+    MAX_HEADER,
+    VERSION,
+    BoxEntry,
+    ChunkEntry,
+    Header,
+    TileEntry,
+    read_header,
+    write_header,
+)
 
 __all__ = [
     "LEARNED",
@@ -25,6 +36,7 @@ __all__ = [
     "REGION",
     "SEGMENT",
     "STATIC",
+    "Tile",
     "VERSION",
     "Bitstream",
     "Chunk",
@@ -38,7 +50,7 @@ __all__ = [
 ]
 
 RAW, STATIC, LEARNED, PIXELS = 0, 1, 2, 3
-"""Coding of a chunk: packed indices, static tables, a learned prior, or stored pixels."""
+"""Coding of a chunk: packed indices, static tables, a learned prior, or none: its tile stores all pixels."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,19 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """The stored pixels of a tile.
+
+    Attributes:
+        payload: lossless WebP; empty where no pixels of the tile are stored.
+        intact: whether size and CRC are right.
+    """
+
+    payload: bytes
+    intact: bool = True
+
+
+@dataclass(frozen=True)
 class Bitstream:
     """The parsed content of a .vqc file.
 
@@ -68,6 +93,7 @@ class Bitstream:
         settings: the quality index of variable-rate models, else empty; at most 255 bytes.
         source: format of the original image, such as "PNG"; at most 255 printable ASCII characters.
         boxes: "icc", "exif", "xmp", "alpha", "levels", "tags" -> payload before deflation.
+        tiles: stored pixels, one for each tile of the geometry; none where no pixels are stored.
         damage: damage found by salvage, one phrase each.
     """
 
@@ -78,6 +104,7 @@ class Bitstream:
     settings: bytes = b""
     source: str = ""
     boxes: dict[str, bytes] = field(default_factory=dict)
+    tiles: list[Tile] = field(default_factory=list)
     damage: list[str] = field(default_factory=list, compare=False)
 
     @property
@@ -93,7 +120,7 @@ class Bitstream:
 
 @dataclass(frozen=True)
 class Info:
-    """Facts from the header alone; `header_bytes`, `box_bytes` and `code_bytes` add up to `total_bytes`.
+    """Facts from the header alone; bytes of header, boxes, codes and stored pixels add up to `total_bytes`.
 
     Attributes:
         kind: "image" or "audio".
@@ -104,6 +131,7 @@ class Info:
         header_bytes: bytes of the header, its tables and checksum included.
         box_bytes: name -> bytes in the file; a box of unknown type is named by its number.
         code_bytes: bytes of all chunks.
+        stored_bytes: bytes of all tiles of stored pixels.
         chunks: number of chunks.
         priors: number of the prior -> number of its chunks.
         bits_per_code: number of the prior -> bits per code of its chunks; empty for variable-rate models,
@@ -122,6 +150,7 @@ class Info:
     header_bytes: int
     box_bytes: dict[str, int]
     code_bytes: int
+    stored_bytes: int
     chunks: int
     priors: dict[int, int]
     bits_per_code: dict[int, float]
@@ -157,8 +186,9 @@ def pack(bitstream: Bitstream) -> bytes:
         LimitError: the image, the audio or a box is larger than the format allows.
         ValueError: a field that the format cannot express, or a damaged chunk.
     """
-    if not all(chunk.intact for chunk in bitstream.chunks):
-        raise ValueError("a damaged chunk")
+    payloads: list[Chunk | Tile] = [*bitstream.chunks, *bitstream.tiles]
+    if not all(part.intact for part in payloads):
+        raise ValueError("a damaged chunk or tile")
     if not set(bitstream.boxes) <= set(BOXES):
         raise ValueError(f"boxes {sorted(bitstream.boxes)}")
     boxes = [_store(name, bitstream.boxes[name]) for name in BOXES if name in bitstream.boxes]
@@ -170,10 +200,11 @@ def pack(bitstream: Bitstream) -> bytes:
         bitstream.source,
         [entry for entry, _ in boxes],
         [ChunkEntry(c.prior, len(c.payload), zlib.crc32(c.payload)) for c in bitstream.chunks],
+        [TileEntry(len(t.payload), zlib.crc32(t.payload)) for t in bitstream.tiles],
     )
     parts = [write_header(header)]
     parts += [stored for _, stored in boxes]
-    parts += [chunk.payload for chunk in bitstream.chunks]
+    parts += [part.payload for part in payloads]
     return b"".join(parts)
 
 
@@ -192,7 +223,7 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
         DamagedError: truncated, a checksum is wrong, or a field contradicts another.
     """
     header, size = read_header(data)
-    boxes, chunks, damage = _read_body(header, size, data)
+    boxes, chunks, tiles, damage = _read_body(header, size, data)
     if damage and not salvage:
         raise DamagedError(damage[0], "decode the undamaged part with --salvage")
     return Bitstream(
@@ -203,6 +234,7 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
         settings=header.settings,
         source=header.source,
         boxes=boxes,
+        tiles=tiles,
         damage=damage,
     )
 
@@ -214,7 +246,7 @@ def check(data: bytes) -> list[str]:
         BitstreamError: the header itself cannot be read, as in `parse`.
     """
     header, size = read_header(data)
-    return _read_body(header, size, data)[2]
+    return _read_body(header, size, data)[-1]
 
 
 def read_info(source: bytes | BinaryIO) -> Info:
@@ -247,6 +279,7 @@ def read_info(source: bytes | BinaryIO) -> Info:
         header_bytes=size,
         box_bytes=box_bytes,
         code_bytes=sum(chunk.size for chunk in header.chunks),
+        stored_bytes=sum(tile.size for tile in header.tiles),
         chunks=len(header.chunks),
         priors=dict(Counter(chunk.prior for chunk in header.chunks)),
         bits_per_code=_bits_per_code(header),
@@ -267,8 +300,10 @@ def _bits_per_code(header: Header) -> dict[int, float]:
     return {prior: 8 * size[prior] / count for prior, count in codes.items()}
 
 
-def _read_body(header: Header, at: int, data: bytes) -> tuple[dict[str, bytes], list[Chunk], list[str]]:
-    """Return the undamaged boxes and all chunks behind the header, and a description of all damage."""
+def _read_body(
+    header: Header, at: int, data: bytes
+) -> tuple[dict[str, bytes], list[Chunk], list[Tile], list[str]]:
+    """Return the undamaged boxes, all chunks and tiles behind the header, and a description of all damage."""
     damage = []
     total = at + header.body_bytes
     if len(data) < total:
@@ -286,15 +321,20 @@ def _read_body(header: Header, at: int, data: bytes) -> tuple[dict[str, bytes], 
         elif box.name in BOXES:
             boxes[box.name] = payload
         at += box.size
-    chunks = []
-    for index, entry in enumerate(header.chunks, 1):
+    payloads: list[tuple[bytes, bool]] = []
+    names = [f"chunk {index} of {len(header.chunks)}" for index in range(1, len(header.chunks) + 1)]
+    names += [f"tile {index} of {len(header.tiles)}" for index in range(1, len(header.tiles) + 1)]
+    entries: list[ChunkEntry | TileEntry] = [*header.chunks, *header.tiles]
+    for name, entry in zip(names, entries, strict=True):
         stored = view[at : at + entry.size]
         intact = verified(stored, entry.size, entry.crc) is not None
         if not intact:
-            damage.append(f"damaged in chunk {index} of {len(header.chunks)}")
-        chunks.append(Chunk(entry.prior, bytes(stored), intact))
+            damage.append(f"damaged in {name}")
+        payloads.append((bytes(stored), intact))
         at += entry.size
-    return boxes, chunks, damage
+    chunks = [Chunk(entry.prior, *part) for entry, part in zip(header.chunks, payloads, strict=False)]
+    tiles = [Tile(*part) for part in payloads[len(chunks) :]]
+    return boxes, chunks, tiles, damage
 
 
 def _store(name: str, payload: bytes) -> tuple[BoxEntry, bytes]:

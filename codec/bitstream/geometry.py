@@ -14,6 +14,9 @@ from .binary import Cursor, varint
 REGION = 512
 """Largest side of a region of an image, in pixels."""
 
+TILE = 4 * REGION
+"""Largest side of a tile of stored pixels: damage stays within a tile, and so does memory."""
+
 SEGMENT = 2000
 """Largest length of a region of audio, in positions of one channel: 8 seconds at 250 per second."""
 
@@ -52,6 +55,13 @@ class Region:
         """Return the number of positions of the region in a plane of this stride, along each axis."""
         return tuple(-(-axis.stop // stride) - axis.start // stride for axis in self.samples)
 
+    def within(self, outer: Region) -> tuple[slice, ...] | None:
+        """Return the slices of the region inside an outer one; None where it is not in there."""
+        pairs = [*zip(self.samples, outer.samples, strict=True)]
+        if not all(around.start <= axis.start and axis.stop <= around.stop for axis, around in pairs):
+            return None
+        return tuple(slice(axis.start - around.start, axis.stop - around.start) for axis, around in pairs)
+
 
 @dataclass(frozen=True)
 class ImageGeometry:
@@ -83,10 +93,18 @@ class ImageGeometry:
     @property
     def regions(self) -> Iterator[Region]:
         """Regions in the order of their chunks."""
+        return self._squares(REGION)
+
+    @property
+    def tiles(self) -> list[Region]:
+        """Tiles of stored pixels in the order of the file, each of whole regions."""
+        return [*self._squares(TILE)]
+
+    def _squares(self, side: int) -> Iterator[Region]:
         return (
-            Region((slice(top, min(top + REGION, self.height)), slice(left, min(left + REGION, self.width))))
-            for top in range(0, self.height, REGION)
-            for left in range(0, self.width, REGION)
+            Region((slice(top, min(top + side, self.height)), slice(left, min(left + side, self.width))))
+            for top in range(0, self.height, side)
+            for left in range(0, self.width, side)
         )
 
     @property
@@ -188,6 +206,11 @@ class AudioGeometry:
             for start in range(0, self.samples if self.audible else 0, length)
             for channel in self.audible
         )
+
+    @property
+    def tiles(self) -> list[Region]:
+        """Audio has no stored samples."""
+        return []
 
     @property
     def whole(self) -> list[Region]:

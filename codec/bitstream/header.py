@@ -29,11 +29,11 @@ NAMES = {1: "vqvae-audio", 2: "vae-image"}
 _NUMBERS = {name: number for number, name in NAMES.items()}
 _BOX_NAMES = {number: name for name, number in BOXES.items()}
 _OPTIONAL = 0x80
-_OWN, _SETTINGS, _SOURCE, _BOXED, _RESERVED = 0x08, 0x10, 0x20, 0x40, 0x80
+_OWN, _SETTINGS, _SOURCE, _BOXED, _TILED = 0x08, 0x10, 0x20, 0x40, 0x80
 _NUMBERED = 0x80
 _MODEL_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _PRINTABLE = re.compile(rb"[ -~]{1,255}")
-_SMALLEST_CHUNK_ENTRY = 6
+_SMALLEST_CHUNK_ENTRY, _SMALLEST_TILE_ENTRY = 6, 5
 _FOREIGN = {
     b"\x89PNG": "a PNG",
     b"\xff\xd8\xff": "a JPEG",
@@ -75,6 +75,13 @@ class ChunkEntry(NamedTuple):
     crc: int
 
 
+class TileEntry(NamedTuple):
+    """An entry of the tile table: bytes in the file, checksum."""
+
+    size: int
+    crc: int
+
+
 @dataclass(frozen=True)
 class Header:
     """Fields of the header in the order of the file; `container.Bitstream` describes them."""
@@ -86,11 +93,13 @@ class Header:
     source: str
     boxes: list[BoxEntry]
     chunks: list[ChunkEntry]
+    tiles: list[TileEntry]
 
     @property
     def body_bytes(self) -> int:
-        """Bytes that follow the header: all boxes and chunks."""
-        return sum(box.size for box in self.boxes) + sum(chunk.size for chunk in self.chunks)
+        """Bytes that follow the header: all boxes, chunks and tiles."""
+        entries: list[BoxEntry | ChunkEntry | TileEntry] = [*self.boxes, *self.chunks, *self.tiles]
+        return sum(entry.size for entry in entries)
 
 
 def write_header(header: Header) -> bytes:
@@ -113,6 +122,8 @@ def write_header(header: Header) -> bytes:
         raise ValueError(f"stride {geometry.stride}")
     if len(header.chunks) != geometry.chunk_count:
         raise ValueError(f"{len(header.chunks)} chunks for {geometry.chunk_count} regions")
+    if header.tiles and (len(header.tiles) != len(geometry.tiles) or not any(t.size for t in header.tiles)):
+        raise ValueError(f"{len(header.tiles)} tiles for {len(geometry.tiles)}, or all of them empty")
 
     flags = geometry.stride.bit_length() - 1
     for flag, is_set in (
@@ -120,6 +131,7 @@ def write_header(header: Header) -> bytes:
         (_SETTINGS, settings),
         (_SOURCE, source),
         (_BOXED, header.boxes),
+        (_TILED, header.tiles),
     ):
         flags |= flag if is_set else 0
     data = bytearray(MAGIC)
@@ -135,6 +147,8 @@ def write_header(header: Header) -> bytes:
         data += bytes((box.number,)) + varint(box.size) + varint(box.inflated) + word(box.crc)
     for chunk in header.chunks:
         data += bytes((chunk.prior,)) + varint(chunk.size) + word(chunk.crc)
+    for tile in header.tiles:
+        data += varint(tile.size) + word(tile.crc)
     return bytes(data + word(zlib.crc32(data)))
 
 
@@ -166,12 +180,12 @@ def read_header(data: bytes) -> tuple[Header, int]:
     if kind is None:
         raise VersionError(f"bitstream of kind {number} is unknown to this program", "upgrade vqcodec")
     flags = cursor.byte()
-    if flags & _RESERVED:
-        raise DamagedError("damaged header: reserved bit")
     model = _model_name(cursor)
     fingerprint = cursor.take(8)
     geometry = kind.read(cursor, 1 << (flags & STRIDE_BITS), bool(flags & _OWN))
     geometry.check()
+    if flags & _TILED and not geometry.tiles:
+        raise DamagedError("damaged header: reserved bit")
     settings = _short_field(cursor, MAX_SETTINGS) if flags & _SETTINGS else b""
     source = _short_field(cursor, MAX_SOURCE) if flags & _SOURCE else b""
     if source and not _PRINTABLE.fullmatch(source):
@@ -179,10 +193,11 @@ def read_header(data: bytes) -> tuple[Header, int]:
     boxes = _read_boxes(cursor) if flags & _BOXED else []
     cursor.need(geometry.chunk_count * _SMALLEST_CHUNK_ENTRY)
     chunks = [ChunkEntry(cursor.byte(), cursor.varint(), cursor.word()) for _ in range(geometry.chunk_count)]
+    tiles = _read_tiles(cursor, len(geometry.tiles)) if flags & _TILED else []
     crc = zlib.crc32(memoryview(data)[: cursor.at])
     if cursor.word() != crc:
         raise DamagedError("damaged header")
-    header = Header(model, fingerprint, geometry, settings, source.decode(), boxes, chunks)
+    header = Header(model, fingerprint, geometry, settings, source.decode(), boxes, chunks, tiles)
     return header, cursor.at
 
 
@@ -237,6 +252,14 @@ def _read_boxes(cursor: Cursor) -> list[BoxEntry]:
     if not boxes:
         raise DamagedError("damaged header: no boxes")
     return boxes
+
+
+def _read_tiles(cursor: Cursor, count: int) -> list[TileEntry]:
+    cursor.need(count * _SMALLEST_TILE_ENTRY)
+    tiles = [TileEntry(cursor.varint(), cursor.word()) for _ in range(count)]
+    if not any(tile.size for tile in tiles):
+        raise DamagedError("damaged header: no stored pixels")
+    return tiles
 
 
 def _check_box(box: BoxEntry) -> None:

@@ -7,6 +7,7 @@ from .audio import Audio, write_audio
 from .audio_files import AUDIO_FORMATS, sound_format
 from .audio_reading import format_of, read_audio
 from .image import IMAGE_FORMATS, Image, pack_alpha, unpack_alpha, write_image
+from .lossless import pack_pixels, unpack_pixels
 from .opening import Readable, Writable, opened
 from .reading import MAX_PIXELS, read_image
 from .resampling import HIGHEST_RATE, LOWEST_RATE
@@ -30,12 +31,14 @@ __all__ = [
     "Source",
     "Tags",
     "pack_alpha",
+    "pack_pixels",
     "pack_tags",
     "read",
     "read_audio",
     "read_image",
     "sound_format",
     "unpack_alpha",
+    "unpack_pixels",
     "unpack_tags",
     "write",
     "write_audio",

@@ -35,6 +35,10 @@ Progress = Callable[[int, int], None]
 """Callback of the number of blocks done and the number of all blocks."""
 
 
+RD_LAMBDA = 0.01
+"""Slope of the rate-distortion curve at about 0.4 bits per pixel, of models with one operating point."""
+
+
 @dataclass(frozen=True)
 class Plane:
     """One grid of integers of a model, coarse planes first.
@@ -109,6 +113,11 @@ class OperatingPoint(ABC):
     def device(self) -> torch.device:
         """Device of the networks."""
         return self.model.device
+
+    @property
+    def rd_lambda(self) -> float:
+        """Lambda: bits per pixel for a mean squared error of 1 in 8-bit units."""
+        return RD_LAMBDA
 
     @abstractmethod
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:

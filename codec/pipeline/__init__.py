@@ -53,6 +53,7 @@ class EncodeOptions:
     bpp: float | None = None
     psnr: float | None = None
     target_size: int | None = None
+    lossless: bool = False
     fast: bool = False
     effort: int = EFFORT
     max_pixels: int = media.MAX_PIXELS
@@ -73,6 +74,7 @@ class EncodeOptions:
             bpp=self.bpp,
             psnr=self.psnr,
             target_size=self.target_size,
+            lossless=self.lossless,
         )
 
 
@@ -85,6 +87,7 @@ def encode(
     bpp: float | None = None,
     psnr: float | None = None,
     target_size: int | None = None,
+    lossless: bool = False,
     fast: bool = False,
     effort: int = EFFORT,
     max_pixels: int = media.MAX_PIXELS,
@@ -104,6 +107,7 @@ def encode(
         bpp: for images, the highest quality within this rate, in bits per pixel of the file.
         psnr: for images, the smallest file that reaches this PSNR, in dB.
         target_size: the highest quality within this size, in bytes.
+        lossless: for images, store all pixels exactly, those of alpha 0 aside.
         fast: code by static tables instead of a learned prior; models without such tables warn.
         effort: 0..3, how long the encoder searches for better symbols, for audio from 2 on; decoding does not
             depend on it. No gain with `vae-image` and autoregressive decoders.
@@ -125,6 +129,7 @@ def encode(
         bpp,
         psnr,
         target_size,
+        lossless,
         fast,
         effort,
         max_pixels,

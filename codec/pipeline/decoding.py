@@ -68,8 +68,9 @@ def decode_preview(
     pixels = image_transform.preview(found.symbols, point, stream.geometry)
     if pixels is None:
         raise ModelError(f"{stream.model} has no preview", "decode the whole image")
-    for region, stored in found.pixels:
-        pixels[region.part(image_transform.PREVIEW)] = image_transform.reduce(stored)
+    for tile in found.stored:
+        part = pixels[tile.region.part(image_transform.PREVIEW)]
+        part[...] = image_transform.overlay(part, tile.samples, tile.mask)
     image = media.Image(pixels, icc=stream.boxes.get("icc"), source=stream.source)
     return image, found.damage
 
@@ -223,12 +224,12 @@ def _pixels(
     found: DecodedChunks, point: OperatingPoint, geometry: ImageGeometry, progress: Progress | None
 ) -> NDArray[np.uint8]:
     """Return the image of chunks, uint8 [H, W, C]; the networks do not run where all pixels are stored."""
-    if len(found.pixels) < geometry.chunk_count:
+    if found.has_symbols:
         pixels = image_transform.synthesise(found.symbols, point, geometry, progress=progress)
     else:
         pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
-    for region, stored in found.pixels:
-        pixels[region.samples] = stored
+    for tile in found.stored:
+        np.copyto(pixels[tile.region.samples], tile.samples, where=tile.mask[:, :, None])
     return pixels
 
 

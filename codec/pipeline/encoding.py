@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import media
 from ..bitstream import container
@@ -22,6 +23,7 @@ from ..transform import audio as audio_transform
 from ..transform import hidden, loudness
 from ..transform import image as image_transform
 from ..transform.loudness import Loudness
+from . import storing
 
 HEAVY_METADATA = 1000
 """Metadata smaller than this (bytes) never raises a warning."""
@@ -109,11 +111,13 @@ def encode_at(
     if isinstance(original, media.Image):
         geometry = _image_geometry(original, point)
         pixels = hidden.fill(original.samples, original.alpha)
-        targets = image_transform.analyse(pixels, point, progress=progress)
-        coded = chunks.encode(targets, point, geometry, fast=fast)
-        del targets
-        stored = chunks.store(pixels, point, geometry, below=coded.size)
-        return _pack(original, stored or coded, geometry, point, _image_boxes(original))
+
+        def code(pixels: NDArray[np.uint8]) -> EncodedChunks:
+            targets = image_transform.analyse(pixels, point, progress=progress)
+            return chunks.encode(targets, point, geometry, fast=fast)
+
+        chosen = storing.choose(pixels, code(pixels), point, geometry, code)
+        return _pack(original, chosen, geometry, point, _image_boxes(original))
     if original.channels > 2:
         warn(f"{original.channels} channels, coded one by one", MediaWarning)
     signal = original.signal
@@ -128,12 +132,17 @@ def encode_at(
     return _pack(original, coded, size, point, boxes)
 
 
-def store(image: media.Image, point: OperatingPoint, *, limit: int) -> Encoded | None:
-    """Store the pixels of an image losslessly; None where the file would be larger than `limit` bytes."""
+def store(image: media.Image, point: OperatingPoint) -> Encoded:
+    """Store the pixels of an image losslessly. Colours under alpha 0 are not kept."""
     geometry = _image_geometry(image, point)
-    stored = chunks.store(hidden.fill(image.samples, image.alpha), point, geometry, below=limit)
-    packed = None if stored is None else _pack(image, stored, geometry, point, _image_boxes(image))
-    return packed if packed is not None and len(packed.data) <= limit else None
+    stored = storing.store_all(hidden.fill(image.samples, image.alpha), point, geometry)
+    return _pack(image, stored, geometry, point, _image_boxes(image))
+
+
+def store_within(image: media.Image, point: OperatingPoint, limit: int) -> Encoded | None:
+    """Store the pixels of an image losslessly; None where the file would be larger than `limit` bytes."""
+    stored = store(image, point)
+    return stored if len(stored.data) <= limit else None
 
 
 def _image_geometry(image: media.Image, point: OperatingPoint) -> ImageGeometry:
@@ -177,15 +186,16 @@ def _pack(
         source=original.source,
         boxes={name: box for name, box in boxes.items() if box is not None},
         chunks=[*coded.chunks],
+        tiles=[*coded.tiles],
     )
     _warn_of_heavy_metadata(stream)
-    return Encoded(container.pack(stream), coded.symbols, original, geometry, point, coded.bits)
+    return Encoded(container.pack(stream), coded.symbols, original, geometry, point, sum(coded.bits))
 
 
 def _warn_of_heavy_metadata(stream: Bitstream) -> None:
     """Warn where metadata takes more bytes than the codes."""
     sizes = {name: len(deflate(box)) for name, box in stream.boxes.items() if name != "alpha"}
-    coded = sum(len(chunk.payload) for chunk in stream.chunks)
+    coded = sum(len(chunk.payload) for chunk in stream.chunks) + sum(len(t.payload) for t in stream.tiles)
     if (total := sum(sizes.values())) > max(coded, HEAVY_METADATA):
         largest = max(sizes, key=lambda name: sizes[name])
         message = f"metadata takes {total:,} bytes, the codes {coded:,}; --strip {largest} leaves it out"

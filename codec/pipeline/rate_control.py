@@ -12,7 +12,7 @@ from ..bitstream.quality import BEST, DEFAULT_QUALITY, LAST_INDEX, WORST, index_
 from ..errors import TargetError, UsageError
 from ..models.base import Model, Progress
 from .decoding import verify
-from .encoding import Encoded, encode_at, store
+from .encoding import Encoded, encode_at, store, store_within
 
 BYTES_TOLERANCE, DB_TOLERANCE = 0.005, 0.02
 """Stop searching within 0.5 % below the byte target, or 0.02 dB above the PSNR target."""
@@ -26,10 +26,10 @@ TRIALS = 6
 MAX_BYTES = 1 << 62
 """Upper bound of a size in bytes computed from a rate."""
 
-Unit = Literal["quality", "bitrate", "bpp", "psnr", "target size"]
+Unit = Literal["quality", "bitrate", "bpp", "psnr", "target size", "lossless"]
 
 UNITS: dict[str, tuple[Unit, ...]] = {
-    "image": ("target size", "bpp", "psnr"),
+    "image": ("target size", "bpp", "psnr", "lossless"),
     "audio": ("target size", "bitrate"),
 }
 """Medium -> units of targets, besides the quality."""
@@ -40,11 +40,11 @@ FILES = {"image": "images", "audio": "audio"}
 
 @dataclass(frozen=True)
 class Target:
-    """The target of an encoding: a quality, a maximum rate or size, or a minimum PSNR.
+    """The target of an encoding: a quality, a maximum rate or size, a minimum PSNR, or no loss.
 
     Attributes:
         unit: "quality" 1..5, "bitrate" in kbit/s and "bpp" in bits per pixel of the whole file, "psnr" in dB,
-            "target size" in bytes.
+            "target size" in bytes; "lossless", of any value.
         value: in this unit; None: the default quality.
     """
 
@@ -60,6 +60,7 @@ class Target:
         bpp: float | None = None,
         psnr: float | None = None,
         target_size: int | None = None,
+        lossless: bool = False,
     ) -> Target:
         """Return the target among these, of which at most one is given.
 
@@ -72,11 +73,12 @@ class Target:
             "bpp": bpp,
             "psnr": psnr,
             "target size": target_size,
+            "lossless": 1.0 if lossless else None,
         }
         given = {unit: value for unit, value in values.items() if value is not None}
         if len(given) > 1:
             raise UsageError(
-                "quality, bitrate, bpp, psnr and target size exclude each other", "give one of them"
+                "quality, bitrate, bpp, psnr, target size and lossless exclude each other", "give one of them"
             )
         for unit, value in given.items():
             if unit != "quality" and not 0 < value < math.inf:
@@ -106,8 +108,8 @@ class Target:
             )
 
     def limit(self, original: media.Image | media.Audio) -> int | None:
-        """Return the maximum size of the file in bytes; None for a quality or PSNR."""
-        if self.value is None or self.unit in ("quality", "psnr"):
+        """Return the maximum size of the file in bytes; None where there is none."""
+        if self.value is None or self.unit in ("quality", "psnr", "lossless"):
             return None
         if self.unit == "target size":
             return int(self.value)
@@ -142,7 +144,7 @@ def encode(
         original: with the metadata that goes into the bitstream.
         model: with its operating points.
         target: a quality; or a rate or size, for the highest quality within it; or a PSNR, for the smallest
-            file that reaches it. Rates, sizes and PSNR are met within the tolerances.
+            file that reaches it; or no loss. Rates, sizes and PSNR are met within the tolerances.
         effort: 0..3, how long the encoder searches for better symbols.
         fast: skip learned priors, where there is another way.
         progress: called with the number of blocks done and of all blocks, over all trials.
@@ -156,6 +158,8 @@ def encode(
         return _to_size(limit, target, trials)
     if target.unit == "psnr" and target.value is not None:
         return _to_psnr(target.value, trials)
+    if target.unit == "lossless" and isinstance(original, media.Image):
+        return store(original, model.at(LAST_INDEX))
     return trials.at(index_of(DEFAULT_QUALITY if target.value is None else target.value), expected=1)
 
 
@@ -223,28 +227,24 @@ def _to_size(limit: int, target: Target, trials: _Trials) -> Encoded:
         raise TargetError(f"smallest is {smallest}, target {asked}", f"give a larger target{effortless}")
     if found == trials.last and isinstance(trials.original, media.Image):
         # The best quality leaves room, perhaps enough to store the pixels losslessly.
-        stored = store(trials.original, trials.model.at(found), limit=limit)
+        stored = store_within(trials.original, trials.model.at(found), limit)
         if stored is not None:
             return stored
     return trials.at(found)
 
 
 def _to_psnr(psnr: float, trials: _Trials) -> Encoded:
-    best = -math.inf
-
     def measure(index: int) -> float:
-        nonlocal best
         encoded = trials.at(index)
         reached = verify(encoded)
-        best = max(best, reached)
         if reached >= psnr:
             trials.keep(encoded)  # the search goes down from here
         return reached
 
     found = find_index(measure, psnr, 1 / INDICES_PER_DB, DB_TOLERANCE, at_least=True, last=trials.last)
-    if found is None:
-        raise TargetError(f"best is {best:.2f} dB, target {psnr:g}", "give a smaller target")
-    return trials.at(found)
+    if found is None and isinstance(trials.original, media.Image):
+        return store(trials.original, trials.model.at(trials.last))  # no coding comes so near
+    return trials.at(trials.last if found is None else found)
 
 
 def find_index(
