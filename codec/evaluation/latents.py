@@ -45,6 +45,7 @@ class Figures:
         mixture: pictures in the aggregate posterior; no estimate exceeds its logarithm.
         bits_per_dimension: by the ELBO; with a Gaussian likelihood, of bytes with uniform noise added.
         noise_variance: of a Gaussian likelihood, pixels being 0..1.
+        auxiliary_rate: the rate by an auxiliary prior.
         importance: importance-weighted bound, with `samples` samples.
         samples: K.
     """
@@ -59,6 +60,7 @@ class Figures:
     mixture: int
     bits_per_dimension: float
     noise_variance: float | None = None
+    auxiliary_rate: float | None = None
     importance: float | None = None
     samples: int = 0
 
@@ -103,7 +105,7 @@ def measure(arrays: list[np.ndarray], model: LatentModel, *, importance: int = 0
     """
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        means, variances, samples, kl = [], [], [], []
+        means, variances, samples, kl, auxiliary = [], [], [], [], []
         distortion = noisy = bound = 0.0
         for x in pictures(arrays, model):
             posterior = model.posterior(x)
@@ -112,6 +114,8 @@ def measure(arrays: list[np.ndarray], model: LatentModel, *, importance: int = 0
             variances.append(posterior.log_variance)
             samples.append(z)
             kl.append(model.kl(posterior).double())
+            if (divergence := model.auxiliary_kl(posterior)) is not None:
+                auxiliary.append(divergence)
             distortion -= float(model.log_likelihood(x, z).double().sum())
             if not model.binary:
                 dequantised = x + (torch.rand_like(x) - 0.5) / 255
@@ -137,6 +141,7 @@ def measure(arrays: list[np.ndarray], model: LatentModel, *, importance: int = 0
         mixture,
         latents.bits_per_dimension(bound_of_bytes, dimensions, levels),
         None if variance is None else float(variance),
+        float(torch.cat(auxiliary).mean()) if auxiliary else None,
         bound / count if importance else None,
         importance,
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 ACTIVE_VARIANCE = 0.01
-"""A unit is active if its posterior mean varies more over the data (Burda et al. 2016, section 5.2)."""
+"""A unit is active if its posterior mean varies more over the data (Burda et al. 2016)."""
 
 ROWS = 512
 """Samples whose densities under all posteriors are computed at once."""

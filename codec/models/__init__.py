@@ -13,7 +13,7 @@ from ..errors import ModelError
 from ..priors.settings import Config, TrainConfig
 from . import ppca, thumbnail, vae
 from .base import Card, Model
-from .latent import VAE, LatentModel
+from .latent import VAE, VAEGAN, BetaVAE, DeltaVAE, LatentModel, beta_vae, delta_vae, vae_gan
 from .latent import vae as latent_vae
 from .vqvae import (
     AudioVQVAE,
@@ -63,6 +63,9 @@ MODELS: dict[str, Entry] = {
     "vae-image": Entry(vae.Config(), vae.VAE, TrainConfig(batch=4, crop=192)),
     "vae-bits": Entry(latent_vae.Config(), VAE, _LATENT),
     "vae-thumbnail": Entry(latent_vae.THUMBNAIL, VAE, replace(_LATENT, batch=64, crop=256)),
+    "beta-vae": Entry(beta_vae.Config(), BetaVAE, _LATENT),
+    "delta-vae": Entry(delta_vae.Config(), DeltaVAE, _LATENT),
+    "vae-gan": Entry(vae_gan.Config(), VAEGAN, replace(_LATENT, beta1=0.5, learning_rate=3e-4)),
 }
 """Name -> model: the only list of models that can be trained and read."""
 

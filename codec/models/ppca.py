@@ -46,7 +46,7 @@ class PPCA:
 
     @property
     def evidence(self) -> float:
-        """Return the mean of log p(x) over the data of a fit by maximum likelihood, in nats (eq. 5)."""
+        """Return the mean of log p(x) over the data that it was fitted to, in nats (eq. 4 at its maximum)."""
         size, dimension = self.components.shape
         logarithms = float(self.variances.log().sum()) + (dimension - size) * math.log(self.noise_variance)
         return -0.5 * (dimension * (math.log(2 * math.pi) + 1) + logarithms)
@@ -55,7 +55,7 @@ class PPCA:
         """Return the best model of another noise variance.
 
         A unit lives if its eigenvalue exceeds the variance. This is also the beta-VAE in the linear case, for
-        a variance of beta times that of the likelihood (Lucas et al. 2019, section 4).
+        a variance of beta times that of the likelihood (Lucas et al. 2019).
         """
         return replace(self, variances=self.variances.clamp(min=variance), noise_variance=variance)
 

@@ -109,6 +109,11 @@ class LatentModel(Model):
         """Return log p(z) under N(0, I), in nats: [..., M] -> [...]."""
         return -0.5 * (LOG_2PI + z.square()).sum(-1)
 
+    def auxiliary_kl(self, posterior: Posterior) -> Tensor | None:
+        """Return KL(q(z | x) || auxiliary prior), in nats, [B]; None: there is no such prior."""
+        del posterior
+        return None
+
     def sample_prior(self, count: int, generator: torch.Generator) -> Tensor:
         """Draw latents from p(z): [count, M]."""
         return torch.randn(count, self.config.units, generator=generator).to(self.device)

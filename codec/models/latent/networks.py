@@ -138,3 +138,77 @@ class AutoregressiveDecoder(nn.Module):
                 seen = x[:, :, : row + 1], context[:, :, : row + 1]
                 x[:, :, row, column] = pixel(self(*seen)[:, :, row, column])
         return x
+
+
+class Recurrent(nn.Module):
+    """A GRU over a sequence, [B, n, inputs] -> [B, n, outputs], forwards in time or backwards."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, *, backwards: bool) -> None:
+        super().__init__()
+        self.backwards = backwards
+        self.gru = nn.GRU(inputs, hidden, batch_first=True)
+        self.last = nn.Linear(hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the outputs of all steps."""
+        states, _ = self.gru(x.flip(1) if self.backwards else x)
+        outputs: Tensor = self.last(states.flip(1) if self.backwards else states)
+        return outputs
+
+
+class SplitHalves(nn.Module):
+    """Gather the first halves of the features of all steps, then the second: [B, n, 2 d] -> [B, 2 n d]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rearrange the features."""
+        return torch.cat([half.flatten(1) for half in x.chunk(2, 2)], 1)
+
+
+class RowsToSteps(nn.Module):
+    """Groups of rows as the steps of a sequence: [B, C, S, S] -> [B, n, C S S / n]."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rearrange pixels."""
+        batch, channels, side, _ = x.shape
+        return x.reshape(batch, channels, self.steps, -1).transpose(1, 2).reshape(batch, self.steps, -1)
+
+
+class StepsToRows(nn.Module):
+    """The steps of a sequence as groups of rows: [B, n, C S S / n] -> [B, C, S, S]."""
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self.shape = channels, side, side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rearrange pixels."""
+        batch, steps, _ = x.shape
+        return x.reshape(batch, steps, self.shape[0], -1).transpose(1, 2).reshape(batch, *self.shape)
+
+
+def anticausal_encoder(side: int, channels: int, steps: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Build an encoder over groups of rows whose outputs at a step see its rows and those below.
+
+    Shapes: [B, C, S, S] -> [B, outputs]: the first half of the outputs of all steps, then the second.
+    """
+    inputs = channels * side * side // steps
+    return nn.Sequential(
+        RowsToSteps(steps), Recurrent(inputs, hidden, outputs // steps, backwards=True), SplitHalves()
+    )
+
+
+def causal_decoder(side: int, channels: int, steps: int, hidden: int, units: int) -> nn.Sequential:
+    """Build a decoder of a sequence of latents whose rows depend on the latents of their step and before.
+
+    Shapes: [B, units] -> [B, C, S, S].
+    """
+    outputs = channels * side * side // steps
+    return nn.Sequential(
+        nn.Unflatten(1, (steps, units // steps)),
+        Recurrent(units // steps, hidden, outputs, backwards=False),
+        StepsToRows(channels, side),
+    )

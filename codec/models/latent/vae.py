@@ -114,9 +114,9 @@ class VAE(LatentModel):
         posterior = self.posterior(x)
         distortion = -self.log_likelihood(x, posterior.sample()).mean()
         kl = self.kl(posterior)
-        rate = kl.sum(1).mean()
-        terms = {"elbo": -(distortion + rate), "distortion": distortion, "rate": rate}
-        return LossStep(distortion + self.rate_cost(kl), terms, kept={"mean": posterior.mean})
+        rate = kl.sum(1)
+        terms = {"elbo": -(distortion + rate.mean()), "distortion": distortion, "rate": rate.mean()}
+        return LossStep(distortion + self.rate_cost(kl), terms, kept={"rate": rate})
 
     def rate_cost(self, kl: Tensor) -> Tensor:
         """Return what the loss has for the rate, in nats: here the KL of all units, [B, M] -> []."""
