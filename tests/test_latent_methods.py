@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -20,8 +21,11 @@ SIDE = 6
 
 
 @pytest.fixture(autouse=True)
-def seeded() -> None:
+def seeded() -> Iterator[None]:
+    """Gradients are computed where a test asks for them."""
     torch.manual_seed(0)
+    with torch.no_grad():
+        yield
 
 
 def gaussian_pictures(count: int = 1000) -> Tensor:
@@ -83,13 +87,14 @@ def test_a_linear_vae_at_the_start_is_ppca() -> None:
         assert torch.allclose(bound, fit.log_likelihood(x.flatten(1)), atol=0.05)
 
 
+@torch.enable_grad()
 def test_a_linear_vae_by_gradient_reaches_the_closed_form() -> None:
     """Within .5 nats and 1 degree, with every posterior mean and variance learned."""
     x = gaussian_pictures()
     model = linear_model(linear_start=False).train()
-    optimiser = torch.optim.Adam(model.parameters(), 0.03)
-    for step in range(800):
-        optimiser.param_groups[0]["lr"] = 0.03 * (1 - step / 800)
+    optimiser = torch.optim.Adam(model.parameters(), 0.05)
+    for step in range(500):
+        optimiser.param_groups[0]["lr"] = 0.05 * (1 - step / 500)
         posterior = model.posterior(x)
         loss = model.kl(posterior).sum(1).mean() - model.log_likelihood(x, posterior.sample()).mean()
         optimiser.zero_grad()
@@ -104,7 +109,7 @@ def test_a_linear_vae_by_gradient_reaches_the_closed_form() -> None:
     assert fit.evidence - 0.5 < float(elbo) < fit.evidence + 0.1
     cosines = torch.linalg.svdvals(fit.components @ torch.linalg.qr(weights.double())[0])
     assert math.degrees(math.acos(min(float(cosines.min()), 1.0))) < 1
-    assert abs(float(model.noise_variance) / fit.noise_variance - 1) < 0.05
+    assert abs(float(model.noise_variance.detach()) / fit.noise_variance - 1) < 0.05
 
 
 # what latents carry
@@ -176,6 +181,7 @@ def test_likelihoods_are_those_of_scipy() -> None:
     assert bits.noise_variance is None
 
 
+@torch.enable_grad()
 @pytest.mark.parametrize(("strength", "reach"), [("local", 1), ("pixelcnn", SIDE)])
 def test_an_autoregressive_decoder_sees_the_pixels_before(strength: str, reach: int) -> None:
     """Each of `reach` rows and columns around, none that comes later."""
@@ -210,6 +216,7 @@ def test_settings_that_cannot_be_are_refused() -> None:
 # beta-VAE
 
 
+@torch.enable_grad()
 def test_free_bits_cost_nothing_and_warm_up_rises() -> None:
     config = beta_vae.Config(side=8, units=4, hidden=8, beta=3.0, free_bits=0.5, kl_warmup=0.5)
     model = beta_vae.BetaVAE(config)
@@ -245,7 +252,7 @@ def test_no_posterior_of_the_independent_form_is_nearer_than_delta() -> None:
         with torch.no_grad():
             model.encoder[-1].weight.normal_(std=scale)
             model.encoder[-1].bias.normal_(std=scale)
-        kl = model.kl(model.posterior(torch.rand(200, 1, 8, 8)))
+        kl = model.kl(model.posterior(torch.rand(200, 1, 8, 8))).detach()
         assert float(kl.min()) >= 0.3 - 1e-4
         assert scale or float(kl.max()) < 0.3 + 1e-3, "and the bound is reached"
 
@@ -278,6 +285,7 @@ def test_the_bound_of_a_process_ar1(alpha: float) -> None:
         assert float(model.log_prior(z)) == pytest.approx(float(density), rel=1e-6)
 
 
+@torch.enable_grad()
 def test_an_encoder_over_rows_is_anti_causal_and_its_decoder_causal() -> None:
     config = delta_vae.Config(steps=4, side=8, units=8, hidden=8, decoder="factorised")
     model = delta_vae.DeltaVAE(config).eval()
@@ -319,6 +327,7 @@ def test_the_auxiliary_prior_is_the_nearest_gaussian() -> None:
 # VAE-GAN
 
 
+@torch.enable_grad()
 def test_each_loss_of_a_vae_gan_reaches_its_own_network() -> None:
     """Against gradients of each loss by itself, computed as the paper writes them."""
     config = vae_gan.Config(side=8, units=3, hidden=8, features=4, gamma=0.1)
@@ -345,6 +354,7 @@ def test_each_loss_of_a_vae_gan_reaches_its_own_network() -> None:
         assert torch.allclose(ours[name], gradient, atol=1e-5, rtol=1e-3), name
 
 
+@torch.enable_grad()
 def test_the_side_that_is_ahead_waits() -> None:
     model = vae_gan.VAEGAN(vae_gan.Config(side=8, units=3, hidden=8, features=4))
     samples = torch.rand(4, 1, 8, 8).expand(-1, 3, -1, -1) * 2 - 1
@@ -369,11 +379,12 @@ def test_the_side_that_is_ahead_waits() -> None:
 
 @pytest.mark.parametrize("name", ["vae-bits", "vae-thumbnail", "beta-vae", "delta-vae", "vae-gan"])
 def test_every_named_model_takes_a_step(name: str) -> None:
+    torch.set_grad_enabled(True)
     entry = MODELS[name]
     model = build(entry.config)
     side = entry.config.side * (2 if name == "vae-thumbnail" else 1)
     samples = torch.rand(2, 3, side, side).round() * 2 - 1
     step = model.loss(samples)
     step.loss.backward()
-    assert math.isfinite(float(step.loss)) and {"elbo", "distortion", "rate"} <= set(step.terms)
+    assert math.isfinite(step.loss.item()) and {"elbo", "distortion", "rate"} <= set(step.terms)
     assert model.update(step, 0.5, torch.Generator()) == {}

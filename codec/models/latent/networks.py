@@ -101,14 +101,7 @@ class AutoregressiveDecoder(nn.Module):
         strong = strength == "pixelcnn"
         self.first = MaskedConv2d("A", channels, width, 7 if strong else 3)
         self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.ReLU(),
-                nn.Conv2d(width, width // 2, 1),
-                nn.ReLU(),
-                MaskedConv2d("B", width // 2, width // 2, 3 if strong else 1),
-                nn.ReLU(),
-                nn.Conv2d(width // 2, width, 1),
-            )
+            nn.Sequential(nn.ReLU(), MaskedConv2d("B", width, width, 3 if strong else 1))
             for _ in range(blocks)
         )
         self.last = nn.Sequential(

@@ -45,7 +45,7 @@ class Config(LatentConfig):
     network: networks.Kind = "mlp"
     hidden: int = setting(200, low=1, high=1 << 14)
     decoder: networks.Strength = "factorised"
-    pixelcnn_width: int = setting(32, low=2, high=1 << 12)
+    pixelcnn_width: int = setting(16, low=1, high=1 << 12)
     pixelcnn_blocks: int = setting(4, low=0, high=64)
     linear_start: bool = True
 
@@ -116,7 +116,7 @@ class VAE(LatentModel):
         kl = self.kl(posterior)
         rate = kl.sum(1)
         terms = {"elbo": -(distortion + rate.mean()), "distortion": distortion, "rate": rate.mean()}
-        return LossStep(distortion + self.rate_cost(kl), terms, kept={"rate": rate})
+        return LossStep(distortion + self.rate_cost(kl), terms, kept={"rate": rate.detach()})
 
     def rate_cost(self, kl: Tensor) -> Tensor:
         """Return what the loss has for the rate, in nats: here the KL of all units, [B, M] -> []."""
