@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def go(data: Path, output: Path, **options: Any) -> training.Run:
     small = {"side": "8", "hidden": "16", "units": "6"}
-    defaults: dict[str, Any] = {"model": "vae-bits", "steps": 60, "batch": 16, "checkpoint_every": 30}
+    defaults: dict[str, Any] = {"model": "vae-bits", "steps": 60, "batch": 16, "checkpoint_every": 200}
     defaults |= {"binarise": "dynamic"}
     options["overrides"] = small | options.pop("overrides", {})
     with warnings.catch_warnings():
@@ -146,7 +146,7 @@ def test_other_pixels_need_a_way(data: Path, photos: Path, tmp_path: Path) -> No
 
 
 def test_it_trains_resumes_and_measures(data: Path, tmp_path: Path) -> None:
-    go(data, tmp_path / "whole", steps=150, checkpoint_every=50, learning_rate=1e-2)
+    go(data, tmp_path / "whole", steps=150, checkpoint_every=150, learning_rate=1e-2)
     whole = training.train(resume=tmp_path / "whole", steps=200)
     rows = metrics(whole.folder, "validation")
     assert rows[-1]["elbo"] > rows[0]["elbo"] + 3, "it learns"

@@ -123,6 +123,11 @@ class LatentModel(Model):
         """Variance of the Gaussian likelihood, [], pixels being 0..1; None: another likelihood."""
         return None
 
+    @property
+    def rate_weight(self) -> float:
+        """Weight of the rate in the loss: with a Gaussian likelihood, a factor of its variance."""
+        return 1.0
+
     # between pictures and samples
 
     @property

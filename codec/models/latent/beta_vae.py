@@ -54,6 +54,11 @@ class BetaVAE(vae.VAE):
         super().__init__(config)
         self.register_buffer("warm", torch.tensor(0.0 if config.kl_warmup else 1.0))
 
+    @property
+    def rate_weight(self) -> float:
+        """Weight of the rate, as in `LatentModel.rate_weight`."""
+        return self.config.beta
+
     def rate_cost(self, kl: Tensor) -> Tensor:
         """Return what the loss has for the rate, in nats: [B, M] -> []."""
         by_unit = kl.mean(0).clamp(min=self.config.free_bits)
