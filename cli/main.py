@@ -20,6 +20,8 @@ from .evaluate import EXAMPLES as EVALUATE_EXAMPLES
 from .evaluate import evaluate
 from .info import EXAMPLES as INFO_EXAMPLES
 from .info import info
+from .inspect import EXAMPLES as INSPECT_EXAMPLES
+from .inspect import inspect
 from .models import EXAMPLES as MODELS_EXAMPLES
 from .models import models
 from .placeholder import EXAMPLES as PLACEHOLDER_EXAMPLES
@@ -46,7 +48,7 @@ vqcodec {version}  neural image and audio codec
   vqcodec placeholder photo.jpg
   vqcodec train photos/ -m vqvae-image
 
-Commands: encode  decode  info  models  evaluate  sample  placeholder  train
+Commands: encode  decode  info  models  evaluate  sample  placeholder  train  inspect
 Try 'vqcodec COMMAND -h'."""
 
 
@@ -117,6 +119,7 @@ app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
 app.command(epilog=SAMPLE_EXAMPLES)(sample)
 app.command(epilog=PLACEHOLDER_EXAMPLES)(placeholder)
 app.command(epilog=TRAIN_EXAMPLES)(train)
+app.command(epilog=INSPECT_EXAMPLES)(inspect)
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -30,10 +30,12 @@ class Opponent:
         self.optimiser.zero_grad(set_to_none=True)
         inputs = step.kept["reconstruction"], step.kept["samples"]
         self._loss.prepare(*inputs)
-        loss = self._loss.run(*inputs).loss
+        judged = self._loss.run(*inputs)
+        if not self.network.learns(judged):
+            return judged.loss
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         self.optimiser.step()
-        return loss
+        return judged.loss
 
 
 def optimiser_of(
@@ -45,5 +47,6 @@ def optimiser_of(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
         fused=device != "mps",
     )
