@@ -12,22 +12,26 @@ from ..bitstream import container
 from ..bitstream.container import STATIC
 from ..bitstream.geometry import AudioGeometry, ImageGeometry
 from ..errors import DamageWarning, LimitError, UsageError, VqcodecWarning, warn
-from ..models.base import Progress
+from ..models.base import Model, Progress
 from . import rate_control
 from .decoding import bytes_of, decode_preview, decode_stream, other_decoder, point_for, reconstruct, verify
-from .encoding import Encoded, encode_at
+from .encoding import Analysed, Encoded, analyse, code, encode_at, finish
 from .rate_control import Target
 
 __all__ = [
     "EFFORT",
     "EFFORTS",
+    "Analysed",
     "EncodeOptions",
     "Encoded",
     "Target",
+    "analyse_file",
+    "code",
     "decode",
     "encode",
     "encode_at",
     "encode_file",
+    "finish",
     "info",
     "reconstruct",
     "verify",
@@ -139,6 +143,27 @@ def encode_file(
     source: media.Source, options: EncodeOptions = EncodeOptions(), *, progress: Progress | None = None
 ) -> Encoded:
     """Encode as `encode`, and return the symbols and the original together with the bytes."""
+    original, model = _opened(source, options)
+    return rate_control.encode(
+        original, model, options.target, effort=options.effort, fast=options.fast, progress=progress
+    )
+
+
+def analyse_file(source: media.Source, options: EncodeOptions = EncodeOptions()) -> Analysed | Encoded:
+    """Do the part of `encode_file` that concerns this file alone.
+
+    What comes out can be coded together with others (`encoding.code`), and finished (`encoding.finish`). A
+    target that takes several trials is met here: the file is encoded.
+    """
+    original, model = _opened(source, options)
+    index = options.target.index
+    if index is None:
+        return rate_control.encode(original, model, options.target, effort=options.effort, fast=options.fast)
+    return analyse(original, model.at(index, options.effort))
+
+
+def _opened(source: media.Source, options: EncodeOptions) -> tuple[media.Image | media.Audio, Model]:
+    """Read a source, choose its model, and check the options against both."""
     target = options.target
     if options.effort not in EFFORTS:
         raise UsageError(f"no effort {options.effort}", f"give {EFFORTS[0]} to {EFFORTS[-1]}")
@@ -157,9 +182,7 @@ def encode_file(
     target.check(model)
     if options.fast and STATIC not in model.priors:
         warn(f"{model.card.name} has no static tables; fast changes nothing", VqcodecWarning)
-    return rate_control.encode(
-        original, model, target, effort=options.effort, fast=options.fast, progress=progress
-    )
+    return original, model
 
 
 def decode(

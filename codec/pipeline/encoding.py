@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import media
 from ..bitstream import container
@@ -17,7 +18,7 @@ from ..coding import chunks
 from ..coding.chunks import EncodedChunks
 from ..errors import MediaWarning, warn
 from ..models.base import OperatingPoint, Progress
-from ..priors.base import Symbols
+from ..priors.base import Array, Symbols
 from ..transform import audio as audio_transform
 from ..transform import hidden, loudness
 from ..transform import image as image_transform
@@ -88,6 +89,27 @@ class Encoded:
         return 8 * container.read_info(self.data).code_bytes / self.count if self.count else None
 
 
+@dataclass(frozen=True)
+class Analysed:
+    """An original with the targets of its symbols, ready to be coded.
+
+    Attributes:
+        original: the image or audio.
+        geometry: its size.
+        point: the operating point.
+        targets: plane -> output of the analysis transform.
+        boxes: its metadata.
+        pixels: of an image, with hidden ones filled: uint8 [H, W, C].
+    """
+
+    original: media.Image | media.Audio
+    geometry: Geometry
+    point: OperatingPoint
+    targets: dict[str, Array]
+    boxes: dict[str, bytes | None]
+    pixels: NDArray[np.uint8] | None = None
+
+
 def encode_at(
     original: media.Image | media.Audio,
     point: OperatingPoint,
@@ -106,14 +128,21 @@ def encode_at(
     Raises:
         LimitError: the original, or its metadata, is larger than the format allows.
     """
+    analysed = analyse(original, point, progress=progress)
+    (coded,) = code([analysed], fast=fast)
+    analysed.targets.clear()  # those of large images are large
+    return finish(analysed, coded)
+
+
+def analyse(
+    original: media.Image | media.Audio, point: OperatingPoint, *, progress: Progress | None = None
+) -> Analysed:
+    """Run the analysis transform, the first half of `encode_at`."""
     if isinstance(original, media.Image):
         geometry = _image_geometry(original, point)
         pixels = hidden.fill(original.samples, original.alpha)
         targets = image_transform.analyse(pixels, point, progress=progress)
-        coded = chunks.encode(targets, point, geometry, fast=fast)
-        del targets
-        stored = chunks.store(pixels, point, geometry, below=coded.size)
-        return _pack(original, stored or coded, geometry, point, _image_boxes(original))
+        return Analysed(original, geometry, point, targets, _image_boxes(original), pixels)
     if original.channels > 2:
         warn(f"{original.channels} channels, coded one by one", MediaWarning)
     signal = original.signal
@@ -123,9 +152,36 @@ def encode_at(
     gains = bytes(level.gain for level in levels)
     size = AudioGeometry(original.frames, original.rate, gains, mono, point.finest_stride)
     targets = audio_transform.analyse(signal, point, size, levels, progress=progress)
-    coded = chunks.encode(targets, point, size, fast=fast)
     boxes = {"levels": _levels(levels, size), "tags": media.pack_tags(original.tags)}
-    return _pack(original, coded, size, point, boxes)
+    return Analysed(original, size, point, targets, boxes)
+
+
+def code(files: Sequence[Analysed], *, fast: bool = False) -> list[EncodedChunks]:
+    """Code the targets of files, those of one operating point side by side.
+
+    The result for a file does not depend on the others.
+    """
+    groups: dict[OperatingPoint, list[int]] = {}
+    for number, file in enumerate(files):
+        groups.setdefault(file.point, []).append(number)
+    coded: dict[int, EncodedChunks] = {}
+    for point, numbers in groups.items():
+        some = [files[n] for n in numbers]
+        targets, geometries = [file.targets for file in some], [file.geometry for file in some]
+        found = chunks.encode_together(targets, point, geometries, fast=fast)
+        coded.update(zip(numbers, found, strict=True))
+    return [coded[number] for number in range(len(files))]
+
+
+def finish(file: Analysed, coded: EncodedChunks) -> Encoded:
+    """Pack the chunks of a file, or its pixels where these are smaller.
+
+    Raises:
+        LimitError: the original, or its metadata, is larger than the format allows.
+    """
+    if file.pixels is not None and isinstance(file.geometry, ImageGeometry):
+        coded = chunks.store(file.pixels, file.point, file.geometry, below=coded.size) or coded
+    return _pack(file.original, coded, file.geometry, file.point, file.boxes)
 
 
 def store(image: media.Image, point: OperatingPoint, *, limit: int) -> Encoded | None:
