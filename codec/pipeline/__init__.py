@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from .. import media, weights
 from ..bitstream import container
 from ..bitstream.container import STATIC
 from ..bitstream.geometry import AudioGeometry, ImageGeometry
-from ..errors import DamageWarning, LimitError, UsageError, VqcodecWarning, warn
+from ..errors import DamageWarning, LimitError, MediaError, UsageError, VqcodecWarning, warn
 from ..models.base import Model, Progress
 from . import rate_control
 from .decoding import bytes_of, decode_preview, decode_stream, other_decoder, point_for, reconstruct, verify
@@ -28,8 +29,11 @@ __all__ = [
     "analyse_file",
     "code",
     "decode",
+    "decode_audio",
+    "decode_image",
     "encode",
     "encode_at",
+    "encode_batch",
     "encode_file",
     "finish",
     "info",
@@ -39,6 +43,9 @@ __all__ = [
 
 EFFORT = 1
 """Default effort."""
+
+BATCH = 16
+"""Images or sounds that `encode_batch` codes side by side."""
 
 EFFORTS = range(4)
 """Efforts of the encoder's search for better symbols: 0, none, to 3."""
@@ -100,8 +107,8 @@ def encode(
     """Compress an image or audio into a .vqc bitstream.
 
     Args:
-        source: a path, bytes, a binary file, a PIL image, a uint8 array [H, W, C], a media.Image, or a
-            media.Audio (`media.Audio.of(samples, rate)`).
+        source: a path, bytes, a binary file, a PIL image, a uint8 array [H, W, C], a tensor [C, H, W] (uint8,
+            or floats in 0..1), a media.Image, or a media.Audio (`media.Audio.of(samples, rate)`).
         model: a shipped model's name or a .safetensors file; None for the default of the medium.
         quality: 1..5; images accept decimals.
         bitrate: for audio, the highest quality within this rate, in kilobits per second of the file.
@@ -183,6 +190,85 @@ def _opened(source: media.Source, options: EncodeOptions) -> tuple[media.Image |
     if options.fast and STATIC not in model.priors:
         warn(f"{model.card.name} has no static tables; fast changes nothing", VqcodecWarning)
     return original, model
+
+
+def encode_batch(
+    sources: Iterable[media.Source],
+    *,
+    model: ModelName | None = None,
+    quality: float | None = None,
+    fast: bool = False,
+    effort: int = EFFORT,
+    device: str = "auto",
+) -> list[bytes]:
+    """Compress many images or sounds, coding the symbols of BATCH of them side by side.
+
+    The bitstreams are those that `encode` makes of each. Small images and short sounds gain most.
+
+    Args:
+        sources: as in `encode`; they are taken from the iterable batch by batch.
+        model: as in `encode`, and so are the others.
+        quality: 1..5; images accept decimals.
+        fast: code by static tables instead of a learned prior.
+        effort: 0..3, how long the encoder searches for better symbols.
+        device: of the networks.
+
+    Raises:
+        MediaError, UsageError: as in `encode`, for the first source that fails.
+    """
+    options = EncodeOptions(model, quality, fast=fast, effort=effort, device=device)
+    encoded: list[bytes] = []
+    remaining = iter(sources)
+    while batch := [analyse_file(source, options) for source in itertools.islice(remaining, BATCH)]:
+        files = [file for file in batch if isinstance(file, Analysed)]
+        encoded += [finish(file, one).data for file, one in zip(files, code(files, fast=fast), strict=True)]
+    return encoded
+
+
+def decode_image(
+    data: bytes | str | os.PathLike[str] | IO[bytes],
+    *,
+    model: ModelName | None = None,
+    salvage: bool = False,
+    preview: bool = False,
+    max_pixels: int = media.MAX_PIXELS,
+    device: str = "auto",
+) -> media.Image:
+    """Reconstruct an image, as `decode` does.
+
+    Raises:
+        MediaError: the bitstream is one of audio.
+        BitstreamError, ModelError: as in `decode`.
+    """
+    decoded = decode(
+        data, model=model, salvage=salvage, preview=preview, max_pixels=max_pixels, device=device
+    )
+    if not isinstance(decoded, media.Image):
+        raise MediaError("audio, not an image", "decode it with decode_audio")
+    return decoded
+
+
+def decode_audio(
+    data: bytes | str | os.PathLike[str] | IO[bytes],
+    *,
+    model: ModelName | None = None,
+    decoder: ModelName | None = None,
+    salvage: bool = False,
+    max_seconds: float = media.MAX_SECONDS,
+    device: str = "auto",
+) -> media.Audio:
+    """Reconstruct audio, as `decode` does.
+
+    Raises:
+        MediaError: the bitstream is one of an image.
+        BitstreamError, ModelError: as in `decode`.
+    """
+    decoded = decode(
+        data, model=model, decoder=decoder, salvage=salvage, max_seconds=max_seconds, device=device
+    )
+    if not isinstance(decoded, media.Audio):
+        raise MediaError("an image, not audio", "decode it with decode_image")
+    return decoded
 
 
 def decode(
