@@ -15,6 +15,7 @@ check: .venv/dev build/types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	MYPYPATH=build/types $(BIN)/mypy --config-file pyproject.toml -p vqcodec
+	MYPYPATH=build/types $(BIN)/mypy --config-file pyproject.toml tests/typing_cases.py
 	$(BIN)/python -m pytest
 
 .venv/runtime: pyproject.toml

@@ -148,6 +148,8 @@ def _prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
     # numpy's products are small here: threads would wait for each other. Torch has its own, see --jobs.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # A thread that waits gives its core away, which other programs and workers need.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # These do what Ctrl-C does: no partial output, and a training run that is saved.
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)

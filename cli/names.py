@@ -30,8 +30,8 @@ def choose(
         known: suffixes of inputs that are replaced.
     """
     pairs = [*zip(places, suffixes, strict=True)]
-    short = [_append(stem_of(place, known), suffix) for place, suffix in pairs]
-    long = [_append(place, suffix) for place, suffix in pairs]
+    short = [append(stem_of(place, known), suffix) for place, suffix in pairs]
+    long = [append(place, suffix) for place, suffix in pairs]
     real = {path: real_name(path) for path in {*short, *long}}
     chosen = [*short]
     while True:
@@ -62,5 +62,6 @@ def nearest(path: Path) -> str:
     return f"is it {path.parent / lower[close[0]]}?" if close else ""
 
 
-def _append(path: Path, suffix: str) -> Path:
+def append(path: Path, suffix: str) -> Path:
+    """Add a suffix to a name, behind the one that it has."""
     return path.with_name(path.name + suffix)

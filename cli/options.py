@@ -166,8 +166,23 @@ Device = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("-j", "--jobs", min=1, metavar="N", help="Number of CPU threads.  [default: all cores]"),
+    typer.Option(
+        "-j",
+        "--jobs",
+        min=1,
+        metavar="N",
+        help="Processes for many files, or CPU threads for few.  [default: all cores]",
+    ),
 ]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--files-from",
+        metavar="FILE|-",
+        help="Also take the files that a list names, one a line; their paths are mirrored under -o.",
+    ),
+]
+Null = Annotated[bool, typer.Option("-0", "--null", help="Names in the list end in zero bytes.")]
 Recursive = Annotated[
     bool, typer.Option("-r", "--recursive", help="Enter folders; their tree is mirrored under -o.")
 ]

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from .errors import VqcodecError, VqcodecWarning
     from .evaluation import evaluate
     from .media import Audio, Image
-    from .pipeline import decode, encode, info
+    from .pipeline import decode, decode_audio, decode_image, encode, encode_batch, info
     from .pipeline.sampling import sample
+    from .pipeline.tokens import detokenize, tokenize
     from .thumbnails import placeholder, placeholder_image
     from .training import train
     from .weights import shipped
@@ -32,13 +33,18 @@ _HOMES = {
     "VqcodecError": ("errors", "VqcodecError"),
     "VqcodecWarning": ("errors", "VqcodecWarning"),
     "decode": ("pipeline", "decode"),
+    "decode_audio": ("pipeline", "decode_audio"),
+    "decode_image": ("pipeline", "decode_image"),
+    "detokenize": ("pipeline.tokens", "detokenize"),
     "encode": ("pipeline", "encode"),
+    "encode_batch": ("pipeline", "encode_batch"),
     "evaluate": ("evaluation", "evaluate"),
     "info": ("pipeline", "info"),
     "placeholder": ("thumbnails", "placeholder"),
     "placeholder_image": ("thumbnails", "placeholder_image"),
     "sample": ("pipeline.sampling", "sample"),
     "shipped": ("weights", "shipped"),
+    "tokenize": ("pipeline.tokens", "tokenize"),
     "train": ("training", "train"),
 }
 
@@ -49,13 +55,18 @@ __all__ = [
     "VqcodecError",
     "VqcodecWarning",
     "decode",
+    "decode_audio",
+    "decode_image",
+    "detokenize",
     "encode",
+    "encode_batch",
     "evaluate",
     "info",
     "placeholder",
     "placeholder_image",
     "sample",
     "shipped",
+    "tokenize",
     "train",
 ]
 

@@ -98,6 +98,12 @@ class Encoded:
         self.bpp, self.kbps = header.bpp, header.kbps
 
 
+class Options(dict):
+    @property
+    def fast(self):
+        return self["fast"]
+
+
 class Fakes:
     """Calls made, and what to raise at the next ones."""
 
@@ -208,7 +214,14 @@ def install(monkeypatch):
         return types.SimpleNamespace(folder=folder, best=folder / "best.st", codes_files=True)
 
     modules = {
-        "pipeline": {"EncodeOptions": dict, "encode_file": encode_file, "verify": verify, "decode": decode},
+        "pipeline": {
+            "EncodeOptions": Options,
+            "encode_file": encode_file,
+            "analyse_file": lambda source, options: encode_file(source, options, progress=lambda *_: None),
+            "code": lambda files, fast: [],
+            "verify": verify,
+            "decode": decode,
+        },
         "weights": {
             "load": load,
             "locate": locate,

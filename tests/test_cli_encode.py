@@ -177,9 +177,11 @@ def test_unknown_model_and_absent_device_attempt_nothing(fakes):
 def test_jobs_limits_threads(fakes, monkeypatch):
     seen = []
     monkeypatch.setattr("vqcodec.cli.encode.use_threads", seen.append)
-    invoke("encode", "a.png", "-j", "3")
-    invoke("encode", "b.png")
-    assert seen == [3, None]
+    invoke("encode", "a.png", "-j", "3")  # small: a second thread would only be waited for
+    Path("b.png").write_bytes(b"b" * 100_000)
+    invoke("encode", "b.png", "-j", "3")
+    invoke("encode", "b.png", "-f")
+    assert seen == [1, 3, None]
     assert invoke("encode", "a.png", "--jobs", "0").exit_code == 2
 
 

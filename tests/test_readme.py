@@ -9,6 +9,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 import soundfile
+import vqcodec
 from conftest import draw, sing
 from typer.testing import CliRunner
 from vqcodec.cli.main import app
@@ -58,6 +59,23 @@ def test_python_example(folder: Path) -> None:
     scope: dict[str, object] = {}
     exec(example, scope)
     assert isinstance(scope["data"], bytes)
+    # `make check` runs a type checker over the same lines.
+    assert example.strip() in (ROOT / "tests/typing_cases.py").read_text()
+
+
+def test_python_guide(folder: Path) -> None:
+    """With the workers of the loader in this process: the test is of the recipe."""
+    scope: dict[str, object] = {"workers": 0}
+    (folder / "packed").mkdir()
+    for number in range(4):
+        (folder / f"packed/{number}.vqc").write_bytes(vqcodec.encode(draw(80, 70, number)))
+    for block in (ROOT / "docs/python.md").read_text().split("```python")[1:]:
+        exec(block.split("```")[0], scope)
+    (batch,) = scope["batches"]  # type: ignore[misc]
+    assert batch.shape == (4, 3, 64, 64) and 0 <= batch.min() < batch.max() <= 1
+    assert scope["tokens"].shape == (2, 16, 16) and scope["samples"].shape == (2, 3, 64, 64)  # type: ignore[attr-defined]
+    assert scope["speech"].shape[0] == 1  # type: ignore[attr-defined]
+    assert [vqcodec.info(data).kind for data in scope["bitstreams"]] == ["image", "audio"]  # type: ignore[attr-defined]
     assert scope["image"].samples.shape == (90, 120, 3)  # type: ignore[attr-defined]
     assert scope["audio"].samples.shape == (24_000, 1)  # type: ignore[attr-defined]
 

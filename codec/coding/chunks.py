@@ -87,24 +87,39 @@ def encode(
         ModelError: latents, and no prior to code them.
         ValueError: an index beyond the alphabet of its plane.
     """
-    planes, regions = point.planes, [*geometry.regions]
+    (coded,) = encode_together([targets], point, [geometry], fast=fast)
+    return coded
+
+
+def encode_together(
+    targets: Sequence[Mapping[str, Array]],
+    point: OperatingPoint,
+    geometries: Sequence[Geometry],
+    *,
+    fast: bool = False,
+) -> list[EncodedChunks]:
+    """Code several images or sounds as `encode` codes each, their regions side by side.
+
+    The priors compute in integers, so the payloads do not depend on what is coded beside them.
+    """
+    planes = point.planes
+    symbols = [{p.name: p.empty(geometry.grid(p.stride)) for p in planes} for geometry in geometries]
+    owners = [(file, region) for file, geometry in enumerate(geometries) for region in geometry.regions]
     # Views: targets of large images are large.
-    parts = [{p.name: targets[p.name][region.part(p.stride)] for p in planes} for region in regions]
-    symbols = {plane.name: plane.empty(geometry.grid(plane.stride)) for plane in planes}
+    parts = [{p.name: targets[n][p.name][region.part(p.stride)] for p in planes} for n, region in owners]
     best = [_packed(part, planes) for part in parts] if _all_indices(planes) else []
     for number, prior in sorted(point.model.priors.items(), reverse=True):
         if best and fast and number == LEARNED:
             continue
         chosen = [n for n in range(len(parts)) if not best or _may_win(prior, parts[n], best[n])]
         results: dict[int, _Candidate] = {}
-        for batch in prior.batches([regions[n].shape(planes[0].stride) for n in chosen]):
+        for batch in prior.batches([owners[n][1].shape(planes[0].stride) for n in chosen]):
             some = [chosen[n] for n in batch]
             coded = driver.encode(prior, [parts[n] for n in some], point.index, point.quantise)
             for n, one in zip(some, coded, strict=True):
                 payload = prior.prior_id + _check(one.symbols, planes) + one.payload
                 results[n] = _Candidate(Chunk(number, payload), one.bits)
-                for plane in planes:
-                    symbols[plane.name][regions[n].part(plane.stride)] = one.symbols[plane.name]
+                _put(one.symbols, symbols, *owners[n], planes)
         if best:
             best = [min(before, results.get(n, before), key=_size) for n, before in enumerate(best)]
         else:
@@ -112,10 +127,23 @@ def encode(
     if len(best) != len(parts):
         raise ModelError(f"{point.model.card.name} has no prior to code by", "copy the weights file again")
     if _all_indices(planes):  # indices are their own symbols, so packing loses nothing
-        for region, part in zip(regions, parts, strict=True):
-            for plane in planes:
-                symbols[plane.name][region.part(plane.stride)] = part[plane.name]
-    return EncodedChunks([one.chunk for one in best], symbols, [one.bits for one in best])
+        for owner, part in zip(owners, parts, strict=True):
+            _put(part, symbols, *owner, planes)
+    files: list[list[_Candidate]] = [[] for _ in geometries]
+    for (file, _), candidate in zip(owners, best, strict=True):
+        files[file].append(candidate)
+    return [
+        EncodedChunks([one.chunk for one in mine], symbols[file], [one.bits for one in mine])
+        for file, mine in enumerate(files)
+    ]
+
+
+def _put(
+    part: Symbols, symbols: Sequence[Symbols], file: int, region: Region, planes: Sequence[Plane]
+) -> None:
+    """Place the symbols of a region into the planes of its file."""
+    for plane in planes:
+        symbols[file][plane.name][region.part(plane.stride)] = part[plane.name]
 
 
 def decode(

@@ -1,5 +1,9 @@
 """Convert files, streams, arrays and Pillow images to samples with metadata, and back."""
 
+from __future__ import annotations
+
+from typing import TypeAlias
+
 import numpy as np
 import PIL.Image
 
@@ -9,15 +13,16 @@ from .audio_reading import format_of, read_audio
 from .image import IMAGE_FORMATS, Image, pack_alpha, unpack_alpha, write_image
 from .lossless import pack_pixels, unpack_pixels
 from .opening import Readable, Writable, opened
-from .reading import MAX_PIXELS, read_image
+from .reading import MAX_PIXELS, Samples, read_image
 from .resampling import HIGHEST_RATE, LOWEST_RATE
 from .tags import Tags, pack_tags, unpack_tags
+from .tensors import is_tensor
 
 MAX_SECONDS = 43_200.0
 """Longer audio is not decoded unless the caller raises the limit; each channel counts. 12 hours: 2.8 GB."""
 
-Source = Readable | PIL.Image.Image | np.ndarray | Image | Audio
-"""Path, content of a file, binary stream, Pillow image, uint8 array [H, W, C], `Image` or `Audio`."""
+Source: TypeAlias = "Readable | Samples | Image | Audio"
+"""Path, content of a file, binary stream, `Samples` of an image, `Image` or `Audio`."""
 
 __all__ = [
     "AUDIO_FORMATS",
@@ -28,6 +33,7 @@ __all__ = [
     "MAX_SECONDS",
     "Audio",
     "Image",
+    "Samples",
     "Source",
     "Tags",
     "pack_alpha",
@@ -47,7 +53,7 @@ __all__ = [
 
 
 def read(
-    source: Readable | PIL.Image.Image | np.ndarray, *, max_pixels: int = MAX_PIXELS, keep_gps: bool = False
+    source: Readable | Samples, *, max_pixels: int = MAX_PIXELS, keep_gps: bool = False
 ) -> Image | Audio:
     """Read an image or audio, as the first bytes of the source tell.
 
@@ -59,7 +65,7 @@ def read(
     Raises:
         MediaError: as in `read_image` and `read_audio`.
     """
-    if not isinstance(source, PIL.Image.Image | np.ndarray):
+    if not isinstance(source, PIL.Image.Image | np.ndarray) and not is_tensor(source):
         with opened(source) as stream:
             is_audio = bool(format_of(stream))
             stream.seek(0)

@@ -18,7 +18,7 @@ from ..coding import chunks
 from ..coding.chunks import EncodedChunks
 from ..errors import MediaWarning, warn
 from ..models.base import OperatingPoint, Progress
-from ..priors.base import Symbols
+from ..priors.base import Array, Symbols
 from ..transform import audio as audio_transform
 from ..transform import hidden, loudness
 from ..transform import image as image_transform
@@ -90,6 +90,27 @@ class Encoded:
         return 8 * container.read_info(self.data).code_bytes / self.count if self.count else None
 
 
+@dataclass(frozen=True)
+class Analysed:
+    """An original with the targets of its symbols, ready to be coded.
+
+    Attributes:
+        original: the image or audio.
+        geometry: its size.
+        point: the operating point.
+        targets: plane -> output of the analysis transform.
+        boxes: its metadata.
+        pixels: of an image, with hidden ones filled: uint8 [H, W, C].
+    """
+
+    original: media.Image | media.Audio
+    geometry: Geometry
+    point: OperatingPoint
+    targets: dict[str, Array]
+    boxes: dict[str, bytes | None]
+    pixels: NDArray[np.uint8] | None = None
+
+
 def encode_at(
     original: media.Image | media.Audio,
     point: OperatingPoint,
@@ -108,16 +129,21 @@ def encode_at(
     Raises:
         LimitError: the original, or its metadata, is larger than the format allows.
     """
+    analysed = analyse(original, point, progress=progress)
+    (coded,) = code([analysed], fast=fast)
+    analysed.targets.clear()  # those of large images are large
+    return finish(analysed, coded, fast=fast)
+
+
+def analyse(
+    original: media.Image | media.Audio, point: OperatingPoint, *, progress: Progress | None = None
+) -> Analysed:
+    """Run the analysis transform, the first half of `encode_at`."""
     if isinstance(original, media.Image):
         geometry = _image_geometry(original, point)
         pixels = hidden.fill(original.samples, original.alpha)
-
-        def code(pixels: NDArray[np.uint8]) -> EncodedChunks:
-            targets = image_transform.analyse(pixels, point, progress=progress)
-            return chunks.encode(targets, point, geometry, fast=fast)
-
-        chosen = storing.choose(pixels, code(pixels), point, geometry, code)
-        return _pack(original, chosen, geometry, point, _image_boxes(original))
+        targets = image_transform.analyse(pixels, point, progress=progress)
+        return Analysed(original, geometry, point, targets, _image_boxes(original), pixels)
     if original.channels > 2:
         warn(f"{original.channels} channels, coded one by one", MediaWarning)
     signal = original.signal
@@ -127,9 +153,41 @@ def encode_at(
     gains = bytes(level.gain for level in levels)
     size = AudioGeometry(original.frames, original.rate, gains, mono, point.finest_stride)
     targets = audio_transform.analyse(signal, point, size, levels, progress=progress)
-    coded = chunks.encode(targets, point, size, fast=fast)
     boxes = {"levels": _levels(levels, size), "tags": media.pack_tags(original.tags)}
-    return _pack(original, coded, size, point, boxes)
+    return Analysed(original, size, point, targets, boxes)
+
+
+def code(files: Sequence[Analysed], *, fast: bool = False) -> list[EncodedChunks]:
+    """Code the targets of files, those of one operating point side by side.
+
+    The result for a file does not depend on the others.
+    """
+    groups: dict[OperatingPoint, list[int]] = {}
+    for number, file in enumerate(files):
+        groups.setdefault(file.point, []).append(number)
+    coded: dict[int, EncodedChunks] = {}
+    for point, numbers in groups.items():
+        some = [files[n] for n in numbers]
+        targets, geometries = [file.targets for file in some], [file.geometry for file in some]
+        found = chunks.encode_together(targets, point, geometries, fast=fast)
+        coded.update(zip(numbers, found, strict=True))
+    return [coded[number] for number in range(len(files))]
+
+
+def finish(file: Analysed, coded: EncodedChunks, *, fast: bool = False) -> Encoded:
+    """Pack the chunks of a file, or its pixels where these are smaller.
+
+    Raises:
+        LimitError: the original, or its metadata, is larger than the format allows.
+    """
+    if file.pixels is not None and isinstance(file.geometry, ImageGeometry):
+        geometry, point = file.geometry, file.point
+
+        def code_again(pixels: NDArray[np.uint8]) -> EncodedChunks:
+            return chunks.encode(image_transform.analyse(pixels, point), point, geometry, fast=fast)
+
+        coded = storing.choose(file.pixels, coded, point, geometry, code_again)
+    return _pack(file.original, coded, file.geometry, file.point, file.boxes)
 
 
 def store(image: media.Image, point: OperatingPoint) -> Encoded:

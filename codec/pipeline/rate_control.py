@@ -9,7 +9,7 @@ from typing import Literal
 
 from .. import media
 from ..bitstream.quality import BEST, DEFAULT_QUALITY, LAST_INDEX, WORST, index_of
-from ..errors import TargetError, UsageError
+from ..errors import TargetError, UsageError, VqcodecWarning, warn
 from ..models.base import Model, Progress
 from .decoding import verify
 from .encoding import Encoded, encode_at, store, store_within
@@ -88,11 +88,21 @@ class Target:
             return cls(unit, value)
         return cls()
 
+    @property
+    def index(self) -> int | None:
+        """Quality index of a quality, which takes one trial; None for the other targets."""
+        if self.unit != "quality":
+            return None
+        return index_of(DEFAULT_QUALITY if self.value is None else self.value)
+
     def check(self, model: Model) -> None:
         """Refuse targets that do not apply to a model.
 
         Raises:
-            UsageError: another medium, or a quality that the model does not have.
+            UsageError: another medium, or no quality at all.
+
+        Warns:
+            VqcodecWarning: the model has one quality, and it is another one.
         """
         name, units = model.card.name, UNITS[model.medium]
         if self.unit != "quality" and self.unit not in units:
@@ -100,12 +110,10 @@ class Target:
             raise UsageError(f"{self.unit} does not apply to {FILES[model.medium]}", f"give {others}")
         if self.unit != "quality" or self.value is None:
             return
-        if model.points > 1 and not WORST <= self.value <= BEST:
+        if not WORST <= self.value <= BEST:
             raise UsageError(f"no quality {self.value:g}", f"give {WORST:g} to {BEST:g}, decimals included")
         if model.points == 1 and self.value != DEFAULT_QUALITY:
-            raise UsageError(
-                f"{name} has no quality {self.value:g}", f"its only quality is {DEFAULT_QUALITY:g}"
-            )
+            warn(f"{name} has one quality, {DEFAULT_QUALITY:g}, which is used", VqcodecWarning)
 
     def limit(self, original: media.Image | media.Audio) -> int | None:
         """Return the maximum size of the file in bytes; None where there is none."""
@@ -160,7 +168,7 @@ def encode(
         return _to_psnr(target.value, trials)
     if target.unit == "lossless" and isinstance(original, media.Image):
         return store(original, model.at(LAST_INDEX))
-    return trials.at(index_of(DEFAULT_QUALITY if target.value is None else target.value), expected=1)
+    return trials.at(target.index or 0, expected=1)
 
 
 class _Trials:
