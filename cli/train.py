@@ -23,8 +23,17 @@ Examples:
   vqcodec train photos/ more.tar -m vqvae-image -o runs/mine --set codes=1024
   vqcodec train photos/ -m vqvae-image --from vqvae-image --lr 1e-4
   vqcodec train photos/ --stage prior --from runs/mine/best.safetensors
+  vqcodec train digits.npy -m vae-bits --binarise dynamic
   vqcodec train --resume runs/mine
 """
+
+
+class Binarise(StrEnum):
+    """Choose how bytes become 0 or 1."""
+
+    static = "static"
+    dynamic = "dynamic"
+    threshold = "threshold"
 
 
 class Stage(StrEnum):
@@ -40,7 +49,10 @@ def train(
     console: Console,
     data: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FOLDER|TAR", help="Folders or tar files of images or audio."),
+        typer.Argument(
+            metavar="FOLDER|TAR|FILE",
+            help="Folders or tar files of images or audio; sets of small pictures in .npy, .npz or idx(.gz).",
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -105,6 +117,15 @@ def train(
             "--crop",
             metavar="PX|SECONDS",
             help="Side of image crops in pixels, or length of audio crops in seconds.",
+        ),
+    ] = None,
+    binarise: Annotated[
+        Binarise | None,
+        typer.Option(
+            "--binarise",
+            metavar="static|dynamic|threshold",
+            help="Make pixels 0 or 1, for models of such: 1 with probability v/255, drawn once or anew for "
+            "every batch; or from 128 on.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Random seed.")] = None,
@@ -184,6 +205,7 @@ def train(
                 batch=batch,
                 learning_rate=learning_rate,
                 crop=None if crop is None else plain(crop),
+                binarise=None if binarise is None else binarise.value,
                 seed=seed,
                 overrides=values,
                 config=config,
@@ -201,7 +223,8 @@ def train(
             raise
     if not dry_run:
         console.record(type="done", folder=str(run.folder), best=str(run.best))
-        console.note(f"use it: vqcodec encode -m {shlex.quote(str(run.best))} FILES")
+        use = "encode -m {} FILES" if run.codes_files else "inspect -m {} DATA"
+        console.note(f"use it: vqcodec {use.format(shlex.quote(str(run.best)))}")
 
 
 class Reporter:

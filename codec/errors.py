@@ -16,7 +16,8 @@ The warnings:
 
 VqcodecWarning
 ├── MediaWarning                a part of the input was reduced, converted or left out
-└── DamageWarning               salvage: a damaged part of the bitstream was filled in
+├── DamageWarning               salvage: a damaged part of the bitstream was filled in
+└── CollapseWarning             training: nearly all latents of a model carry nothing
 """
 
 from __future__ import annotations
@@ -93,6 +94,10 @@ class MediaWarning(VqcodecWarning):
 
 class DamageWarning(VqcodecWarning):
     """Salvage: a damaged part of the bitstream was filled in."""
+
+
+class CollapseWarning(VqcodecWarning):
+    """Training: nearly all latents of a model carry nothing."""
 
 
 def warn(message: str, category: type[VqcodecWarning]) -> None:

@@ -204,7 +204,8 @@ def install(monkeypatch):
             raise KeyboardInterrupt
         if fakes.raises.get("nan"):
             raise fakes.raises["nan"]
-        return types.SimpleNamespace(folder=Path("runs/fake-image-1"), best=Path("runs/fake-image-1/best.st"))
+        folder = Path("runs/fake-image-1")
+        return types.SimpleNamespace(folder=folder, best=folder / "best.st", codes_files=True)
 
     modules = {
         "pipeline": {"EncodeOptions": dict, "encode_file": encode_file, "verify": verify, "decode": decode},

@@ -174,8 +174,8 @@ def test_headers_need_the_standard_library_alone() -> None:
             assert foreign <= set(sys.stdlib_module_names), name
 
 
-CONTRACT = {"Model", "OperatingPoint", "Trainable", "Discriminator"}
-"""Classes that say what every model offers."""
+CONTRACT = {"Model", "LatentModel", "OperatingPoint", "Trainable", "Discriminator"}
+"""Classes that say what every model, or every one with a latent vector per picture, offers."""
 
 
 def kinds_of_model() -> set[str]:

@@ -194,7 +194,7 @@ class Model(Trainable):
     """Whether the decoder is autoregressive, so that a model is measured by the likelihood of samples."""
 
     validation_points: ClassVar[tuple[int, ...]] = (0,)
-    """Quality indexes of validation during a training."""
+    """Quality indexes of validation during a training; none of models that code no files."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -235,6 +235,11 @@ class Model(Trainable):
         """Device of the networks."""
         return next(self.parameters()).device
 
+    @property
+    def binary(self) -> bool:
+        """Whether samples are black or white, -1 or 1."""
+        return False
+
     @abstractmethod
     def at(self, index: int, effort: int = 1) -> OperatingPoint:
         """Return the operating point nearest to a quality index, 0..255."""
@@ -251,6 +256,11 @@ class Model(Trainable):
     def decodes(self, other: Model) -> bool:
         """Return whether this model decodes the symbols of another one."""
         return other is self
+
+    def generate(self, count: int, seed: int, temperature: float = 1.0) -> Tensor | None:
+        """Draw samples without priors over integers, [count, C, ...]; None: this model has such priors."""
+        del count, seed, temperature
+        return None
 
     # training
 

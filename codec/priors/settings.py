@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Self, TypeVar, get_type_hints
+from typing import Literal, Self, TypeVar, get_type_hints
 
 from ..errors import UsageError
 
@@ -142,6 +142,8 @@ class TrainConfig(Config):
         average: decay of the exponential moving average of the weights, which is what is saved.
         beta1, beta2: decay of AdamW's moments.
         clip: largest norm of the gradient.
+        weight_decay: of AdamW.
+        binarise: how bytes become 0 or 1, for models of such pixels, see `datasets.binarised`.
         validation: held-out share of the files, or a folder or tar file.
         checkpoint_every: steps between validations, each followed by a checkpoint.
         keep_checkpoints: number of checkpoints kept on disk.
@@ -158,6 +160,8 @@ class TrainConfig(Config):
     beta1: float = setting(0.9, low=0, high=1 - 1e-9)
     beta2: float = setting(0.999, low=0, high=1 - 1e-9)
     clip: float = setting(1.0, low=TINY, high=HUGE)
+    weight_decay: float = setting(0.01, low=0, high=1)
+    binarise: Literal["none", "static", "dynamic", "threshold"] = "none"
     validation: str = "0.05"
     checkpoint_every: int = setting(1000, low=1, high=MANY)
     keep_checkpoints: int = setting(3, low=1, high=MANY)

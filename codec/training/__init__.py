@@ -38,6 +38,7 @@ def train(
     batch: int | None = None,
     learning_rate: float | None = None,
     crop: float | None = None,
+    binarise: str | None = None,
     seed: int | None = None,
     overrides: Mapping[str, str] | None = None,
     config: str | Path | None = None,
@@ -49,10 +50,11 @@ def train(
     device: str = "auto",
     report: Report | None = None,
 ) -> Run:
-    """Train a codec on a folder of images or audio.
+    """Train a model on a folder of images or audio, or on a set of small pictures.
 
     Args:
-        data: folders, tar files, single files; one or several.
+        data: folders, tar files, single files; one or several. Sets of small pictures are .npy, .npz or
+            idx(.gz) files of uint8 [N, H, W] or [N, H, W, 3].
         model: a name of `models.MODELS`; required unless `resume`, or `stage` is "prior".
         stage: "codec", the networks; "prior", the learned prior of the codec in `start`; "all", one and then
             the other, which has a third of the time and settings of its own.
@@ -67,6 +69,7 @@ def train(
         batch: crops a step.
         learning_rate: peak of the cosine schedule.
         crop: side of a crop in pixels, or its length in seconds.
+        binarise: how bytes become 0 or 1, for models of such pixels: "static", "dynamic" or "threshold".
         seed: of every random choice.
         overrides: any other field of the model's or the training's settings, values as text.
         config: config.json of an earlier run, whose settings are the defaults.
@@ -93,6 +96,7 @@ def train(
         "batch": batch,
         "learning_rate": learning_rate,
         "crop": crop,
+        "binarise": binarise,
         "seed": seed,
         "validation": None if validation is None else str(validation),
         "checkpoint_every": checkpoint_every,
@@ -194,7 +198,7 @@ def _replace_best(folder: Path, run: Run) -> Run:
     for suffix in (".safetensors", ".json"):
         with atomically(best.with_suffix(suffix)) as file:
             file.write(run.best.with_suffix(suffix).read_bytes())
-    return Run(folder, best, run.card)
+    return replace(run, folder=folder, best=best)
 
 
 def _silent(_event: object) -> None:

@@ -45,5 +45,6 @@ def optimiser_of(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
         fused=device != "mps",
     )

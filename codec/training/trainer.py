@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .. import weights
-from ..errors import TrainingError
+from ..errors import TrainingError, UsageError
 from ..files import append_line, atomically
 from ..models.base import DISCRIMINATOR, Card, Figures, Json
 from . import checkpoints, datasets, validation
@@ -42,9 +42,6 @@ Event = Json
 Report = Callable[[Event], None]
 LOG_EVERY = 100
 
-VALIDATION_FILES = 64
-"""Held-out files looked at during the run; the final figures are taken over all of them."""
-
 
 @dataclass(frozen=True)
 class Run:
@@ -54,11 +51,13 @@ class Run:
         folder: everything the run wrote.
         best: the weights file that `encode(model=...)` takes.
         card: its model card.
+        codes_files: whether the model codes files.
     """
 
     folder: Path
     best: Path
     card: Card
+    codes_files: bool = True
 
 
 class Trainer:
@@ -87,7 +86,7 @@ class Trainer:
         self._loss = CUDAGraphed(self.model, self.model.loss)
         self._batches = datasets.Prefetcher(partial(_batch, self.data, self.settings))
         codec = self.model.codec
-        planes = codec.at(codec.validation_points[-1]).planes
+        planes = codec.at(codec.validation_points[-1]).planes if codec.validation_points else ()
         self._histograms = {
             p.name: torch.zeros(p.alphabet, dtype=torch.int64, device=device) for p in planes if p.alphabet
         }
@@ -257,13 +256,17 @@ class Trainer:
         share = held_out_share(settings.validation)
         if share is None:
             others = datasets.entries([Path(settings.validation)])
-            held_out = load(others, whole=True)
-            return load(files, seed=settings.seed), held_out
-        if len(files) < 2:
-            raise TrainingError(f"{len(files)} files are too few to train on", "give at least two")
-        return datasets.load_split(
-            files, share, settings.seed, codec.medium, rate=codec.rate, multiple=codec.stride
-        )
+            data, held_out = load(files, seed=settings.seed), load(others, whole=True)
+        else:
+            data, held_out = datasets.load_split(
+                files, share, settings.seed, codec.medium, rate=codec.rate, multiple=codec.stride
+            )
+        if not codec.binary:
+            if settings.binarise != "none":
+                raise UsageError(f"{self.plan.name} is not for pixels of 0 and 1", "leave out --binarise")
+            return data, held_out
+        binarised = partial(datasets.binarised, how=settings.binarise, seed=settings.seed)
+        return binarised(data), binarised(held_out, dynamic=False)
 
     def _log(self) -> None:
         mean = {name: total / self._summed for name, total in self._sums.items()}
@@ -290,7 +293,7 @@ class Trainer:
 
     def _validate(self) -> None:
         held_out = self.held_out.arrays
-        chosen = held_out[:: -(-len(held_out) // VALIDATION_FILES)]
+        chosen = held_out[:: -(-len(held_out) // self.validation.files)]
         score, result = self.validation.validate(self.average, chosen)
         # No validation figure measures what a discriminator teaches: the newest weights are kept.
         best = score > self.state.best_score or self.opponent is not None
@@ -324,7 +327,7 @@ class Trainer:
             file.write((json.dumps(card.to_json(), indent=2) + "\n").encode())
         validation.plot_losses(self.plan.folder, self.validation.headline)
         self._say(event="end", stage=self.plan.stage, best=str(best), **measured)
-        return Run(self.plan.folder, best, card)
+        return Run(self.plan.folder, best, card, bool(model.validation_points))
 
     def _card(self, measured: Figures) -> Card:
         plan = self.plan

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from ...files import atomically
 from ...models.base import Figures
+from .latents import Latents
 from .measures import Likelihoods, Priors, Reconstructions, Validation, of, regions, use_figures
 from .media import MEDIA
 
 __all__ = [
     "MEDIA",
+    "Latents",
     "Likelihoods",
     "Priors",
     "Reconstructions",

@@ -15,8 +15,11 @@ import torch
 from ... import pipeline
 from ...bitstream import container
 from ...bitstream.quality import DEFAULT_QUALITY, index_of
+from ...evaluation.latents import pictures
 from ...metrics.image import code_use
+from ...models import LatentModel
 from ...models.base import Figures, Model, OperatingPoint, Plane, RoundTrip, Trainable
+from .latents import Latents
 from .media import MEDIA, Medium
 
 QUALITIES = (1, 2, 3, 4, 5)
@@ -43,9 +46,11 @@ class Validation(Protocol):
 
     Attributes:
         headline: name of the figure that the loss curve is drawn of, and its label.
+        files: held-out files looked at during the training; at its end all are.
     """
 
     headline: tuple[str, str]
+    files: int
 
     def validate(self, model: Trainable, held_out: Sequence[np.ndarray]) -> tuple[float, Figures]:
         """Look at held-out files, in memory.
@@ -101,6 +106,8 @@ def use_figures(histograms: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 class Reconstructions:
     """Validation of models by what comes out of them, at one operating point or several."""
+
+    files = 64
 
     def __init__(self, medium: Medium) -> None:
         self.medium = medium
@@ -257,6 +264,8 @@ class Likelihoods(Reconstructions):
 class Priors:
     """Validation of learned priors, by the bits per symbol."""
 
+    files = 64
+
     def __init__(self, medium: Medium) -> None:
         self.medium = medium
         self.headline = ("bits", "bits per code")
@@ -312,6 +321,8 @@ class Priors:
 
 def of(model: Trainable, stage: str) -> Validation:
     """What a training is judged by."""
+    if isinstance(model.codec, LatentModel):
+        return Latents()
     medium = MEDIA[model.codec.medium]
     if stage == "prior":
         return Priors(medium)
@@ -324,7 +335,11 @@ def some(originals: Sequence[np.ndarray], most: int) -> Sequence[np.ndarray]:
 
 
 def regions(originals: Sequence[np.ndarray], model: Model) -> Iterator[dict[str, np.ndarray]]:
-    """Symbols of files, by regions whose statistics are counted."""
+    """Symbols of files, by regions whose statistics are counted; without symbols, batches of "pictures"."""
+    if isinstance(model, LatentModel):
+        for batch in pictures([*originals], model):
+            yield {"pictures": batch.cpu().numpy()}
+        return
     point = model.at(model.validation_points[-1], effort=0)
     for original in originals:
         yield from MEDIA[model.medium].analyse(original, point)
