@@ -8,6 +8,7 @@ from .audio_files import AUDIO_FORMATS, sound_format
 from .audio_reading import format_of, read_audio
 from .image import IMAGE_FORMATS, Image, pack_alpha, unpack_alpha, write_image
 from .opening import Readable, Writable, opened
+from .picture_sets import SET_FORMATS, SET_NAMES, PictureSet, read_set, write_set
 from .reading import MAX_PIXELS, read_image
 from .resampling import HIGHEST_RATE, LOWEST_RATE
 from .tags import Tags, pack_tags, unpack_tags
@@ -25,8 +26,12 @@ __all__ = [
     "LOWEST_RATE",
     "MAX_PIXELS",
     "MAX_SECONDS",
+    "SET_FORMATS",
+    "SET_NAMES",
     "Audio",
     "Image",
+    "PictureSet",
+    "Readable",
     "Source",
     "Tags",
     "pack_alpha",
@@ -34,12 +39,14 @@ __all__ = [
     "read",
     "read_audio",
     "read_image",
+    "read_set",
     "sound_format",
     "unpack_alpha",
     "unpack_tags",
     "write",
     "write_audio",
     "write_image",
+    "write_set",
 ]
 
 
