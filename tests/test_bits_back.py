@@ -131,6 +131,49 @@ def test_damaged_pictures_are_noticed_or_refused() -> None:
         bits_back.decode(data[:-2], 8, exact)
 
 
+def test_words_are_those_of_the_arithmetic_in_the_format() -> None:
+    """An ANS coder of Python's integers, as in FORMAT-priors.md, decodes the payload."""
+    exact, found = vae().in_integers(), pictures(5).reshape(5, -1)
+    words = np.frombuffer(bits_back.encode(found, exact), "<u4").tolist()
+    state = 0
+
+    def refill() -> None:
+        nonlocal state
+        while state < 2**32 and words:
+            state = state << 32 | words.pop()
+
+    def pop(frequencies: list[int]) -> int:
+        nonlocal state
+        quantile, symbol, below = state % TOTAL, 0, 0
+        while below + frequencies[symbol] <= quantile:
+            below += frequencies[symbol]
+            symbol += 1
+        state = (state >> 24) * frequencies[symbol] + quantile - below
+        refill()
+        return symbol
+
+    def push(symbol: int, frequencies: list[int]) -> None:
+        nonlocal state
+        if state >= frequencies[symbol] << 40:
+            words.append(state % 2**32)
+            state >>= 32
+        high, low = divmod(state, frequencies[symbol])
+        state = (high << 24) + low + sum(frequencies[:symbol])
+
+    refill()
+    prior = latent_tables.prior().tolist()
+    for expected in found[::-1]:
+        latents = np.array([pop(prior) - latent_tables.LIMIT for _ in range(6)], np.int32)
+        pixels = [pop(pair) for pair in exact.likelihood(latents).tolist()]
+        assert pixels == expected.tolist()
+        means, scales = exact.posterior(expected[None])
+        order = sorted(range(6), key=lambda unit: (scales[0, unit], unit))
+        for unit in order[::-1]:
+            table = latent_tables.posterior(int(scales[0, unit])).tolist()
+            push(int(latents[unit] - means[0, unit]) + len(table) // 2, table)
+    assert words + [state % 2**32, state >> 32] == bits_back.SEED.tolist()
+
+
 @pytest.mark.parametrize("white", [1, 255])
 @pytest.mark.parametrize("format", media.SET_FORMATS)
 def test_a_set_comes_back_from_a_file(weights_file: Path, white: int, format: str) -> None:

@@ -1,4 +1,4 @@
-"""The size of the image, audio or set of pictures in a bitstream, and the regions and grids that follow from it.
+"""The size of the image, audio or set of pictures in a bitstream, and its regions and grids.
 
 FORMAT.md describes the bytes. Standard library only, so that headers are read without waiting for imports.
 """

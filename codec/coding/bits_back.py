@@ -8,7 +8,7 @@ The bits popped are those of the picture before, so only the first picture pays 
 which lies at the bottom of the stack. A decoder does the same backwards, from the last picture to the first.
 The mean number of bits is the negative ELBO.
 
-The coder is constriction's ANS coder, with words, state and probabilities of the same sizes as `rangecoder`'s.
+The coder is constriction's ANS coder; words, state and probabilities are of the sizes of `rangecoder`'s.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ function are tables. These numbers are fine enough to need no training of their 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -168,7 +168,7 @@ def _logistic() -> NDArray[np.uint32]:
     return _table(LOGIT_LIMIT, lambda x, e: TOTAL / (1 + e(-x))).clip(1, TOTAL - 1).astype(np.uint32)
 
 
-def _table(limit: int, function) -> NDArray[np.int32]:  # noqa: ANN001
+def _table(limit: int, function: Callable[[Decimal, Callable[[Decimal], Decimal]], Decimal]) -> Array:
     context = Context(prec=40)
     inputs = (Decimal(i) / 2**TABLE_BITS for i in range(-limit << TABLE_BITS, (limit << TABLE_BITS) + 1))
     values = [int(function(x, context.exp).to_integral_value()) for x in inputs]
