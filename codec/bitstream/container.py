@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from ..errors import DamagedError
 from .binary import deflate, inflate, verified
-from .geometry import REGION, SEGMENT, AudioGeometry, Geometry, ImageGeometry
+from .geometry import REGION, SEGMENT, AudioGeometry, Geometry, ImageGeometry, SetGeometry
 from .header import (
     BOXES,
     MAGIC,
@@ -29,6 +29,7 @@ from .header import (
 )
 
 __all__ = [
+    "BITS_BACK",
     "LEARNED",
     "MAGIC",
     "PIXELS",
@@ -43,14 +44,15 @@ __all__ = [
     "ImageGeometry",
     "Info",
     "AudioGeometry",
+    "SetGeometry",
     "check",
     "pack",
     "parse",
     "read_info",
 ]
 
-RAW, STATIC, LEARNED, PIXELS = 0, 1, 2, 3
-"""Coding of a chunk: packed indices, static tables, a learned prior, or none: its tile stores all pixels."""
+RAW, STATIC, LEARNED, PIXELS, BITS_BACK = 0, 1, 2, 3, 4
+"""Coding of a chunk: packed indices, static tables, a learned prior, none (its tile stores all pixels), bits back."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Chunk:
     """The payload of one region.
 
     Attributes:
-        prior: coding of the payload, 0 to 255: RAW, STATIC, LEARNED, PIXELS; others are reserved.
+        prior: coding of the payload, 0 to 255: RAW, STATIC, LEARNED, PIXELS, BITS_BACK; others are reserved.
         payload: the coded bytes; of a damaged chunk those that are there, right or wrong.
         intact: whether size and CRC are right.
     """
@@ -123,7 +125,7 @@ class Info:
     """Facts from the header alone; bytes of header, boxes, codes and stored pixels add up to `total_bytes`.
 
     Attributes:
-        kind: "image" or "audio".
+        kind: "image", "audio" or "set".
         fingerprint: 16 hexadecimal digits.
         geometry: size of the image, or length and channels of the audio.
         settings: as in `Bitstream`.
@@ -167,7 +169,7 @@ class Info:
         """Bits per pixel of the whole file; None for audio."""
         if isinstance(self.geometry, AudioGeometry):
             return None
-        return 8 * self.total_bytes / (self.geometry.width * self.geometry.height)
+        return 8 * self.total_bytes / math.prod(self.geometry.grid(1))
 
     @property
     def kbps(self) -> float | None:
@@ -294,7 +296,7 @@ def _bits_per_code(header: Header) -> dict[int, float]:
     size: Counter[int] = Counter()
     codes: Counter[int] = Counter()
     for chunk, region in zip(header.chunks, header.geometry.regions, strict=True):
-        if chunk.prior != PIXELS:
+        if chunk.prior not in (PIXELS, BITS_BACK):
             size[chunk.prior] += chunk.size
             codes[chunk.prior] += math.prod(region.shape(header.geometry.stride))
     return {prior: 8 * size[prior] / count for prior, count in codes.items()}

@@ -22,7 +22,9 @@ from ..errors import DamagedError
 from ..priors.base import Categorical, EntropyModel
 from ..priors.gaussian_tables import ESCAPE_BYTES, Gaussian, tables
 
-_CATEGORICAL = constriction.stream.model.Categorical(lazy=True)
+CATEGORICAL = constriction.stream.model.Categorical(lazy=True)
+"""Family of models of indices, whose parameters are those of `pmf_minus_one`."""
+
 _BYTES = constriction.stream.model.Uniform(256)
 
 
@@ -42,8 +44,8 @@ class RangeEncoder:
         """
         if isinstance(model, Categorical):
             if len(symbols):
-                rows = _pmf_minus_one(model.frequencies)
-                self._coder.encode(np.ascontiguousarray(symbols, np.int32), _CATEGORICAL, rows)
+                rows = pmf_minus_one(model.frequencies)
+                self._coder.encode(np.ascontiguousarray(symbols, np.int32), CATEGORICAL, rows)
         elif isinstance(model, Gaussian):
             self._encode_with_indexes(symbols.ravel(), model.scale_indexes.ravel())
         else:
@@ -101,9 +103,7 @@ class RangeDecoder:
             if isinstance(model, Categorical):
                 if not len(model.frequencies):
                     return np.zeros(0, np.int32)
-                symbols: NDArray[np.int32] = self._coder.decode(
-                    _CATEGORICAL, _pmf_minus_one(model.frequencies)
-                )
+                symbols: NDArray[np.int32] = self._coder.decode(CATEGORICAL, pmf_minus_one(model.frequencies))
                 return symbols
             if isinstance(model, Gaussian):
                 flat = self._decode_with_indexes(model.scale_indexes.ravel())
@@ -176,10 +176,11 @@ def unpack_raw(data: bytes, count: int, bits: int) -> NDArray[np.int32]:
 def _gaussian_models() -> list[Any]:
     """Return the Gaussian tables as constriction's models; their intervals are those of the lazy model."""
     return [
-        None if t is None else constriction.stream.model.Categorical(_pmf_minus_one(t), perfect=False)
+        None if t is None else constriction.stream.model.Categorical(pmf_minus_one(t), perfect=False)
         for t in tables().tables
     ]
 
 
-def _pmf_minus_one(frequencies: NDArray[np.uint32]) -> NDArray[np.float32]:
+def pmf_minus_one(frequencies: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """Return constriction's parameters for frequencies, of the same shape."""
     return np.subtract(frequencies, 1, dtype=np.float32, casting="unsafe")

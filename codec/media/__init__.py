@@ -13,6 +13,7 @@ from .audio_reading import format_of, read_audio
 from .image import IMAGE_FORMATS, Image, pack_alpha, unpack_alpha, write_image
 from .lossless import pack_pixels, unpack_pixels
 from .opening import Readable, Writable, opened
+from .picture_sets import SET_FORMATS, SET_NAMES, PictureSet, read_set, write_set
 from .reading import MAX_PIXELS, Samples, read_image
 from .resampling import HIGHEST_RATE, LOWEST_RATE
 from .tags import Tags, pack_tags, unpack_tags
@@ -31,8 +32,12 @@ __all__ = [
     "LOWEST_RATE",
     "MAX_PIXELS",
     "MAX_SECONDS",
+    "SET_FORMATS",
+    "SET_NAMES",
     "Audio",
     "Image",
+    "PictureSet",
+    "Readable",
     "Samples",
     "Source",
     "Tags",
@@ -42,6 +47,7 @@ __all__ = [
     "read",
     "read_audio",
     "read_image",
+    "read_set",
     "sound_format",
     "unpack_alpha",
     "unpack_pixels",
@@ -49,6 +55,7 @@ __all__ = [
     "write",
     "write_audio",
     "write_image",
+    "write_set",
 ]
 
 

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,11 +25,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..bitstream.container import LEARNED
+from ..errors import UsageError
 from ..priors.base import Array, EntropyModel, PlanePrior, Prior, Step, Symbols
 from ..priors.gaussian_tables import LATENT_UNIT
 from ..priors.settings import Config
 from .card import Card, Figures, Json, Setting
 from .trainable import DISCRIMINATOR, Discriminator, LossStep, RoundTrip, Trainable
+
+if TYPE_CHECKING:
+    from .latent.integers import IntegerVAE
 
 Progress = Callable[[int, int], None]
 """Callback of the number of blocks done and the number of all blocks."""
@@ -270,6 +274,14 @@ class Model(Trainable):
         """Draw samples without priors over integers, [count, C, ...]; None: this model has such priors."""
         del count, seed, temperature
         return None
+
+    def in_integers(self) -> IntegerVAE:
+        """Return the networks in whole numbers, of a model that codes sets of small pictures.
+
+        Raises:
+            UsageError: it codes none.
+        """
+        raise UsageError(f"{self.card.name} codes no sets of pictures", "-m vae-bits, or weights like it")
 
     # training
 

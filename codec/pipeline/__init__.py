@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,11 +12,20 @@ from typing import IO
 from .. import media, weights
 from ..bitstream import container
 from ..bitstream.container import STATIC
-from ..bitstream.geometry import AudioGeometry, ImageGeometry
+from ..bitstream.geometry import AudioGeometry, ImageGeometry, SetGeometry
 from ..errors import DamageWarning, LimitError, MediaError, UsageError, VqcodecWarning, warn
 from ..models.base import Model, Progress
-from . import rate_control
-from .decoding import bytes_of, decode_preview, decode_stream, other_decoder, point_for, reconstruct, verify
+from . import rate_control, sets
+from .decoding import (
+    bytes_of,
+    decode_preview,
+    decode_stream,
+    model_for,
+    other_decoder,
+    point_for,
+    reconstruct,
+    verify,
+)
 from .encoding import Analysed, Encoded, analyse, code, encode_at, finish
 from .rate_control import Target
 
@@ -31,10 +41,12 @@ __all__ = [
     "decode",
     "decode_audio",
     "decode_image",
+    "decode_set",
     "encode",
     "encode_at",
     "encode_batch",
     "encode_file",
+    "encode_set",
     "finish",
     "info",
     "reconstruct",
@@ -311,6 +323,8 @@ def decode(
     """
     stream = container.parse(bytes_of(data), salvage=salvage)
     geometry = stream.geometry
+    if isinstance(geometry, SetGeometry):
+        raise UsageError(f"the file holds {geometry.describe}", "decode it with decode_set")
     if isinstance(geometry, ImageGeometry) and geometry.width * geometry.height > max_pixels:
         raise LimitError(f"header claims {geometry.describe}", "raise --max-pixels to decode it")
     if isinstance(geometry, AudioGeometry) and geometry.seconds * geometry.channels > max_seconds:
@@ -329,6 +343,58 @@ def decode(
     for message in damage:
         warn(message, DamageWarning)
     return decoded.without(strip)
+
+
+def encode_set(
+    source: media.PictureSet | media.Readable, *, model: ModelName | None = None, device: str = "auto"
+) -> bytes:
+    """Compress a set of small pictures of 0 and 1 into a .vqc bitstream, without loss.
+
+    Args:
+        source: a media.PictureSet, or a path, bytes or binary file of .npy, .npz or idx(.gz).
+        model: a shipped model's name or a .safetensors file, of the method of `vae-bits`.
+        device: where the weights are loaded; the networks run in numpy.
+
+    Raises:
+        MediaError: no such set.
+        UsageError: no such model or device, or a model of other pictures.
+    """
+    loaded = weights.load(model or weights.DEFAULTS["set"], device)
+    pictures = source if isinstance(source, media.PictureSet) else media.read_set(source)
+    return sets.encode(pictures, loaded)
+
+
+def decode_set(
+    data: bytes | str | os.PathLike[str] | IO[bytes],
+    *,
+    model: ModelName | None = None,
+    salvage: bool = False,
+    max_pixels: int = media.MAX_PIXELS,
+    device: str = "auto",
+) -> media.PictureSet:
+    """Restore a set of small pictures.
+
+    Args:
+        data: the bytes, a path or a binary file.
+        model: weights for decoding, where they are not shipped.
+        salvage: leave the pictures of damaged chunks black, each chunk with a DamageWarning.
+        max_pixels: refuse larger sets.
+        device: as in `encode_set`.
+
+    Raises:
+        MediaError, BitstreamError, ModelError: as in `decode`.
+        UsageError: the bitstream holds an image or audio.
+    """
+    stream = container.parse(bytes_of(data), salvage=salvage)
+    geometry = stream.geometry
+    if not isinstance(geometry, SetGeometry):
+        raise UsageError(f"the file holds {geometry.describe}", "decode it with decode")
+    if math.prod(geometry.grid(1)) > max_pixels:
+        raise LimitError(f"header claims {geometry.describe}", "raise --max-pixels to decode it")
+    pictures, damage = sets.decode(stream, model_for(stream, model, device), salvage=salvage)
+    for message in [*stream.damage, *damage]:
+        warn(message, DamageWarning)
+    return pictures
 
 
 def info(data: bytes | str | os.PathLike[str] | IO[bytes]) -> container.Info:

@@ -134,13 +134,7 @@ def point_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, d
         VersionError: settings that this version does not know.
         DamagedError: the header contradicts the model.
     """
-    needs = f"needs model {stream.model} ({stream.fingerprint.hex()})"
-    if model is None and not (weights.folder() / f"{stream.model}.safetensors").is_file():
-        raise ModelError(needs, "name its weights with -m FILE")
-    loaded = model if isinstance(model, Model) else weights.load(model or stream.model, device)
-    card = loaded.card
-    if card.fingerprint != stream.fingerprint.hex():
-        raise ModelError(f"{needs}, not {card.name} ({card.fingerprint})", "name its weights with -m FILE")
+    loaded = model_for(stream, model, device)
     if len(stream.settings) != (loaded.points > 1):
         raise VersionError(f"settings that {stream.model} does not have here", "upgrade vqcodec")
     if loaded.medium != stream.kind:
@@ -151,6 +145,22 @@ def point_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, d
             f"header claims stride {stream.geometry.stride}, {stream.model} has {point.finest_stride}"
         )
     return point
+
+
+def model_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, device: str) -> Model:
+    """Return the model of a bitstream, by its fingerprint.
+
+    Raises:
+        ModelError: it is not shipped, and not the given one.
+    """
+    needs = f"needs model {stream.model} ({stream.fingerprint.hex()})"
+    if model is None and not (weights.folder() / f"{stream.model}.safetensors").is_file():
+        raise ModelError(needs, "name its weights with -m FILE")
+    loaded = model if isinstance(model, Model) else weights.load(model or stream.model, device)
+    card = loaded.card
+    if card.fingerprint != stream.fingerprint.hex():
+        raise ModelError(f"{needs}, not {card.name} ({card.fingerprint})", "name its weights with -m FILE")
+    return loaded
 
 
 def other_decoder(
@@ -214,6 +224,8 @@ def _render(
         icc, exif, xmp = (boxes.get(name) for name in ("icc", "exif", "xmp"))
         alpha = None if "alpha" not in boxes else _alpha(boxes["alpha"], geometry, damage, salvage)
         return media.Image(pixels, alpha, icc, exif, xmp, source)
+    if not isinstance(geometry, AudioGeometry):
+        raise TypeError(geometry.kind)
     levels = _loudness(boxes.get("levels", b""), geometry, damage, salvage)
     signal = audio_transform.synthesise(found.symbols, point, geometry, levels, found.lost, progress=progress)
     tags = _tags(boxes.get("tags", b"{}"), damage, salvage)

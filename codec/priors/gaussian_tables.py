@@ -176,9 +176,13 @@ def _frequencies(sigma: float) -> NDArray[np.uint32]:
 
 def scaled_masses(sigma: float, largest: int) -> NDArray[np.float64]:
     """Return P(k) (TOTAL - (2 L + 2) FLOOR) of the symbols k = 0..L, float64 [L + 1]."""
+    return masses(sigma, largest) * (TOTAL - (2 * largest + 2) * FLOOR)
+
+
+def masses(sigma: float, largest: int) -> NDArray[np.float64]:
+    """Return the mass P(k) of a Gaussian between k - 1/2 and k + 1/2, k = 0..L: float64 [L + 1]."""
     tails = [0.5 * math.erfc((k - 0.5) / (sigma * math.sqrt(2))) for k in range(largest + 2)]
-    masses = np.subtract(tails[:-1], tails[1:])
-    return np.asarray(masses * (TOTAL - (2 * largest + 2) * FLOOR))
+    return np.asarray(np.subtract(tails[:-1], tails[1:]))
 
 
 def scaled(values: Tensor, exponents: Tensor, shift: int) -> Tensor:

@@ -23,6 +23,7 @@ from ..base import LossStep
 from ..networks import start_at_zero
 from . import networks
 from .base import LOG_VARIANCES, LatentConfig, LatentModel, Posterior, log_normal
+from .integers import IntegerVAE
 
 START_PICTURES = 20_000
 """Training pictures that the linear start is fitted to."""
@@ -167,6 +168,17 @@ class VAE(LatentModel):
             return parameters.sigmoid().bernoulli()
         noise = torch.randn_like(parameters) * (0.5 * self.bounded_log_variance).exp()
         return (parameters + noise).clamp(0, 1)
+
+    def in_integers(self) -> IntegerVAE:
+        """Return the networks in whole numbers, as in `Model.in_integers`.
+
+        Raises:
+            UsageError: the likelihood is not Bernoulli, or pixels are not independent given z.
+            ModelError: other networks than "mlp".
+        """
+        if not self.binary or self.pixels is not None:
+            return super().in_integers()
+        return IntegerVAE(self.encoder, self.decoder)
 
     # linear start
 

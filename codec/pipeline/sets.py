@@ -1,0 +1,93 @@
+"""Sets of small pictures of 0 and 1 without loss, by bits back (`coding.bits_back`)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import media
+from ..bitstream import container
+from ..bitstream.container import BITS_BACK, RAW, Bitstream, Chunk
+from ..bitstream.geometry import SetGeometry
+from ..coding import bits_back, rangecoder
+from ..errors import DamagedError, MediaError, ModelError, UsageError, VqcodecWarning, warn
+from ..models.base import Model
+from ..models.latent.integers import IntegerVAE
+
+
+def encode(pictures: media.PictureSet, model: Model) -> bytes:
+    """Compress a set without loss.
+
+    A chunk that would be larger than a bit for each pixel has those bits: bits back needs more pictures than
+    one to get its bits back from.
+
+    Raises:
+        MediaError: pixels other than 0 and 1, or 0 and 255.
+        UsageError: a model of other pictures.
+    """
+    white = pictures.white
+    if white is None or pictures.pixels.ndim != 3:
+        raise MediaError("pixels other than 0 and 1", "only sets of black and white pictures can be encoded")
+    coder = _coder(model, pictures.pixels.shape[1:])
+    count, height, width = pictures.pixels.shape
+    geometry = SetGeometry(count, width, height, white)
+    chunks = []
+    for region in geometry.regions:
+        part = (pictures.pixels[region.part(1)] != 0).astype(np.uint8)
+        coded = Chunk(BITS_BACK, bits_back.encode(part.reshape(len(part), -1), coder))
+        packed = Chunk(RAW, rangecoder.pack_raw(part.astype(np.int32), 1))
+        chunks.append(min(coded, packed, key=lambda chunk: len(chunk.payload)))
+    if count == 1:
+        warn("one picture alone gets no bits back; give many in one file", VqcodecWarning)
+    card = model.card
+    fingerprint = bytes.fromhex(card.fingerprint)
+    return container.pack(Bitstream(card.name, fingerprint, geometry, chunks, source=pictures.source))
+
+
+def decode(stream: Bitstream, model: Model, *, salvage: bool) -> tuple[media.PictureSet, list[str]]:
+    """Decode a set, and describe damage; with `salvage` pictures of damaged chunks are black.
+
+    Raises:
+        DamagedError: damage, without `salvage`.
+        ModelError: a chunk that is coded in another way.
+        UsageError: the model is of other pictures.
+    """
+    geometry = stream.geometry
+    if not isinstance(geometry, SetGeometry):
+        raise TypeError(geometry.kind)
+    coder = _coder(model, (geometry.height, geometry.width))
+    damage: list[str] = []
+    pixels = np.zeros(geometry.grid(1), np.uint8)
+    for number, (chunk, region) in enumerate(zip(stream.chunks, geometry.regions, strict=True), 1):
+        if not chunk.intact:
+            continue
+        if chunk.prior not in (BITS_BACK, RAW):
+            raise ModelError(f"chunk {number} is coded in a way that {stream.model} does not have", "upgrade")
+        try:
+            pixels[region.part(1)] = _decoded(chunk, region.shape(1), coder) * geometry.white
+        except DamagedError:
+            message = f"damaged in chunk {number} of {geometry.chunk_count}"
+            if not salvage:
+                raise DamagedError(message, "decode the undamaged part with --salvage") from None
+            damage.append(message)
+    return media.PictureSet(pixels, stream.source), damage
+
+
+def _decoded(chunk: Chunk, shape: tuple[int, ...], coder: IntegerVAE) -> NDArray[np.uint8]:
+    if chunk.prior == RAW:
+        count = shape[0] * shape[1] * shape[2]
+        return rangecoder.unpack_raw(chunk.payload, count, 1).astype(np.uint8).reshape(shape)
+    return bits_back.decode(chunk.payload, shape[0], coder).reshape(shape)
+
+
+def _coder(model: Model, shape: tuple[int, ...]) -> IntegerVAE:
+    coder, (height, width) = model.in_integers(), shape
+    side = round(coder.pixels**0.5)
+    if (height, width) != (side, side):
+        raise UsageError(
+            f"pictures are {width}x{height}, those of {model.card.name} {side}x{side}",
+            f"vqcodec train FILE -m vae-bits --set side={height}"
+            if height == width
+            else "pad them to squares",
+        )
+    return coder
