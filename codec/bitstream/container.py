@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 RAW, STATIC, LEARNED, PIXELS, BITS_BACK = 0, 1, 2, 3, 4
-"""Coding of a chunk: packed indices, static tables, a learned prior, none (its tile stores all pixels), bits back."""
+"""Coding of a chunk: packed indices, static tables, a learned prior, none (pixels are in a tile), bits back."""
 
 
 @dataclass(frozen=True)

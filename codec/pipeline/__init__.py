@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from ..bitstream.container import STATIC
 from ..bitstream.geometry import AudioGeometry, ImageGeometry, SetGeometry
 from ..errors import DamageWarning, LimitError, MediaError, UsageError, VqcodecWarning, warn
 from ..models.base import Model, Progress
-from . import rate_control, sets
+from . import rate_control
 from .decoding import (
     bytes_of,
     decode_preview,
     decode_stream,
-    model_for,
     other_decoder,
     point_for,
     reconstruct,
@@ -28,6 +26,7 @@ from .decoding import (
 )
 from .encoding import Analysed, Encoded, analyse, code, encode_at, finish
 from .rate_control import Target
+from .sets import decode_set, encode_set
 
 __all__ = [
     "EFFORT",
@@ -238,7 +237,9 @@ def encode_batch(
     remaining = iter(sources)
     while batch := [analyse_file(source, options) for source in itertools.islice(remaining, BATCH)]:
         files = [file for file in batch if isinstance(file, Analysed)]
-        encoded += [finish(file, one, fast=fast).data for file, one in zip(files, code(files, fast=fast), strict=True)]
+        encoded += [
+            finish(file, one, fast=fast).data for file, one in zip(files, code(files, fast=fast), strict=True)
+        ]
     return encoded
 
 
@@ -343,58 +344,6 @@ def decode(
     for message in damage:
         warn(message, DamageWarning)
     return decoded.without(strip)
-
-
-def encode_set(
-    source: media.PictureSet | media.Readable, *, model: ModelName | None = None, device: str = "auto"
-) -> bytes:
-    """Compress a set of small pictures of 0 and 1 into a .vqc bitstream, without loss.
-
-    Args:
-        source: a media.PictureSet, or a path, bytes or binary file of .npy, .npz or idx(.gz).
-        model: a shipped model's name or a .safetensors file, of the method of `vae-bits`.
-        device: where the weights are loaded; the networks run in numpy.
-
-    Raises:
-        MediaError: no such set.
-        UsageError: no such model or device, or a model of other pictures.
-    """
-    loaded = weights.load(model or weights.DEFAULTS["set"], device)
-    pictures = source if isinstance(source, media.PictureSet) else media.read_set(source)
-    return sets.encode(pictures, loaded)
-
-
-def decode_set(
-    data: bytes | str | os.PathLike[str] | IO[bytes],
-    *,
-    model: ModelName | None = None,
-    salvage: bool = False,
-    max_pixels: int = media.MAX_PIXELS,
-    device: str = "auto",
-) -> media.PictureSet:
-    """Restore a set of small pictures.
-
-    Args:
-        data: the bytes, a path or a binary file.
-        model: weights for decoding, where they are not shipped.
-        salvage: leave the pictures of damaged chunks black, each chunk with a DamageWarning.
-        max_pixels: refuse larger sets.
-        device: as in `encode_set`.
-
-    Raises:
-        MediaError, BitstreamError, ModelError: as in `decode`.
-        UsageError: the bitstream holds an image or audio.
-    """
-    stream = container.parse(bytes_of(data), salvage=salvage)
-    geometry = stream.geometry
-    if not isinstance(geometry, SetGeometry):
-        raise UsageError(f"the file holds {geometry.describe}", "decode it with decode")
-    if math.prod(geometry.grid(1)) > max_pixels:
-        raise LimitError(f"header claims {geometry.describe}", "raise --max-pixels to decode it")
-    pictures, damage = sets.decode(stream, model_for(stream, model, device), salvage=salvage)
-    for message in [*stream.damage, *damage]:
-        warn(message, DamageWarning)
-    return pictures
 
 
 def info(data: bytes | str | os.PathLike[str] | IO[bytes]) -> container.Info:

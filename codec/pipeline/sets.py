@@ -2,20 +2,89 @@
 
 from __future__ import annotations
 
+import math
+import os
+from typing import IO
+
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import media
+from .. import media, weights
 from ..bitstream import container
 from ..bitstream.container import BITS_BACK, RAW, Bitstream, Chunk
 from ..bitstream.geometry import SetGeometry
 from ..coding import bits_back, rangecoder
-from ..errors import DamagedError, MediaError, ModelError, UsageError, VqcodecWarning, warn
+from ..errors import (
+    DamagedError,
+    DamageWarning,
+    LimitError,
+    MediaError,
+    ModelError,
+    UsageError,
+    VqcodecWarning,
+    warn,
+)
 from ..models.base import Model
 from ..models.latent.integers import IntegerVAE
+from .decoding import bytes_of, model_for
 
 
-def encode(pictures: media.PictureSet, model: Model) -> bytes:
+def encode_set(
+    source: media.PictureSet | media.Readable,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+) -> bytes:
+    """Compress a set of small pictures of 0 and 1 into a .vqc bitstream, without loss.
+
+    Args:
+        source: a media.PictureSet, or a path, bytes or binary file of .npy, .npz or idx(.gz).
+        model: a shipped model's name or a .safetensors file, of the method of `vae-bits`.
+        device: where the weights are loaded; the networks run in numpy.
+
+    Raises:
+        MediaError: no such set.
+        UsageError: no such model or device, or a model of other pictures.
+    """
+    loaded = weights.load(model or weights.DEFAULTS["set"], device)
+    pictures = source if isinstance(source, media.PictureSet) else media.read_set(source)
+    return _encode(pictures, loaded)
+
+
+def decode_set(
+    data: bytes | str | os.PathLike[str] | IO[bytes],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    salvage: bool = False,
+    max_pixels: int = media.MAX_PIXELS,
+    device: str = "auto",
+) -> media.PictureSet:
+    """Restore a set of small pictures.
+
+    Args:
+        data: the bytes, a path or a binary file.
+        model: weights for decoding, where they are not shipped.
+        salvage: leave the pictures of damaged chunks black, each chunk with a DamageWarning.
+        max_pixels: refuse larger sets.
+        device: as in `encode_set`.
+
+    Raises:
+        MediaError, BitstreamError, ModelError: as in `decode`.
+        UsageError: the bitstream holds an image or audio.
+    """
+    stream = container.parse(bytes_of(data), salvage=salvage)
+    geometry = stream.geometry
+    if not isinstance(geometry, SetGeometry):
+        raise UsageError(f"the file holds {geometry.describe}", "decode it with decode")
+    if math.prod(geometry.grid(1)) > max_pixels:
+        raise LimitError(f"header claims {geometry.describe}", "raise --max-pixels to decode it")
+    pictures, damage = _decode(stream, model_for(stream, model, device), salvage=salvage)
+    for message in [*stream.damage, *damage]:
+        warn(message, DamageWarning)
+    return pictures
+
+
+def _encode(pictures: media.PictureSet, model: Model) -> bytes:
     """Compress a set without loss.
 
     A chunk that would be larger than a bit for each pixel has those bits: bits back needs more pictures than
@@ -44,7 +113,7 @@ def encode(pictures: media.PictureSet, model: Model) -> bytes:
     return container.pack(Bitstream(card.name, fingerprint, geometry, chunks, source=pictures.source))
 
 
-def decode(stream: Bitstream, model: Model, *, salvage: bool) -> tuple[media.PictureSet, list[str]]:
+def _decode(stream: Bitstream, model: Model, *, salvage: bool) -> tuple[media.PictureSet, list[str]]:
     """Decode a set, and describe damage; with `salvage` pictures of damaged chunks are black.
 
     Raises:
