@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from vqcodec.errors import MediaError, UsageError, VqcodecError
@@ -238,8 +238,7 @@ def find_listed(file: BinaryIO, *, separator: bytes, to_folder: bool) -> Iterato
         for raw in block:
             name = os.fsdecode(raw)
             path = Path(name)
-            # Absolute paths are mirrored without their root.
-            below = Path(*path.parts[1:]) if path.is_absolute() else path
+            below = Path(without_root(path))
             if path.is_dir():
                 found.failed.append((name, MediaError("is a folder", "list the files in it")))
             elif to_folder and (".." in below.parts or not below.name):
@@ -251,6 +250,11 @@ def find_listed(file: BinaryIO, *, separator: bytes, to_folder: bool) -> Iterato
             else:
                 found.inputs.append(Input(path, name, below, in_folder=True, listed=True))
         yield found
+
+
+def without_root(path: PurePath) -> PurePath:
+    """Return a path without its drive and root, so that it can be mirrored below a folder."""
+    return type(path)(*path.parts[1:]) if path.anchor else path
 
 
 def _blocks(file: BinaryIO, separator: bytes) -> Iterator[list[bytes]]:

@@ -95,7 +95,6 @@ def _hint(error: object, command: str) -> str:
 
 app = typer.Typer(
     cls=Program,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

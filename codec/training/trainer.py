@@ -12,6 +12,7 @@ import copy
 import json
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -140,16 +141,14 @@ class Trainer:
 
     def try_one_step(self) -> Run:
         """One step on one batch, with its time and memory in the report; nothing is written."""
-        import resource
-
         self._step()
         started = time.perf_counter()
         terms = self._step()
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        if self.device.startswith("cuda"):
-            peak = torch.cuda.max_memory_allocated(self.device)
-        self.report({"event": "dry-run", "seconds_per_step": seconds, "peak_bytes": peak, **terms})
+        cuda = self.device.startswith("cuda")
+        peak = torch.cuda.max_memory_allocated(self.device) if cuda else _peak_bytes()
+        memory = {} if peak is None else {"peak_bytes": peak}
+        self.report({"event": "dry-run", "seconds_per_step": seconds, **memory, **terms})
         return Run(
             self.plan.folder,
             self.plan.folder / "best.safetensors",
@@ -378,3 +377,13 @@ class Trainer:
 def _batch(data: Dataset, settings: TrainConfig, step: int) -> Tensor:
     """The samples of a step."""
     return data.batch(step, seed=settings.seed, size=settings.batch, crop=settings.crop)
+
+
+def _peak_bytes() -> int | None:
+    """Return the largest amount of memory that this process has had; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
