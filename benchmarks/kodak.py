@@ -34,9 +34,7 @@ def main() -> None:
     parser.add_argument("--model", default="vqvae-image", help="name or file, with a codebook")
     parser.add_argument("--quality", type=float, help="operating point; the model's default if absent")
     parser.add_argument("--effort", type=int, nargs="+", default=[1], help="one row for each")
-    parser.add_argument(
-        "--against", nargs="*", default=available(), help="at the bytes of the first effort"
-    )
+    parser.add_argument("--against", nargs="*", default=available(), help="at the bytes of the first effort")
     parser.add_argument("--json", type=Path, help="write all rows, image by image")
     options = parser.parse_args()
 

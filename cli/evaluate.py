@@ -1,5 +1,7 @@
 """`vqcodec evaluate`: measure rate and quality on real files, also of other codecs."""
 
+import shlex
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ EXAMPLES = """\b
 Examples:
   vqcodec evaluate kodak/
   vqcodec evaluate kodak/ --against jpeg,webp,avif -o rates.csv
-  vqcodec evaluate kodak/ --against avif,jxl --sweep
+  vqcodec evaluate kodak/ --against avif,jxl --sweep --report report.html
   vqcodec evaluate talks/ --against opus,opus:12 --plot rates.png
   vqcodec evaluate photo.png -m vqvae-image -m runs/mine/best.safetensors
 """
@@ -86,6 +88,14 @@ def evaluate(
         str | None,
         typer.Option("--plot", metavar="FILE.png", help="Plot quality over rate (needs the extra 'plots')."),
     ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            "--report",
+            metavar="FILE.html",
+            help="Write one self-contained page: tables, curves, the worst files to look at and listen to.",
+        ),
+    ] = None,
     save_decoded: Annotated[
         str | None,
         typer.Option("--save-decoded", metavar="DIR", help="Write the reconstructions to this folder."),
@@ -105,7 +115,11 @@ def evaluate(
     the mean difference of rate at equal quality, over at least two points of each codec (with --sweep, over
     its own range).
     """
-    for target, suffixes in ((output, (".csv", ".json")), (plot, (".png", ".svg", ".pdf"))):
+    for target, suffixes in (
+        (output, (".csv", ".json")),
+        (plot, (".png", ".svg", ".pdf")),
+        (report, (".html",)),
+    ):
         _check_output(target, suffixes, force)
     batch = Batch(console)
     sources = _files(files, recursive, batch)
@@ -113,6 +127,8 @@ def evaluate(
     from vqcodec import evaluation
 
     use_threads(jobs)
+
+    gallery = None if report is None else evaluation.Gallery()
 
     def failed(path: Path, error: Exception) -> None:
         batch.fail(str(path), error)
@@ -131,6 +147,7 @@ def evaluate(
             device=device,
             progress=bar.part,
             on_error=failed,
+            gallery=gallery,
         )
     for text in dict.fromkeys(str(warning.message) for warning in caught):
         console.warning(None, text)
@@ -140,6 +157,8 @@ def evaluate(
         write(rows, output)
     if plot is not None and rows:
         evaluation.plot(rows, plot)
+    if report is not None:
+        evaluation.write_report(rows, report, gallery=gallery, command=shlex.join(["vqcodec", *sys.argv[1:]]))
     for row in rows:
         console.record(type="row", **row)
     for row in means:

@@ -238,6 +238,8 @@ def install(monkeypatch):
             "summary": summary,
             "figures": evaluation.figures,
             "bd_rates": bd_rates,
+            "Gallery": evaluation.Gallery,
+            "write_report": lambda rows, path, **options: fakes.note("write_report", path=path, **options),
             "plot": lambda rows, path: fakes.note("plot", path=path),
             "write_csv": lambda rows, path: fakes.note("write_csv", rows=rows, path=path),
             "write_json": lambda rows, path: fakes.note("write_json", rows=rows, path=path),

@@ -1,4 +1,5 @@
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def test_options_reach_the_api(fakes):
             "effort": 2,
             "save_decoded": "out",
             "device": "cpu",
+            "gallery": None,
         }
     ]
     assert "1 files in inner folders left out; add -r to include them" in result.stderr
@@ -80,6 +82,18 @@ def test_files_are_written_and_not_overwritten(fakes):
     assert invoke("evaluate", "kodak/a.png", "-o", "absent/rates.csv").exit_code == 2
     assert len(fakes.calls) == before
     assert invoke("evaluate", "kodak/a.png", "-o", "rates.csv", "-f").exit_code == 0
+
+
+def test_a_report_gets_what_was_measured_and_the_command(fakes, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/vqcodec", "evaluate", "a b.png"])
+    assert invoke("evaluate", "kodak/a.png", "--report", "page.html").exit_code == 0
+    (call,) = fakes.named("write_report")
+    assert (call["path"], call["command"]) == ("page.html", "vqcodec evaluate 'a b.png'")
+    assert call["gallery"] is fakes.named("evaluate")[0]["gallery"] is not None
+    Path("page.html").write_text("precious")
+    assert "page.html exists" in invoke("evaluate", "kodak/a.png", "--report", "page.html").stderr
+    assert invoke("evaluate", "kodak/a.png", "--report", "page.pdf").exit_code == 2
+    assert len(fakes.named("evaluate")) == 1
 
 
 def test_broken_picture_is_passed_over(fakes):

@@ -18,10 +18,12 @@ from .bd_rate import bd_rates
 from .candidates import Measures, Row, Source, choose, many, point_text
 from .disk import files, medium_of
 from .image import compare
+from .report import Gallery, Selection, write_report
 from .tables import COLUMNS, plot, summary, write_csv, write_json
 
 __all__ = [
     "COLUMNS",
+    "Gallery",
     "audio",
     "bd_rates",
     "compare",
@@ -34,6 +36,7 @@ __all__ = [
     "summary",
     "write_csv",
     "write_json",
+    "write_report",
 ]
 
 BY_MEDIUM: dict[str, Measures] = {"image": image, "audio": audio}
@@ -52,6 +55,7 @@ def evaluate(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
     on_error: Callable[[Path, Exception], None] | None = None,
+    gallery: Gallery | None = None,
 ) -> list[Row]:
     """Encode images and audio to real files, decode them, and measure, vs. other codecs.
 
@@ -70,6 +74,7 @@ def evaluate(
         device: of the networks.
         progress: called with the number of rows done and of all rows.
         on_error: called with a file that cannot be measured, which is then skipped; None: raise.
+        gallery: collects the pictures and sounds of the worst files, for `write_report`.
 
     Returns:
         One dict per file, codec and point. Images have the keys `image.COLUMNS`: the figures of
@@ -103,7 +108,7 @@ def evaluate(
     done = 0
     for index, (path, kind) in enumerate(zip(paths, kinds, strict=True)):
         try:
-            original = media.read(path)
+            original, selection = media.read(path), Selection(chosen[kind])
             for measured in BY_MEDIUM[kind].rows(
                 original, chosen[kind], others[kind], effort=effort, device=device, sweep=sweep
             ):
@@ -117,6 +122,10 @@ def evaluate(
                     name = f"{stem}.{Path(row['codec']).stem}.{point_text(row)}{BY_MEDIUM[kind].SUFFIX}"
                     Path(save_decoded).mkdir(parents=True, exist_ok=True)
                     measured.reconstruction().save(Path(save_decoded, name))
+                if gallery is not None:
+                    selection.add(measured)
+            if gallery is not None:
+                gallery.add(str(path), original, selection.chosen())
         except Exception as error:
             if on_error is None:
                 raise

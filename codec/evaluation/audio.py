@@ -182,6 +182,8 @@ def _compare(original: media.Audio, name: str) -> tuple[Row, np.ndarray]:
 
 def _others(against: Sequence[str], sweep: bool) -> list[str]:
     """Return other codecs with their rates: those given, and with `sweep` those of their own range."""
-    own = [f"{codec}:{kbps:g}" for codec in map(opus.codec, against) for kbps in opus.BASELINES[codec].sweep]
-    parsed = [opus.parse(name) for name in [*against, *(own if sweep else [])]]
+    parsed = [opus.parse(name) for name in against]
+    if sweep:
+        parsed += [(codec, kbps) for codec, _ in parsed for kbps in opus.BASELINES[codec].sweep]
+        parsed.sort()
     return [f"{codec}:{kbps:g}" for codec, kbps in dict.fromkeys(parsed)]

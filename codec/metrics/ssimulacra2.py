@@ -1,8 +1,8 @@
 """SSIMULACRA 2.1 (Sneyers 2022-2023, libjxl's `ssimulacra2`): how visible the errors of compression are.
 
 The weights and the final curve are those of the package `ssimulacra2` (extra `metrics`). All before them is
-computed here: the package differs from libjxl's program in its blur and its choice of scales, by up to 3 on
-whole photographs, and by 11 on 333 x 217 pixels. `python benchmarks/perceptual.py` compares all three.
+computed here: the package differs from libjxl's program in its blur and its choice of scales, on small images
+by tens of points. `python benchmarks/perceptual.py` compares all three.
 
 As in `metrics.image`, an image is read in strips of rows.
 """
