@@ -174,8 +174,9 @@ def train(
 ) -> None:
     """Train a model on your own images or audio.
 
-    The run folder holds config.json, metrics.jsonl, checkpoints, samples, log.txt and best.safetensors: the
-    best model so far, or the latest when trained against a discriminator. Ctrl-C finishes the step, saves,
+    The run folder holds config.json, metrics.jsonl, report.html (curves and samples, written at each
+    validation), checkpoints, samples, log.txt and best.safetensors: the best model so far, or the latest when
+    trained against a discriminator. Ctrl-C finishes the step, saves,
     and prints how to resume.
     """
     _check(data, model, config, resume, start, output, stage)

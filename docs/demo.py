@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 from vqcodec import media, pipeline
 from vqcodec.evaluation import baselines
-from vqcodec.evaluation.baselines.image import BASELINES, QualitySweep
+from vqcodec.evaluation.baselines.image import QualitySweep, available
 from vqcodec.metrics import audio as audio_metrics
 from vqcodec.metrics.image import psnr
 from vqcodec.training import validation
@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def show_image(photo: Path, folder: Path) -> None:
-    """Compare with JPEG, WebP and AVIF at the same bytes on a photograph."""
+    """Compare with other codecs at the same bytes on a photograph."""
     original = media.read_image(photo)
     encoded = pipeline.encode_file(photo)
     bitstream = folder / f"{photo.stem}.vqc"
@@ -40,7 +40,7 @@ def show_image(photo: Path, folder: Path) -> None:
 
     rows = [("raw RGB", original.samples.nbytes, None), (photo.name, photo.stat().st_size, None)]
     rows.append((encoded.model, len(encoded.data), psnr(original.samples, decoded.samples)))
-    for name in BASELINES:
+    for name in available():
         other = QualitySweep(original, name).matched_to(len(encoded.data))
         rows.append((f"{name} at the same bytes", other["bytes"], other["psnr_db"]))
 

@@ -27,7 +27,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 EVERYWHERE = {"no_progress", "jobs", "verbose", "quiet", "json", "color", "version"}
 FILES = {"output", "recursive", "force", "skip_existing", "no_mtime", "dry_run", "files_from", "null"}
-API_ONLY = {"progress", "report", "on_error"}
+API_ONLY = {"progress", "report", "on_error", "gallery"}
 SAME = {
     ("all", "all"),
     (None, inspect.Parameter.empty),
@@ -45,7 +45,12 @@ inputs from a list where none are named."""
     [
         (encode_command, vqcodec.encode, {"files": "source"}, FILES | {"verify"}),
         (decode_command, vqcodec.decode, {"bitstreams": "data"}, FILES | {"format", "test"}),
-        (evaluate_command, vqcodec.evaluate, {"files": "sources"}, {"output", "plot", "force", "recursive"}),
+        (
+            evaluate_command,
+            vqcodec.evaluate,
+            {"files": "sources"},
+            {"output", "plot", "report", "force", "recursive"},
+        ),
         (train_command, vqcodec.train, {}, set()),
         (info_command, vqcodec.info, {"bitstreams": "data"}, {"check", "recursive"}),
     ],

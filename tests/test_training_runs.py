@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
@@ -22,7 +23,7 @@ from training_runs import (
 )
 from vqcodec import pipeline, training, weights
 from vqcodec.errors import UsageError
-from vqcodec.training import datasets, validation
+from vqcodec.training import datasets, run_report, validation
 
 __all__ = ["one_thread"]
 
@@ -31,7 +32,7 @@ def test_the_run_folder(small_run: training.Run, photos: Path) -> None:
     folder = small_run.folder
     assert {path.name for path in folder.iterdir()} >= {
         *("config.json", "metrics.jsonl", "log.txt", "checkpoints", "samples"),
-        *("best.safetensors", "best.json", "loss-curve.png"),
+        *("best.safetensors", "best.json", "loss-curve.png", "report.html"),
     }
     assert not list(folder.rglob(".*")), "no temporary file"
     config = json.loads((folder / "config.json").read_text())
@@ -59,6 +60,28 @@ def test_the_run_folder(small_run: training.Run, photos: Path) -> None:
     log = (folder / "log.txt").read_text()
     assert "event validation, step 30" in log
     assert len(log.splitlines()) == len(metrics(folder, "start", "step", "validation", "end"))
+
+
+def test_the_page_of_a_run(small_run: training.Run, tmp_path: Path) -> None:
+    page = (small_run.folder / "report.html").read_text()
+    assert page.count("<img ") == 3 and page.count("best so far") >= 1
+    for sheet in (small_run.folder / "samples").iterdir():
+        assert base64.b64encode(sheet.read_bytes()).decode() in page
+    (end,) = metrics(small_run.folder, "end")
+    assert f'<td class="number" data-value="{end["psnr_db"]!r}">' in page
+    assert "vqcodec train $DATA/" in page and "config.json" in page and "http://" not in page
+    # On the way: a run of a hostile name, with a step that is told twice and figures that are no numbers.
+    folder = tmp_path / "<b>run"
+    (folder / "samples").mkdir(parents=True)
+    (folder / "config.json").write_text('{"data": "<script>"}')
+    events = [{"event": "step", "step": 100, "loss": value} for value in (9.0, 0.5)]
+    events += [{"event": "validation", "step": 100, "best": True, "psnr_db": math.inf, "points": [1, 2]}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events) + '{"cut')
+    run_report.write_report(folder, ["vqcodec train <i>"], "cpu")
+    page = (folder / "report.html").read_text()
+    assert "Step 100 so far; the best weights are those of step 100." in page
+    assert "training: 100, 0.5" in page and "training: 100, 9" not in page
+    assert "<b>run" not in page and "<i>" not in page and page.count("<script>") == 1
 
 
 def test_the_card(small_run: training.Run, photos: Path) -> None:

@@ -35,6 +35,7 @@ from .checkpoints import TrainState
 from .datasets import Dataset
 from .optimisers import Opponent, optimiser_of
 from .plan import Plan
+from .run_report import write_report
 from .settings import TrainConfig, held_out_share
 
 Event = Json
@@ -304,6 +305,7 @@ class Trainer:
             self.state.best_score = score
             self.state.best_step = self.state.step
             weights.save(self.average.export(), self._card({}), self.plan.folder / "best.safetensors")
+        write_report(self.plan.folder, self.plan.chain, self.device)
 
     def _checkpoint(self) -> None:
         folder = self.plan.folder / "checkpoints"
@@ -326,6 +328,7 @@ class Trainer:
             file.write((json.dumps(card.to_json(), indent=2) + "\n").encode())
         validation.plot_losses(self.plan.folder, self.validation.headline)
         self._say(event="end", stage=self.plan.stage, best=str(best), **measured)
+        write_report(self.plan.folder, self.plan.chain, self.device)
         return Run(self.plan.folder, best, card, bool(model.validation_points))
 
     def _card(self, measured: Figures) -> Card:
