@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from vqcodec.bitstream.container import AudioGeometry, ImageGeometry
+from vqcodec.bitstream.geometry import AudioGeometry, Geometry, SetGeometry
 
 from .console import Console, Failure, clock_text, size_text, time_text
 from .listing import EXTRAS
@@ -180,15 +180,16 @@ def rate_text(size: int, pixels: int, audio_seconds: float) -> str:
     return ""
 
 
-def extent(geometry: ImageGeometry | AudioGeometry) -> Fields:
-    """Return the size fields of a record: those of an image, or of audio."""
+def extent(geometry: Geometry) -> Fields:
+    """Return the size fields of a record: those of an image, audio, or a set of pictures."""
     if isinstance(geometry, AudioGeometry):
         return {
             "audio_seconds": round(geometry.seconds, 3),
             "rate": geometry.rate,
             "channels": geometry.channels,
         }
-    return {"width": geometry.width, "height": geometry.height}
+    sides: Fields = {"width": geometry.width, "height": geometry.height}
+    return sides | ({"pictures": geometry.count} if isinstance(geometry, SetGeometry) else {})
 
 
 def _file_line(record: Fields) -> str:

@@ -46,8 +46,9 @@ SUFFIXES = {f".{format.value}": format for format in options.Format} | {
 SMALL = 1 << 12
 """Size in bytes of bitstreams that are decoded by one thread."""
 
-DEFAULTS = {"image": options.Format.png, "audio": options.Format.wav}
-KINDS = {"image": "an image", "audio": "audio"}
+DEFAULTS = {"image": options.Format.png, "audio": options.Format.wav, "set": options.Format.npy}
+KINDS = {"image": "an image", "audio": "audio", "set": "a set of pictures"}
+FORMATS = {"image": "an image format", "audio": "an audio format", "set": "a format of sets"}
 
 
 @command(progress=True)
@@ -71,8 +72,8 @@ def decode(
         options.Format | None,
         typer.Option(
             "--format",
-            metavar="png|jpg|webp|tiff|avif|bmp|wav|flac|ogg|opus|mp3|aiff",
-            help="Output format.  [default: by the suffix of -o, otherwise png or wav, which are lossless]",
+            metavar="png|jpg|webp|tiff|avif|bmp|wav|flac|ogg|opus|mp3|aiff|npy|npz|idx",
+            help="Output format.  [default: by the suffix of -o, otherwise png, wav or npy, all lossless]",
         ),
     ] = None,
     model: Annotated[
@@ -229,7 +230,13 @@ class Decoding:
 
         use_threads(threads)
         started = time.perf_counter()
-        decoded = pipeline.decode(data, progress=progress, **self.settings)
+        decoded: media.Image | media.Audio | media.PictureSet
+        if header.kind == "set":
+            names = {"model", "salvage", "device", "max_pixels"}
+            known = {name: value for name, value in self.settings.items() if name in names}
+            decoded = pipeline.decode_set(data, **known)
+        else:
+            decoded = pipeline.decode(data, progress=progress, **self.settings)
         seconds = time.perf_counter() - started
         outcome.notes.append((f"{job.source.name}: decoded in {seconds:.3f} s", 2))
         fields: Fields = {"model": header.model, **extent(header.geometry), "bytes_in": len(data)}
@@ -239,7 +246,10 @@ class Decoding:
             return fields
 
         def write(file: BinaryIO) -> None:
-            media.write(decoded, file, target.value)
+            if isinstance(decoded, media.PictureSet):
+                media.write_set(decoded, file, target.value)
+            else:
+                media.write(decoded, file, target.value)
 
         written = deliver(job, write, outcome, force=self.force, stamp=self.stamp)
         return fields | {"output": shown(job.output), "bytes_out": written}
@@ -267,7 +277,7 @@ def fitting(format: options.Format | None, kind: str) -> options.Format:
     """
     if format is not None and format.kind != kind:
         raise MediaError(
-            f"{format.value} is an {format.kind} format, the content is {KINDS[kind]}",
+            f"{format.value} is {FORMATS[format.kind]}, the content is {KINDS[kind]}",
             f"choose another format, such as --format {DEFAULTS[kind].value}",
         )
     return format or DEFAULTS[kind]

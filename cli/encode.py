@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,7 +30,7 @@ from .sources import Sources
 from .workers import Jobs, Progress
 
 if TYPE_CHECKING:
-    from vqcodec.pipeline import Encoded
+    from vqcodec.pipeline import Encoded, EncodedSet
 
 SMALL_IMAGE, SMALL_AUDIO = 1 << 16, 1 << 20
 """Size in bytes up to which files are coded together: some hundred pixels a side, a minute or less."""
@@ -43,6 +44,7 @@ Examples:
   find . -name '*.jpg' -print0 | vqcodec encode --files-from - -0 -o packed/
   vqcodec encode photo.png --target-size 40kB
   vqcodec encode lecture.mp3 --strip tags
+  vqcodec encode digits.npy                    a set of small pictures of 0 and 1, without loss
   convert photo.heic png:- | vqcodec encode - > photo.vqc
 """
 
@@ -246,7 +248,9 @@ class Encoding:
             with outcome.attempt(), self._of_this_file():
                 refuse_existing(job, self.force)
                 content = job.source.file or job.source.read()
-                if len(jobs) == 1:
+                if _medium(job.source) == "set":
+                    begun[number] = self._encode_set(content)
+                elif len(jobs) == 1:
                     begun[number] = pipeline.encode_file(content, options, progress=progress)
                 else:
                     begun[number] = pipeline.analyse_file(content, options)
@@ -266,6 +270,14 @@ class Encoding:
                 self._deliver(jobs[number], file, outcome)
         return outcomes
 
+    def _encode_set(self, content: Path | bytes) -> "EncodedSet":
+        from vqcodec import pipeline
+
+        targets = "quality", "bitrate", "bpp", "psnr", "target_size"
+        if any(self.settings[name] is not None for name in targets):
+            raise UsageError("a set of pictures is coded without loss", "leave out -q and targets")
+        return pipeline.encode_set(content, model=self.settings["model"], device=self.settings["device"])
+
     @contextmanager
     def _of_this_file(self) -> Iterator[None]:
         """Among files of both media, an option for audio is an error of the images alone."""
@@ -276,14 +288,17 @@ class Encoding:
                 raise
             raise MediaError(error.message, error.hint) from error
 
-    def _deliver(self, job: paths.Job, encoded: "Encoded", outcome: Outcome) -> None:
+    def _deliver(self, job: paths.Job, encoded: "Encoded | EncodedSet", outcome: Outcome) -> None:
         from vqcodec import pipeline
 
         extra: Fields = {}
         if self.verify:
             started = time.perf_counter()
-            figure = "psnr_db" if encoded.geometry.kind == "image" else "si_sdr_db"
-            extra[figure] = round(float(pipeline.verify(encoded)), 3)
+            figure = "si_sdr_db" if encoded.geometry.kind == "audio" else "psnr_db"
+            verified = (
+                encoded.verify() if isinstance(encoded, pipeline.EncodedSet) else pipeline.verify(encoded)
+            )
+            extra[figure] = round(float(verified), 3)
             seconds = time.perf_counter() - started
             outcome.notes.append((f"{job.source.name}: verified in {seconds:.3f} s", 2))
         deliver(job, lambda file: file.write(encoded.data), outcome, force=self.force, stamp=self.stamp)
@@ -291,7 +306,7 @@ class Encoding:
         outcome.fields = {
             "output": shown(job.output),
             "model": encoded.model,
-            "quality": plain(encoded.quality),
+            **({} if encoded.quality is None else {"quality": plain(encoded.quality)}),
             **extent(encoded.geometry),
             "bytes_in": job.source.size or len(job.source.read()),
             "bytes_out": len(encoded.data),
@@ -317,6 +332,8 @@ def _is_small(job: paths.Job) -> bool:
 def _medium(source: paths.Input) -> str:
     """Return the medium of an input, by its suffix, or by its first bytes if the suffix is unknown."""
     suffix = source.path.suffix.lower() if source.path is not None else ""
+    if suffix in paths.SETS or (source.path is not None and source.path.name.endswith("idx3-ubyte.gz")):
+        return "set"
     if suffix in paths.IMAGES or suffix in paths.AUDIO:
         return "audio" if suffix in paths.AUDIO else "image"
     from vqcodec import media

@@ -25,6 +25,7 @@ PRIORS = {
     container.STATIC: "static",
     container.LEARNED: "learned",
     container.PIXELS: "pixels",
+    container.BITS_BACK: "bits back",
 }
 
 
@@ -101,7 +102,7 @@ def _print(console: Console, record: Fields) -> None:
     parts.append(f"codes {size_text(record['code_bytes'])}")
     if record["stored_bytes"]:
         parts.append(f"stored pixels {size_text(record['stored_bytes'])}")
-    what, rate, chunks = _audio(record) if record["kind"] == "audio" else _image(record)
+    what, rate, chunks = {"audio": _audio, "image": _image, "set": _set}[record["kind"]](record)
     several = len(record["priors"]) > 1
     quality = f"   quality {record['quality']:.3g}" if "quality" in record else ""
     bits = {name: f" {value:.2f} bits per code" for name, value in record["bits_per_code"].items()}
@@ -156,6 +157,16 @@ def _audio(record: Fields) -> tuple[Line, str, Line]:
         ("audio", text),
         f"{record['kbps']:.2f} kbit/s",
         ("segments", f"{record['chunks']} of at most {seconds:g} s"),
+    )
+
+
+def _set(record: Fields) -> tuple[Line, str, Line]:
+    """Return the line of the pictures, their rate, and the line of their chunks."""
+    size = f"{record['width']} x {record['height']}, 0 and {record['white']}"
+    return (
+        ("set", f"{record['count']:,} pictures of {size}{_origin(record)}"),
+        f"{record['bpp']:.3f} bpp",
+        ("chunks", f"{record['chunks']} of at most {container.PICTURES} pictures"),
     )
 
 

@@ -25,6 +25,8 @@ IMAGES = frozenset(
     + tuple(suffix for suffix, package in EXTRAS.items() if find_spec(package) is not None)
 )
 AUDIO = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"))
+SETS = frozenset((".npy", ".npz", ".idx"))
+"""Suffixes of sets of small pictures, which are read if named, and not looked for in folders."""
 MEDIA = "images or audio files"
 BITSTREAM = ".vqc"
 STANDARD = "-"

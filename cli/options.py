@@ -41,14 +41,18 @@ class Format(StrEnum):
     opus = "opus"
     mp3 = "mp3"
     aiff = "aiff"
+    npy = "npy"
+    npz = "npz"
+    idx = "idx"
 
     @property
     def kind(self) -> str:
-        """Return the medium of the format: "image" or "audio"."""
-        return "audio" if self in _AUDIO_FORMATS else "image"
+        """Return the medium of the format: "image", "audio" or "set"."""
+        return "audio" if self in _AUDIO_FORMATS else "set" if self in _SET_FORMATS else "image"
 
 
 _AUDIO_FORMATS = {Format.wav, Format.flac, Format.ogg, Format.opus, Format.mp3, Format.aiff}
+_SET_FORMATS = {Format.npy, Format.npz, Format.idx}
 DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -13,7 +13,7 @@ from vqcodec.files import atomically, is_special
 
 from . import names
 from .console import explain, is_terminal
-from .listing import AUDIO, BITSTREAM, IMAGES, MEDIA, STANDARD, Found, Input, find
+from .listing import AUDIO, BITSTREAM, IMAGES, MEDIA, SETS, STANDARD, Found, Input, find
 from .names import nearest
 from .names import real_name as _real
 
@@ -23,6 +23,7 @@ __all__ = [
     "IMAGES",
     "KEEP_OR_REPLACE",
     "MEDIA",
+    "SETS",
     "STANDARD",
     "Found",
     "Input",
@@ -67,7 +68,7 @@ def plan(
     output: str | None,
     suffix: Callable[[Input], str],
     arguments: int,
-    known: Collection[str] = IMAGES | AUDIO,
+    known: Collection[str] = IMAGES | AUDIO | SETS,
     *,
     packed: bool = False,
 ) -> list[Job]:

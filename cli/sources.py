@@ -122,7 +122,7 @@ class Sources:
         suffix: Callable[[Input], str],
         report: Callable[[Found], None],
         fail: Fail,
-        known: Collection[str] = paths.IMAGES | paths.AUDIO,
+        known: Collection[str] = paths.IMAGES | paths.AUDIO | paths.SETS,
     ) -> Iterator[Job]:
         """Assign an output to each input, as `paths.plan` does for those that are found together.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import vqcodec.models.latent.vae as latent_vae
+from cli_fakes import invoke
 from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container
 from vqcodec.bitstream.geometry import PICTURES, SetGeometry
@@ -33,6 +35,7 @@ def vae(units: int = 6) -> latent.VAE:
         for parameter in model.parameters():
             parameter.mul_(3)
         model.encoder[-1].bias[units:] -= 3
+        model.decoder[4].bias -= 4
     return model
 
 
@@ -180,7 +183,7 @@ def test_a_set_comes_back_from_a_file(weights_file: Path, white: int, format: st
     original = media.PictureSet(pictures(40) * np.uint8(white))
     file = io.BytesIO()
     media.write_set(original, file, format)
-    data = pipeline.encode_set(file.getvalue(), model=weights_file)
+    data = pipeline.encode_set(file.getvalue(), model=weights_file).data
     header = pipeline.info(data)
     assert header.kind == "set" and header.source == format.upper()
     assert header.geometry == SetGeometry(40, SIDE, SIDE, white)
@@ -193,7 +196,7 @@ def test_a_set_comes_back_from_a_file(weights_file: Path, white: int, format: st
 
 def test_one_picture_alone_is_told_and_is_a_bit_a_pixel(weights_file: Path) -> None:
     with pytest.warns(VqcodecWarning, match="one picture alone"):
-        data = pipeline.encode_set(media.PictureSet(pictures(1)), model=weights_file)
+        data = pipeline.encode_set(media.PictureSet(pictures(1)), model=weights_file).data
     assert pipeline.info(data).code_bytes == SIDE * SIDE // 8
     assert np.array_equal(pipeline.decode_set(data, model=weights_file).pixels, pictures(1))
 
@@ -201,7 +204,7 @@ def test_one_picture_alone_is_told_and_is_a_bit_a_pixel(weights_file: Path) -> N
 def test_damage_stays_in_its_chunk(weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vqcodec.bitstream.geometry.PICTURES", 16)
     original = pictures(40)
-    data = bytearray(pipeline.encode_set(media.PictureSet(original), model=weights_file))
+    data = bytearray(pipeline.encode_set(media.PictureSet(original), model=weights_file).data)
     info = pipeline.info(bytes(data))
     assert info.chunks == 3
     data[info.header_bytes + 5] ^= 1
@@ -220,7 +223,7 @@ def test_what_is_no_set_of_0_and_1_is_refused(weights_file: Path) -> None:
         pipeline.encode_set(media.PictureSet(np.zeros((3, 8, 8), np.uint8)), model=weights_file)
     with pytest.raises(UsageError, match="codes no sets"):
         pipeline.encode_set(media.PictureSet(np.zeros((3, 8, 8), np.uint8)), model="vqvae-image")
-    data = pipeline.encode_set(media.PictureSet(pictures(20)), model=weights_file)
+    data = pipeline.encode_set(media.PictureSet(pictures(20)), model=weights_file).data
     with pytest.raises(UsageError, match="20 pictures"):
         pipeline.decode(data)
     with pytest.raises(LimitError):
@@ -280,3 +283,24 @@ def test_a_set_of_many_chunks_has_the_regions_of_its_pictures() -> None:
     with pytest.raises(LimitError):
         SetGeometry(2**20, 2**10, 2**10).check()
     assert container.BITS_BACK == 4
+
+
+def test_the_commands_take_sets(weights_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("digits.npy", pictures(40))
+    encoded = invoke("encode", "digits.npy", "-m", weights_file, "--verify", "--json")
+    assert encoded.exit_code == 0, encoded.stderr
+    record = json.loads(encoded.stdout.splitlines()[0])
+    assert record["output"] == "digits.vqc" and record["pictures"] == 40 and record["psnr_db"] is None
+    told = invoke("info", "digits.vqc").stdout
+    assert f"40 pictures of {SIDE} x {SIDE}, 0 and 1" in told and "bits back" in told
+    decoded = invoke("decode", "digits.vqc", "-m", weights_file)
+    assert decoded.exit_code == 0, decoded.stderr
+    assert np.array_equal(np.load("digits.decoded.npy"), pictures(40))
+    for format in ("npz", "idx"):
+        assert invoke("decode", "digits.vqc", "-m", weights_file, "--format", format).exit_code == 0
+        assert np.array_equal(media.read_set(f"digits.decoded.{format}").pixels, pictures(40))
+    wrong = invoke("decode", "digits.vqc", "-m", weights_file, "-o", "digits.png")
+    assert wrong.exit_code != 0 and "png is an image format, the content is a set of pictures" in wrong.stderr
+    wrong = invoke("encode", "digits.npy", "-m", weights_file, "-q", 2, "-f")
+    assert wrong.exit_code == 2 and "coded without loss" in wrong.stderr

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from ..errors import DamagedError
 from .binary import deflate, inflate, verified
-from .geometry import REGION, SEGMENT, AudioGeometry, Geometry, ImageGeometry, SetGeometry
+from .geometry import PICTURES, REGION, SEGMENT, AudioGeometry, Geometry, ImageGeometry, SetGeometry
 from .header import (
     BOXES,
     MAGIC,
@@ -32,6 +32,7 @@ __all__ = [
     "BITS_BACK",
     "LEARNED",
     "MAGIC",
+    "PICTURES",
     "PIXELS",
     "RAW",
     "REGION",
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 RAW, STATIC, LEARNED, PIXELS, BITS_BACK = 0, 1, 2, 3, 4
-"""Coding of a chunk: packed indices, static tables, a learned prior, none (pixels are in a tile), bits back."""
+"""Coding of a chunk: packed indices, static tables, a learned prior, none (tiles have all), bits back."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from .decoding import (
 )
 from .encoding import Analysed, Encoded, analyse, code, encode_at, finish
 from .rate_control import Target
-from .sets import decode_set, encode_set
+from .sets import EncodedSet, decode_set, encode_set
 
 __all__ = [
     "EFFORT",
@@ -34,6 +34,7 @@ __all__ = [
     "Analysed",
     "EncodeOptions",
     "Encoded",
+    "EncodedSet",
     "Target",
     "analyse_file",
     "code",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
 from typing import IO
 
 import numpy as np
@@ -29,13 +30,57 @@ from ..models.latent.integers import IntegerVAE
 from .decoding import bytes_of, model_for
 
 
+@dataclass(frozen=True)
+class EncodedSet:
+    """A bitstream, with the geometry of its pictures.
+
+    Attributes:
+        data: the .vqc file.
+        geometry: number and size of the pictures.
+        original: the pictures.
+        coder: the model.
+    """
+
+    data: bytes
+    geometry: SetGeometry
+    original: media.PictureSet
+    coder: Model
+
+    kbps = quality = None
+    """Those of other media."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self.coder.card.name
+
+    def verify(self) -> float:
+        """Decode again and compare every pixel; return the PSNR, which is infinite.
+
+        Raises:
+            DamagedError: a pixel differs.
+        """
+        decoded, _ = _decode(container.parse(self.data), self.coder, salvage=False)
+        if not np.array_equal(decoded.pixels, self.original.pixels):
+            raise DamagedError("the bitstream does not decode to the encoded pictures", "report this")
+        return math.inf
+
+    @property
+    def bpp(self) -> float | None:
+        """Bits per pixel of the whole file."""
+        return container.read_info(self.data).bpp
+
+
 def encode_set(
     source: media.PictureSet | media.Readable,
     *,
     model: str | os.PathLike[str] | None = None,
     device: str = "auto",
-) -> bytes:
+) -> EncodedSet:
     """Compress a set of small pictures of 0 and 1 into a .vqc bitstream, without loss.
+
+    A chunk that would be larger than a bit for each pixel has those bits: bits back needs more pictures than
+    one to get its bits back from.
 
     Args:
         source: a media.PictureSet, or a path, bytes or binary file of .npy, .npz or idx(.gz).
@@ -43,12 +88,28 @@ def encode_set(
         device: where the weights are loaded; the networks run in numpy.
 
     Raises:
-        MediaError: no such set.
+        MediaError: no such set, or pixels other than 0 and 1, or 0 and 255.
         UsageError: no such model or device, or a model of other pictures.
     """
     loaded = weights.load(model or weights.DEFAULTS["set"], device)
     pictures = source if isinstance(source, media.PictureSet) else media.read_set(source)
-    return _encode(pictures, loaded)
+    white = pictures.white
+    if white is None or pictures.pixels.ndim != 3:
+        raise MediaError("pixels other than 0 and 1", "only sets of black and white pictures can be encoded")
+    coder = _coder(loaded, pictures.pixels.shape[1:])
+    count, height, width = pictures.pixels.shape
+    geometry = SetGeometry(count, width, height, white)
+    chunks = []
+    for region in geometry.regions:
+        part = (pictures.pixels[region.part(1)] != 0).astype(np.uint8)
+        coded = Chunk(BITS_BACK, bits_back.encode(part.reshape(len(part), -1), coder))
+        packed = Chunk(RAW, rangecoder.pack_raw(part.astype(np.int32), 1))
+        chunks.append(min(coded, packed, key=lambda chunk: len(chunk.payload)))
+    if count == 1:
+        warn("one picture alone gets no bits back; give many in one file", VqcodecWarning)
+    fingerprint = bytes.fromhex(loaded.card.fingerprint)
+    stream = Bitstream(loaded.card.name, fingerprint, geometry, chunks, source=pictures.source)
+    return EncodedSet(container.pack(stream), geometry, pictures, loaded)
 
 
 def decode_set(
@@ -82,35 +143,6 @@ def decode_set(
     for message in [*stream.damage, *damage]:
         warn(message, DamageWarning)
     return pictures
-
-
-def _encode(pictures: media.PictureSet, model: Model) -> bytes:
-    """Compress a set without loss.
-
-    A chunk that would be larger than a bit for each pixel has those bits: bits back needs more pictures than
-    one to get its bits back from.
-
-    Raises:
-        MediaError: pixels other than 0 and 1, or 0 and 255.
-        UsageError: a model of other pictures.
-    """
-    white = pictures.white
-    if white is None or pictures.pixels.ndim != 3:
-        raise MediaError("pixels other than 0 and 1", "only sets of black and white pictures can be encoded")
-    coder = _coder(model, pictures.pixels.shape[1:])
-    count, height, width = pictures.pixels.shape
-    geometry = SetGeometry(count, width, height, white)
-    chunks = []
-    for region in geometry.regions:
-        part = (pictures.pixels[region.part(1)] != 0).astype(np.uint8)
-        coded = Chunk(BITS_BACK, bits_back.encode(part.reshape(len(part), -1), coder))
-        packed = Chunk(RAW, rangecoder.pack_raw(part.astype(np.int32), 1))
-        chunks.append(min(coded, packed, key=lambda chunk: len(chunk.payload)))
-    if count == 1:
-        warn("one picture alone gets no bits back; give many in one file", VqcodecWarning)
-    card = model.card
-    fingerprint = bytes.fromhex(card.fingerprint)
-    return container.pack(Bitstream(card.name, fingerprint, geometry, chunks, source=pictures.source))
 
 
 def _decode(stream: Bitstream, model: Model, *, salvage: bool) -> tuple[media.PictureSet, list[str]]:

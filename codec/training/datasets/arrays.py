@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import math
-import re
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from ...errors import TrainingError, UsageError
+from ... import media
+from ...errors import MediaError, TrainingError, UsageError
 from ...transform.pixels import to_samples
 from .files import BINARISATION, MEMORY, SPLIT, Entry, random_stream
-
-NAMES = re.compile(r"\.np[yz]$|\.idx(\.gz)?$|idx\d-ubyte(\.gz)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,7 @@ class Pictures:
 
 def is_set(entry: Entry) -> bool:
     """Return whether a file has the name of a set of pictures."""
-    return NAMES.search(entry.path) is not None
+    return media.SET_NAMES.search(entry.path) is not None
 
 
 def load(files: Sequence[Entry]) -> Pictures:
@@ -105,8 +97,8 @@ def load(files: Sequence[Entry]) -> Pictures:
         try:
             if not is_set(entry):
                 raise ValueError("not a set of pictures")
-            found[entry.name] = _pictures(entry.read(), entry.path)
-        except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            found[entry.name] = _pictures(entry.read())
+        except (OSError, ValueError, MediaError) as error:
             skipped.append(f"{entry.name}: {error}")
     if not found:
         raise TrainingError(
@@ -148,50 +140,13 @@ def _drawn(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(chosen, np.uint8(255), np.uint8(0))
 
 
-def _pictures(data: bytes, name: str) -> np.ndarray:
+def _pictures(data: bytes) -> np.ndarray:
     """Read a set as uint8 [N, H, W, 1] or [N, H, W, 3]; of 0 and 1 alone, as 0 and 255.
 
     Raises:
-        ValueError: something else.
+        MediaError: something else.
     """
-    if data[:2] == b"\x1f\x8b":
-        with gzip.open(io.BytesIO(data)) as file:
-            data = file.read(MEMORY + 1)
-    suffix = Path(name).suffix.lower()
-    array = _numpy(data) if suffix in (".npy", ".npz") else _idx(data)
+    array = media.read_set(data, memory=MEMORY).pixels
     if array.ndim == 3:
         array = array[..., None]
-    if array.ndim != 4 or array.shape[3] not in (1, 3) or not array.size:
-        raise ValueError(f"not pictures, but {_described(array)}")
-    if array.dtype not in (np.uint8, np.bool_):
-        raise ValueError(f"pixels are {array.dtype}, not uint8")
-    if array.nbytes > MEMORY:
-        raise ValueError(f"{array.nbytes >> 20} MiB of pixels, limit {MEMORY >> 20}")
-    array = array.view(np.uint8)
     return np.ascontiguousarray(array * np.uint8(255) if array.max() <= 1 else array)
-
-
-def _numpy(data: bytes) -> np.ndarray:
-    """Read a .npy file, or the one set of pictures in a .npz file."""
-    loaded = np.load(io.BytesIO(data))
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    arrays: dict[str, np.ndarray] = {name: loaded[name] for name in loaded.files}
-    several = [name for name, array in arrays.items() if array.ndim in (3, 4)]
-    if len(several) != 1:
-        raise ValueError(f"sets of pictures: {', '.join(several) or 'none'}; save one, as .npy")
-    return arrays[several[0]]
-
-
-def _idx(data: bytes) -> np.ndarray:
-    """Read an idx file of unsigned bytes: 0 0 8 and the number of axes, sizes as uint32 in network order."""
-    axes = data[3] if data[:3] == b"\0\0\x08" else 0
-    shape = np.frombuffer(data[4 : 4 + 4 * axes], ">u4")
-    count = math.prod(map(int, shape))
-    if not axes or len(shape) < axes or len(data) != 4 + 4 * axes + count:
-        raise ValueError("not an idx file of bytes, or cut off")
-    return np.frombuffer(data, np.uint8, count, 4 + 4 * axes).reshape(shape)
-
-
-def _described(array: np.ndarray) -> str:
-    return f"{array.dtype} [{', '.join(map(str, array.shape))}]"
