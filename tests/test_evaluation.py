@@ -273,6 +273,8 @@ def test_what_cannot_be_evaluated_is_refused_before_any_work(folder, codec, tmp_
         evaluate(tmp_path / "absent.png")
     with pytest.raises(UsageError, match="jpeg, webp, avif, jxl, opus"):
         evaluate(folder, against=["gif"])
+    with pytest.raises(UsageError, match="none is named"):
+        evaluate(folder, sweep=True)
     with pytest.raises(UsageError, match="opus is for audio, and there are no such files"):
         evaluate(folder, against=["opus"])
     with pytest.raises(UsageError, match="no model"):

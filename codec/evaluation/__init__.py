@@ -84,11 +84,13 @@ def evaluate(
         of the codec; "seconds", "rate", "channels" are those of the original.
 
     Raises:
-        UsageError: nothing to measure in a folder, an unknown codec in `against`, an unknown model, a model
-            or codec for a medium of which there are no files.
+        UsageError: nothing to measure in a folder, an unknown codec in `against`, a sweep of none, an
+            unknown model, a model or codec for a medium of which there are no files.
         MediaError: a file that is missing or cannot be read.
     """
     against = many(against)
+    if sweep and not against:
+        raise UsageError("a sweep is of other codecs, and none is named", "name some: against jpeg,avif")
     baselines.check(against)
     paths = files(sources)
     stems = [path.stem for path in paths]
