@@ -12,17 +12,23 @@ was interrupted goes on.
 import argparse
 import gzip
 import io
+import math
 import pickle
 import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import nn
 from vqcodec import training, weights
-from vqcodec.evaluation import latents
-from vqcodec.models import LatentModel
+from vqcodec.evaluation import disentanglement, latents
+from vqcodec.models import LatentModel, ppca
+from vqcodec.models.latent import VAE, vae
 from vqcodec.training import datasets
+from vqcodec.training.inspection import Inspection
 
 SEED = 0
 
@@ -72,11 +78,18 @@ class Bench:
         return weights.load(folder / "best.safetensors", "cpu")
 
     def measured(self, model: LatentModel, importance: int = 0, count: int | None = None) -> latents.Figures:
-        """Measure a model over the test pictures, or the first `count` of them."""
-        binarise = "dynamic" if model.binary else "none"
-        return latents.measure(
-            self.pictures(self.test, binarise)[:count], model, importance=importance, seed=SEED
-        )
+        """Measure a model over the test pictures; the bound over the first `count` of them."""
+        pictures = self.pictures(self.test, "dynamic" if model.binary else "none")
+        found = latents.measure(pictures, model, seed=SEED)
+        if not importance:
+            return found
+        bound = latents.measure(pictures[:count], model, importance=importance, seed=SEED)
+        return replace(found, importance=bound.importance, samples=importance)
+
+    def vectors(self, path: Path) -> torch.Tensor:
+        """Read pictures as float64 [N, D] in 0..1."""
+        pixels = np.stack(self.pictures(path))[..., 0]
+        return torch.from_numpy(pixels.reshape(len(pixels), -1)).double() / 255
 
 
 def mnist(wheel: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -125,14 +138,167 @@ def collapse(bench: Bench) -> None:
         ("factorised decoder", "vae-bits", {"decoder": "factorised"}),
     ):
         found = bench.trained(f"collapse-{tag(name)}", model, overrides=strong | overrides, **shared)
-        row(name, bench.measured(found, 50, 500 if "pixels" in dict(found.named_children()) else None))
+        row(name, bench.measured(found, 50, bench.options.pictures))
+
+
+def closed_form(bench: Bench) -> None:
+    """PPCA in closed form, and two estimators that have to find the same."""
+    train, test = bench.vectors(bench.train), bench.vectors(bench.test)
+    whole = ppca.fit(*ppca.moments([train]), train.shape[1])
+    print("| units | s2 | evidence, training | evidence, test | sum KL |\n|---:|---:|---:|---:|---:|")
+    for units in (2, 10, 50):
+        fit = ppca.fit(*ppca.moments([train]), units)
+        print(
+            f"| {units} | {fit.noise_variance:.6f} | {fit.evidence:.3f} "
+            f"| {float(fit.log_likelihood(test).mean()):.3f} | {float(fit.kl.sum()):.3f} |"
+        )
+    print("\n| fixed s2 | units alive | sum KL |\n|---:|---:|---:|")
+    for variance in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0):
+        kl = whole.with_noise(variance).kl
+        print(f"| {variance} | {int((kl > 0).sum())} | {float(kl.sum()):.2f} |", flush=True)
+    fit = ppca.fit(*ppca.moments([train]), 10)
+    model = VAE(vae.Config(units=10, likelihood="gaussian", network="linear")).eval()
+    model.set_linear(fit)
+    arrays = bench.pictures(bench.test)[:1000]
+    bound = latents.measure(arrays, model, importance=50, seed=SEED).importance or 0.0
+    evidence = float(fit.log_likelihood(test[:1000]).mean())
+    print(f"\nimportance bound (50) of pPCA, 1,000 test pictures: {bound:.3f}; evidence {evidence:.3f}")
+    settings = {"units": "10", "likelihood": "gaussian", "network": "linear", "linear_start": "false"}
+    linear = bench.trained("ppca-linear", "vae-bits", overrides=settings, batch=512, learning_rate=3e-3)
+    subspace = torch.linalg.qr(linear.decoder[0].weight.double())[0]
+    angle = math.degrees(math.acos(float(torch.linalg.svdvals(fit.components @ subspace).min().clamp(max=1))))
+    elbo = bench.measured(linear).elbo
+    evidence = float(fit.log_likelihood(test).mean())
+    print(
+        f"linear VAE by gradient: ELBO {elbo:.3f}, evidence {evidence:.3f}, largest angle {angle:.2f} degrees"
+    )
+
+
+def bernoulli(bench: Bench) -> None:
+    """The VAE of Burda et al. 2016 with one stochastic layer, but 784-200-200-50."""
+    options = {"binarise": "dynamic", "batch": 128, "learning_rate": 2e-3, "validation": 0.02}
+    model = bench.trained("bernoulli", "vae-bits", **options)
+    header("bits per pixel by the ELBO")
+    found = bench.measured(model, 5000, bench.options.pictures)
+    row("784-200-200-50, tanh, dynamic", found, f"{found.bits_per_dimension:.4f}")
+
+
+def gaussian(bench: Bench) -> None:
+    """A VAE with a learned variance from the linear start, beside pPCA with as many units."""
+    settings = {"likelihood": "gaussian", "units": "50", "hidden": "500"}
+    model = bench.trained("gaussian", "vae-bits", overrides=settings, batch=128)
+    fit = ppca.fit(*ppca.moments([bench.vectors(bench.train)]), 50)
+    header("s2", "bits per dimension")
+    found = bench.measured(model, 100, bench.options.pictures)
+    row("VAE 784-500-500-50", found, f"{found.noise_variance:.5f}", f"{found.bits_per_dimension:.4f}")
+    evidence = float(fit.log_likelihood(bench.vectors(bench.test)).mean())
+    print(f"\npPCA with 50 units: evidence {evidence:.2f}, s2 {fit.noise_variance:.5f}")
+
+
+def beta(bench: Bench) -> None:
+    """Disentanglement of sprites over beta, with PCA, the factors themselves, and noise."""
+    source = np.random.default_rng(SEED)
+    path = bench.runs / "sprites.npy"
+    if not path.exists():
+        np.save(path, disentanglement.render(disentanglement.draw_factors(50_000, source)))
+    print("| representation | FactorVAE | MIG | rate, nats |\n|---|---:|---:|---:|")
+    plain = np.load(path)[:10_000].reshape(10_000, -1) / 255
+    mean, basis = plain.mean(0), np.linalg.eigh(np.cov(plain.T))[1][:, ::-1][:, :10]
+    for name, represent in (
+        ("the factors", lambda f: f.astype(float)),
+        ("noise, 10 units", lambda f: source.normal(size=(len(f), 10))),
+        (
+            "PCA, 10 components",
+            lambda f: (disentanglement.render(f).reshape(len(f), -1) / 255 - mean) @ basis,
+        ),
+    ):
+        found = disentanglement.scores(represent, SEED)
+        print(f"| {name} | {found.factor_vae:.3f} | {found.mig:.3f} | |", flush=True)
+    for weight in (1, 2, 4, 8, 16):
+        figures = []
+        for seed in range(3):
+            name = f"beta-{weight}-seed-{seed}"
+            bench.trained(name, "beta-vae", data=path, seed=seed, batch=64, overrides={"beta": str(weight)})
+            inspected = Inspection(bench.runs / name / "best.safetensors", [path], count=2000)
+            figures.append([inspected.figures(scores=True)[key] for key in ("factor_vae", "mig", "rate")])
+        factor_vae, mig, rate = np.mean(figures, 0)
+        print(f"| beta {weight}, mean of 3 seeds | {factor_vae:.3f} | {mig:.3f} | {rate:.2f} |", flush=True)
+
+
+def delta(bench: Bench) -> None:
+    """Committed rates of the sequential form with a decoder that needs no latents."""
+    header("committed", "KL of the auxiliary prior")
+    for alpha in (0.5, 0.9, 0.95, 0.99):
+        settings = {"alpha": str(alpha), "pixelcnn_blocks": "8"}
+        options = {"binarise": "dynamic", "batch": 64, "learning_rate": 2e-3, "overrides": settings}
+        model = bench.trained(f"delta-{alpha}", "delta-vae", **options)
+        found = bench.measured(model)
+        row(f"alpha {alpha}", found, f"{model.committed_rate:.3f}", f"{found.auxiliary_rate:.2f}")
+
+
+def gan(bench: Bench) -> None:
+    """Sharpness of reconstructions and distance of samples: VAE-GAN and the same VAE, over five seeds."""
+    features = classifier(bench)
+    test = torch.cat([*latents.pictures(bench.pictures(bench.test), VAE(vae.Config()))]).mean(1, keepdim=True)
+    print("| model | gradient energy / originals' | Frechet distance |\n|---|---:|---:|")
+    network = {"network": "conv", "hidden": "256", "likelihood": "gaussian", "linear_start": "false"}
+    for seed in range(5):
+        for name, model, settings in (("VAE", "vae-bits", network), ("VAE-GAN", "vae-gan", {})):
+            options = {"seed": seed, "batch": 64, "overrides": {"units": "50", **settings}}
+            found = bench.trained(f"gan-{tag(name)}-{seed}", model, **options)
+            with torch.inference_mode():
+                decoded = torch.cat([found.decode(found.posterior(x).mean) for x in test.split(500)])
+                drawn = (found.generate(len(test), SEED)[:, :1] + 1) / 2
+                distance = frechet(features(test), features(drawn))
+            energy = gradient_energy(decoded) / gradient_energy(test)
+            print(f"| {name}, seed {seed} | {energy:.3f} | {distance:.2f} |", flush=True)
+
+
+def gradient_energy(x: torch.Tensor) -> float:
+    """Return the mean squared difference of neighbours."""
+    return float(x.diff(dim=2).square().mean() + x.diff(dim=3).square().mean())
+
+
+def frechet(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Return the Frechet distance of Gaussians fitted to features [N, F]."""
+    (a, b), (s, t) = zip(*((x.double().mean(0), x.double().t().cov()) for x in (first, second)), strict=True)
+    cross = torch.linalg.eigvals(s @ t).real.clamp(min=0).sqrt().sum()
+    return float((a - b).square().sum() + s.trace() + t.trace() - 2 * cross)
+
+
+def classifier(bench: Bench) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Train a small classifier for two epochs, and return its 64 features."""
+    torch.manual_seed(SEED)
+    x = torch.from_numpy(np.stack(bench.pictures(bench.train))[:, None, :, :, 0]).float() / 255
+    labels = gzip.decompress((bench.options.data / "train-labels-idx1-ubyte.gz").read_bytes())[8:]
+    y = torch.from_numpy(np.frombuffer(labels, np.uint8).astype(np.int64))
+    features = nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(32 * 49, 64), nn.ReLU()),
+    )
+    network = nn.Sequential(features, nn.Linear(64, 10))
+    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+    for _ in range(2):
+        for chosen in torch.randperm(len(x)).split(128):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(network(x[chosen]), y[chosen]).backward()
+            optimiser.step()
+    return features.requires_grad_(False)
 
 
 def tag(name: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
 
 
-TABLES: dict[str, Callable[[Bench], None]] = {"collapse": collapse}
+TABLES: dict[str, Callable[[Bench], None]] = {
+    "ppca": closed_form,
+    "bernoulli": bernoulli,
+    "gaussian": gaussian,
+    "collapse": collapse,
+    "beta": beta,
+    "delta": delta,
+    "gan": gan,
+}
 
 
 def main() -> None:
@@ -144,6 +310,7 @@ def main() -> None:
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--minutes", type=float, default=15, help="of each training")
     limit.add_argument("--steps", type=int, help="of each training")
+    parser.add_argument("--pictures", type=int, default=1000, help="test pictures of importance bounds")
     parser.add_argument("-o", "--output", type=Path, default=Path(tempfile.gettempdir()) / "vqcodec-vae")
     options = parser.parse_args()
     TABLES[options.table](Bench(options))

@@ -14,7 +14,9 @@ import torch
 from training_runs import metrics, one_thread, same_tensors
 from vqcodec import encode, evaluation, training, weights
 from vqcodec.errors import CollapseWarning, TrainingError, UsageError
-from vqcodec.models import LatentModel
+from vqcodec.evaluation import latents
+from vqcodec.models import MODELS, LatentModel, build, ppca
+from vqcodec.models.latent import vae
 from vqcodec.pipeline.sampling import sample
 from vqcodec.training import datasets
 
@@ -197,3 +199,60 @@ def test_it_samples_but_codes_no_files(data: Path, tmp_path: Path) -> None:
     assert "vae-image" in caught.value.hint
     with pytest.raises(UsageError, match="codes no image files"):
         evaluation.evaluate(tmp_path / "run" / "samples", model=run.best)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("vae-thumbnail", {"side": "8", "linear_start": "false", "network": "mlp"}),
+        ("vae-bits", {"likelihood": "gaussian"}),
+        ("beta-vae", {"kl_warmup": "0.5", "free_bits": "0.1", "decoder": "pixelcnn"}),
+        ("delta-vae", {"units": "8", "decoder": "factorised", "steps": "4"}),
+        ("delta-vae", {"form": "independent", "decoder": "local"}),
+        ("vae-gan", {"features": "2"}),
+    ],
+)
+def test_each_model_goes_the_whole_way(
+    data: Path, photos: Path, tmp_path: Path, name: str, settings: dict[str, str]
+) -> None:
+    """Trained, interrupted and resumed, sampled, and its reconstructions seen."""
+    binary = MODELS[name].config.likelihood == "bernoulli" and "likelihood" not in settings
+    options = {"model": name, "steps": 2, "binarise": "static" if binary else None, "crop": 64}
+    source = photos if name == "vae-thumbnail" else data
+    go(source, tmp_path / "run", overrides=settings, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)
+        run = training.train(resume=tmp_path / "run", steps=4)
+    assert run.card.training["steps"] == 4
+    assert [image.samples.shape for image in sample(run.best, count=2)] == [(8, 8, 3)] * 2
+    figures = run.card.measured["validation"]
+    assert np.isfinite(figures["elbo"]) and len(figures["kl"]) == run.card.config["units"]
+    assert ("auxiliary_rate" in figures) == (name == "delta-vae")
+    assert ("noise_variance" in figures) != binary
+    model = weights.load(run.best)
+    trip = model.round_trip(torch.zeros(2, 3, 8, 8))
+    assert trip.samples is not None and trip.samples.shape == (2, 3, 8, 8)
+    assert float(trip.samples.abs().max()) <= 1
+
+
+def test_a_linear_start_is_ppca(data: Path, tmp_path: Path) -> None:
+    """Before the first step the ELBO of held-out pictures is the evidence of pPCA with as many units."""
+    run = go(data, tmp_path / "run", steps=1, binarise=None, overrides={"likelihood": "gaussian"})
+    ours, held_out = (
+        torch.from_numpy(part.pixels.reshape(len(part), -1)).double() / 255
+        for part in datasets.load_split(datasets.entries([data]), 0.05, 0)
+    )
+    evidence = float(ppca.fit(*ppca.moments([ours]), 6).log_likelihood(held_out).mean())
+    assert metrics(run.folder, "validation")[0]["elbo"] == pytest.approx(evidence, abs=2)
+
+
+def test_larger_pictures_are_shrunk_by_means() -> None:
+    model = build(vae.THUMBNAIL)
+    samples = torch.rand(1, 3, 96, 96) * 2 - 1
+    x = model.pictures(samples)
+    assert x.shape == (1, 3, 32, 32)
+    assert torch.allclose(x[0, 0, 5, 7], (samples[0, 0, 15:18, 21:24].mean() + 1) / 2)
+    wide = np.zeros((70, 200, 3), np.uint8)
+    wide[3:67, 68:132] = 255
+    (found,) = latents.pictures([wide], model)
+    assert float(found.min()) == 1, "the middle square of a photo, its side a multiple of the model's"
