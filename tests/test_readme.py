@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 import soundfile
@@ -20,12 +21,15 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with photo.png, talk.wav and photos/, as the README supposes."""
+    """A folder with photo.png, talk.wav, digits.npy and photos/, as the README supposes."""
     (tmp_path / "photos").mkdir()
     PIL.Image.fromarray(draw(120, 90)).save(tmp_path / "photo.png")
     soundfile.write(tmp_path / "talk.wav", sing(1.5), 16_000)
     for number in range(4):
         PIL.Image.fromarray(draw(96, 64, number)).save(tmp_path / "photos" / f"{number}.png")
+    np.save(
+        tmp_path / "digits.npy", np.random.default_rng(0).integers(256, size=(60, 28, 28), dtype=np.uint8)
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
