@@ -210,7 +210,9 @@ def install(monkeypatch):
             raise KeyboardInterrupt
         if fakes.raises.get("nan"):
             raise fakes.raises["nan"]
-        return types.SimpleNamespace(folder=Path("runs/fake-image-1"), best=Path("runs/fake-image-1/best.st"))
+        best = Path("runs/fake-image-1/best.st")
+        improved = "worse" not in fakes.raises
+        return types.SimpleNamespace(folder=Path("runs/fake-image-1"), best=best, improved=improved)
 
     modules = {
         "pipeline": {
