@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from vqcodec.errors import UsageError, VqcodecWarning
+from vqcodec.figures import text_of
 
 from . import options
 from .batch import Fields, plain, use_threads
@@ -109,7 +110,8 @@ def train(
     ] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, metavar="N", help="Crops per step.")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--lr", metavar="X", help="Peak learning rate.")
+        float | None,
+        typer.Option("--lr", metavar="X", help="Peak learning rate; with --from a tenth."),
     ] = None,
     crop: Annotated[
         float | None,
@@ -169,6 +171,13 @@ def train(
         bool,
         typer.Option("--dry-run", help="Run one batch, print memory and time per step, and write nothing."),
     ] = False,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Also write the numbers for TensorBoard, which shows them with --logdir RUN_FOLDER.",
+        ),
+    ] = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
 ) -> None:
@@ -215,6 +224,7 @@ def train(
                 keep_checkpoints=keep_checkpoints,
                 note=note,
                 dry_run=dry_run,
+                tensorboard=tensorboard,
                 device=device,
                 report=report,
             )
@@ -223,9 +233,13 @@ def train(
                 _say_resume(console, report.folder)
             raise
     if not dry_run:
-        console.record(type="done", folder=str(run.folder), best=str(run.best))
-        use = "encode -m {} FILES" if run.codes_files else "inspect -m {} DATA"
-        console.note(f"use it: vqcodec {use.format(shlex.quote(str(run.best)))}")
+        console.record(type="done", folder=str(run.folder), best=str(run.best), improved=run.improved)
+        if run.improved:
+            use = "encode -m {} FILES" if run.codes_files else "inspect -m {} DATA"
+            console.note(f"use it: vqcodec {use.format(shlex.quote(str(run.best)))}")
+        else:
+            console.warning(None, f"no step was better than the start, which is what {run.best} holds")
+            console.note("  try a lower --lr, more steps, or more files like those that you will encode")
 
 
 class Reporter:
@@ -268,14 +282,7 @@ def line(event: Fields) -> str:
     for key, value in event.items():
         if key in LEFT_OUT or value is False:
             continue
-        if key in UNITS:
-            text = UNITS[key](value)
-        elif isinstance(value, float):
-            text = f"{value:.4g}"
-        elif isinstance(value, list):
-            text = f"{len(value)}: {', '.join(str(v) for v in value[:5])}" if value else "0"
-        else:
-            text = "" if value is True else str(value)
+        text = UNITS[key](value) if key in UNITS else "" if value is True else text_of(value)
         words.append(f"{key.removesuffix('_db').replace('_', ' ')} {text}".rstrip())
     return "  ".join(words)
 

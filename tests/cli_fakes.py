@@ -224,8 +224,9 @@ def install(monkeypatch):
             raise KeyboardInterrupt
         if fakes.raises.get("nan"):
             raise fakes.raises["nan"]
-        folder = Path("runs/fake-image-1")
-        return types.SimpleNamespace(folder=folder, best=folder / "best.st", codes_files=True)
+        best = Path("runs/fake-image-1/best.st")
+        improved = "worse" not in fakes.raises
+        return types.SimpleNamespace(folder=best.parent, best=best, codes_files=True, improved=improved)
 
     modules = {
         "pipeline": {

@@ -47,6 +47,7 @@ def test_options_reach_the_api(fakes):
             "keep_checkpoints": 2,
             "note": "mine",
             "dry_run": False,
+            "tensorboard": False,
             "device": "cpu",
         }
     ]
@@ -129,3 +130,12 @@ def test_contradictions_attempt_nothing(fakes, arguments, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert fakes.calls == []
+
+
+def test_a_run_that_is_no_better_does_not_say_use_it(fakes):
+    fakes.raises["worse"] = True
+    told = invoke("train", ".", "-m", "fake-image", "--tensorboard").stderr
+    assert "use it" not in told
+    assert "warning: no step was better than the start, which is what runs/fake-image-1/best.st holds" in told
+    assert fakes.named("train")[0]["tensorboard"] is True
+    assert records(invoke("train", ".", "-m", "fake-image", "--json"))[-1]["improved"] is False

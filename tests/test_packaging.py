@@ -90,8 +90,8 @@ def test_the_commands_start_where_posix_modules_are_missing(tmp_path: Path) -> N
     code = (
         "import sys\nfor name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'): sys.modules[name] = None\n"
         "import vqcodec.files, vqcodec.media, vqcodec.bitstream.container, vqcodec.weights\n"
-        "import vqcodec.training.trainer as trainer, pathlib\n"
-        "assert trainer._peak_bytes() is None\n"
+        "import vqcodec.training.memory as memory, pathlib\n"
+        "assert memory.peak_bytes('cpu') is None\n"
         "with vqcodec.files.atomically(pathlib.Path('x')) as file: file.write(b'whole')\n"
         "assert pathlib.Path('x').read_bytes() == b'whole'\n"
         "from vqcodec.cli import main\nsys.argv = ['vqcodec', '--version']\nmain.run()\n"

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ from training_runs import (
 )
 from vqcodec import pipeline, training, weights
 from vqcodec.errors import UsageError
+from vqcodec.figures import text_of
 from vqcodec.training import datasets, run_report, validation
+from vqcodec.training.events import numbers
+from vqcodec.training.plan import new_plan
 
 __all__ = ["one_thread"]
 
@@ -234,3 +238,73 @@ def test_run_folders_are_numbered_and_never_overwritten(
     with pytest.raises(UsageError, match="file exists"):
         go([photos], "file", steps=1)
     assert go([photos], "runs/vqvae-image-1", steps=1).best.is_file(), "an empty folder is free"
+
+
+def test_a_run_that_did_not_beat_its_start_says_so(photos: Path, tmp_path: Path, small: str) -> None:
+    """Its weights are those of the start."""
+    run = go([photos], tmp_path / "worse", start=small, overrides={}, learning_rate=1.0, steps=2)
+    assert not run.improved
+    (end,) = metrics(run.folder, "end")
+    assert end["best_step"] == 0
+    better = go([photos], tmp_path / "better", steps=12, checkpoint_every=12)
+    assert better.improved and metrics(better.folder, "end")[0]["best_step"] == 12
+
+
+def test_tensorboard_gets_the_numbers_of_the_metrics(photos: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = go([photos], tmp_path / "run", tensorboard=True)
+    board = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    (first, *_) = metrics(run.folder, "step")
+    losses = board.Scalars("step/loss")
+    assert [(event.step, event.value) for event in losses] == [(1, pytest.approx(first["loss"]))]
+    told = metrics(run.folder, "validation")
+    assert [event.step for event in board.Scalars("validation/psnr_db")] == [event["step"] for event in told]
+    assert (run.folder / "metrics.jsonl").is_file()
+
+
+def test_tensorboard_that_is_not_installed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
+    with pytest.raises(UsageError, match="TensorBoard is not installed") as caught:
+        go([photos], tmp_path / "run", tensorboard=True)
+    assert "vqcodec[tensorboard]" in caught.value.hint and not (tmp_path / "run").exists()
+
+
+def test_figures_are_text_without_brackets() -> None:
+    points = [{"quality": 1, "bpp": 0.12345}, {"quality": 2, "bpp": 0.25}]
+    assert text_of(points) == "quality 1 bpp 0.1235; quality 2 bpp 0.25"
+    assert text_of([0.38848, 1.7571995]) == "0.3885 1.757"
+    assert text_of(["a.png", "b.png"]) == "2: a.png, b.png"
+    assert (text_of([]), text_of(True), text_of(3), text_of(1e-7)) == ("0", "true", "3", "1e-07")
+    assert numbers({"event": "x", "step": 3, "bpp": [1.0, 2], "best": True, "name": "n"}) == {
+        "bpp_0": 1.0,
+        "bpp_1": 2.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [
+        ({}, 1e-4),
+        ({"learning_rate": 5e-4}, 5e-4),
+        ({"overrides": {"learning_rate": "0.002"}}, 2e-3),
+        ({"overrides": {"commitment": "0.2"}}, 1e-4),
+        ({"model": "vae-image", "start": "vae-image"}, 1e-4),
+        ({"model": "vae-image", "start": "vae-image", "overrides": {"components": "8"}}, 1e-3),
+        ({"start": None}, 1e-3),
+    ],
+)
+def test_a_run_that_continues_networks_has_a_tenth_of_the_learning_rate(
+    photos: Path, small: str, tmp_path: Path, options: dict[str, Any], rate: float
+) -> None:
+    """Networks of another size, and fresh ones, have all of it."""
+    defaults: dict[str, Any] = {"model": "vqvae-image", "start": small, "overrides": {}}
+    settings = defaults | options
+    plan = new_plan(
+        [photos], settings["model"], settings["start"], tmp_path / "run", None,
+        {name: value for name, value in settings.items() if name == "learning_rate"},
+        settings["overrides"], "",
+    )  # fmt: skip
+    assert plan.settings.learning_rate == pytest.approx(rate)

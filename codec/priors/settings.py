@@ -133,7 +133,7 @@ class TrainConfig(Config):
 
     Attributes:
         steps: optimiser steps, where no time budget is given.
-        time_budget: length of the schedule in seconds, counted from the first step; None: `steps` decide.
+        time_budget: seconds for all of a run, its beginning and its end included; None: `steps` decide.
         batch: crops per step.
         crop: side of a crop in pixels, or its length in seconds.
         learning_rate: peak of the cosine schedule.

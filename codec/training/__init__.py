@@ -12,8 +12,9 @@ from ..errors import UsageError
 from ..files import atomically
 from ..models.base import Json
 from .commands import Options
+from .events import Report, TensorBoard
 from .plan import Plan, new_plan, prior_plan, reserve_folder, resumed_plan
-from .trainer import Report, Run, Trainer
+from .trainer import Run, Trainer
 
 __all__ = ["Run", "train"]
 
@@ -47,6 +48,7 @@ def train(
     keep_checkpoints: int | None = None,
     note: str = "",
     dry_run: bool = False,
+    tensorboard: bool = False,
     device: str = "auto",
     report: Report | None = None,
 ) -> Run:
@@ -64,10 +66,10 @@ def train(
         output: run folder, new or empty; default runs/MODEL-N.
         resume: a run folder to continue, on a CPU bit for bit; its config.json gives everything but what is
             changed here.
-        time_budget: seconds over which the schedule is laid, of both stages together.
+        time_budget: seconds for all of it: the schedule is laid over what beginning and finishing leave.
         steps: of the optimiser, where there is no time budget, in each stage.
         batch: crops a step.
-        learning_rate: peak of the cosine schedule.
+        learning_rate: peak of the cosine schedule; by default a tenth with a `start` of the same networks.
         crop: side of a crop in pixels, or its length in seconds.
         binarise: how bytes become 0 or 1, for models of such pixels: "static", "dynamic" or "threshold".
         seed: of every random choice.
@@ -77,6 +79,7 @@ def train(
         checkpoint_every: steps between validations, each followed by a checkpoint.
         keep_checkpoints: how many stay on the disk.
         note: a line for the model card: what the data are, under which licence.
+        tensorboard: also write the numbers of metrics.jsonl for TensorBoard, into the run folder.
         dry_run: one step, without writing anything but its report.
         device: "auto", "cpu", "cuda[:N]" or "mps".
         report: called with what is worth telling: {"event": "start" | "step" | "validation" | ...}.
@@ -87,6 +90,8 @@ def train(
         KeyboardInterrupt: interrupted; the step was finished and a checkpoint written.
     """
     report = report or _silent
+    if tensorboard:
+        report = TensorBoard(report)
     data = [data] if isinstance(data, str | Path) else data
     if stage not in STAGES:
         raise UsageError(f"no stage '{stage}'", " | ".join(STAGES))
@@ -189,7 +194,8 @@ def _with_prior(plan: Plan, run: Run, device: str, report: Report) -> Run:
     ours = plan.chain if plan.stage == "prior" else plan.chain[len(earlier) :]
     prior = replace(prior, chain=ours)  # these commands train all stages
     inner = _with_prior(prior, _run(prior, device, report, named=True), device, report)
-    return _replace_best(plan.folder, inner)
+    best = _replace_best(plan.folder, inner)
+    return replace(best, improved=run.improved or inner.improved)
 
 
 def _replace_best(folder: Path, run: Run) -> Run:

@@ -12,11 +12,10 @@ import copy
 import json
 import math
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import FrameType
@@ -27,22 +26,25 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .. import weights
 from ..errors import TrainingError, UsageError
+from ..figures import text_of
 from ..files import append_line, atomically
-from ..models.base import DISCRIMINATOR, Card, Figures, Json
-from . import checkpoints, datasets, validation
+from ..models.base import DISCRIMINATOR, Card, Figures
+from . import checkpoints, datasets, finishing, validation
 from .capture import CUDAGraphed
 from .checkpoints import TrainState
 from .datasets import Dataset
+from .events import Report
+from .memory import peak_bytes
 from .optimisers import Opponent, optimiser_of
 from .plan import Plan
 from .run_report import write_report
-from .settings import TrainConfig, held_out_share
+from .settings import held_out_share
 
-Event = Json
-"""{"event": "start" | "step" | "validation" | ...} and what belongs to it."""
+LOG_EVERY, LOG_SECONDS = 100, 5.0
+"""Steps and seconds after which the figures of steps are reported; those of the first step at once."""
 
-Report = Callable[[Event], None]
-LOG_EVERY = 100
+LARGEST_RESERVE = 0.25
+"""Most of a time budget that is kept for finishing."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,14 @@ class Run:
         best: the weights file that `encode(model=...)` takes.
         card: its model card.
         codes_files: whether the model codes files.
+        improved: whether a step was better than the start, by the validation.
     """
 
     folder: Path
     best: Path
     card: Card
     codes_files: bool = True
+    improved: bool = True
 
 
 class Trainer:
@@ -67,7 +71,7 @@ class Trainer:
 
     def __init__(self, plan: Plan, device: str, report: Report, *, fresh: bool = True) -> None:
         self.plan, self.settings, self.device, self.report = plan, plan.settings, device, report
-        self.state = TrainState()
+        self.state, self._began, self._reserve = TrainState(), time.monotonic(), 0.0
         self.model = plan.build()
         self.validation = validation.of(self.model, plan.stage)
         self.data, self.held_out = self._load_data()
@@ -76,17 +80,19 @@ class Trainer:
         self.model.to(device)
         self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        named = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        named = {n: p for n, p in named.items() if not n.startswith(DISCRIMINATOR)}
+        trained = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
+        named = {n: p for n, p in trained if not n.startswith(DISCRIMINATOR)}
         self.parameters = list(named.values())
         slow = [p for n, p in named.items() if n.startswith(self.model.slow)]
         fast = [p for n, p in named.items() if not n.startswith(self.model.slow)]
         self.optimiser = optimiser_of(self.settings, device, fast, slow)
-        self.opponent = None
-        if self.model.discriminator is not None:
-            self.opponent = Opponent(self.model.discriminator, self.settings, device)
+        judge = self.model.discriminator
+        self.opponent = None if judge is None else Opponent(judge, self.settings, device)
         self._loss = CUDAGraphed(self.model, self.model.loss)
-        self._batches = datasets.Prefetcher(partial(_batch, self.data, self.settings))
+        size, crop = self.settings.batch, self.settings.crop
+        self._batches = datasets.Prefetcher(
+            partial(self.data.batch, seed=self.settings.seed, size=size, crop=crop)
+        )
         codec = self.model.codec
         planes = codec.at(codec.validation_points[-1]).planes if codec.validation_points else ()
         self._histograms = {
@@ -136,6 +142,8 @@ class Trainer:
                 self._validate()
                 if self._stop:
                     self._checkpoint()
+            if self.plan.seconds is not None and not self._stop:
+                self._reserve = min(self._finishing_seconds(), LARGEST_RESERVE * self.plan.seconds)
             self._loop()
         if self._stop:
             raise KeyboardInterrupt
@@ -146,9 +154,7 @@ class Trainer:
         started = time.perf_counter()
         terms = self._step()
         seconds = time.perf_counter() - started
-        cuda = self.device.startswith("cuda")
-        peak = torch.cuda.max_memory_allocated(self.device) if cuda else _peak_bytes()
-        memory = {} if peak is None else {"peak_bytes": peak}
+        memory = {} if (peak := peak_bytes(self.device)) is None else {"peak_bytes": peak}
         self.report({"event": "dry-run", "seconds_per_step": seconds, **memory, **terms})
         return Run(
             self.plan.folder,
@@ -162,10 +168,12 @@ class Trainer:
         self.state = checkpoints.restore(path, self.model, self.average, self._optimisers)
 
     def _loop(self) -> None:
-        began = time.monotonic() - self.state.elapsed_seconds
+        began = self._began - self.state.elapsed_seconds
+        logged = self._began
         while self._progress() < 1 and not self._stop:
             terms = self._step()
-            self.state.elapsed_seconds = time.monotonic() - began
+            now = time.monotonic()
+            self.state.elapsed_seconds = now - began
             if not math.isfinite(terms["loss"]):
                 raise TrainingError(
                     f"the loss is not a number at step {self.state.step}",
@@ -174,8 +182,10 @@ class Trainer:
             self._summed += 1
             for name, value in terms.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
-            if self.state.step % LOG_EVERY == 0:
+            step = self.state.step
+            if step == 1 or step % LOG_EVERY == 0 or now - logged >= LOG_SECONDS:
                 self._log()
+                logged = now
             if self.state.step % self.settings.checkpoint_every == 0:
                 self._validate()
                 self._checkpoint()
@@ -234,7 +244,7 @@ class Trainer:
 
     def _progress(self) -> float:
         if self.plan.seconds is not None:
-            return self.state.elapsed_seconds / self.plan.seconds
+            return self.state.elapsed_seconds / (self.plan.seconds - self._reserve)
         return self.state.step / self.settings.steps
 
     def _schedule(self, progress: float) -> float:
@@ -316,20 +326,22 @@ class Trainer:
         """Complete the best weights with what they are coded by, and measure them."""
         best = self.plan.folder / "best.safetensors"
         self.report({"event": "finishing"})
-        model = weights.load(best, self.device)
-        if self.plan.stage != "prior":
-            model = model.fit_tables(validation.regions(self.data.arrays, model), self.settings.seed)
-            # Bitstreams that are measured name the model that will be saved.
-            changed = weights.fingerprint(weights.exported(model), model.decoding, model.card.config)
-            model = model.equipped(replace(model.card, fingerprint=changed))
+        model = finishing.completed(self.plan, self.data.arrays, self.device)
         measured = self.validation.measure(model, self.held_out.arrays)
         card = weights.save(model, self._card(measured), best)
         with atomically(best.with_suffix(".json")) as file:
             file.write((json.dumps(card.to_json(), indent=2) + "\n").encode())
         validation.plot_losses(self.plan.folder, self.validation.headline)
-        self._say(event="end", stage=self.plan.stage, best=str(best), **measured)
+        improved = self.opponent is not None or self.state.best_step > 0
+        self._say(
+            event="end", stage=self.plan.stage, best=str(best), best_step=self.state.best_step, **measured
+        )
         write_report(self.plan.folder, self.plan.chain, self.device)
-        return Run(self.plan.folder, best, card, bool(model.validation_points))
+        return Run(self.plan.folder, best, card, bool(model.validation_points), improved)
+
+    def _finishing_seconds(self) -> float:
+        data, held_out = self.data.arrays, self.held_out.arrays
+        return finishing.seconds(self.plan, self.validation, data, held_out, self.device)
 
     def _card(self, measured: Figures) -> Card:
         plan = self.plan
@@ -353,7 +365,7 @@ class Trainer:
     def _say(self, **event: object) -> None:
         folder = self.plan.folder
         append_line(folder / "metrics.jsonl", json.dumps(event))
-        values = (f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in event.items())
+        values = (f"{name} {text_of(value)}" for name, value in event.items())
         append_line(folder / "log.txt", time.strftime("%H:%M:%S ") + ", ".join(values))
         self.report(event)
 
@@ -375,18 +387,3 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-
-def _batch(data: Dataset, settings: TrainConfig, step: int) -> Tensor:
-    """The samples of a step."""
-    return data.batch(step, seed=settings.seed, size=settings.batch, crop=settings.crop)
-
-
-def _peak_bytes() -> int | None:
-    """Return the largest amount of memory that this process has had; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

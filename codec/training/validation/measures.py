@@ -66,6 +66,9 @@ class Validation(Protocol):
     def preview_sheet(self, model: Trainable, held_out: Sequence[np.ndarray]) -> PIL.Image.Image:
         """Draw what the model makes of some held-out files."""
 
+    def measured(self, model: Model, held_out: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """Return those of the held-out files that `measure` takes its time for."""
+
     def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
         """Measure the finished model, with its priors, over held-out files.
 
@@ -169,6 +172,10 @@ class Reconstructions:
                 pairs.append((window, self.medium.to_array(trip.samples)))
         return self.medium.sheet(pairs, point)
 
+    def measured(self, model: Model, held_out: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """As in `Validation.measured`."""
+        return some(held_out, MEASURED_FILES) if model.points > 1 else held_out
+
     def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
         """As in `Validation.measure`, by real bitstreams.
 
@@ -176,7 +183,7 @@ class Reconstructions:
         of several: "points", "payload_over_ideal", how many files.
         """
         several = model.points > 1
-        chosen = some(held_out, MEASURED_FILES) if several else held_out
+        chosen = self.measured(model, held_out)
         count = SymbolCount(model.at(model.validation_points[-1]).planes)
         points: list[dict[str, float]] = []
         paid, ideal = 0, 0.0
@@ -233,13 +240,18 @@ class Likelihoods(Reconstructions):
         point = model.codec.at(0)
         return self.medium.sheet(list(self._drawn(model.codec, held_out)), point)
 
+    def measured(self, model: Model, held_out: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """As in `Validation.measured`: those that are drawn."""
+        del model
+        return some(held_out, DRAWN_AUDIO)
+
     def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
         """As in `Validation.measure`: the figures of `validate`, and distances of some that are drawn."""
         _, figures = self.validate(model, held_out)
         point = model.at(0)
         rows = [
             self.medium.figures(drawn, w, point)
-            for w, drawn in self._drawn(model, some(held_out, DRAWN_AUDIO))
+            for w, drawn in self._drawn(model, self.measured(model, held_out))
         ]
         name = self.medium.headline[0]
         distance = float(np.mean([row[name] for row in rows]))
@@ -287,6 +299,11 @@ class Priors:
         """As in `Validation.preview_sheet`: what is drawn from the prior."""
         del held_out
         return self.medium.sampled(model.export(), DRAWN)
+
+    def measured(self, model: Model, held_out: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """As in `Validation.measured`: all."""
+        del model
+        return held_out
 
     def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
         """As in `Validation.measure`, by real bitstreams.
