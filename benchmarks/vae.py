@@ -32,7 +32,7 @@ from vqcodec.training.inspection import Inspection
 
 SEED = 0
 
-STRONG = {"decoder": "pixelcnn", "pixelcnn_width": "24", "pixelcnn_blocks": "6"}
+STRONG = {"decoder": "pixelcnn", "pixelcnn_width": "16", "pixelcnn_blocks": "4"}
 """An autoregressive decoder that collapses the plain VAE."""
 
 
@@ -129,7 +129,7 @@ def header(*more: str) -> None:
 def collapse(bench: Bench) -> None:
     """A strong decoder that needs no latents, and cures by the objective and by the decoder."""
     shared = {"binarise": "dynamic", "batch": 64, "learning_rate": 2e-3}
-    strong = {"units": "32", "side": "28", "network": "conv", "hidden": "64", **STRONG}
+    strong = {"units": "32", "side": "28", "network": "conv", "hidden": "256", **STRONG}
     header()
     for name, model, overrides in (
         ("PixelCNN decoder", "vae-bits", {}),
@@ -232,7 +232,7 @@ def delta(bench: Bench) -> None:
     """Committed rates of the sequential form with a decoder that needs no latents."""
     header("committed", "KL of the auxiliary prior")
     for alpha in (0.5, 0.9, 0.95, 0.99):
-        settings = {"alpha": str(alpha), "hidden": "64", **STRONG}
+        settings = {"alpha": str(alpha), "hidden": "200", **STRONG}
         options = {"binarise": "dynamic", "batch": 64, "learning_rate": 2e-3, "overrides": settings}
         model = bench.trained(f"delta-{alpha}", "delta-vae", **options)
         found = bench.measured(model)
