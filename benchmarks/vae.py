@@ -32,6 +32,9 @@ from vqcodec.training.inspection import Inspection
 
 SEED = 0
 
+STRONG = {"decoder": "pixelcnn", "pixelcnn_width": "16", "pixelcnn_blocks": "4"}
+"""An autoregressive decoder that collapses the plain VAE."""
+
 
 class Bench:
     """Data and runs of a table.
@@ -126,12 +129,12 @@ def header(*more: str) -> None:
 def collapse(bench: Bench) -> None:
     """A strong decoder that needs no latents, and cures by the objective and by the decoder."""
     shared = {"binarise": "dynamic", "batch": 64, "learning_rate": 2e-3}
-    strong = {"units": "32", "side": "28", "network": "mlp", "hidden": "200"}
-    strong |= {"decoder": "pixelcnn", "pixelcnn_blocks": "8"}
+    strong = {"units": "32", "side": "28", "network": "conv", "hidden": "256", **STRONG}
     header()
     for name, model, overrides in (
         ("PixelCNN decoder", "vae-bits", {}),
         ("free bits, 0.25 nats per unit", "beta-vae", {"beta": "1", "free_bits": "0.25"}),
+        ("free bits after a warm-up", "beta-vae", {"beta": "1", "free_bits": "0.25", "kl_warmup": "0.5"}),
         ("delta-VAE, AR(1), alpha 0.9", "delta-vae", {"alpha": "0.9", "units": "28", "steps": "14"}),
         ("local decoder", "vae-bits", {"decoder": "local"}),
         ("KL warm-up over 60 %", "beta-vae", {"beta": "1", "kl_warmup": "0.6"}),
@@ -229,7 +232,7 @@ def delta(bench: Bench) -> None:
     """Committed rates of the sequential form with a decoder that needs no latents."""
     header("committed", "KL of the auxiliary prior")
     for alpha in (0.5, 0.9, 0.95, 0.99):
-        settings = {"alpha": str(alpha), "pixelcnn_blocks": "8"}
+        settings = {"alpha": str(alpha), "hidden": "200", **STRONG}
         options = {"binarise": "dynamic", "batch": 64, "learning_rate": 2e-3, "overrides": settings}
         model = bench.trained(f"delta-{alpha}", "delta-vae", **options)
         found = bench.measured(model)
