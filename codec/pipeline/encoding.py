@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from .. import media
 from ..bitstream import container
 from ..bitstream.binary import deflate
-from ..bitstream.container import Bitstream
+from ..bitstream.container import PIXELS, Bitstream, Part
 from ..bitstream.geometry import SEGMENT, AudioGeometry, Geometry, ImageGeometry
 from ..bitstream.quality import DEFAULT_QUALITY, quality_of
-from ..coding import chunks
+from ..coding import chunks, residual
 from ..coding.chunks import EncodedChunks
 from ..errors import MediaWarning, warn
 from ..models.base import OperatingPoint, Progress
@@ -24,9 +24,13 @@ from ..transform import hidden, loudness
 from ..transform import image as image_transform
 from ..transform.loudness import Loudness
 from . import storing
+from .ladder import Rung
 
 HEAVY_METADATA = 1000
 """Metadata smaller than this (bytes) never raises a warning."""
+
+SMALL = 1 << 14
+"""Images of at most so many samples are also stored, for comparison with a residual."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Encoded:
         geometry: its size.
         point: the model, its quality index and effort.
         estimate_bits: cross-entropy of the symbols under their priors, in bits.
+        rung: the quality of the file, which may be above that of the point.
     """
 
     data: bytes
@@ -48,6 +53,7 @@ class Encoded:
     geometry: Geometry
     point: OperatingPoint
     estimate_bits: float
+    rung: Rung
 
     @property
     def model(self) -> str:
@@ -57,7 +63,8 @@ class Encoded:
     @property
     def quality(self) -> float:
         """Quality, 1..5; DEFAULT_QUALITY for models with one operating point."""
-        return quality_of(self.point.index) if self.point.model.points > 1 else DEFAULT_QUALITY
+        several = self.point.model.points > 1
+        return quality_of(self.rung.index) if several else DEFAULT_QUALITY
 
     @property
     def bpp(self) -> float | None:
@@ -94,6 +101,7 @@ def encode_at(
     original: media.Image | media.Audio,
     point: OperatingPoint,
     *,
+    rung: Rung | None = None,
     fast: bool = False,
     progress: Progress | None = None,
 ) -> Encoded:
@@ -102,12 +110,14 @@ def encode_at(
     Args:
         original: samples (audio at the sample rate of the model), with their metadata.
         point: the operating point; the bitstream has the name and fingerprint of its card.
+        rung: the quality that the point is the base of; by default that of the point itself.
         fast: skip learned priors, where there is another way.
         progress: called with the number of blocks done and of all blocks.
 
     Raises:
         LimitError: the original, or its metadata, is larger than the format allows.
     """
+    rung = rung or Rung(point.index, point.index, point.index)
     if isinstance(original, media.Image):
         geometry = _image_geometry(original, point)
         pixels = hidden.fill(original.samples, original.alpha)
@@ -116,8 +126,14 @@ def encode_at(
             targets = image_transform.analyse(pixels, point, progress=progress)
             return chunks.encode(targets, point, geometry, fast=fast)
 
-        chosen = storing.choose(pixels, code(pixels), point, geometry, code)
-        return _pack(original, chosen, geometry, point, _image_boxes(original))
+        chosen = storing.choose(pixels, code(pixels), point, geometry, code, rung)
+        if rung.step is not None:
+            chosen = _with_residuals(chosen, pixels, point, geometry, rung.step)
+            if pixels.size <= SMALL:  # where headers of residuals count
+                stored = storing.store_all(pixels, point, geometry)
+                stored = replace(stored, residuals=[Part(b"") for _ in chosen.residuals])
+                chosen = min(stored, chosen, key=lambda one: one.size)
+        return _pack(original, chosen, geometry, point, rung, _image_boxes(original))
     if original.channels > 2:
         warn(f"{original.channels} channels, coded one by one", MediaWarning)
     signal = original.signal
@@ -129,20 +145,39 @@ def encode_at(
     targets = audio_transform.analyse(signal, point, size, levels, progress=progress)
     coded = chunks.encode(targets, point, size, fast=fast)
     boxes = {"levels": _levels(levels, size), "tags": media.pack_tags(original.tags)}
-    return _pack(original, coded, size, point, boxes)
+    return _pack(original, coded, size, point, rung, boxes)
 
 
 def store(image: media.Image, point: OperatingPoint) -> Encoded:
     """Store the pixels of an image losslessly. Colours under alpha 0 are not kept."""
     geometry = _image_geometry(image, point)
     stored = storing.store_all(hidden.fill(image.samples, image.alpha), point, geometry)
-    return _pack(image, stored, geometry, point, _image_boxes(image))
+    return _pack(
+        image, stored, geometry, point, Rung(point.index, point.index, point.index), _image_boxes(image)
+    )
 
 
 def store_within(image: media.Image, point: OperatingPoint, limit: int) -> Encoded | None:
     """Store the pixels of an image losslessly; None where the file would be larger than `limit` bytes."""
     stored = store(image, point)
     return stored if len(stored.data) <= limit else None
+
+
+def _with_residuals(
+    coded: EncodedChunks, pixels: NDArray[np.uint8], point: OperatingPoint, geometry: ImageGeometry, step: int
+) -> EncodedChunks:
+    """Code the residual of each region, of the pixels that are not stored."""
+    decoded = image_transform.synthesise(coded.symbols, point, geometry)
+    parts = []
+    for region, chunk in zip(geometry.regions, coded.chunks, strict=True):
+        if chunk.prior == PIXELS:
+            parts.append(Part(b""))
+            continue
+        left = np.subtract(pixels[region.samples], decoded[region.samples], dtype=np.float32)
+        if coded.mask is not None:
+            left[coded.mask[region.samples]] = 0
+        parts.append(residual.encode(left, step))
+    return replace(coded, residuals=parts)
 
 
 def _image_geometry(image: media.Image, point: OperatingPoint) -> ImageGeometry:
@@ -175,6 +210,7 @@ def _pack(
     coded: EncodedChunks,
     geometry: Geometry,
     point: OperatingPoint,
+    rung: Rung,
     boxes: dict[str, bytes | None],
 ) -> Encoded:
     card = point.model.card
@@ -182,20 +218,22 @@ def _pack(
         model=card.name,
         fingerprint=bytes.fromhex(card.fingerprint),
         geometry=geometry,
-        settings=bytes((point.index,)) if point.model.points > 1 else b"",
+        settings=rung.settings if point.model.points > 1 else b"",
         source=original.source,
         boxes={name: box for name, box in boxes.items() if box is not None},
         chunks=[*coded.chunks],
-        tiles=[*coded.tiles],
+        residuals=coded.residuals,
+        tiles=coded.tiles,
     )
     _warn_of_heavy_metadata(stream)
-    return Encoded(container.pack(stream), coded.symbols, original, geometry, point, sum(coded.bits))
+    return Encoded(container.pack(stream), coded.symbols, original, geometry, point, sum(coded.bits), rung)
 
 
 def _warn_of_heavy_metadata(stream: Bitstream) -> None:
     """Warn where metadata takes more bytes than the codes."""
     sizes = {name: len(deflate(box)) for name, box in stream.boxes.items() if name != "alpha"}
-    coded = sum(len(chunk.payload) for chunk in stream.chunks) + sum(len(t.payload) for t in stream.tiles)
+    coded = sum(len(chunk.payload) for chunk in stream.chunks)
+    coded += sum(len(part.payload) for part in (*stream.residuals, *stream.tiles))
     if (total := sum(sizes.values())) > max(coded, HEAVY_METADATA):
         largest = max(sizes, key=lambda name: sizes[name])
         message = f"metadata takes {total:,} bytes, the codes {coded:,}; --strip {largest} leaves it out"
