@@ -28,7 +28,7 @@ def test_text(photo):
 
 def test_stored_pixels_have_a_name(photo):
     chunk = container.Chunk(container.PIXELS, b"")
-    Path("stored.vqc").write_bytes(bitstream(chunks=[chunk], tiles=[container.Tile(bytes(96))]))
+    Path("stored.vqc").write_bytes(bitstream(chunks=[chunk], tiles=[container.Part(bytes(96))]))
     lines = invoke("info", "stored.vqc").stdout.splitlines()
     assert lines[2].endswith("codes 0 B, stored pixels 96 B") and lines[3].endswith("prior pixels")
 

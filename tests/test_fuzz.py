@@ -25,7 +25,7 @@ from vqcodec.bitstream.container import (
     Bitstream,
     Chunk,
     ImageGeometry,
-    Tile,
+    Part,
 )
 from vqcodec.errors import BitstreamError
 from vqcodec.media import Audio
@@ -163,10 +163,10 @@ def test_content_that_lies_with_valid_checksums_ends_well(medium: Medium) -> Non
             if data.draw(st.integers(0, 5)) == 0:
                 prior = data.draw(st.sampled_from([RAW, STATIC, LEARNED, PIXELS, 255]))
             chunks.append(Chunk(prior, payload))
-        tiles: list[Tile] = []
+        tiles: list[Part] = []
         for number in range(len(geometry.tiles) if stream.tiles else 0):
             stored = stream.tiles[number % len(stream.tiles)].payload
-            tiles.append(Tile(mutate(stored, data.draw, payloads) if data.draw(st.booleans()) else stored))
+            tiles.append(Part(mutate(stored, data.draw, payloads) if data.draw(st.booleans()) else stored))
         tiles = tiles if any(tile.payload for tile in tiles) else []
         boxes = {
             name: mutate(box, data.draw, [*stream.boxes.values(), b"{}"]) if data.draw(st.booleans()) else box

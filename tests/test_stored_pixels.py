@@ -13,7 +13,7 @@ from conftest import draw
 from PIL import ImageDraw
 from vqcodec import media, pipeline
 from vqcodec.bitstream import container
-from vqcodec.bitstream.container import PIXELS, Chunk, Tile
+from vqcodec.bitstream.container import PIXELS, Chunk, Part
 from vqcodec.bitstream.geometry import REGION, TILE, ImageGeometry
 from vqcodec.errors import DamagedError
 from vqcodec.transform import graphics
@@ -198,8 +198,8 @@ def test_a_region_without_its_pixels(small: str) -> None:
     for chunks, tiles, message in (
         (stream.chunks, [], "chunk 1 of 1"),
         ([Chunk(PIXELS, b"x")], stream.tiles, "chunk 1 of 1"),
-        (stream.chunks, [Tile(media.pack_pixels(draw(30, 20), half))], "chunk 1 of 1"),
-        (stream.chunks, [Tile(stream.tiles[0].payload[:50])], "tile 1 of 1"),
+        (stream.chunks, [Part(media.pack_pixels(draw(30, 20), half))], "chunk 1 of 1"),
+        (stream.chunks, [Part(stream.tiles[0].payload[:50])], "tile 1 of 1"),
     ):
         lying = container.pack(replace(stream, chunks=chunks, tiles=tiles))
         with pytest.raises(DamagedError, match=f"damaged in {message}"):
@@ -207,7 +207,7 @@ def test_a_region_without_its_pixels(small: str) -> None:
         image, messages = salvaged(lying, small)
         assert messages == [f"damaged in {message}"] and image.samples.shape == (20, 30, 3)
     with pytest.raises(ValueError, match="or all of them empty"):
-        container.pack(replace(stream, tiles=[Tile(b"")]))
+        container.pack(replace(stream, tiles=[Part(b"")]))
 
 
 def test_a_preview_shows_what_is_stored() -> None:

@@ -23,7 +23,7 @@ from .header import (
     BoxEntry,
     ChunkEntry,
     Header,
-    TileEntry,
+    PartEntry,
     read_header,
     write_header,
 )
@@ -38,7 +38,7 @@ __all__ = [
     "REGION",
     "SEGMENT",
     "STATIC",
-    "Tile",
+    "Part",
     "VERSION",
     "Bitstream",
     "Chunk",
@@ -72,11 +72,11 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """The stored pixels of a tile.
+class Part:
+    """What is added to the pixels of the chunks: the residual of a region, or the stored pixels of a tile.
 
     Attributes:
-        payload: lossless WebP; empty where no pixels of the tile are stored.
+        payload: range-coded coefficients, or lossless WebP; empty where there is nothing to add.
         intact: whether size and CRC are right.
     """
 
@@ -93,9 +93,11 @@ class Bitstream:
         fingerprint: 8 bytes that identify the decoder's weights.
         geometry: size of the image, or length and channels of the audio.
         chunks: one per region of the geometry; after salvage some are not intact.
-        settings: the quality index of variable-rate models, else empty; at most 255 bytes.
+        settings: of variable-rate models the quality index, and with a residual the index of the model's
+            operating point and the step; else empty. At most 255 bytes.
         source: format of the original image, such as "PNG"; at most 255 printable ASCII characters.
         boxes: "icc", "exif", "xmp", "alpha", "levels", "tags" -> payload before deflation.
+        residuals: one per region where the settings have a step.
         tiles: stored pixels, one for each tile of the geometry; none where no pixels are stored.
         damage: damage found by salvage, one phrase each.
     """
@@ -107,13 +109,19 @@ class Bitstream:
     settings: bytes = b""
     source: str = ""
     boxes: dict[str, bytes] = field(default_factory=dict)
-    tiles: list[Tile] = field(default_factory=list)
+    residuals: list[Part] = field(default_factory=list)
+    tiles: list[Part] = field(default_factory=list)
     damage: list[str] = field(default_factory=list, compare=False)
 
     @property
     def quality_index(self) -> int | None:
         """Quality index, 0..255; None for a model with one operating point."""
         return self.settings[0] if self.settings else None
+
+    @property
+    def model_index(self) -> int:
+        """Quality index of the model's operating point; 0 for a model with one."""
+        return self.settings[1 if self.residuals else 0] if self.settings else 0
 
     @property
     def kind(self) -> str:
@@ -123,7 +131,7 @@ class Bitstream:
 
 @dataclass(frozen=True)
 class Info:
-    """Facts from the header alone; bytes of header, boxes, codes and stored pixels add up to `total_bytes`.
+    """Facts from the header alone; the bytes of all parts add up to `total_bytes`.
 
     Attributes:
         kind: "image", "audio" or "set".
@@ -134,6 +142,7 @@ class Info:
         header_bytes: bytes of the header, its tables and checksum included.
         box_bytes: name -> bytes in the file; a box of unknown type is named by its number.
         code_bytes: bytes of all chunks.
+        residual_bytes: bytes of all residuals.
         stored_bytes: bytes of all tiles of stored pixels.
         chunks: number of chunks.
         priors: number of the prior -> number of its chunks.
@@ -153,6 +162,7 @@ class Info:
     header_bytes: int
     box_bytes: dict[str, int]
     code_bytes: int
+    residual_bytes: int
     stored_bytes: int
     chunks: int
     priors: dict[int, int]
@@ -189,12 +199,13 @@ def pack(bitstream: Bitstream) -> bytes:
         LimitError: the image, the audio or a box is larger than the format allows.
         ValueError: a field that the format cannot express, or a damaged chunk.
     """
-    payloads: list[Chunk | Tile] = [*bitstream.chunks, *bitstream.tiles]
+    payloads: list[Chunk | Part] = [*bitstream.chunks, *bitstream.residuals, *bitstream.tiles]
     if not all(part.intact for part in payloads):
-        raise ValueError("a damaged chunk or tile")
+        raise ValueError("a damaged chunk, residual or tile")
     if not set(bitstream.boxes) <= set(BOXES):
         raise ValueError(f"boxes {sorted(bitstream.boxes)}")
     boxes = [_store(name, bitstream.boxes[name]) for name in BOXES if name in bitstream.boxes]
+    added = bitstream.residuals, bitstream.tiles
     header = Header(
         bitstream.model,
         bitstream.fingerprint,
@@ -203,7 +214,7 @@ def pack(bitstream: Bitstream) -> bytes:
         bitstream.source,
         [entry for entry, _ in boxes],
         [ChunkEntry(c.prior, len(c.payload), zlib.crc32(c.payload)) for c in bitstream.chunks],
-        [TileEntry(len(t.payload), zlib.crc32(t.payload)) for t in bitstream.tiles],
+        *([PartEntry(len(part.payload), zlib.crc32(part.payload)) for part in parts] for parts in added),
     )
     parts = [write_header(header)]
     parts += [stored for _, stored in boxes]
@@ -226,7 +237,7 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
         DamagedError: truncated, a checksum is wrong, or a field contradicts another.
     """
     header, size = read_header(data)
-    boxes, chunks, tiles, damage = _read_body(header, size, data)
+    boxes, chunks, parts, damage = _read_body(header, size, data)
     if damage and not salvage:
         raise DamagedError(damage[0], "decode the undamaged part with --salvage")
     return Bitstream(
@@ -237,7 +248,8 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
         settings=header.settings,
         source=header.source,
         boxes=boxes,
-        tiles=tiles,
+        residuals=parts[: len(header.residuals)],
+        tiles=parts[len(header.residuals) :],
         damage=damage,
     )
 
@@ -282,6 +294,7 @@ def read_info(source: bytes | BinaryIO) -> Info:
         header_bytes=size,
         box_bytes=box_bytes,
         code_bytes=sum(chunk.size for chunk in header.chunks),
+        residual_bytes=sum(part.size for part in header.residuals),
         stored_bytes=sum(tile.size for tile in header.tiles),
         chunks=len(header.chunks),
         priors=dict(Counter(chunk.prior for chunk in header.chunks)),
@@ -305,8 +318,8 @@ def _bits_per_code(header: Header) -> dict[int, float]:
 
 def _read_body(
     header: Header, at: int, data: bytes
-) -> tuple[dict[str, bytes], list[Chunk], list[Tile], list[str]]:
-    """Return the undamaged boxes, all chunks and tiles behind the header, and a description of all damage."""
+) -> tuple[dict[str, bytes], list[Chunk], list[Part], list[str]]:
+    """Return the undamaged boxes, all chunks, residuals and tiles, and a description of all damage."""
     damage = []
     total = at + header.body_bytes
     if len(data) < total:
@@ -325,9 +338,9 @@ def _read_body(
             boxes[box.name] = payload
         at += box.size
     payloads: list[tuple[bytes, bool]] = []
-    names = [f"chunk {index} of {len(header.chunks)}" for index in range(1, len(header.chunks) + 1)]
-    names += [f"tile {index} of {len(header.tiles)}" for index in range(1, len(header.tiles) + 1)]
-    entries: list[ChunkEntry | TileEntry] = [*header.chunks, *header.tiles]
+    counts = {"chunk": len(header.chunks), "residual": len(header.residuals), "tile": len(header.tiles)}
+    names = [f"{kind} {n} of {count}" for kind, count in counts.items() for n in range(1, count + 1)]
+    entries: list[ChunkEntry | PartEntry] = [*header.chunks, *header.residuals, *header.tiles]
     for name, entry in zip(names, entries, strict=True):
         stored = view[at : at + entry.size]
         intact = verified(stored, entry.size, entry.crc) is not None
@@ -336,8 +349,7 @@ def _read_body(
         payloads.append((bytes(stored), intact))
         at += entry.size
     chunks = [Chunk(entry.prior, *part) for entry, part in zip(header.chunks, payloads, strict=False)]
-    tiles = [Tile(*part) for part in payloads[len(chunks) :]]
-    return boxes, chunks, tiles, damage
+    return boxes, chunks, [Part(*part) for part in payloads[len(chunks) :]], damage
 
 
 def _store(name: str, payload: bytes) -> tuple[BoxEntry, bytes]:

@@ -12,7 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ..bitstream.container import LEARNED, PIXELS, RAW, Bitstream, Chunk, Tile
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bitstream.container import LEARNED, PIXELS, RAW, Bitstream, Chunk, Part
 from ..bitstream.geometry import Geometry, ImageGeometry, Region
 from ..errors import DamagedError, ModelError
 from ..models.base import OperatingPoint, Plane
@@ -44,12 +47,22 @@ class EncodedChunks:
         symbols: of each plane, as decoded; zero where all pixels of a region are stored.
         bits: cross-entropy of each region's symbols under their priors.
         tiles: stored pixels.
+        mask: bool [H, W], which pixels are stored; None: none.
+        residuals: one per region, or none.
     """
 
     chunks: list[Chunk]
     symbols: Symbols
     bits: list[float]
-    tiles: list[Tile] = field(default_factory=list)
+    tiles: list[Part] = field(default_factory=list)
+    mask: NDArray[np.bool_] | None = None
+    residuals: list[Part] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all payloads."""
+        sizes = [len(chunk.payload) for chunk in self.chunks]
+        return sum(sizes) + sum(len(part.payload) for part in (*self.residuals, *self.tiles))
 
 
 @dataclass

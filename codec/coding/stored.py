@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import media
-from ..bitstream.container import Bitstream, Tile
+from ..bitstream.container import Bitstream, Part
 from ..bitstream.geometry import ImageGeometry, Region
 from ..errors import DamagedError
 
@@ -28,7 +28,7 @@ class StoredPixels:
     mask: NDArray[np.bool_]
 
 
-def encode(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], geometry: ImageGeometry) -> list[Tile]:
+def encode(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], geometry: ImageGeometry) -> list[Part]:
     """Store the pixels of a mask: one tile for each of the geometry, or none where the mask is empty.
 
     Args:
@@ -38,7 +38,7 @@ def encode(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], geometry: ImageGe
     """
     if not mask.any():
         return []
-    return [Tile(media.pack_pixels(pixels[tile.samples], mask[tile.samples])) for tile in geometry.tiles]
+    return [Part(media.pack_pixels(pixels[tile.samples], mask[tile.samples])) for tile in geometry.tiles]
 
 
 def decode(stream: Bitstream, *, salvage: bool = False) -> tuple[list[StoredPixels], list[str]]:

@@ -194,6 +194,9 @@ class Model(Trainable):
     points: ClassVar[int] = 1
     """Number of operating points: 256, or 1."""
 
+    has_residual: ClassVar[bool] = False
+    """Whether what the latents leave out of an image is coded at high qualities (`pipeline.ladder`)."""
+
     networks: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the names of tensors stored in half precision."""
 

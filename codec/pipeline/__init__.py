@@ -14,7 +14,7 @@ from ..bitstream.container import STATIC
 from ..bitstream.geometry import AudioGeometry, ImageGeometry, SetGeometry
 from ..errors import DamageWarning, LimitError, MediaError, UsageError, VqcodecWarning, warn
 from ..models.base import Model, Progress
-from . import rate_control
+from . import ladder, rate_control
 from .decoding import (
     bytes_of,
     decode_preview,
@@ -183,7 +183,8 @@ def analyse_file(source: media.Source, options: EncodeOptions = EncodeOptions())
     index = options.target.index
     if index is None:
         return rate_control.encode(original, model, options.target, effort=options.effort, fast=options.fast)
-    return analyse(original, model.at(index, options.effort))
+    rung = ladder.Rung.of(model, ladder.position_of(model, index))
+    return analyse(original, model.at(rung.base, options.effort), rung=rung)
 
 
 def _opened(source: media.Source, options: EncodeOptions) -> tuple[media.Image | media.Audio, Model]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -14,7 +15,8 @@ from .. import media, weights
 from ..bitstream import container
 from ..bitstream.container import Bitstream
 from ..bitstream.geometry import AUDIO_RATE, SEGMENT, AudioGeometry, Geometry, ImageGeometry
-from ..coding import chunks
+from ..bitstream.header import RESIDUAL_SETTINGS
+from ..coding import chunks, residual
 from ..coding.chunks import DecodedChunks
 from ..errors import DamagedError, MediaError, ModelError, UsageError, VersionError
 from ..metrics import audio as audio_metrics
@@ -50,6 +52,8 @@ def decode_stream(
     """
     found = chunks.decode(stream, point, salvage=salvage)
     damage = found.damage
+    if decoder is not None:
+        stream = replace(stream, residuals=[])  # they are those of the model's own decoder
     decoded = _render(found, decoder or point, stream.geometry, stream, damage, salvage, progress)
     return decoded, damage
 
@@ -135,11 +139,12 @@ def point_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, d
         DamagedError: the header contradicts the model.
     """
     loaded = model_for(stream, model, device)
-    if len(stream.settings) != (loaded.points > 1):
+    lengths = (0,) if loaded.points == 1 else (1, RESIDUAL_SETTINGS) if loaded.has_residual else (1,)
+    if len(stream.settings) not in lengths:
         raise VersionError(f"settings that {stream.model} does not have here", "upgrade vqcodec")
     if loaded.medium != stream.kind:
         raise DamagedError(f"header claims {stream.kind}, {stream.model} is for {loaded.medium}")
-    point = loaded.at(stream.quality_index or 0)
+    point = loaded.at(stream.model_index)
     if point.finest_stride != stream.geometry.stride:
         raise DamagedError(
             f"header claims stride {stream.geometry.stride}, {stream.model} has {point.finest_stride}"
@@ -220,7 +225,7 @@ def _render(
     boxes = {} if stream is None else stream.boxes
     source = "" if stream is None else stream.source
     if isinstance(geometry, ImageGeometry):
-        pixels = _pixels(found, point, geometry, progress)
+        pixels = _pixels(found, point, geometry, stream, damage, salvage, progress)
         icc, exif, xmp = (boxes.get(name) for name in ("icc", "exif", "xmp"))
         alpha = None if "alpha" not in boxes else _alpha(boxes["alpha"], geometry, damage, salvage)
         return media.Image(pixels, alpha, icc, exif, xmp, source)
@@ -233,16 +238,43 @@ def _render(
 
 
 def _pixels(
-    found: DecodedChunks, point: OperatingPoint, geometry: ImageGeometry, progress: Progress | None
+    found: DecodedChunks,
+    point: OperatingPoint,
+    geometry: ImageGeometry,
+    stream: Bitstream | None,
+    damage: list[str],
+    salvage: bool,
+    progress: Progress | None,
 ) -> NDArray[np.uint8]:
     """Return the image of chunks, uint8 [H, W, C]; the networks do not run where all pixels are stored."""
     if found.has_symbols:
         pixels = image_transform.synthesise(found.symbols, point, geometry, progress=progress)
     else:
         pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
+    if stream is not None and stream.residuals:
+        _add_residuals(pixels, found, stream, damage, salvage)
     for tile in found.stored:
         np.copyto(pixels[tile.region.samples], tile.samples, where=tile.mask[:, :, None])
     return pixels
+
+
+def _add_residuals(
+    pixels: NDArray[np.uint8], found: DecodedChunks, stream: Bitstream, damage: list[str], salvage: bool
+) -> None:
+    """Add the residual of every region whose chunk is not lost; append to `damage` when salvaging."""
+    for number, (region, part) in enumerate(zip(stream.geometry.regions, stream.residuals, strict=True), 1):
+        if not part.payload or not part.intact or region in found.lost:
+            continue
+        target = pixels[region.samples]
+        try:
+            added = residual.decode(part.payload, target.shape, stream.settings[-1])
+        except DamagedError as error:
+            message = f"damaged in residual {number} of {len(stream.residuals)}"
+            if not salvage:
+                raise DamagedError(message, "decode the undamaged part with --salvage") from error
+            damage.append(message)
+            continue
+        target[...] = np.rint(added + target).clip(0, 255)
 
 
 def _alpha(box: bytes, geometry: ImageGeometry, damage: list[str], salvage: bool) -> NDArray[np.uint8] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from .. import media
 from ..bitstream import container
 from ..bitstream.binary import deflate
-from ..bitstream.container import Bitstream
+from ..bitstream.container import PIXELS, Bitstream, Part
 from ..bitstream.geometry import SEGMENT, AudioGeometry, Geometry, ImageGeometry
 from ..bitstream.quality import DEFAULT_QUALITY, quality_of
-from ..coding import chunks
+from ..coding import chunks, residual
 from ..coding.chunks import EncodedChunks
 from ..errors import MediaWarning, warn
 from ..models.base import OperatingPoint, Progress
@@ -24,9 +24,13 @@ from ..transform import hidden, loudness
 from ..transform import image as image_transform
 from ..transform.loudness import Loudness
 from . import storing
+from .ladder import Rung
 
 HEAVY_METADATA = 1000
 """Metadata smaller than this (bytes) never raises a warning."""
+
+SMALL = 1 << 14
+"""Images of at most so many samples are also stored, for comparison with a residual."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Encoded:
         geometry: its size.
         point: the model, its quality index and effort.
         estimate_bits: cross-entropy of the symbols under their priors, in bits.
+        rung: the quality of the file, which may be above that of the point.
     """
 
     data: bytes
@@ -48,6 +53,7 @@ class Encoded:
     geometry: Geometry
     point: OperatingPoint
     estimate_bits: float
+    rung: Rung
 
     @property
     def model(self) -> str:
@@ -57,7 +63,8 @@ class Encoded:
     @property
     def quality(self) -> float:
         """Quality, 1..5; DEFAULT_QUALITY for models with one operating point."""
-        return quality_of(self.point.index) if self.point.model.points > 1 else DEFAULT_QUALITY
+        several = self.point.model.points > 1
+        return quality_of(self.rung.index) if several else DEFAULT_QUALITY
 
     @property
     def bpp(self) -> float | None:
@@ -98,6 +105,7 @@ class Analysed:
         original: the image or audio.
         geometry: its size.
         point: the operating point.
+        rung: the quality that the point is the base of.
         targets: plane -> output of the analysis transform.
         boxes: its metadata.
         pixels: of an image, with hidden ones filled: uint8 [H, W, C].
@@ -106,6 +114,7 @@ class Analysed:
     original: media.Image | media.Audio
     geometry: Geometry
     point: OperatingPoint
+    rung: Rung
     targets: dict[str, Array]
     boxes: dict[str, bytes | None]
     pixels: NDArray[np.uint8] | None = None
@@ -115,6 +124,7 @@ def encode_at(
     original: media.Image | media.Audio,
     point: OperatingPoint,
     *,
+    rung: Rung | None = None,
     fast: bool = False,
     progress: Progress | None = None,
 ) -> Encoded:
@@ -123,27 +133,33 @@ def encode_at(
     Args:
         original: samples (audio at the sample rate of the model), with their metadata.
         point: the operating point; the bitstream has the name and fingerprint of its card.
+        rung: the quality that the point is the base of; by default that of the point itself.
         fast: skip learned priors, where there is another way.
         progress: called with the number of blocks done and of all blocks.
 
     Raises:
         LimitError: the original, or its metadata, is larger than the format allows.
     """
-    analysed = analyse(original, point, progress=progress)
+    analysed = analyse(original, point, rung=rung, progress=progress)
     (coded,) = code([analysed], fast=fast)
     analysed.targets.clear()  # those of large images are large
     return finish(analysed, coded, fast=fast)
 
 
 def analyse(
-    original: media.Image | media.Audio, point: OperatingPoint, *, progress: Progress | None = None
+    original: media.Image | media.Audio,
+    point: OperatingPoint,
+    *,
+    rung: Rung | None = None,
+    progress: Progress | None = None,
 ) -> Analysed:
     """Run the analysis transform, the first half of `encode_at`."""
+    rung = rung or Rung(point.index, point.index, point.index)
     if isinstance(original, media.Image):
         geometry = _image_geometry(original, point)
         pixels = hidden.fill(original.samples, original.alpha)
         targets = image_transform.analyse(pixels, point, progress=progress)
-        return Analysed(original, geometry, point, targets, _image_boxes(original), pixels)
+        return Analysed(original, geometry, point, rung, targets, _image_boxes(original), pixels)
     if original.channels > 2:
         warn(f"{original.channels} channels, coded one by one", MediaWarning)
     signal = original.signal
@@ -154,7 +170,7 @@ def analyse(
     size = AudioGeometry(original.frames, original.rate, gains, mono, point.finest_stride)
     targets = audio_transform.analyse(signal, point, size, levels, progress=progress)
     boxes = {"levels": _levels(levels, size), "tags": media.pack_tags(original.tags)}
-    return Analysed(original, size, point, targets, boxes)
+    return Analysed(original, size, point, rung, targets, boxes)
 
 
 def code(files: Sequence[Analysed], *, fast: bool = False) -> list[EncodedChunks]:
@@ -186,21 +202,46 @@ def finish(file: Analysed, coded: EncodedChunks, *, fast: bool = False) -> Encod
         def code_again(pixels: NDArray[np.uint8]) -> EncodedChunks:
             return chunks.encode(image_transform.analyse(pixels, point), point, geometry, fast=fast)
 
-        coded = storing.choose(file.pixels, coded, point, geometry, code_again)
-    return _pack(file.original, coded, file.geometry, file.point, file.boxes)
+        coded = storing.choose(file.pixels, coded, point, geometry, code_again, file.rung)
+        if file.rung.step is not None:
+            coded = _with_residuals(coded, file.pixels, point, geometry, file.rung.step)
+            if file.pixels.size <= SMALL:  # where headers of residuals count
+                stored = storing.store_all(file.pixels, point, geometry)
+                stored = replace(stored, residuals=[Part(b"") for _ in coded.residuals])
+                coded = min(stored, coded, key=lambda one: one.size)
+    return _pack(file.original, coded, file.geometry, file.point, file.rung, file.boxes)
 
 
 def store(image: media.Image, point: OperatingPoint) -> Encoded:
     """Store the pixels of an image losslessly. Colours under alpha 0 are not kept."""
     geometry = _image_geometry(image, point)
     stored = storing.store_all(hidden.fill(image.samples, image.alpha), point, geometry)
-    return _pack(image, stored, geometry, point, _image_boxes(image))
+    return _pack(
+        image, stored, geometry, point, Rung(point.index, point.index, point.index), _image_boxes(image)
+    )
 
 
 def store_within(image: media.Image, point: OperatingPoint, limit: int) -> Encoded | None:
     """Store the pixels of an image losslessly; None where the file would be larger than `limit` bytes."""
     stored = store(image, point)
     return stored if len(stored.data) <= limit else None
+
+
+def _with_residuals(
+    coded: EncodedChunks, pixels: NDArray[np.uint8], point: OperatingPoint, geometry: ImageGeometry, step: int
+) -> EncodedChunks:
+    """Code the residual of each region, of the pixels that are not stored."""
+    decoded = image_transform.synthesise(coded.symbols, point, geometry)
+    parts = []
+    for region, chunk in zip(geometry.regions, coded.chunks, strict=True):
+        if chunk.prior == PIXELS:
+            parts.append(Part(b""))
+            continue
+        left = np.subtract(pixels[region.samples], decoded[region.samples], dtype=np.float32)
+        if coded.mask is not None:
+            left[coded.mask[region.samples]] = 0
+        parts.append(residual.encode(left, step))
+    return replace(coded, residuals=parts)
 
 
 def _image_geometry(image: media.Image, point: OperatingPoint) -> ImageGeometry:
@@ -233,6 +274,7 @@ def _pack(
     coded: EncodedChunks,
     geometry: Geometry,
     point: OperatingPoint,
+    rung: Rung,
     boxes: dict[str, bytes | None],
 ) -> Encoded:
     card = point.model.card
@@ -240,20 +282,22 @@ def _pack(
         model=card.name,
         fingerprint=bytes.fromhex(card.fingerprint),
         geometry=geometry,
-        settings=bytes((point.index,)) if point.model.points > 1 else b"",
+        settings=rung.settings if point.model.points > 1 else b"",
         source=original.source,
         boxes={name: box for name, box in boxes.items() if box is not None},
         chunks=[*coded.chunks],
-        tiles=[*coded.tiles],
+        residuals=coded.residuals,
+        tiles=coded.tiles,
     )
     _warn_of_heavy_metadata(stream)
-    return Encoded(container.pack(stream), coded.symbols, original, geometry, point, sum(coded.bits))
+    return Encoded(container.pack(stream), coded.symbols, original, geometry, point, sum(coded.bits), rung)
 
 
 def _warn_of_heavy_metadata(stream: Bitstream) -> None:
     """Warn where metadata takes more bytes than the codes."""
     sizes = {name: len(deflate(box)) for name, box in stream.boxes.items() if name != "alpha"}
-    coded = sum(len(chunk.payload) for chunk in stream.chunks) + sum(len(t.payload) for t in stream.tiles)
+    coded = sum(len(chunk.payload) for chunk in stream.chunks)
+    coded += sum(len(part.payload) for part in (*stream.residuals, *stream.tiles))
     if (total := sum(sizes.values())) > max(coded, HEAVY_METADATA):
         largest = max(sizes, key=lambda name: sizes[name])
         message = f"metadata takes {total:,} bytes, the codes {coded:,}; --strip {largest} leaves it out"

@@ -11,6 +11,7 @@ from .. import media
 from ..bitstream.quality import BEST, DEFAULT_QUALITY, LAST_INDEX, WORST, index_of
 from ..errors import TargetError, UsageError, VqcodecWarning, warn
 from ..models.base import Model, Progress
+from . import ladder
 from .decoding import verify
 from .encoding import Encoded, encode_at, store, store_within
 
@@ -168,11 +169,11 @@ def encode(
         return _to_psnr(target.value, trials)
     if target.unit == "lossless" and isinstance(original, media.Image):
         return store(original, model.at(LAST_INDEX))
-    return trials.at(target.index or 0, expected=1)
+    return trials.at(ladder.position_of(model, target.index or 0), expected=1)
 
 
 class _Trials:
-    """Encodings at quality indexes; only the best so far is cached, since they are large."""
+    """Encodings at positions of the ladder; only the best so far is cached, since they are large."""
 
     def __init__(
         self,
@@ -183,28 +184,29 @@ class _Trials:
         progress: Progress | None,
     ) -> None:
         self.original, self.model, self.effort, self.fast = original, model, effort, fast
-        self.last = model.points - 1
+        self.best, self.last = ladder.best_of(model), ladder.last_of(model)
         self._progress, self._count = progress, 0
         self._best: tuple[int, Encoded] | None = None
 
-    def at(self, index: int, expected: int = TRIALS) -> Encoded:
-        """Return the encoding at an index.
+    def at(self, position: int, expected: int = TRIALS) -> Encoded:
+        """Return the encoding at a position.
 
         Args:
-            index: quality index.
+            position: on the ladder.
             expected: usual number of trials, for the progress.
         """
-        if self._best is not None and self._best[0] == index:
+        if self._best is not None and self._best[0] == position:
             return self._best[1]
-        point = self.model.at(index, self.effort)
+        rung = ladder.Rung.of(self.model, position)
+        point = self.model.at(rung.base, self.effort)
         progress = self._part(expected if self.last else 1)
-        encoded = encode_at(self.original, point, fast=self.fast, progress=progress)
+        encoded = encode_at(self.original, point, rung=rung, fast=self.fast, progress=progress)
         self._count += 1
         return encoded
 
     def keep(self, encoded: Encoded) -> None:
         """Cache an encoding that meets the target better than the one before."""
-        self._best = encoded.point.index, encoded
+        self._best = encoded.rung.position, encoded
 
     def _part(self, expected: int) -> Progress | None:
         """Return the progress of one trial out of their expected number."""
@@ -233,9 +235,9 @@ def _to_size(limit: int, target: Target, trials: _Trials) -> Encoded:
         effortless = ", or --effort 1" if trials.effort > 1 and not trials.last else ""
         asked = f"{target.value:,}" if target.unit == "target size" else f"{target.value:g}"
         raise TargetError(f"smallest is {smallest}, target {asked}", f"give a larger target{effortless}")
-    if found == trials.last and isinstance(trials.original, media.Image):
+    if found >= trials.best and isinstance(trials.original, media.Image):
         # The best quality leaves room, perhaps enough to store the pixels losslessly.
-        stored = store_within(trials.original, trials.model.at(found), limit)
+        stored = store_within(trials.original, trials.model.at(LAST_INDEX), limit)
         if stored is not None:
             return stored
     return trials.at(found)
@@ -250,9 +252,13 @@ def _to_psnr(psnr: float, trials: _Trials) -> Encoded:
         return reached
 
     found = find_index(measure, psnr, 1 / INDICES_PER_DB, DB_TOLERANCE, at_least=True, last=trials.last)
-    if found is None and isinstance(trials.original, media.Image):
-        return store(trials.original, trials.model.at(trials.last))  # no coding comes so near
-    return trials.at(trials.last if found is None else found)
+    reached = None if found is None else trials.at(found)
+    if (found is None or found > trials.best) and isinstance(trials.original, media.Image):
+        stored = store(
+            trials.original, trials.model.at(LAST_INDEX)
+        )  # where no coding comes so near, or for less
+        return min((stored, reached), key=lambda one: len(one.data)) if reached else stored
+    return reached or trials.at(trials.last)
 
 
 def find_index(

@@ -1,7 +1,7 @@
 """Choose which pixels of an image to store losslessly, by rate and distortion.
 
 Drawn parts of a region are stored where that costs less than coding them, all pixels of a region where they
-compress well: J = bits + lambda * squared error, with the lambda of the operating point.
+compress well: J = bits + lambda * squared error, with the lambda of the operating point (`Rung.cost`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import media
-from ..bitstream.container import PIXELS, Chunk, Tile
+from ..bitstream.container import PIXELS, Chunk, Part
 from ..bitstream.geometry import ImageGeometry
 from ..coding import stored
 from ..coding.chunks import EncodedChunks
 from ..models.base import OperatingPoint
 from ..transform import graphics, hidden
 from ..transform import image as image_transform
+from .ladder import Rung
 
 SAMPLE = 128
 """Side of the busiest square of a region, which is packed to estimate the whole."""
@@ -49,15 +50,17 @@ def choose(
     point: OperatingPoint,
     geometry: ImageGeometry,
     code: Code,
+    rung: Rung,
 ) -> EncodedChunks:
     """Return the chunks with those pixels stored that cost less so.
 
     Args:
         pixels: uint8 [H, W, C].
         coded: all of them coded.
-        point: the operating point, with its lambda.
+        point: the operating point.
         geometry: of the image.
         code: codes pixels at the operating point.
+        rung: the quality of the file, which tells what errors cost.
     """
     regions = [*geometry.regions]
     masks = [
@@ -81,10 +84,10 @@ def choose(
         if not part.any():
             continue
         error = np.subtract(decoded[region.samples], pixels[region.samples], dtype=np.float32)
-        distortion = float(np.square(error).mean(2)[part].sum())
+        distortion = rung.cost(float(np.square(error)[part].mean()), pixels.shape[2], point.rd_lambda)
         whole = bool(part.all())
         remaining = 0 if whole else 8 * len(rest.chunks[n].payload)
-        if shares[n] + remaining >= 8 * len(coded.chunks[n].payload) + point.rd_lambda * distortion:
+        if shares[n] + remaining >= 8 * len(coded.chunks[n].payload) + distortion * int(part.sum()):
             mask[region.samples] = False
             continue
         chunks[n], bits[n] = (Chunk(PIXELS, b""), 0.0) if whole else (rest.chunks[n], rest.bits[n])
@@ -93,7 +96,7 @@ def choose(
             symbols[plane.name][position] = 0 if whole else rest.symbols[plane.name][position]
     if not all(mask[region.samples].any() for region, part in zip(regions, masks, strict=True) if part.any()):
         tiles = stored.encode(pixels, mask, geometry)
-    return EncodedChunks(chunks, symbols, bits, tiles)
+    return EncodedChunks(chunks, symbols, bits, tiles, mask)
 
 
 def _candidate(pixels: NDArray[np.uint8], coded_bytes: int) -> NDArray[np.bool_]:
@@ -108,7 +111,7 @@ def _candidate(pixels: NDArray[np.uint8], coded_bytes: int) -> NDArray[np.bool_]
 
 
 def _shares(
-    pixels: NDArray[np.uint8], masks: list[NDArray[np.bool_]], geometry: ImageGeometry, tiles: list[Tile]
+    pixels: NDArray[np.uint8], masks: list[NDArray[np.bool_]], geometry: ImageGeometry, tiles: list[Part]
 ) -> list[float]:
     """Share the bits of each tile among its regions, by what each region would take alone."""
     regions = [*geometry.regions]

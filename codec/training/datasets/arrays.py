@@ -96,9 +96,11 @@ def load(files: Sequence[Entry]) -> Pictures:
     for entry in files:
         try:
             if not is_set(entry):
-                raise ValueError("not a set of pictures")
+                raise MediaError("not a set of pictures")
             found[entry.name] = _pictures(entry.read())
-        except (OSError, ValueError, MediaError) as error:
+        except MediaError as error:
+            skipped.append(f"{entry.name}: {error.message}")
+        except OSError as error:
             skipped.append(f"{entry.name}: {error}")
     if not found:
         raise TrainingError(
