@@ -79,7 +79,7 @@ def test_sets_of_pictures_are_read(tmp_path: Path) -> None:
         (
             "labels-idx1-ubyte",
             struct.pack(">HBBI", 0, 8, 1, 2) + b"\1\2",
-            r"not a set of pictures, but an array \[2",
+            r"but an array \[2",
         ),
         ("cut.idx.gz", gzip.compress(idx(squares(3)))[:-20], "no readable pictures"),
         ("empty.npz", b"", "no readable pictures"),
