@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..models.base import Discriminator, LossStep
 from ..priors.settings import TrainConfig
+from . import distributed
 from .capture import CUDAGraphed
 
 SLOW = 0.15
@@ -31,6 +32,7 @@ class Opponent:
         inputs = step.kept["reconstruction"], step.kept["samples"]
         self._loss.prepare(*inputs)
         loss = self._loss.run(*inputs).loss
+        distributed.average([*self.network.parameters()])
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         self.optimiser.step()
         return loss
