@@ -1,5 +1,6 @@
 """`vqcodec train`: train a model on your own files."""
 
+import os
 import shlex
 import warnings
 from collections.abc import Iterator
@@ -195,6 +196,9 @@ def train(
                 f"{path}: no such file or folder", "name folders, tar files, images or audio files"
             )
     values = _pairs(overrides or [])
+    if os.environ.get("RANK", "0") != "0":
+        # One of the processes that torchrun started tells for all.
+        console.quiet, console.json, console.progress = True, False, False
     from vqcodec import training
 
     use_threads(jobs)

@@ -139,3 +139,9 @@ def test_a_run_that_is_no_better_does_not_say_use_it(fakes):
     assert "warning: no step was better than the start, which is what runs/fake-image-1/best.st holds" in told
     assert fakes.named("train")[0]["tensorboard"] is True
     assert records(invoke("train", ".", "-m", "fake-image", "--json"))[-1]["improved"] is False
+
+
+def test_one_of_several_processes_prints(fakes, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    result = invoke("train", ".", "-m", "fake-image", "--json")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from .. import weights
 from ..errors import UsageError
 from ..files import atomically
 from ..models.base import Json
+from . import distributed
 from .commands import Options
 from .events import Report, TensorBoard
 from .plan import Plan, new_plan, prior_plan, reserve_folder, resumed_plan
@@ -108,34 +110,39 @@ def train(
         "keep_checkpoints": keep_checkpoints,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    ours = weights.choose_device(device)
-    if resume is not None:
-        if data or model or start or output or config or note or plane or stage != "all":
-            raise UsageError(
-                "a run is resumed as it was",
-                "leave out data, model, stage, plane, start, output, config, note",
-            )
-        return _resumed(Path(resume), given, dict(overrides or {}), ours, report, dry_run=dry_run)
-    named = output is not None
-    if stage == "prior":
-        if start is None or model or config:
-            raise UsageError(
-                "a prior belongs to a codec", "--stage prior --from NAME, without -m and --config"
-            )
-        plan = prior_plan(data, start, output, given, dict(overrides or {}), note, plane)
-    elif plane is not None:
-        raise UsageError("planes are those of priors", "--stage prior")
-    else:
-        plan = new_plan(data, model, start, output, config, given, dict(overrides or {}), note, stage)
-    if dry_run:
-        return Trainer(plan, ours, report).try_one_step()
-    run = _run(plan, ours, report, named=named)
-    return _with_prior(plan, run, ours, report)
+    with distributed.group(weights.choose_device(device)) as ours:
+        if not distributed.leads():
+            report = _silent
+        if resume is not None:
+            if data or model or start or output or config or note or plane or stage != "all":
+                raise UsageError(
+                    "a run is resumed as it was",
+                    "leave out data, model, stage, plane, start, output, config, note",
+                )
+            return _resumed(Path(resume), given, dict(overrides or {}), ours, report, dry_run=dry_run)
+        named = output is not None
+        if stage == "prior":
+            if start is None or model or config:
+                raise UsageError(
+                    "a prior belongs to a codec", "--stage prior --from NAME, without -m and --config"
+                )
+            prior = partial(prior_plan, data, start, output, given, dict(overrides or {}), note, plane)
+            plan = distributed.led(prior)
+        elif plane is not None:
+            raise UsageError("planes are those of priors", "--stage prior")
+        else:
+            fresh = partial(new_plan, data, model, start, output, config, given, dict(overrides or {}), note)
+            plan = distributed.led(partial(fresh, stage))
+        if dry_run:
+            return Trainer(plan, ours, report).try_one_step()
+        run = _run(plan, ours, report, named=named)
+        return _with_prior(plan, run, ours, report)
 
 
 def _run(plan: Plan, device: str, report: Report, *, named: bool) -> Run:
     """Train from the first step to the end."""
-    plan = reserve_folder(plan, named=named)
+    # One process takes the folder, and all go on with it.
+    plan = distributed.led(partial(reserve_folder, plan, named=named))
     try:
         trainer = Trainer(plan, device, report)
     except BaseException:
@@ -154,6 +161,20 @@ def _resumed(
     dry_run: bool,
 ) -> Run:
     """Continue from the newest checkpoint to the end, in whichever stage the run was interrupted."""
+    folders = distributed.led(partial(_stages, folder))
+    plan = resumed_plan(folders[-1], given, overrides)
+    trainer = Trainer(plan, device, report, fresh=False)
+    if dry_run:
+        return trainer.try_one_step()
+    trainer.restore()
+    run = _with_prior(plan, trainer.run(), device, report)
+    for outer in reversed(folders[:-1]):
+        run = distributed.led(partial(_replace_best, outer, run))
+    return run
+
+
+def _stages(folder: Path) -> list[Path]:
+    """Return the folders of the stages of a run that have begun, the outermost first."""
     while folder.name == PRIOR and (folder.parent / "config.json").is_file():
         folder = folder.parent
     folders = [folder]
@@ -162,15 +183,7 @@ def _resumed(
             shutil.rmtree(inner)  # it never came to a checkpoint: begin that stage again
             break
         folders.append(inner)
-    plan = resumed_plan(folders[-1], given, overrides)
-    trainer = Trainer(plan, device, report, fresh=False)
-    if dry_run:
-        return trainer.try_one_step()
-    trainer.restore()
-    run = _with_prior(plan, trainer.run(), device, report)
-    for outer in reversed(folders[:-1]):
-        run = _replace_best(outer, run)
-    return run
+    return folders
 
 
 def _with_prior(plan: Plan, run: Run, device: str, report: Report) -> Run:
@@ -187,14 +200,14 @@ def _with_prior(plan: Plan, run: Run, device: str, report: Report) -> Run:
         kept["time_budget"] = settings.time_budget * (1 - plan.share)
     elif settings.steps != plan.default_steps:
         kept["steps"] = settings.steps
-    prior = prior_plan(
-        plan.data, run.best, plan.folder / PRIOR, kept, {}, plan.note, plane or None, goes_on=True
-    )
+    folder, one = plan.folder / PRIOR, plane or None
+    planned = partial(prior_plan, plan.data, run.best, folder, kept, {}, plan.note, one, goes_on=True)
+    prior = distributed.led(planned)
     earlier = [] if plan.start is None else weights.read_card(plan.start).training["chain"]
-    ours = plan.chain if plan.stage == "prior" else plan.chain[len(earlier) :]
-    prior = replace(prior, chain=ours)  # these commands train all stages
+    chain = plan.chain if plan.stage == "prior" else plan.chain[len(earlier) :]
+    prior = replace(prior, chain=chain)  # these commands train all stages
     inner = _with_prior(prior, _run(prior, device, report, named=True), device, report)
-    best = _replace_best(plan.folder, inner)
+    best = distributed.led(partial(_replace_best, plan.folder, inner))
     return replace(best, improved=run.improved or inner.improved)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..models.base import Discriminator, LossStep
 from ..priors.settings import TrainConfig
+from . import distributed
 from .capture import CUDAGraphed
 
 SLOW = 0.15
@@ -30,9 +31,10 @@ class Opponent:
         self.optimiser.zero_grad(set_to_none=True)
         inputs = step.kept["reconstruction"], step.kept["samples"]
         self._loss.prepare(*inputs)
-        judged = self._loss.run(*inputs)
+        judged = distributed.gathered(self._loss.run(*inputs))  # so that all decide alike
         if not self.network.learns(judged):
             return judged.loss
+        distributed.average([*self.network.parameters()])
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         self.optimiser.step()
         return judged.loss

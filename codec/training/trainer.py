@@ -11,14 +11,10 @@ from __future__ import annotations
 import copy
 import json
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor
@@ -29,11 +25,12 @@ from ..errors import TrainingError, UsageError
 from ..figures import text_of
 from ..files import append_line, atomically
 from ..models.base import DISCRIMINATOR, Card, Figures
-from . import checkpoints, datasets, finishing, validation
+from . import checkpoints, datasets, distributed, finishing, validation
 from .capture import CUDAGraphed
 from .checkpoints import TrainState
 from .datasets import Dataset
 from .events import Report
+from .interruption import Interruption
 from .memory import peak_bytes
 from .optimisers import Opponent, optimiser_of
 from .plan import Plan
@@ -70,6 +67,7 @@ class Trainer:
     """The state of a run and the loop over it."""
 
     def __init__(self, plan: Plan, device: str, report: Report, *, fresh: bool = True) -> None:
+        distributed.check(plan.settings.batch)
         self.plan, self.settings, self.device, self.report = plan, plan.settings, device, report
         self.state, self._began, self._reserve = TrainState(), time.monotonic(), 0.0
         self.model = plan.build()
@@ -78,6 +76,7 @@ class Trainer:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._set_weights(fresh)
         self.model.to(device)
+        distributed.copy_from_leader([*self.model.state_dict().values()])
         self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         trained = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
@@ -100,7 +99,7 @@ class Trainer:
         }
         self._sums: dict[str, float] = {}
         self._summed = 0
-        self._stop = False
+        self._interruption = Interruption()
 
     def _set_weights(self, fresh: bool) -> None:
         """Start fresh, or from the weights that the plan names; of these also take the learned prior."""
@@ -126,9 +125,10 @@ class Trainer:
     def learn(self) -> None:
         """Train to the end; the best weights, with a discriminator the newest, are in the run folder."""
         folder = self.plan.folder
-        for part in ("checkpoints", "samples"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        self.plan.write()
+        if distributed.leads():
+            for part in ("checkpoints", "samples"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+            self.plan.write()
         self._say(
             event="start",
             folder=str(folder),
@@ -137,15 +137,16 @@ class Trainer:
             skipped=self.data.skipped + self.held_out.skipped,
             parameters=sum(p.numel() for p in self.model.parameters()),
         )
-        with self._interruptible():
+        with self._interruption.awaited():
             if self.state.step == 0:
                 self._validate()
-                if self._stop:
+                if self._interruption.asked:
                     self._checkpoint()
-            if self.plan.seconds is not None and not self._stop:
-                self._reserve = min(self._finishing_seconds(), LARGEST_RESERVE * self.plan.seconds)
+            if self.plan.seconds is not None and not self._interruption.asked:
+                seconds = distributed.led(self._finishing_seconds)
+                self._reserve = min(seconds, LARGEST_RESERVE * self.plan.seconds)
             self._loop()
-        if self._stop:
+        if self._interruption.asked:
             raise KeyboardInterrupt
 
     def try_one_step(self) -> Run:
@@ -170,10 +171,11 @@ class Trainer:
     def _loop(self) -> None:
         began = self._began - self.state.elapsed_seconds
         logged = self._began
-        while self._progress() < 1 and not self._stop:
+        while self._progress() < 1 and not self._interruption.asked:
             terms = self._step()
             now = time.monotonic()
-            self.state.elapsed_seconds = now - began
+            elapsed, asked = distributed.most(now - began, self._interruption.asked)
+            self.state.elapsed_seconds, self._interruption.asked = elapsed, bool(asked)
             if not math.isfinite(terms["loss"]):
                 raise TrainingError(
                     f"the loss is not a number at step {self.state.step}",
@@ -195,7 +197,7 @@ class Trainer:
 
     def _step(self) -> dict[str, float]:
         settings, state = self.settings, self.state
-        samples = self._batches.batch(state.step).to(self.device)
+        samples = distributed.part(self._batches.batch(state.step)).to(self.device)
         progress = self._progress()
         rate = settings.learning_rate * self._schedule(progress)
         for group in self.optimiser.param_groups:
@@ -203,17 +205,19 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         try:
             self._loss.prepare(samples)
-            torch.manual_seed((settings.seed << 32) + state.step)  # of the noise that a model may take
+            # Of the noise that a model may take, another one in each process.
+            torch.manual_seed(distributed.seed((settings.seed << 32) + state.step))
             step = self._loss.run(samples)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TrainingError(
                 f"out of memory at batches of {settings.batch}", "--batch or --crop"
             ) from error
+        distributed.average(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
         self.optimiser.step()
-        terms = {"loss": step.loss, **step.terms}
-        if self.opponent is not None:
-            terms[DISCRIMINATOR[:-1]] = self.opponent.learn(step, rate)
+        judged = {} if self.opponent is None else {DISCRIMINATOR[:-1]: self.opponent.learn(step, rate)}
+        step = distributed.gathered(step)
+        terms = {"loss": step.loss, **step.terms, **judged}
         for name, histogram in self._histograms.items():
             indices = step.symbols[name].flatten()
             histogram.index_add_(0, indices, torch.ones_like(indices))
@@ -308,22 +312,29 @@ class Trainer:
         # No validation figure measures what a discriminator teaches: the newest weights are kept.
         best = score > self.state.best_score or self.opponent is not None
         self._say(event="validation", step=self.state.step, best=best, **result)
+        if best:
+            self.state.best_score, self.state.best_step = score, self.state.step
+        if not distributed.leads():
+            return
         shown = self.validation.preview_sheet(self.average, chosen[:8])
         with atomically(self.plan.folder / "samples" / f"step-{self.state.step:09d}.png") as file:
             shown.save(file, format="PNG")
         if best:
-            self.state.best_score = score
-            self.state.best_step = self.state.step
             weights.save(self.average.export(), self._card({}), self.plan.folder / "best.safetensors")
         write_report(self.plan.folder, self.plan.chain, self.device)
 
     def _checkpoint(self) -> None:
+        if not distributed.leads():
+            return
         folder = self.plan.folder / "checkpoints"
         keep = self.settings.keep_checkpoints
         checkpoints.save(folder, self.model, self.average, self._optimisers, self.state, keep)
 
     def finish(self) -> Run:
         """Complete the best weights with what they are coded by, and measure them."""
+        return distributed.led(self._finish)
+
+    def _finish(self) -> Run:
         best = self.plan.folder / "best.safetensors"
         self.report({"event": "finishing"})
         model = finishing.completed(self.plan, self.data.arrays, self.device)
@@ -363,27 +374,10 @@ class Trainer:
         return datasets.describe([Path(p) for p in self.plan.data])
 
     def _say(self, **event: object) -> None:
+        if not distributed.leads():
+            return
         folder = self.plan.folder
         append_line(folder / "metrics.jsonl", json.dumps(event))
         values = (f"{name} {text_of(value)}" for name, value in event.items())
         append_line(folder / "log.txt", time.strftime("%H:%M:%S ") + ", ".join(values))
         self.report(event)
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C finishes the step and saves; a second one interrupts at once."""
-
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-
-        try:
-            before = signal.signal(signal.SIGINT, stop)
-        except ValueError:  # not in the main thread: the caller's handler stays
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
