@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from vqcodec.errors import MediaError, UsageError
@@ -295,9 +295,10 @@ class Encoding:
         if self.verify:
             started = time.perf_counter()
             figure = "si_sdr_db" if encoded.geometry.kind == "audio" else "psnr_db"
-            verified = (
-                encoded.verify() if isinstance(encoded, pipeline.EncodedSet) else pipeline.verify(encoded)
-            )
+            if encoded.geometry.kind == "set":
+                verified = cast("EncodedSet", encoded).verify()
+            else:
+                verified = pipeline.verify(cast("Encoded", encoded))
             extra[figure] = round(float(verified), 3)
             seconds = time.perf_counter() - started
             outcome.notes.append((f"{job.source.name}: verified in {seconds:.3f} s", 2))

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image as PillowImage
 from vqcodec import evaluation, media, pipeline, weights
-from vqcodec.errors import MediaError, UsageError
+from vqcodec.errors import MediaError, UsageError, VqcodecWarning
 from vqcodec.evaluation import disk, evaluate, tables
 from vqcodec.evaluation import image as image_rows
 from vqcodec.evaluation.baselines import image as baselines
@@ -377,9 +377,11 @@ def test_real_bitstreams_are_measured_as_they_are(folder, weights_file):
         assert row["gap"] == pytest.approx(row["bits_per_code"] * codes / encoded.estimate_bits - 1)
 
 
-def test_points_that_a_model_has_not_are_refused(folder, weights_file):
-    with pytest.raises(UsageError):
+def test_points_that_a_model_has_not_are_told(folder, weights_file):
+    with pytest.warns(VqcodecWarning, match="one quality, 3, which is used"):
         evaluate(folder, model=weights_file, quality=5, device="cpu")
+    with pytest.raises(UsageError, match=r"no quality 5\.5"):
+        evaluate(folder, model=weights_file, quality=5.5, device="cpu")
 
 
 def test_columns_stand_in_the_order_of_their_medium(tmp_path):

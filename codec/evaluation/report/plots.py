@@ -90,7 +90,7 @@ class Axis:
         self, values: Iterable[float], start: float, end: float, scale: Callable[[float], float]
     ) -> None:
         shown = [scale(value) for value in values]
-        margin = 0.04 * (max(shown) - min(shown)) or 0.5
+        margin = 0.04 * (max(shown) - min(shown)) or max(0.5, 1e-6 * abs(shown[0]))
         self._low, self._high = min(shown) - margin, max(shown) + margin
         self._start, self._end, self._scale = start, end, scale
 
