@@ -159,7 +159,7 @@ def test_training_sees_the_numbers_of_coding(kind: str) -> None:
 def test_dtypes_threads_and_batches(threads: int) -> None:
     """Streams of both planes; one written under any is read under any other."""
     prior, parts = chained(), regions()
-    wide = ChainPrior(tuple(link.with_dtype(torch.float64) for link in prior.links))  # type: ignore[attr-defined]
+    wide = prior.with_dtype(torch.float64)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -201,7 +201,7 @@ def test_sampling_by_plane() -> None:
     other = driver.sample(prior.reshaped(1.0, 1, "top"), parts, none, [(4, n) for n in (0, 1)], 0)
     assert all(np.array_equal(a["top"], b["top"]) for a, b in zip(greedy, other, strict=True))
     assert not np.array_equal(greedy[0]["bottom"], other[0]["bottom"])
-    wide = ChainPrior(tuple(link.with_dtype(torch.float64) for link in prior.links))  # type: ignore[attr-defined]
+    wide = prior.with_dtype(torch.float64)
     for one, again in zip(
         driver.sample(prior, parts, none, seeds, 0), driver.sample(wide, parts, none, seeds, 0), strict=True
     ):

@@ -183,7 +183,7 @@ def analyse_file(source: media.Source, options: EncodeOptions = EncodeOptions())
     index = options.target.index
     if index is None:
         return rate_control.encode(original, model, options.target, effort=options.effort, fast=options.fast)
-    rung = ladder.Rung.of(model, ladder.position_of(model, index))
+    rung = ladder.rung_at(model, index)
     return analyse(original, model.at(rung.base, options.effort), rung=rung)
 
 

@@ -80,6 +80,11 @@ def position_of(model: Model, index: int) -> int:
     return FIRST + -(-(COARSEST - FINE) * (index - FIRST) // (LAST_INDEX - FIRST))
 
 
+def rung_at(model: Model, index: int) -> Rung:
+    """Return the rung of a quality index."""
+    return Rung.of(model, position_of(model, index))
+
+
 def best_of(model: Model) -> int:
     """Return the position of the best quality of a model."""
     return position_of(model, model.points - 1)

@@ -19,6 +19,7 @@ from ...evaluation.latents import pictures
 from ...metrics.image import code_use
 from ...models import LatentModel
 from ...models.base import Figures, Model, OperatingPoint, Plane, RoundTrip, Trainable
+from ...pipeline import ladder
 from .latents import Latents
 from .media import MEDIA, Medium
 
@@ -192,10 +193,11 @@ class Reconstructions:
         for quality in QUALITIES if several else (DEFAULT_QUALITY,):
             qualities.setdefault(model.at(index_of(quality)).index, quality)
         for index, quality in qualities.items():
-            point = model.at(index)
+            rung = ladder.rung_at(model, index)
+            point = model.at(rung.base)
             rows = []
             for original in chosen:
-                encoded = pipeline.encode_at(self.medium.wrap(original, point), point)
+                encoded = pipeline.encode_at(self.medium.wrap(original, point), point, rung=rung)
                 decoded = self.medium.unwrap(pipeline.reconstruct(encoded))
                 rate: float = getattr(encoded, self.medium.rate) or 0.0
                 rows.append({self.medium.rate: rate} | self.medium.figures(decoded, original, point))
