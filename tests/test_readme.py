@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with photo.png, talk.wav, digits.npy and photos/, as the README supposes."""
+    """A folder with photo.png, talk.wav, digits.npy, shapes.npy of 0 and 1, and photos/, as the README supposes."""
     (tmp_path / "photos").mkdir()
     PIL.Image.fromarray(draw(120, 90)).save(tmp_path / "photo.png")
     soundfile.write(tmp_path / "talk.wav", sing(1.5), 16_000)
@@ -30,6 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.save(
         tmp_path / "digits.npy", np.random.default_rng(0).integers(256, size=(60, 28, 28), dtype=np.uint8)
     )
+    np.save(tmp_path / "shapes.npy", np.load(tmp_path / "digits.npy") // 200)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -54,7 +55,7 @@ def test_commands(folder: Path) -> None:
         assert result.exit_code == 0, (command, result.output)
     audio = ("talk.vqc", "talk.decoded.wav")
     trained = "runs/vae-image-1/best.safetensors"
-    for made in ("photo.vqc", "photo.decoded.png", *audio, "samples.png", trained):
+    for made in ("photo.vqc", "photo.decoded.png", "shapes.decoded.npy", *audio, "samples.png", trained):
         assert (folder / made).is_file()
 
 
