@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with photo.png, talk.wav, digits.npy, shapes.npy of 0 and 1, and photos/, as the README supposes."""
+    """A folder with the files that the README supposes; shapes.npy is of 0 and 1."""
     (tmp_path / "photos").mkdir()
     PIL.Image.fromarray(draw(120, 90)).save(tmp_path / "photo.png")
     soundfile.write(tmp_path / "talk.wav", sing(1.5), 16_000)
