@@ -37,7 +37,7 @@ class Batch:
         self.pixels, self.audio_seconds = 0, 0.0
         self._said: set[str] = set()
         self._started = time.perf_counter()
-        console.last = lambda: self.finish(interrupted=True)
+        console.last = lambda interrupted: self.finish(interrupted=interrupted)
 
     def report_found(self, found: Found, foreign: str) -> None:
         """Report what `find` could not use: failed arguments, and files of another kind in folders."""
@@ -137,7 +137,7 @@ class Batch:
 
     def finish(self, *, sizes: bool = True, interrupted: bool = False) -> int:
         """Print a summary if there was more than one input; return the exit code."""
-        self.console.last = lambda: None
+        self.console.last = lambda interrupted: None
         total = sum(self.counts.values())
         summary: Fields = {"type": "summary", **self.counts}
         if sizes:

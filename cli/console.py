@@ -49,8 +49,8 @@ class Console:
     ) -> None:
         self.verbose, self.quiet, self.json, self.color = verbose, quiet, json, color
         self.progress = progress and not quiet and not json and is_terminal(sys.stderr) and not dumb()
-        self.last: Callable[[], object] = lambda: None
-        """What a command prints when something ends it early."""
+        self.last: Callable[[bool], object] = lambda interrupted: None
+        """What a command prints when something ends it early: whether that is an interruption."""
 
     def __enter__(self) -> Self:
         return self
@@ -62,10 +62,10 @@ class Console:
             failure = Failure.of(error)
             self.record(type="error", error=failure.message, hint=failure.hint)
             self.fail(None, failure)
-            self.last()
+            self.last(False)
             raise typer.Exit(failure.code) from error
         if isinstance(error, KeyboardInterrupt):
-            self.last()
+            self.last(True)
 
     def fail(self, name: str | None, failure: "Failure") -> None:
         """Print a failure as a message and a hint."""

@@ -232,6 +232,8 @@ class Decoding:
         started = time.perf_counter()
         decoded: media.Image | media.Audio | media.PictureSet
         if header.kind == "set":
+            if self.settings["preview"] or self.settings["decoder"]:
+                raise UsageError("a set of pictures has no preview and one decoder", "leave out the option")
             names = {"model", "salvage", "device", "max_pixels"}
             known = {name: value for name, value in self.settings.items() if name in names}
             decoded = pipeline.decode_set(data, **known)

@@ -1,5 +1,6 @@
 """`vqcodec encode`: compress images and audio to bitstreams."""
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 SMALL_IMAGE, SMALL_AUDIO = 1 << 16, 1 << 20
 """Size in bytes up to which files are coded together: some hundred pixels a side, a minute or less."""
 
+IDX = re.compile(r"idx3-ubyte(\.gz)?$|\.idx\.gz$")
+"""Names of sets of pictures without a suffix of their own."""
+
 EXAMPLES = """\b
 Examples:
   vqcodec encode photo.png song.wav            photo.vqc, song.vqc
@@ -54,7 +58,9 @@ def encode(
     console: Console,
     files: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILES", help="Images, audio files, folders (-r), tars, or - for stdin."),
+        typer.Argument(
+            metavar="FILES", help="Images, audio, sets of pictures, folders (-r), tars, or - for stdin."
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -276,7 +282,12 @@ class Encoding:
         targets = "quality", "bitrate", "bpp", "psnr", "target_size"
         if any(self.settings[name] is not None for name in targets):
             raise UsageError("a set of pictures is coded without loss", "leave out -q and targets")
-        return pipeline.encode_set(content, model=self.settings["model"], device=self.settings["device"])
+        if self.settings["fast"] or self.settings["strip"]:
+            raise UsageError(
+                "a set of pictures has no faster prior and no metadata", "leave out --fast, --strip"
+            )
+        names = "model", "device", "max_pixels"
+        return pipeline.encode_set(content, **{n: self.settings[n] for n in names if n in self.settings})
 
     @contextmanager
     def _of_this_file(self) -> Iterator[None]:
@@ -333,14 +344,17 @@ def _is_small(job: paths.Job) -> bool:
 def _medium(source: paths.Input) -> str:
     """Return the medium of an input, by its suffix, or by its first bytes if the suffix is unknown."""
     suffix = source.path.suffix.lower() if source.path is not None else ""
-    if suffix in paths.SETS or (source.path is not None and source.path.name.endswith("idx3-ubyte.gz")):
+    if suffix in paths.SETS or (source.path is not None and IDX.search(source.path.name)):
         return "set"
     if suffix in paths.IMAGES or suffix in paths.AUDIO:
         return "audio" if suffix in paths.AUDIO else "image"
     from vqcodec import media
 
     try:
-        return "audio" if media.sound_format(source.head(16)) else "image"
+        head = source.head(16)
+        if head.startswith(media.SET_STARTS):
+            return "set"
+        return "audio" if media.sound_format(head) else "image"
     except OSError:  # reported when the file is encoded
         return "image"
 

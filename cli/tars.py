@@ -12,6 +12,9 @@ from vqcodec.errors import MediaError
 from .listing import Found, Input, Span
 
 TAR = ".tar"
+MAX_TIME = 1 << 33
+"""Largest time of a member, in seconds: the year 2242."""
+
 MAX_MEMBER = 4 << 30
 """Largest member that is read, in bytes: it is held in memory."""
 
@@ -60,11 +63,11 @@ def members(archive: Path, suffixes: Collection[str], silent: Collection[str], w
                     found.failed.append((name, MediaError("its name leads out of the tar", "pack it again")))
                 elif suffix not in suffixes:
                     found.foreign.append(name)
-                elif member.issparse() or member.size > MAX_MEMBER:
+                elif member.issparse() or not 0 <= member.size <= MAX_MEMBER:
                     limit = f"sparse, or larger than {MAX_MEMBER >> 30} GiB"
                     found.failed.append((name, MediaError(limit, "unpack it first")))
                 else:
-                    span = Span(member.offset_data, member.size, float(member.mtime))
+                    span = Span(member.offset_data, member.size, _time(member.mtime))
                     found.inputs.append(
                         Input(archive, name, Path(below), in_folder=True, listed=True, span=span)
                     )
@@ -83,6 +86,11 @@ def members(archive: Path, suffixes: Collection[str], silent: Collection[str], w
 def _compressed(archive: Path) -> bool:
     with archive.open("rb") as file:
         return file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"(\xb5/\xfd"))
+
+
+def _time(seconds: float) -> float:
+    """Return the time of a member, the present where it is not a time that files can have."""
+    return float(seconds) if 0 <= seconds < MAX_TIME else time.time()
 
 
 class TarWriter:

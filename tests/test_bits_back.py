@@ -251,6 +251,11 @@ def test_a_header_that_lies_about_its_size_is_refused() -> None:
     ):
         with pytest.raises(MediaError):
             media.read_set(data)
+    with zipfile.ZipFile(several := io.BytesIO(), "w") as archive:
+        for number in range(100):
+            archive.writestr(f"{number}.npy", npy((4, 4), payload=bytes(16)))
+    with pytest.raises(MediaError, match="an archive of 100 files"):
+        media.read_set(several.getvalue())
     with pytest.raises(MediaError, match="limit"):
         media.read_set(npy((100, 100, 100), payload=bytes(10**6)), memory=10**5)
 
@@ -302,5 +307,28 @@ def test_the_commands_take_sets(weights_file: Path, tmp_path: Path, monkeypatch:
         assert np.array_equal(media.read_set(f"digits.decoded.{format}").pixels, pictures(40))
     wrong = invoke("decode", "digits.vqc", "-m", weights_file, "-o", "digits.png")
     assert wrong.exit_code != 0 and "png is an image format, the content is a set of pictures" in wrong.stderr
-    wrong = invoke("encode", "digits.npy", "-m", weights_file, "-q", 2, "-f")
-    assert wrong.exit_code == 2 and "coded without loss" in wrong.stderr
+    for options, message in (
+        (["-q", 2], "coded without loss"),
+        (["--fast"], "no faster prior"),
+        (["--max-pixels", 100], "5,760 pixels, limit 100"),
+    ):
+        wrong = invoke("encode", "digits.npy", "-m", weights_file, "-f", *options)
+        assert wrong.exit_code != 0 and message in wrong.stderr, wrong.stderr
+    wrong = invoke("decode", "digits.vqc", "-m", weights_file, "--preview", "-f")
+    assert wrong.exit_code == 2 and "no preview" in wrong.stderr
+    Path("set-images-idx3-ubyte").write_bytes(Path("digits.decoded.idx").read_bytes())
+    assert invoke("encode", "set-images-idx3-ubyte", "-m", weights_file).exit_code == 0
+    piped = invoke(
+        "encode", "-", "-o", "piped.vqc", "-m", weights_file, input=Path("digits.npy").read_bytes()
+    )
+    assert piped.exit_code == 0, piped.stderr
+    assert Path("piped.vqc").read_bytes() == Path("digits.vqc").read_bytes()
+
+
+def test_arrays_are_sets(weights_file: Path) -> None:
+    for array in (pictures(30), pictures(30).astype(bool)):
+        encoded = pipeline.encode_set(array, model=weights_file)
+        assert np.array_equal(pipeline.decode_set(encoded.data, model=weights_file).pixels, pictures(30))
+    for wrong in (pictures(30).astype(float), pictures(3)[:0], pictures(3)[..., None]):
+        with pytest.raises(MediaError):
+            pipeline.encode_set(wrong, model=weights_file)

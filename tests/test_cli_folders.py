@@ -192,6 +192,13 @@ def test_hostile_tars(fakes):
     head.size = limit
     Path("big.tar").write_bytes(head.tobuf() + b"x" * 512)
     assert "larger than 4 GiB" in told(invoke("encode", "big.tar", "--json"))["big.tar:big.png"]
+    head.size = -1
+    Path("less.tar").write_bytes(head.tobuf(tarfile.GNU_FORMAT) + b"x" * 512)
+    assert "larger than 4 GiB" in told(invoke("encode", "less.tar", "--json"))["less.tar:big.png"]
+    head.size, head.pax_headers = 0, {"mtime": "nan"}
+    Path("when.tar").write_bytes(head.tobuf(tarfile.PAX_FORMAT))
+    assert "internal error" not in invoke("encode", "when.tar", "-o", "when/").stderr
+    head.pax_headers = {}
     head.size = 1000
     Path("cut.tar").write_bytes(head.tobuf() + b"x" * 512)
     assert "not a tar that can be read" in told(invoke("encode", "cut.tar", "--json"))["cut.tar"]

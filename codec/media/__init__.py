@@ -13,7 +13,7 @@ from .audio_reading import format_of, read_audio
 from .image import IMAGE_FORMATS, Image, pack_alpha, unpack_alpha, write_image
 from .lossless import pack_pixels, unpack_pixels
 from .opening import Readable, Writable, opened
-from .picture_sets import SET_FORMATS, SET_NAMES, PictureSet, read_set, write_set
+from .picture_sets import SET_FORMATS, SET_NAMES, SET_STARTS, PictureSet, read_set, write_set
 from .reading import MAX_PIXELS, Samples, read_image
 from .resampling import HIGHEST_RATE, LOWEST_RATE
 from .tags import Tags, pack_tags, unpack_tags
@@ -34,6 +34,7 @@ __all__ = [
     "MAX_SECONDS",
     "SET_FORMATS",
     "SET_NAMES",
+    "SET_STARTS",
     "Audio",
     "Image",
     "PictureSet",

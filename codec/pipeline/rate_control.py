@@ -253,10 +253,8 @@ def _to_psnr(psnr: float, trials: _Trials) -> Encoded:
 
     found = find_index(measure, psnr, 1 / INDICES_PER_DB, DB_TOLERANCE, at_least=True, last=trials.last)
     reached = None if found is None else trials.at(found)
-    if (found is None or found > trials.best) and isinstance(trials.original, media.Image):
-        stored = store(
-            trials.original, trials.model.at(LAST_INDEX)
-        )  # where no coding comes so near, or for less
+    if isinstance(trials.original, media.Image):  # no coding may come so near, or none for so little
+        stored = store(trials.original, trials.model.at(LAST_INDEX))
         return min((stored, reached), key=lambda one: len(one.data)) if reached else stored
     return reached or trials.at(trials.last)
 

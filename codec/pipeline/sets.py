@@ -72,9 +72,10 @@ class EncodedSet:
 
 
 def encode_set(
-    source: media.PictureSet | media.Readable,
+    source: media.PictureSet | NDArray[np.generic] | media.Readable,
     *,
     model: str | os.PathLike[str] | None = None,
+    max_pixels: int = media.MAX_PIXELS,
     device: str = "auto",
 ) -> EncodedSet:
     """Compress a set of small pictures of 0 and 1 into a .vqc bitstream, without loss.
@@ -83,18 +84,22 @@ def encode_set(
     one to get its bits back from.
 
     Args:
-        source: a media.PictureSet, or a path, bytes or binary file of .npy, .npz or idx(.gz).
+        source: a media.PictureSet, an array uint8 or bool [N, H, W], or a path, bytes or binary file of .npy,
+            .npz or idx(.gz).
         model: a shipped model's name or a .safetensors file, of the method of `vae-bits`.
+        max_pixels: refuse larger sets.
         device: where the weights are loaded; the networks run in numpy.
 
     Raises:
-        MediaError: no such set, or pixels other than 0 and 1, or 0 and 255.
+        MediaError: no such set, a larger one, or pixels other than 0 and 1, or 0 and 255.
         UsageError: no such model or device, or a model of other pictures.
     """
     loaded = weights.load(model or weights.DEFAULTS["set"], device)
-    pictures = source if isinstance(source, media.PictureSet) else media.read_set(source)
+    pictures = _opened(source)
+    if pictures.pixels.size > max_pixels:
+        raise MediaError(f"{pictures.pixels.size:,} pixels, limit {max_pixels:,}", "raise --max-pixels")
     white = pictures.white
-    if white is None or pictures.pixels.ndim != 3:
+    if white is None or pictures.pixels.ndim != 3 or not pictures.pixels.size:
         raise MediaError("pixels other than 0 and 1", "only sets of black and white pictures can be encoded")
     coder = _coder(loaded, pictures.pixels.shape[1:])
     count, height, width = pictures.pixels.shape
@@ -172,6 +177,16 @@ def _decode(stream: Bitstream, model: Model, *, salvage: bool) -> tuple[media.Pi
                 raise DamagedError(message, "decode the undamaged part with --salvage") from None
             damage.append(message)
     return media.PictureSet(pixels, stream.source), damage
+
+
+def _opened(source: media.PictureSet | NDArray[np.generic] | media.Readable) -> media.PictureSet:
+    if isinstance(source, media.PictureSet):
+        return source
+    if isinstance(source, np.ndarray):
+        if source.dtype not in (np.uint8, np.bool_):
+            raise MediaError(f"pixels are {source.dtype}", "give uint8 or bool [N, H, W]")
+        return media.PictureSet(source.view(np.uint8))
+    return media.read_set(source)
 
 
 def _decoded(chunk: Chunk, shape: tuple[int, ...], coder: IntegerVAE) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import media, weights
+from ..bitstream.quality import DEFAULT_QUALITY, index_of
 from ..errors import MediaError, UsageError
 from ..media.tensors import is_tensor
 from ..models.base import OperatingPoint
@@ -68,6 +69,8 @@ def detokenize(tokens: Tensor, *, model: str | os.PathLike[str]) -> Tensor:
     Raises:
         UsageError: a model of another kind, or tokens of another shape or beyond 0..K-1.
     """
+    if not is_tensor(tokens):
+        raise UsageError(f"tokens are a {type(tokens).__name__}", "give a tensor: torch.as_tensor(tokens)")
     point = _point(model, str(tokens.device))
     codes = point.planes[0].alphabet or 0
     if tokens.ndim not in (2, 3) or tokens.is_floating_point() or not tokens.numel():
@@ -88,7 +91,7 @@ def detokenize(tokens: Tensor, *, model: str | os.PathLike[str]) -> Tensor:
 def _point(model: str | os.PathLike[str], device: str, effort: int = 0) -> OperatingPoint:
     """Return the operating point of a model with one plane of codes."""
     loaded = weights.load(model, device)
-    point = loaded.at(0, effort)
+    point = loaded.at(index_of(DEFAULT_QUALITY), effort)
     if len(point.planes) != 1 or point.planes[0].alphabet is None:
         raise UsageError(f"{loaded.card.name} has no tokens", "name a VQ-VAE, such as vqvae-image")
     return point

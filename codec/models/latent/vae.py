@@ -25,6 +25,9 @@ from . import networks
 from .base import LOG_VARIANCES, LatentConfig, LatentModel, Posterior, log_normal
 from .integers import IntegerVAE
 
+LEAST_VARIANCE = 1e-5
+"""Of the likelihood after the linear start, pixels being 0..1: below that of rounding to 8 bits."""
+
 START_PICTURES = 20_000
 """Training pictures that the linear start is fitted to."""
 
@@ -176,7 +179,7 @@ class VAE(LatentModel):
             UsageError: the likelihood is not Bernoulli, or pixels are not independent given z.
             ModelError: other networks than "mlp".
         """
-        if not self.binary or self.pixels is not None:
+        if not self.binary or self.pixels is not None or self.config.network != "mlp":
             return super().in_integers()
         return IntegerVAE(self.encoder, self.decoder)
 
@@ -208,8 +211,8 @@ class VAE(LatentModel):
         """Become a pPCA: with a fixed variance of the likelihood the best one with that."""
         if self.linear_encoder is None or self.linear_decoder is None:
             raise ValueError("a VAE without linear parts")
-        if self.config.variance:
-            linear = linear.with_noise(self.config.variance)
+        # Fewer pictures than units leave no noise, and a rate without bound.
+        linear = linear.with_noise(self.config.variance or max(linear.noise_variance, LEAST_VARIANCE))
         for network in (self.encoder, self.decoder):
             last = [layer for layer in network if isinstance(layer, nn.Linear | nn.ConvTranspose2d)][-1]
             start_at_zero(last)
