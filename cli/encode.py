@@ -1,6 +1,5 @@
 """`vqcodec encode`: compress images and audio to bitstreams."""
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
 
 SMALL_IMAGE, SMALL_AUDIO = 1 << 16, 1 << 20
 """Size in bytes up to which files are coded together: some hundred pixels a side, a minute or less."""
-
-IDX = re.compile(r"idx3-ubyte(\.gz)?$|\.idx\.gz$")
-"""Names of sets of pictures without a suffix of their own."""
 
 EXAMPLES = """\b
 Examples:
@@ -344,12 +340,12 @@ def _is_small(job: paths.Job) -> bool:
 def _medium(source: paths.Input) -> str:
     """Return the medium of an input, by its suffix, or by its first bytes if the suffix is unknown."""
     suffix = source.path.suffix.lower() if source.path is not None else ""
-    if suffix in paths.SETS or (source.path is not None and IDX.search(source.path.name)):
-        return "set"
     if suffix in paths.IMAGES or suffix in paths.AUDIO:
         return "audio" if suffix in paths.AUDIO else "image"
     from vqcodec import media
 
+    if source.path is not None and media.SET_NAMES.search(source.path.name):
+        return "set"
     try:
         head = source.head(16)
         if head.startswith(media.SET_STARTS):

@@ -26,18 +26,9 @@ Examples:
   vqcodec evaluate talks/ --against opus,opus:12 --plot rates.png
   vqcodec evaluate photo.png -m vqvae-image -m runs/mine/best.safetensors
 """
-RATES = {"bpp": "bpp", "kbps": "kbit/s"}
 CODES = {"bits_per_code": "bits/code", "saving": "saving", "gap": "gap"}
 ESTIMATES = {"estimate_bpp": "estimate", "estimate_kbps": "estimate"}
 SECONDS = {"encode_seconds": "encode s", "decode_seconds": "decode s"}
-SPEEDS = {
-    "encode_mps": "encode MP/s",
-    "decode_mps": "decode MP/s",
-    "encode_x": "encode x",
-    "decode_x": "decode x",
-}
-COUNTS = {"identical": "identical", "unmatched": "unmatched"}
-"""Columns of means that are omitted if no row counts any file."""
 
 
 @command(progress=True)
@@ -240,6 +231,8 @@ def _tables(
     verbose: int,
 ) -> Iterator[tuple[list[Fields], dict[str, str]]]:
     """Yield the tables of one medium with the titles of their columns: rows, means, BD-rates."""
+    from vqcodec.evaluation.figures import COUNTS, RATES, SPEEDS
+
     titles = {figure.key: figure.title for figure in figures}
     first = {"q": "q", "bytes": "bytes", rate: RATES[rate]}
     size = {"same_bytes_as": "at the bytes of", "files": "files"}
@@ -261,7 +254,7 @@ def _tables(
 
 def _explain(console: Console, rows: list[Fields], means: list[Fields], differences: list[Fields]) -> None:
     """Explain the columns, on stderr, and name figures that could not be measured."""
-    from vqcodec.evaluation.figures import AUDIO, IMAGE, OTHERS, absent
+    from vqcodec.evaluation.figures import AUDIO, COUNTS, IMAGE, OTHERS, RATES, SPEEDS, absent
 
     there = {name for row in (*rows, *means) for name, value in row.items() if value not in (None, 0)}
     for figure in (*IMAGE, *AUDIO):

@@ -73,7 +73,7 @@ class Sources:
         )
 
     def output(self, given: str | None, suffix: str) -> str | None:
-        """Return the -o option, or where the members of a tar go without it: into another tar beside it.
+        """Return the -o option, or where the members of a tar go without it: to a tar in its folder.
 
         Args:
             given: the option.

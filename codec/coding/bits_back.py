@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..errors import DamagedError
 from ..models.latent.integers import IntegerVAE
 from ..priors import latent_tables
-from .rangecoder import CATEGORICAL, pmf_minus_one
+from .rangecoder import CATEGORICAL, pmf_minus_one, table_model
 
 SEED = np.frombuffer(hashlib.sha512(b"bits back").digest(), "<u4").astype(np.uint32)
 """512 bits: more than the latents of the first picture take."""
@@ -100,13 +100,9 @@ def _push(stack: Any, symbols: NDArray[np.int32], scales: NDArray[np.uint8]) -> 
 
 @cache
 def _prior() -> Any:
-    return _model(latent_tables.prior())
+    return table_model(latent_tables.prior())
 
 
 @cache
 def _posterior(index: int) -> Any:
-    return _model(latent_tables.posterior(index))
-
-
-def _model(frequencies: NDArray[np.uint32]) -> Any:
-    return constriction.stream.model.Categorical(pmf_minus_one(frequencies), perfect=False)
+    return table_model(latent_tables.posterior(index))

@@ -113,7 +113,7 @@ def encode_together(
 ) -> list[EncodedChunks]:
     """Code several images or sounds as `encode` codes each, their regions side by side.
 
-    The priors compute in integers, so the payloads do not depend on what is coded beside them.
+    The priors compute in integers, so the payloads do not depend on what is coded with them.
     """
     planes = point.planes
     symbols = [{p.name: p.empty(geometry.grid(p.stride)) for p in planes} for geometry in geometries]

@@ -177,10 +177,12 @@ def unpack_raw(data: bytes, count: int, bits: int) -> NDArray[np.int32]:
 @cache
 def _models(tables: SignedTables) -> list[Any]:
     """Return tables as constriction's models; their intervals are those of the lazy model."""
-    return [
-        None if t is None else constriction.stream.model.Categorical(pmf_minus_one(t), perfect=False)
-        for t in tables.tables
-    ]
+    return [None if table is None else table_model(table) for table in tables.tables]
+
+
+def table_model(frequencies: NDArray[np.uint32]) -> Any:
+    """Return one table as constriction's model, for the symbols 0 to its length less one."""
+    return constriction.stream.model.Categorical(pmf_minus_one(frequencies), perfect=False)
 
 
 def pmf_minus_one(frequencies: NDArray[np.uint32]) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .. import media
 from ..bitstream.container import Bitstream, Part
 from ..bitstream.geometry import ImageGeometry, Region
-from ..errors import DamagedError
+from ..errors import confined
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,7 @@ def decode(stream: Bitstream, *, salvage: bool = False) -> tuple[list[StoredPixe
     for number, (tile, region) in enumerate(zip(stream.tiles, stream.geometry.tiles, strict=False), 1):
         if not tile.intact or not tile.payload:
             continue
-        try:
+        with confined(f"tile {number} of {len(stream.tiles)}", damage, salvage=salvage):
             samples, mask = media.unpack_pixels(tile.payload, region.shape(1), channels)
-        except DamagedError as error:
-            message = f"damaged in tile {number} of {len(stream.tiles)}"
-            if not salvage:
-                raise DamagedError(message, "decode the undamaged part with --salvage") from error
-            damage.append(message)
-            continue
-        found.append(StoredPixels(region, samples, mask))
+            found.append(StoredPixels(region, samples, mask))
     return found, damage

@@ -56,6 +56,20 @@ AUDIO = (
     Figure("estoi", "ESTOI", "extended STOI, up to 1; more is better", package="pystoi"),
     Figure("visqol", "ViSQOL", "quality of speech, 1 to 5; more is better", package="visqol"),
 )
+RATES = {"bpp": "bpp", "kbps": "kbit/s"}
+"""Rates of both media, and their titles."""
+
+SPEEDS = {
+    "encode_mps": "encode MP/s",
+    "decode_mps": "decode MP/s",
+    "encode_x": "encode x",
+    "decode_x": "decode x",
+}
+"""Speeds of both media, and their titles."""
+
+COUNTS = {"identical": "identical", "unmatched": "unmatched"}
+"""Columns of means that are omitted if no row counts any file."""
+
 OTHERS = {
     "bpp": "bits per pixel",
     "kbps": "kilobits per second",

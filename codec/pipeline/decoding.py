@@ -18,7 +18,7 @@ from ..bitstream.geometry import AUDIO_RATE, SEGMENT, AudioGeometry, Geometry, I
 from ..bitstream.header import RESIDUAL_SETTINGS
 from ..coding import chunks, residual
 from ..coding.chunks import DecodedChunks
-from ..errors import DamagedError, MediaError, ModelError, UsageError, VersionError
+from ..errors import DamagedError, MediaError, ModelError, UsageError, VersionError, confined
 from ..metrics import audio as audio_metrics
 from ..metrics import image as image_metrics
 from ..models.base import Model, OperatingPoint, Progress
@@ -266,15 +266,9 @@ def _add_residuals(
         if not part.payload or not part.intact or region in found.lost:
             continue
         target = pixels[region.samples]
-        try:
+        with confined(f"residual {number} of {len(stream.residuals)}", damage, salvage=salvage):
             added = residual.decode(part.payload, target.shape, stream.settings[-1])
-        except DamagedError as error:
-            message = f"damaged in residual {number} of {len(stream.residuals)}"
-            if not salvage:
-                raise DamagedError(message, "decode the undamaged part with --salvage") from error
-            damage.append(message)
-            continue
-        target[...] = np.rint(added + target).clip(0, 255)
+            target[...] = np.rint(added + target).clip(0, 255)
 
 
 def _alpha(box: bytes, geometry: ImageGeometry, damage: list[str], salvage: bool) -> NDArray[np.uint8] | None:

@@ -23,6 +23,7 @@ from ..errors import (
     ModelError,
     UsageError,
     VqcodecWarning,
+    confined,
     warn,
 )
 from ..models.base import Model
@@ -169,13 +170,8 @@ def _decode(stream: Bitstream, model: Model, *, salvage: bool) -> tuple[media.Pi
             continue
         if chunk.prior not in (BITS_BACK, RAW):
             raise ModelError(f"chunk {number} is coded in a way that {stream.model} does not have", "upgrade")
-        try:
+        with confined(f"chunk {number} of {geometry.chunk_count}", damage, salvage=salvage):
             pixels[region.part(1)] = _decoded(chunk, region.shape(1), coder) * geometry.white
-        except DamagedError:
-            message = f"damaged in chunk {number} of {geometry.chunk_count}"
-            if not salvage:
-                raise DamagedError(message, "decode the undamaged part with --salvage") from None
-            damage.append(message)
     return media.PictureSet(pixels, stream.source), damage
 
 

@@ -171,12 +171,21 @@ def tables() -> SignedTables:
 
 
 def _frequencies(sigma: float) -> NDArray[np.uint32]:
-    # In float64: no scaled mass is so near to a half that another erfc could round it elsewhere (tested).
-    largest = math.ceil(6 * sigma) + 2
-    shares = scaled_masses(sigma, largest)
-    half = FLOOR + np.floor(shares + 0.5).astype(np.int64)
-    whole = np.concatenate((half[:0:-1], half, [FLOOR]))
-    whole[largest] += TOTAL - whole.sum()
+    return symmetric(scaled_masses(sigma, math.ceil(6 * sigma) + 2), FLOOR, escape=True)
+
+
+def symmetric(scaled: NDArray[np.float64], floor: int, *, escape: bool) -> NDArray[np.uint32]:
+    """Return the frequencies of symbols -L..L of a symmetric distribution; the remainder goes to symbol 0.
+
+    Args:
+        scaled: masses of the symbols 0..L, times what the floors leave of TOTAL. None is so near to a half
+            that another library could round it elsewhere (tested).
+        floor: added to each, and the frequency of the escape.
+        escape: whether there is one, behind the symbols.
+    """
+    half = floor + np.floor(scaled + 0.5).astype(np.int64)
+    whole = np.concatenate((half[:0:-1], half, np.full(int(escape), floor)))
+    whole[len(half) - 1] += TOTAL - whole.sum()
     return whole.astype(np.uint32)
 
 

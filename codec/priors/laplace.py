@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .base import TOTAL
-from .gaussian_tables import FLOOR, Gaussian, SignedTables
+from .gaussian_tables import FLOOR, Gaussian, SignedTables, symmetric
 
 LEVELS = 64
 """Number of mean magnitudes: 2**((i - 40) / 4) steps, 0.001 to 54."""
@@ -43,7 +43,9 @@ def tables() -> SignedTables:
 
     A symbol has FLOOR + round(P (TOTAL - (2 L + 2) FLOOR)), L = ceil(8 m) + 2; the rest goes to symbol 0.
     """
-    return SignedTables([_frequencies(magnitude(level)) for level in range(LEVELS)])
+    return SignedTables(
+        [symmetric(scaled_masses(magnitude(level)), FLOOR, escape=True) for level in range(LEVELS)]
+    )
 
 
 def magnitude(level: int) -> float:
@@ -69,12 +71,3 @@ def scaled_masses(mean: float) -> NDArray[np.float64]:
     root = math.sqrt(1 + 1 / (4 * mean * mean)) - 1 / (2 * mean)
     masses = [1 - root] + [root ** (2 * k - 1) * (1 - root * root) / 2 for k in range(1, largest + 1)]
     return np.array(masses) * (TOTAL - (2 * largest + 2) * FLOOR)
-
-
-def _frequencies(mean: float) -> NDArray[np.uint32]:
-    # In float64: no scaled mass is so near to a half that other roundings could move it (tested).
-    half = FLOOR + np.floor(scaled_masses(mean) + 0.5).astype(np.int64)
-    largest = len(half) - 1
-    whole = np.concatenate((half[:0:-1], half, [FLOOR]))
-    whole[largest] += TOTAL - whole.sum()
-    return whole.astype(np.uint32)

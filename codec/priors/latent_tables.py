@@ -12,7 +12,7 @@ from functools import cache
 import numpy as np
 
 from .base import TOTAL, Frequencies
-from .gaussian_tables import SCALE_MIN, masses
+from .gaussian_tables import SCALE_MIN, masses, symmetric
 
 PRIOR = 50
 """Index of the prior's scale; those of posteriors are 1 to PRIOR."""
@@ -50,7 +50,4 @@ def largest_symbol(index: int) -> int:
 
 def _frequencies(sigma: float, largest: int) -> Frequencies:
     """Return 1 + round(P (TOTAL - 2 L - 1)); the remainder goes to symbol 0."""
-    half = 1 + np.floor(masses(sigma, largest) * (TOTAL - 2 * largest - 1) + 0.5).astype(np.int64)
-    whole = np.concatenate((half[:0:-1], half))
-    whole[largest] += TOTAL - whole.sum()
-    return whole.astype(np.uint32)
+    return symmetric(masses(sigma, largest) * (TOTAL - 2 * largest - 1), 1, escape=False)

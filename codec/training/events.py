@@ -22,7 +22,7 @@ class TensorBoard:
     Records are appended one by one: an interrupted run leaves no thread and no open file.
 
     Args:
-        report: is told every event.
+        report: called with every event.
 
     Raises:
         UsageError: the package is not installed.

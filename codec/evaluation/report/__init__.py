@@ -14,7 +14,7 @@ from ...files import atomically
 from .. import baselines
 from ..bd_rate import bd_rates
 from ..candidates import Row, Source
-from ..figures import AUDIO, IMAGE, OTHERS, Figure, of_medium
+from ..figures import AUDIO, COUNTS, IMAGE, OTHERS, RATES, SPEEDS, Figure, of_medium
 from ..tables import panels_of, summary
 from .gallery import Exhibit, Gallery, Selection, badness
 from .page import data_uri, document, escape, made_by, paragraph, table
@@ -32,14 +32,6 @@ BD_RATE = """Mean difference of rate at equal quality over the common range (Bjo
 monotone piecewise cubics), mean of the files; less is better."""
 
 MEDIA = {"image": IMAGE, "audio": AUDIO}
-RATES = {"bpp": "bpp", "kbps": "kbit/s"}
-SPEEDS = {
-    "encode_mps": "encode MP/s",
-    "decode_mps": "decode MP/s",
-    "encode_x": "encode x",
-    "decode_x": "decode x",
-}
-COUNTS = {"identical": "identical", "unmatched": "unmatched"}
 
 
 def write_report(

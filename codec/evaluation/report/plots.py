@@ -65,7 +65,7 @@ def plot(
 
 
 def legend(colors: Mapping[str, int]) -> str:
-    """Return the names of curves, each beside its colour."""
+    """Return the names of curves, each with its colour."""
     items = []
     for name, number in colors.items():
         color = f"c{number % COLORS}"

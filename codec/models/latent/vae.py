@@ -42,8 +42,8 @@ class Config(LatentConfig):
         hidden: width of their hidden layers.
         decoder: "factorised", or autoregressive: "local", "pixelcnn".
         pixelcnn_width, pixelcnn_blocks: channels and residual blocks of the autoregressive part.
-        linear_start: whether a Gaussian VAE with a factorised decoder has linear parts beside its networks,
-            set to pPCA before the first step.
+        linear_start: whether a Gaussian VAE with a factorised decoder has linear layers parallel to its
+            networks, set to pPCA before the first step.
     """
 
     network: networks.Kind = "mlp"
@@ -55,7 +55,7 @@ class Config(LatentConfig):
 
     @property
     def has_linear_parts(self) -> bool:
-        """Whether pPCA stands beside the networks."""
+        """Whether linear layers are parallel to the networks."""
         return self.linear_start and self.likelihood == "gaussian" and self.decoder == "factorised"
 
     def check(self) -> None:
