@@ -54,7 +54,8 @@ def decode(stream: Bitstream, *, salvage: bool = False) -> tuple[list[StoredPixe
     Raises:
         DamagedError: a tile that no encoder writes.
     """
-    found, damage = [], []
+    found: list[StoredPixels] = []
+    damage: list[str] = []
     channels = 3 if stream.geometry.flag else 1
     for number, (tile, region) in enumerate(zip(stream.tiles, stream.geometry.tiles, strict=False), 1):
         if not tile.intact or not tile.payload:

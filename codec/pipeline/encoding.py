@@ -198,11 +198,7 @@ def finish(file: Analysed, coded: EncodedChunks, *, fast: bool = False) -> Encod
     """
     if file.pixels is not None and isinstance(file.geometry, ImageGeometry):
         geometry, point = file.geometry, file.point
-
-        def code_again(pixels: NDArray[np.uint8]) -> EncodedChunks:
-            return chunks.encode(image_transform.analyse(pixels, point), point, geometry, fast=fast)
-
-        coded = storing.choose(file.pixels, coded, point, geometry, code_again, file.rung)
+        coded = storing.choose(file.pixels, coded, point, geometry, file.rung, fast=fast)
         if file.rung.step is not None:
             coded = _with_residuals(coded, file.pixels, point, geometry, file.rung.step)
             if file.pixels.size <= SMALL:  # where headers of residuals count

@@ -6,17 +6,16 @@ compress well: J = bits + lambda * squared error, with the lambda of the operati
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import media
 from ..bitstream.container import PIXELS, Chunk, Part
-from ..bitstream.geometry import ImageGeometry
-from ..coding import stored
+from ..bitstream.geometry import ImageGeometry, Region
+from ..coding import chunks, stored
 from ..coding.chunks import EncodedChunks
 from ..models.base import OperatingPoint
+from ..priors.base import Symbols
 from ..transform import graphics, hidden
 from ..transform import image as image_transform
 from .ladder import Rung
@@ -30,8 +29,8 @@ DRAWN_GENEROSITY = 4.0
 """The same of drawn parts, against their share of the codes. Text takes less; smooth skies, which repeat too,
 took 4 to 34 times as much."""
 
-Code = Callable[[NDArray[np.uint8]], EncodedChunks]
-"""Codes pixels, uint8 [H, W, C], at an operating point."""
+_NOTHING = EncodedChunks([Chunk(PIXELS, b"")], {}, [0.0])
+"""Of a region whose pixels are all stored."""
 
 
 def store_all(pixels: NDArray[np.uint8], point: OperatingPoint, geometry: ImageGeometry) -> EncodedChunks:
@@ -53,8 +52,9 @@ def choose(
     coded: EncodedChunks,
     point: OperatingPoint,
     geometry: ImageGeometry,
-    code: Code,
     rung: Rung,
+    *,
+    fast: bool = False,
 ) -> EncodedChunks:
     """Return the chunks with those pixels stored that cost less so.
 
@@ -63,44 +63,79 @@ def choose(
         coded: all of them coded.
         point: the operating point.
         geometry: of the image.
-        code: codes pixels at the operating point.
         rung: the quality of the file, which tells what errors cost.
+        fast: as in `chunks.encode`.
     """
     regions = [*geometry.regions]
-    masks = [
-        _candidate(pixels[region.samples], len(chunk.payload))
-        for region, chunk in zip(regions, coded.chunks, strict=True)
-    ]
-    if not any(mask.any() for mask in masks):
-        return coded
-    decoded = image_transform.synthesise(coded.symbols, point, geometry)
     mask = np.zeros(pixels.shape[:2], np.bool_)
-    for region, part in zip(regions, masks, strict=True):
-        mask[region.samples] = part
-    rest = coded
-    if any(part.any() and not part.all() for part in masks):
-        rest = code(hidden.fill(pixels, np.where(mask, np.uint8(0), np.uint8(255))))
+    for region, chunk in zip(regions, coded.chunks, strict=True):
+        mask[region.samples] = _candidate(pixels[region.samples], len(chunk.payload))
+    tried = [n for n, region in enumerate(regions) if mask[region.samples].any()]
+    if not tried:
+        return coded
     tiles = stored.encode(pixels, mask, geometry)
-    shares = _shares(pixels, masks, geometry, tiles)
-    chunks, bits = [*coded.chunks], [*coded.bits]
+    shares = _shares(pixels, mask, [regions[n] for n in tried], geometry, tiles)
+    kept, bits = [*coded.chunks], [*coded.bits]
     symbols = {name: array.copy() for name, array in coded.symbols.items()}
-    for n, (region, part) in enumerate(zip(regions, masks, strict=True)):
-        if not part.any():
-            continue
-        error = np.subtract(decoded[region.samples], pixels[region.samples], dtype=np.float32)
-        distortion = rung.cost(float(np.square(error)[part].mean()), pixels.shape[2], point.rd_lambda)
+    dropped = []
+    for n, share in zip(tried, shares, strict=True):
+        region, part = regions[n], mask[regions[n].samples]
         whole = bool(part.all())
-        remaining = 0 if whole else 8 * len(rest.chunks[n].payload)
-        if shares[n] + remaining >= 8 * len(coded.chunks[n].payload) + distortion * int(part.sum()):
-            mask[region.samples] = False
+        rest = _NOTHING if whole else _coded_alone(pixels, mask, region, point, geometry, fast)
+        decoded = _decoded_alone(coded.symbols, region, point, geometry)
+        error = np.subtract(decoded, pixels[region.samples], dtype=np.float32)
+        distortion = rung.cost(float(np.square(error)[part].mean()), pixels.shape[2], point.rd_lambda)
+        remaining = 8 * len(rest.chunks[0].payload)
+        if share + remaining >= 8 * len(coded.chunks[n].payload) + distortion * int(part.sum()):
+            dropped.append(region)
             continue
-        chunks[n], bits[n] = (Chunk(PIXELS, b""), 0.0) if whole else (rest.chunks[n], rest.bits[n])
+        kept[n], bits[n] = rest.chunks[0], rest.bits[0]
         for plane in point.planes:
-            position = region.part(plane.stride)
-            symbols[plane.name][position] = 0 if whole else rest.symbols[plane.name][position]
-    if not all(mask[region.samples].any() for region, part in zip(regions, masks, strict=True) if part.any()):
+            symbols[plane.name][region.part(plane.stride)] = rest.symbols.get(plane.name, 0)
+    for region in dropped:
+        mask[region.samples] = False
+    if dropped:
         tiles = stored.encode(pixels, mask, geometry)
-    return EncodedChunks(chunks, symbols, bits, tiles, mask)
+    return EncodedChunks(kept, symbols, bits, tiles, mask)
+
+
+def _around(region: Region, geometry: ImageGeometry, margin: int) -> Region:
+    """Return the region with a margin of pixels, fewer where the image ends."""
+    sides = zip(region.samples, (geometry.height, geometry.width), strict=True)
+    return Region(tuple(slice(max(s.start - margin, 0), min(s.stop + margin, end)) for s, end in sides))
+
+
+def _alone(region: Region, geometry: ImageGeometry) -> ImageGeometry:
+    """Return the geometry of an image that is a region."""
+    height, width = region.shape(1)
+    return ImageGeometry(width, height, geometry.channels, geometry.stride)
+
+
+def _coded_alone(
+    pixels: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    region: Region,
+    point: OperatingPoint,
+    geometry: ImageGeometry,
+    fast: bool,
+) -> EncodedChunks:
+    """Code one region of the image without the pixels of a mask."""
+    around = _around(region, geometry, point.analysis_halo * point.stride)
+    alpha = np.where(mask[around.samples], np.uint8(0), np.uint8(255))
+    targets = image_transform.analyse(hidden.fill(pixels[around.samples], alpha), point)
+    inside = Region(region.within(around) or ())
+    targets = {p.name: targets[p.name][inside.part(p.stride)] for p in point.planes}
+    return chunks.encode(targets, point, _alone(region, geometry), fast=fast)
+
+
+def _decoded_alone(
+    symbols: Symbols, region: Region, point: OperatingPoint, geometry: ImageGeometry
+) -> NDArray[np.uint8]:
+    """Decode one region of the image: uint8 [h, w, C]."""
+    around = _around(region, geometry, point.halo * point.stride)
+    part = {p.name: symbols[p.name][around.part(p.stride)] for p in point.planes}
+    decoded = image_transform.synthesise(part, point, _alone(around, geometry))
+    return decoded[region.within(around) or ()]
 
 
 def _candidate(pixels: NDArray[np.uint8], coded_bytes: int) -> NDArray[np.bool_]:
@@ -119,14 +154,14 @@ def _candidate(pixels: NDArray[np.uint8], coded_bytes: int) -> NDArray[np.bool_]
 
 
 def _shares(
-    pixels: NDArray[np.uint8], masks: list[NDArray[np.bool_]], geometry: ImageGeometry, tiles: list[Part]
+    pixels: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    regions: list[Region],
+    geometry: ImageGeometry,
+    tiles: list[Part],
 ) -> list[float]:
-    """Share the bits of each tile among its regions, by what each region would take alone."""
-    regions = [*geometry.regions]
-    alone = [
-        float(len(media.pack_pixels(pixels[region.samples], mask)))
-        for region, mask in zip(regions, masks, strict=True)
-    ]
+    """Share the bits of each tile among the regions stored in it, by what each region would take alone."""
+    alone = [float(len(media.pack_pixels(pixels[r.samples], mask[r.samples]))) for r in regions]
     for tile, packed in zip(geometry.tiles, tiles, strict=True):
         inside = [n for n, region in enumerate(regions) if region.within(tile) is not None]
         total = sum(alone[n] for n in inside)
