@@ -86,6 +86,13 @@ def test_the_page_of_a_run(small_run: training.Run, tmp_path: Path) -> None:
     assert "Step 100 so far; the best weights are those of step 100." in page
     assert "training: 100, 0.5" in page and "training: 100, 9" not in page
     assert "<b>run" not in page and "<i>" not in page and page.count("<script>") == 1
+    # At the end: figures by unit, which `inspect` prints, and by operating point.
+    end = {"event": "end", "elbo": -90.5, "kl": [2.25, 0.125], "points": [{"quality": 3, "bpp": 0.6328125}]}
+    (folder / "metrics.jsonl").write_text(json.dumps(end) + "\n")
+    run_report.write_report(folder, ["vqcodec train"], "cpu")
+    page = (folder / "report.html").read_text()
+    assert 'data-value="-90.5"' in page and 'data-value="0.6328125"' in page
+    assert "validation: 1, 2.25" in page and "validation: 2, 0.125" in page
 
 
 def test_the_card(small_run: training.Run, photos: Path) -> None:

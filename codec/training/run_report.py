@@ -38,7 +38,7 @@ def write_report(folder: Path, chain: Sequence[str], device: str) -> None:
     # A run that was killed and resumed has some steps twice; the last one counts.
     by_step = {kind: {e["step"]: e for e in found if e["event"] == kind} for kind in CURVES}
     validations = list(by_step["validation"].values())
-    parts = ["<h2>Result</h2>", _result(found, validations), "<h2>Curves</h2>"]
+    parts = ["<h2>Result</h2>", *_result(found, validations), "<h2>Curves</h2>"]
     parts += [legend(COLORS), '<div class="plots">']
     keys = dict.fromkeys(
         key for each in by_step.values() for event in each.values() for key in _figures(event)
@@ -59,15 +59,29 @@ def write_report(folder: Path, chain: Sequence[str], device: str) -> None:
         file.write(document(f"vqcodec train: {folder.name}", parts))
 
 
-def _result(found: Sequence[Figures], validations: Sequence[Figures]) -> str:
-    """Return the figures of a finished run, or how far it has come."""
+def _result(found: Sequence[Figures], validations: Sequence[Figures]) -> list[str]:
+    """Return the figures of a finished run, also those by unit or point, or how far it has come."""
     end = next((event for event in reversed(found) if event["event"] == "end"), None)
-    if end is not None:
-        figures = _figures(end)
-        return table({key: key.replace("_", " ") for key in figures}, [figures])
-    step = max((event["step"] for event in found if "step" in event), default=0)
-    best = max((event["step"] for event in validations if event.get("best")), default=0)
-    return paragraph(f"Step {step:,} so far; the best weights are those of step {best:,}.")
+    if end is None:
+        step = max((event["step"] for event in found if "step" in event), default=0)
+        best = max((event["step"] for event in validations if event.get("best")), default=0)
+        return [paragraph(f"Step {step:,} so far; the best weights are those of step {best:,}.")]
+    parts = [_table([_figures(end)])]
+    for key, value in end.items():
+        if not isinstance(value, list) or not value:
+            continue
+        if all(isinstance(each, dict) for each in value):
+            parts.append(_table([_figures(each) for each in value]))
+        elif all(isinstance(each, int | float) for each in value):
+            curve = {"validation": [(float(n), float(each)) for n, each in enumerate(value, 1)]}
+            drawn = plot(curve, x_label="unit", y_label=key.replace("_", " "), colors=COLORS)
+            parts.append(f'<div class="plots">{drawn}</div>')
+    return parts
+
+
+def _table(rows: Sequence[dict[str, float]]) -> str:
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return table({key: key.replace("_", " ") for key in columns}, rows)
 
 
 def _figures(event: Figures) -> dict[str, float]:
