@@ -253,6 +253,23 @@ def test_shares_of_attention(count: int) -> None:
     assert exact.SHARES * exact.INPUT < exact.EXACT
 
 
+def test_the_gradient_is_taken_of_nearly_the_attention_of_coding() -> None:
+    source = torch.Generator().manual_seed(5)
+    query, key = ((torch.randn(2, 3, 40, 4, generator=source) * 32).round() / 16 for _ in range(2))
+    value = (torch.randn(2, 3, 40, 6, generator=source) * 16).round() / 16
+    before = torch.ones(40, 40).tril(-1).bool()
+    for given in (query, key, value):
+        given.requires_grad_()
+    soft = attention.attend(query, key, value, before)
+    soft.square().sum().backward()
+    with torch.no_grad():
+        whole = attention.attend(query, key, value, before)
+    assert 0 < float((soft - whole).detach().square().mean().sqrt()) < 0.5 * 2.0**-exact.ACTIVATION_BITS
+    assert not soft[:, :, 0].any() and not whole[:, :, 0].any()  # the first position has none before it
+    assert all(float(given.grad[:, :, 1:].abs().sum()) > 0 for given in (query, key, value))
+    assert not key.grad[:, :, -1].any() and not value.grad[:, :, -1].any()  # nor any that follow the last
+
+
 def test_priors_that_do_not_fit_are_refused() -> None:
     arrays = dict(prior_of("attention").arrays)
     with pytest.raises(ModelError, match="heads"):
