@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from .batch import Batch
+from .cluster import ClusterWorkers
 from .paths import Job
 from .workers import Task, Workers, processors
 
@@ -35,12 +36,13 @@ def work_through(
     *,
     workers: int | None,
     small: Small,
+    ray: str | None = None,
     count: Callable[[], int] | None = None,
 ) -> None:
     """Do every job behind one progress bar, and report each.
 
     The first files are done in this process. If much is left once that has taken as long as it takes to start
-    worker processes, these are started, and take over when they are ready.
+    worker processes, these are started, and take over when they are ready. A cluster does all of them.
 
     Args:
         batch: reports and counts.
@@ -49,11 +51,12 @@ def work_through(
         task: does them.
         workers: the -j option; None: one for each processor.
         small: whether a file is small.
+        ray: address of a Ray cluster that does the work.
         count: counts the jobs, for the bar.
     """
     limit = workers or processors()
     batches = _Ahead(_batches(jobs, small))
-    pool: Workers | None = None
+    pool: Workers | ClusterWorkers | None = None
     with batch.console.bar(verb, None) as bar:
         if batch.console.progress and count is not None:
             threading.Thread(target=lambda: bar.total(count()), daemon=True).start()
@@ -68,6 +71,8 @@ def work_through(
             started = time.perf_counter()
             batch.alone = not sum(batch.counts.values()) and batches.single
             number = 0
+            if ray is not None:
+                pool = ClusterWorkers(task, ray, workers)
             while pool is None or not pool.ready():
                 some = next(batches, None)
                 if some is None:

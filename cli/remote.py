@@ -1,0 +1,238 @@
+"""Paths on other file systems, as s3://bucket/photo.png: fsspec reads and writes their files.
+
+A `RemotePath` is a `Path` whose questions and files go to fsspec, so that inputs and outputs are one kind of
+thing wherever they are. Credentials come from the settings of the file system, or from those of fsspec.
+"""
+
+import os
+import re
+import secrets
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path, PosixPath
+from typing import Any, BinaryIO, Self
+
+from vqcodec import files
+from vqcodec.errors import UsageError
+
+_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://(.*)", re.DOTALL)
+_TIMES = "mtime", "LastModified", "last_modified", "updated", "created"
+"""What file systems call the time of modification; where they have none that of creation."""
+
+STORES = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss"))
+"""Object stores: an object appears when it is uploaded, renaming copies it, and there are no folders."""
+
+
+def path_of(name: str) -> Path:
+    """Return the path that a name stands for: a `RemotePath` if it begins with a scheme, as s3://.
+
+    Raises:
+        UsageError: a scheme without a host or bucket, or one inside another.
+    """
+    match = _URL.match(name)
+    if match is None:
+        return Path(name)
+    if match[1] == "file":
+        return Path(match[2])
+    if "::" in name or not match[2] or match[2].startswith("/"):
+        raise UsageError(
+            f"{name}: not an address of a file", "write SCHEME://BUCKET/PATH, as s3://photos/a.png"
+        )
+    if os.name != "posix":
+        raise UsageError(f"{name}: only local files are read on this system", "copy it here first")
+    return RemotePath(name)
+
+
+def is_special(path: Path) -> bool:
+    """Tell whether a path is a local device or pipe."""
+    return not isinstance(path, RemotePath) and files.is_special(path)
+
+
+def expand(names: Sequence[str]) -> list[str]:
+    """Replace patterns of remote files, as s3://photos/*.png, by what they match; the shell does others."""
+    expanded: list[str] = []
+    for name in names:
+        path = path_of(name)
+        if not isinstance(path, RemotePath) or not set("*?[") & set(name) or path.exists():
+            expanded.append(name)
+            continue
+        with _errors():
+            matches = map(path.sibling, sorted(path.system.glob(path.key)))
+        hidden = path.name.startswith(".")
+        expanded += [str(match) for match in matches if hidden or not match.name.startswith(".")] or [name]
+    return expanded
+
+
+class RemotePath(PosixPath):
+    """A path on a file system that fsspec opens; its first part is the scheme."""
+
+    def __str__(self) -> str:
+        scheme, *parts = self.parts
+        return f"{scheme}//{'/'.join(parts)}"
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
+
+    def __fspath__(self) -> str:
+        raise TypeError(f"{self} is not a local file")
+
+    def __hash__(self) -> int:
+        return hash(self.parts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and self.parts == other.parts
+
+    @property
+    def system(self) -> Any:
+        """The file system of fsspec.
+
+        Raises:
+            UsageError: a package that it needs is missing, or the scheme is unknown.
+        """
+        import fsspec
+
+        try:
+            return fsspec.core.url_to_fs(str(self))[0]
+        except ImportError as error:
+            name = f"{self.parts[0]}//"
+            raise UsageError(
+                f"{name} needs a package: {error}", "pip install 'vqcodec[remote]' brings S3 and Google Cloud"
+            ) from error
+        except ValueError as error:
+            raise UsageError(f"{self}: {error}", "see fsspec for the known schemes") from error
+
+    @property
+    def key(self) -> str:
+        """The path as its file system calls it."""
+        return str(self.system._strip_protocol(str(self)))
+
+    def sibling(self, key: str) -> Self:
+        """Return the path of another key of the same file system."""
+        return type(self)(f"{self.parts[0]}//{key.lstrip('/')}")
+
+    def info(self) -> dict[str, Any]:
+        """Return what its file system says about it, if it is a file or folder: "type", "size" and more.
+
+        Raises:
+            OSError: it does not exist, or the file system does not answer.
+        """
+        known: dict[str, Any] | None = self.__dict__.get("_listed")
+        if known is not None:
+            return known
+        with _errors():
+            return dict(self.system.info(self.key))
+
+    def entries(self) -> Iterator[tuple[Self, bool, bool]]:
+        """Yield what is in a folder: its path, whether it is a folder, whether it is a file."""
+        with _errors():
+            infos = self.system.ls(self.key, detail=True)
+        for info in infos:
+            path = self.sibling(info["name"])
+            if path != self:  # a store may hold an empty object with the name of the folder
+                path.__dict__["_listed"] = info
+                yield path, info["type"] == "directory", info["type"] == "file"
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Return size and time; the present where the file system knows no time."""
+        info = self.info()
+        mode = stat.S_IFDIR if info["type"] == "directory" else stat.S_IFREG
+        seconds = next((_seconds(info[name]) for name in _TIMES if info.get(name)), time.time())
+        nanoseconds = round(seconds * 1e9)
+        times = {f"st_{which}time_ns": nanoseconds for which in "amc"}
+        return os.stat_result((mode, 0, 0, 1, 0, 0, info.get("size") or 0, *[round(seconds)] * 3), times)
+
+    def exists(self, *, follow_symlinks: bool = True) -> bool:
+        """Tell whether there is a file or folder of this name."""
+        return self._type() is not None
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        """Tell whether it is a folder, or the beginning of the keys of a store."""
+        return self._type() == "directory"
+
+    def is_file(self, *, follow_symlinks: bool = True) -> bool:
+        """Tell whether it is a file."""
+        return self._type() == "file"
+
+    def is_fifo(self) -> bool:
+        """Tell that it is no pipe."""
+        return False
+
+    def is_symlink(self) -> bool:
+        """Tell that it is no link."""
+        return False
+
+    def samefile(self, other_path: object) -> bool:
+        """Tell whether the other path is this one."""
+        return self == other_path
+
+    def open(self, *_args: Any, **_options: Any) -> Any:
+        """Open it to read bytes; no more is fetched than is read."""
+        with _errors():
+            return self.system.open(self.key, "rb", cache_type="none")
+
+    def read_bytes(self) -> bytes:
+        """Return its content."""
+        with _errors():
+            return bytes(self.system.cat_file(self.key))
+
+    def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        """Make a folder where the file system has folders."""
+        if not self._in_store:
+            with _errors():
+                self.system.makedirs(self.key, exist_ok=True)
+
+    @contextmanager
+    def atomically(self) -> Iterator[BinaryIO]:
+        """Open a file for writing that appears under its name when it is complete.
+
+        As with `files.atomically`, an older one is replaced. What is written is kept in a local temporary
+        file; stores get it in one upload, elsewhere it is uploaded under another name and renamed.
+        """
+        with tempfile.NamedTemporaryFile() as whole:
+            yield whole  # type: ignore[misc]  # a wrapper of a BinaryIO
+            whole.flush()
+            system, key = self.system, self.key
+            with _errors():
+                if self._in_store:
+                    system.put_file(whole.name, key)
+                    return
+                part = f"{key.rpartition('/')[0]}/.vqcodec-{secrets.token_hex(6)}.part"
+                try:
+                    system.put_file(whole.name, part)
+                    system.mv(part, key)
+                except BaseException:
+                    with suppress(Exception):
+                        system.rm_file(part)
+                    raise
+
+    @property
+    def _in_store(self) -> bool:
+        return self.parts[0][:-1] in STORES
+
+    def _type(self) -> str | None:
+        try:
+            return str(self.info()["type"])
+        except FileNotFoundError:
+            return None
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Raise what file systems raise beside an OSError, such as missing credentials, as one."""
+    try:
+        yield
+    except (OSError, UsageError):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+def _seconds(moment: object) -> float:
+    """Return a time in seconds since 1970."""
+    if isinstance(moment, str):
+        moment = datetime.fromisoformat(moment)
+    return moment.timestamp() if isinstance(moment, datetime) else float(str(moment))
