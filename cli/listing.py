@@ -14,7 +14,7 @@ from vqcodec.errors import MediaError, UsageError, VqcodecError
 
 from .console import explain, is_terminal
 from .names import nearest, real_name
-from .remote import RemotePath, is_special, path_of
+from .remote import RemotePath, entries_of, is_special, look_up, path_of
 
 EXTRAS = {".heic": "pillow_heif", ".heif": "pillow_heif", ".hif": "pillow_heif", ".jxl": "pillow_jxl"}
 """Suffixes of images that need the extra `formats`, and the package that reads them."""
@@ -242,9 +242,9 @@ def find_listed(file: BinaryIO, *, separator: bytes, to_folder: bool) -> Iterato
     """
     for block in _blocks(file, separator):
         found = Found()
-        for raw in block:
-            name = os.fsdecode(raw)
-            path = path_of(name)
+        named = [(name, path_of(name)) for name in map(os.fsdecode, block)]
+        look_up(path for _, path in named)
+        for name, path in named:
             below = Path(without_root(path))
             if path.is_dir():
                 found.failed.append((name, MediaError("is a folder", "list the files in it")))
@@ -276,14 +276,6 @@ def _blocks(file: BinaryIO, separator: bytes) -> Iterator[list[bytes]]:
         ]
     if rest:
         yield [rest]
-
-
-def _entries(folder: Path) -> list[tuple[Path, bool, bool]]:
-    """Return what is in a folder: its path, whether it is a folder, whether it is a file."""
-    if isinstance(folder, RemotePath):
-        return [*folder.entries()]
-    with os.scandir(folder) as entries:
-        return [(folder / entry.name, entry.is_dir(), entry.is_file()) for entry in entries]
 
 
 def _check_stdin(found: Found) -> None:
@@ -328,7 +320,7 @@ class _Walk:
         """Take the files of a folder; return the names of its folders."""
         inner = []
         try:
-            entries = sorted(_entries(folder))
+            entries = sorted(entries_of(folder))
         except OSError as error:
             self.failures += 1
             found.failed.append((str(error.filename), MediaError(explain(error)[0])))

@@ -44,7 +44,7 @@ def deliver(
     if job.output is not None and not is_special(job.output):
         with paths.replacing(job.output, force=force, times=times) as file:
             write(file)
-        return job.output.stat().st_size
+            return file.seek(0, os.SEEK_END)
     # Writers seek back to store a length in the header, which a pipe does not allow.
     with tempfile.TemporaryFile() as whole:
         write(whole)

@@ -2,7 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from .console import explain, is_terminal
 from .listing import AUDIO, BITSTREAM, IMAGES, MEDIA, SETS, STANDARD, Found, Input, find
 from .names import nearest
 from .names import real_name as _real
-from .remote import RemotePath, is_special, path_of
+from .remote import QUESTIONS, RemotePath, is_special, path_of
 
 __all__ = [
     "AUDIO",
@@ -37,6 +39,7 @@ __all__ = [
     "plan",
     "replacing",
     "taken",
+    "taken_each",
 ]
 
 KEEP_OR_REPLACE = "replace it with -f, or skip it with --skip-existing"
@@ -203,6 +206,22 @@ def taken(path: Path) -> bool:
     return (path.exists() or path.is_symlink()) and not is_special(path)
 
 
+def taken_each(jobs: Iterable[Job]) -> Iterator[tuple[Job, bool]]:
+    """Yield each job with whether its output exists; other file systems are asked for several at once."""
+    waiting: deque[tuple[Job, Future[bool]]] = deque()
+    with ThreadPoolExecutor(QUESTIONS) as pool:
+        for job in jobs:
+            if not isinstance(job.output, RemotePath):
+                yield job, job.output is not None and taken(job.output)
+                continue
+            waiting.append((job, pool.submit(taken, job.output)))
+            if len(waiting) == QUESTIONS:
+                first, answer = waiting.popleft()
+                yield first, answer.result()
+        for job, answer in waiting:
+            yield job, answer.result()
+
+
 @contextmanager
 def replacing(target: Path, *, force: bool, times: tuple[int, int] | None = None) -> Iterator[BinaryIO]:
     """Open an output for writing, as `files.atomically` does; make its folders as needed.
@@ -219,8 +238,9 @@ def replacing(target: Path, *, force: bool, times: tuple[int, int] | None = None
         with target.open("wb") as device:
             yield device
         return
-    check_free(target, force)
     remote = isinstance(target, RemotePath)
+    if not remote:  # there it would be one more question, and the one below will do
+        check_free(target, force)
     final = target if remote else Path(os.path.realpath(target))
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -242,6 +262,8 @@ def check_free(target: Path, force: bool, hint: str = KEEP_OR_REPLACE) -> None:
     Raises:
         MediaError: the output exists and must not be replaced, or is a folder.
     """
+    if not target.exists() and not target.is_symlink():
+        return  # one question to another file system
     if target.is_dir():
         raise MediaError(f"{target} is a folder", "choose another name with -o")
     if taken(target) and not force:

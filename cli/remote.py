@@ -10,7 +10,8 @@ import secrets
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path, PosixPath
@@ -18,6 +19,9 @@ from typing import Any, BinaryIO, Self
 
 from vqcodec import files
 from vqcodec.errors import UsageError
+
+QUESTIONS = 32
+"""What other file systems are asked at once: each answer takes some milliseconds."""
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://(.*)", re.DOTALL)
 _TIMES = "mtime", "LastModified", "last_modified", "updated", "created"
@@ -50,6 +54,25 @@ def path_of(name: str) -> Path:
 def is_special(path: Path) -> bool:
     """Tell whether a path is a local device or pipe."""
     return not isinstance(path, RemotePath) and files.is_special(path)
+
+
+def entries_of(folder: Path) -> list[tuple[Path, bool, bool]]:
+    """Return what is in a folder: path, whether it is a folder, and whether it is a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if isinstance(folder, RemotePath):
+        return [(path, path.is_dir(), path.is_file()) for path in folder.entries()]
+    with os.scandir(folder) as entries:
+        return [(folder / entry.name, entry.is_dir(), entry.is_file()) for entry in entries]
+
+
+def look_up(paths: Iterable[Path]) -> None:
+    """Ask for several remote paths at once; each keeps what it hears."""
+    with ThreadPoolExecutor(QUESTIONS) as pool:
+        for _ in pool.map(RemotePath.exists, (path for path in paths if isinstance(path, RemotePath))):
+            pass
 
 
 def expand(names: Sequence[str]) -> list[str]:
@@ -114,48 +137,53 @@ class RemotePath(PosixPath):
         """Return the path of another key of the same file system."""
         return type(self)(f"{self.parts[0]}//{key.lstrip('/')}")
 
-    def info(self) -> dict[str, Any]:
-        """Return what its file system says about it, if it is a file or folder: "type", "size" and more.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.parts, {"_known": self._known}
 
-        Raises:
-            OSError: it does not exist, or the file system does not answer.
-        """
-        known: dict[str, Any] | None = self.__dict__.get("_listed")
-        if known is not None:
-            return known
-        with _errors():
-            return dict(self.system.info(self.key))
+    _known: os.stat_result | None = None
+    """What was heard of it; each question may take longer than the work on a small file."""
 
-    def entries(self) -> Iterator[tuple[Self, bool, bool]]:
-        """Yield what is in a folder: its path, whether it is a folder, whether it is a file."""
+    def _learn(self, info: dict[str, Any]) -> os.stat_result:
+        """Keep what its file system says: whether it is a folder, its size, its time or else the present."""
+        mode = stat.S_IFDIR if info["type"] == "directory" else stat.S_IFREG
+        seconds = next((_seconds(info[name]) for name in _TIMES if info.get(name)), time.time())
+        times = {f"st_{which}time_ns": round(seconds * 1e9) for which in "amc"}
+        numbers = mode, 0, 0, 1, 0, 0, info.get("size") or 0, *[round(seconds)] * 3
+        self._known = os.stat_result(numbers, times)
+        return self._known
+
+    def entries(self) -> Iterator[Self]:
+        """Yield what is in a folder, with what is known of it."""
         with _errors():
             infos = self.system.ls(self.key, detail=True)
         for info in infos:
             path = self.sibling(info["name"])
             if path != self:  # a store may hold an empty object with the name of the folder
-                path.__dict__["_listed"] = info
-                yield path, info["type"] == "directory", info["type"] == "file"
+                path._learn(info)
+                yield path
 
     def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Return size and time; the present where the file system knows no time."""
-        info = self.info()
-        mode = stat.S_IFDIR if info["type"] == "directory" else stat.S_IFREG
-        seconds = next((_seconds(info[name]) for name in _TIMES if info.get(name)), time.time())
-        nanoseconds = round(seconds * 1e9)
-        times = {f"st_{which}time_ns": nanoseconds for which in "amc"}
-        return os.stat_result((mode, 0, 0, 1, 0, 0, info.get("size") or 0, *[round(seconds)] * 3), times)
+        """Return mode, size and time, which are asked for once.
+
+        Raises:
+            OSError: it does not exist, or the file system does not answer.
+        """
+        if self._known is not None:
+            return self._known
+        with _errors():
+            return self._learn(self.system.info(self.key))
 
     def exists(self, *, follow_symlinks: bool = True) -> bool:
         """Tell whether there is a file or folder of this name."""
-        return self._type() is not None
+        return self._mode() != 0
 
     def is_dir(self, *, follow_symlinks: bool = True) -> bool:
         """Tell whether it is a folder, or the beginning of the keys of a store."""
-        return self._type() == "directory"
+        return stat.S_ISDIR(self._mode())
 
     def is_file(self, *, follow_symlinks: bool = True) -> bool:
         """Tell whether it is a file."""
-        return self._type() == "file"
+        return stat.S_ISREG(self._mode())
 
     def is_fifo(self) -> bool:
         """Tell that it is no pipe."""
@@ -213,11 +241,11 @@ class RemotePath(PosixPath):
     def _in_store(self) -> bool:
         return self.parts[0][:-1] in STORES
 
-    def _type(self) -> str | None:
+    def _mode(self) -> int:
         try:
-            return str(self.info()["type"])
+            return self.stat().st_mode
         except FileNotFoundError:
-            return None
+            return 0
 
 
 @contextmanager

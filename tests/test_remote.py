@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,29 @@ def test_folders_patterns_lists_and_what_exists(fakes: Any, memory: Any) -> None
     assert result.exit_code == 1 and "memory://in/none.png: no such file" in result.stderr
     assert keys(memory, "listed") == ["in/deep/c.png.vqc"]
     assert "no such file" in invoke("encode", "memory://in/*.gif").stderr
+
+
+def test_other_file_systems_are_asked_for_several_at_once(
+    fakes: Any, memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the files of a list nor the outputs that may exist wait for each other's answers."""
+    for number in range(8):
+        memory.pipe(f"/in/{number}.png", b"p" * 100)
+        memory.pipe(f"/out/in/{number}.png.vqc", b"v")
+    together, ask = threading.Barrier(4), type(memory).info
+    asked: list[str] = []
+
+    def info(system: Any, path: str, **options: Any) -> Any:
+        asked.append(path)
+        if path.endswith((".png", ".vqc")):
+            together.wait(timeout=20)  # breaks where they come one by one
+        return ask(system, path, **options)
+
+    monkeypatch.setattr(type(memory), "info", info)
+    Path("list").write_text("".join(f"memory://in/{number}.png\n" for number in range(8)))
+    result = done("encode", "--files-from", "list", "-o", "memory://out/", "--skip-existing")
+    assert "8 skipped" in result.stderr
+    assert len([path for path in asked if path.endswith(".png")]) == 8
 
 
 def test_bitstreams_there_are_decoded_here_and_there(fakes: Any, memory: Any) -> None:
