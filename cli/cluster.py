@@ -5,7 +5,6 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +45,7 @@ class ClusterWorkers:
     Args:
         task: to do.
         address: of the cluster, or "local" for a new one on this machine.
-        count: number of actors; None: the CPUs of the cluster.
+        count: number of actors, of which those wait that have no CPU yet; None: the CPUs of the cluster.
 
     Raises:
         UsageError: Ray is not installed, there is no cluster, or it has no CPUs.
@@ -54,9 +53,9 @@ class ClusterWorkers:
 
     def __init__(self, task: Task, address: str, count: int | None) -> None:
         self._ray = _connect(address, count)
-        cpus = int(self._ray.cluster_resources().get("CPU", 0))
-        if not cpus:
-            raise UsageError(f"the Ray cluster at {address} has no CPUs", "add nodes to it")
+        count = count or int(self._ray.cluster_resources().get("CPU", 0))
+        if not count:
+            raise UsageError(f"the Ray cluster at {address} has no CPUs", "add machines to it")
         self._actor = self._ray.remote(num_cpus=1, max_restarts=0, concurrency_groups={"end": 1})(_Actor)
         self._arguments = task, os.getcwd()
         self._running: dict[Any, _Running] = {}
@@ -64,7 +63,7 @@ class ClusterWorkers:
         self._again: list[Jobs] = []
         self._lost: Counter[paths.Job] = Counter()
         self._failures = 0
-        for _ in range(min(count or cpus, cpus)):
+        for _ in range(count):
             self._start()
 
     def ready(self) -> bool:
@@ -85,8 +84,9 @@ class ClusterWorkers:
         while not exhausted or self._again or any(running.jobs for running in self._running.values()):
             while self._idle and (self._again or not exhausted):
                 following = self._again.pop() if self._again else next(batches, None)
-                exhausted = following is None
-                if following is not None:
+                if following is None:
+                    exhausted = True
+                else:
                     self._hand(self._idle.pop(), following)
             for promise in self._done():
                 running = self._running.pop(promise)
@@ -150,7 +150,7 @@ class ClusterWorkers:
             taken = [True] * len(running.jobs)
         for job, before in zip(running.jobs, taken, strict=True):
             outcome = Outcome(job.source.name)
-            if not before and job.output is not None and paths.taken(job.output):
+            if not before and job.output is not None and _exists(job):
                 sizes = {"bytes_in": job.source.size, "bytes_out": job.output.stat().st_size}
                 outcome.fields = {"output": str(job.output), **sizes}
                 yield [job], [outcome]
@@ -174,11 +174,14 @@ class _Actor:
 
     def __init__(self, task: Task, folder: str) -> None:
         self._task, self._folder = task, folder
+        self._lacks_folder = False
 
     def prepare(self) -> BaseException | None:
         """Load what every job needs; return an error instead of raising it, as `do` does."""
-        with suppress(OSError):
+        try:
             os.chdir(self._folder)
+        except OSError:
+            self._lacks_folder = True
         try:
             self._task.prepare()
         except Exception as error:
@@ -187,7 +190,7 @@ class _Actor:
 
     def taken(self, jobs: Jobs) -> list[bool]:
         """Tell of each job whether its output exists."""
-        return [job.output is not None and not job.packed and paths.taken(job.output) for job in jobs]
+        return [*map(_exists, jobs)]
 
     def do(self, jobs: Jobs) -> list[Outcome] | BaseException:
         """Do jobs together, with one thread."""
@@ -204,11 +207,16 @@ class _Actor:
     def _misses(self, jobs: Jobs) -> bool:
         """Tell whether jobs have local files, and this machine lacks the folder where the command runs."""
         local = [path for job in jobs for path in (job.source.path, job.output) if path is not None]
-        return os.getcwd() != self._folder and not all(isinstance(path, RemotePath) for path in local)
+        return self._lacks_folder and not all(isinstance(path, RemotePath) for path in local)
 
     def clean(self) -> None:
         """Delete what is half-written, while another thread works on it."""
         delete_unfinished()
+
+
+def _exists(job: paths.Job) -> bool:
+    """Tell whether the output of a job is a file that exists."""
+    return job.output is not None and not job.packed and paths.taken(job.output)
 
 
 def _connect(address: str, count: int | None) -> Any:
@@ -229,10 +237,10 @@ def _connect(address: str, count: int | None) -> Any:
     terminate = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, **settings)
-        signal.signal(signal.SIGTERM, terminate)  # Ray takes it, and would end without a summary
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"no Ray cluster at {address}: {reason}", HINT) from error
+    signal.signal(signal.SIGTERM, terminate)  # Ray takes it, and would end without a summary
     return ray
 
 
@@ -242,10 +250,8 @@ def _check_address(address: str) -> None:
     Raises:
         UsageError: it is not that of a cluster.
     """
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto":
-        return
-    if not (host and colon and port.isdecimal() and int(port) < 1 << 16):
+    host, _, port = address.rpartition(":")
+    if not (host and "/" not in host and port.isdecimal() and int(port) < 1 << 16):
         raise UsageError(f"--ray {address}: not an address", "write HOST:PORT, as 10.0.0.1:6379, or local")
     try:
         socket.create_connection((host, int(port)), timeout=PATIENCE).close()

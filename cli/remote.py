@@ -51,9 +51,9 @@ def path_of(name: str) -> Path:
     return RemotePath(name)
 
 
-def is_special(path: Path) -> bool:
+def is_special(path: Path | None) -> bool:
     """Tell whether a path is a local device or pipe."""
-    return not isinstance(path, RemotePath) and files.is_special(path)
+    return path is not None and not isinstance(path, RemotePath) and files.is_special(path)
 
 
 def entries_of(folder: Path) -> list[tuple[Path, bool, bool]]:

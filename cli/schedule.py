@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from .batch import Batch
 from .cluster import ClusterWorkers
 from .paths import Job
+from .remote import is_special
 from .workers import Task, Workers, processors
 
 START = 2.0
@@ -97,9 +98,9 @@ def work_through(
 
 
 def _elsewhere(batches: Iterable[list[Job]], here: Callable[[list[Job]], None]) -> Iterator[list[Job]]:
-    """Yield what other processes can do: stdin is this one's."""
+    """Yield what other processes can do: stdin, pipes and devices are this one's."""
     for some in batches:
-        if any(job.source.path is None for job in some):
+        if any(job.source.is_stream or (job.named and is_special(job.output)) for job in some):
             here(some)
         else:
             yield some

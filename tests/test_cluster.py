@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import tarfile
 import threading
 import time
 from collections import Counter
@@ -21,8 +22,11 @@ from cli_fakes import bitstream, done, invoke, records
 from conftest import photo
 from toy_task import Unlucky, jobs
 from vqcodec import media
-from vqcodec.cli.cluster import ClusterWorkers
+from vqcodec.cli import paths
+from vqcodec.cli.cluster import ClusterWorkers, _Actor
+from vqcodec.cli.listing import Input
 from vqcodec.cli.outcome import Outcome
+from vqcodec.cli.remote import path_of
 from vqcodec.errors import UsageError
 
 if find_spec("ray") is None:  # imported by the fixture, once its settings are known
@@ -174,18 +178,31 @@ def test_a_folder_elsewhere_is_encoded_and_decoded(
     assert (summary["ok"], summary["failed"], summary["skipped"]) == (7, 1, 53)
     assert all(path.exists() for path in lost)
 
-    decoded = done(
-        *("decode", "dir://out/0*.vqc", "-o", "decoded/", "-m", small), "--ray", cluster.address, "-j", "1"
-    )
-    assert "4 files" in decoded.stderr
+    words = ["decode", "dir://out/0*.vqc", "-o", "decoded.tar", "-m", small]
+    assert "4 files" in done(*words, "--ray", cluster.address, "-j", "1").stderr
+    with tarfile.open("decoded.tar") as tar:
+        tar.extractall("decoded", filter="data")
     image = vqcodec.decode_image((store / "out" / "03.vqc").read_bytes(), model=small)
     assert np.array_equal(media.read_image("decoded/03.decoded.png").samples, image.samples)
+
+
+def test_a_machine_without_the_folder_refuses_local_files() -> None:
+    """They would be missing, or be written where nobody looks for them."""
+    actor = _Actor(Unlucky(), "/nowhere/at/all")
+    assert actor.prepare() is None
+    refusal = actor.do(jobs("a"))
+    assert isinstance(refusal, UsageError) and "no folder /nowhere/at/all" in refusal.message
+    assert os.listdir() == []
+    elsewhere = paths.Job(Input(path_of("memory://a"), "a", Path("a")), path_of("memory://a.out"))
+    (outcome,) = actor.do([elsewhere])  # type: ignore[misc]
+    assert outcome.name == "a"
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--ray", "nowhere"], "--ray nowhere: not an address"),
+        (["--ray", "ray://127.0.0.1:1"], "--ray ray://127.0.0.1:1: not an address"),
         (["--ray", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1: connection refused"),
         (["--ray", "local", "-o", "-"], "a cluster does not write to stdout"),
         (["--ray", "local", "--device", "cuda"], "a cluster computes on CPUs"),
