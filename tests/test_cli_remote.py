@@ -12,6 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 from cli_fakes import bitstream, done, invoke, records
+from conftest import photo
 from vqcodec.cli import paths, remote
 from vqcodec.cli.remote import RemotePath, path_of
 from vqcodec.errors import MediaError, UsageError
@@ -143,6 +144,16 @@ def test_tars_elsewhere_are_refused(fakes: Any, memory: Any) -> None:
         result = invoke("encode", *words)
         assert result.exit_code == 2
         assert "vqcodec: memory://a.tar: tars are read and written here only" in result.stderr
+
+
+def test_other_commands_read_them_or_say_that_they_do_not(memory: Any, tmp_path: Path) -> None:
+    photo(f"{tmp_path}/a.png")
+    memory.put(f"{tmp_path}/a.png", "/in/a.png")
+    memory.pipe("/in/a.vqc", bitstream())
+    assert "8 x 4" in done("info", "memory://in/a.vqc").stdout
+    assert done("placeholder", "memory://in/a.png").stdout == done("placeholder", f"{tmp_path}/a.png").stdout
+    result = invoke("evaluate", "memory://in/a.png")
+    assert result.exit_code == 1 and "memory://in/a.png: is not on a local disk" in result.stderr
 
 
 def test_an_output_is_not_its_input(fakes: Any, memory: Any) -> None:
