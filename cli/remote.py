@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path, PosixPath
 from typing import Any, BinaryIO, Self
 
@@ -116,17 +117,8 @@ class RemotePath(PosixPath):
         Raises:
             UsageError: a package that it needs is missing, or the scheme is unknown.
         """
-        import fsspec
-
-        try:
-            return fsspec.core.url_to_fs(str(self))[0]
-        except ImportError as error:
-            name = f"{self.parts[0]}//"
-            raise UsageError(
-                f"{name} needs a package: {error}", "pip install 'vqcodec[remote]' brings S3 and Google Cloud"
-            ) from error
-        except ValueError as error:
-            raise UsageError(f"{self}: {error}", "see fsspec for the known schemes") from error
+        scheme, *parts = self.parts
+        return _system(f"{scheme}//{''.join(parts[:1])}")
 
     @property
     def key(self) -> str:
@@ -246,6 +238,26 @@ class RemotePath(PosixPath):
             return self.stat().st_mode
         except FileNotFoundError:
             return 0
+
+
+@cache
+def _system(address: str) -> Any:
+    """Return the file system of a scheme and host, or bucket: one for all threads; fsspec makes one for each.
+
+    Raises:
+        UsageError: as in `RemotePath.system`.
+    """
+    try:
+        import fsspec
+
+        return fsspec.core.url_to_fs(address)[0]
+    except ImportError as error:
+        raise UsageError(
+            f"{address.partition('//')[0]}// needs a package: {error}",
+            "pip install 'vqcodec[remote]' brings S3 and Google Cloud",
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{address}: {error}", "see fsspec for the known schemes") from error
 
 
 @contextmanager

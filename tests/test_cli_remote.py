@@ -135,6 +135,8 @@ def test_bitstreams_there_are_decoded_here_and_there(fakes: Any, memory: Any) ->
     done("decode", "memory://in/a.vqc")
     done("decode", "memory://in/a.vqc", "-o", "a.jpg")
     done("decode", "memory://in/a.vqc", "-o", "memory://new/a.webp")
+    done("decode", "memory://in/a.vqc", "-o", "memory://top.png")
+    assert memory.exists("/top.png") and not [name for name in os.listdir() if "memory" in name]
     assert Path("a.jpg").exists() and keys(memory, "in") == ["a.decoded.png", "a.vqc"]
     assert keys(memory, "new") == ["a.webp"]
 
