@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from .batch import Batch
+from .cluster import ClusterWorkers
 from .paths import Job
+from .remote import is_special
 from .workers import Task, Workers, processors
 
 START = 2.0
@@ -35,12 +37,13 @@ def work_through(
     *,
     workers: int | None,
     small: Small,
+    ray: str | None = None,
     count: Callable[[], int] | None = None,
 ) -> None:
     """Do every job behind one progress bar, and report each.
 
     The first files are done in this process. If much is left once that has taken as long as it takes to start
-    worker processes, these are started, and take over when they are ready.
+    worker processes, these are started, and take over when they are ready. A cluster does all of them.
 
     Args:
         batch: reports and counts.
@@ -49,11 +52,12 @@ def work_through(
         task: does them.
         workers: the -j option; None: one for each processor.
         small: whether a file is small.
+        ray: address of a Ray cluster that does the work.
         count: counts the jobs, for the bar.
     """
     limit = workers or processors()
     batches = _Ahead(_batches(jobs, small))
-    pool: Workers | None = None
+    pool: Workers | ClusterWorkers | None = None
     with batch.console.bar(verb, None) as bar:
         if batch.console.progress and count is not None:
             threading.Thread(target=lambda: bar.total(count()), daemon=True).start()
@@ -68,6 +72,8 @@ def work_through(
             started = time.perf_counter()
             batch.alone = not sum(batch.counts.values()) and batches.single
             number = 0
+            if ray is not None:
+                pool = ClusterWorkers(task, ray, workers)
             while pool is None or not pool.ready():
                 some = next(batches, None)
                 if some is None:
@@ -92,9 +98,9 @@ def work_through(
 
 
 def _elsewhere(batches: Iterable[list[Job]], here: Callable[[list[Job]], None]) -> Iterator[list[Job]]:
-    """Yield what other processes can do: stdin is this one's."""
+    """Yield what other processes can do: stdin, pipes and devices are this one's."""
     for some in batches:
-        if any(job.source.path is None for job in some):
+        if any(job.source.is_stream or (job.named and is_special(job.output)) for job in some):
             here(some)
         else:
             yield some

@@ -138,7 +138,7 @@ def _serve(link: Connection, task: Task) -> None:
         link.send(None)
         while (batch := link.recv()) is not None:
             try:
-                result: list[Outcome] | BaseException = task(batch, _silent, 1)
+                result: list[Outcome] | BaseException = task(batch, silent, 1)
             except Exception as error:
                 result = error
             link.send(result)
@@ -148,7 +148,7 @@ def _leave(_number: int, _frame: object) -> NoReturn:
     sys.exit(1)
 
 
-def _silent(_done: int, _whole: int) -> None:
+def silent(_done: int, _whole: int) -> None:
     """Take no notice of progress."""
 
 
