@@ -15,7 +15,7 @@ from . import paths
 from .console import Failure
 from .outcome import Outcome
 from .remote import RemotePath
-from .workers import PATIENCE, Jobs, Task, processors, silent
+from .workers import PATIENCE, Jobs, Task, completed, exists, processors, silent
 
 LOCAL = "local"
 ATTEMPTS = 3
@@ -149,19 +149,16 @@ class ClusterWorkers:
         except self._ray.exceptions.RayError:  # it was lost before it began
             taken = [True] * len(running.jobs)
         for job, before in zip(running.jobs, taken, strict=True):
-            outcome = Outcome(job.source.name)
-            if not before and job.output is not None and _exists(job):
-                sizes = {"bytes_in": job.source.size, "bytes_out": job.output.stat().st_size}
-                outcome.fields = {"output": str(job.output), **sizes}
-                yield [job], [outcome]
+            if (done := completed(job, before)) is not None:
+                yield [job], [done]
                 continue
             self._lost[job] += len(running.jobs) == 1
             if self._lost[job] < ATTEMPTS:
                 self._again.append([job])
                 continue
             message = f"{ATTEMPTS} workers were lost with it, perhaps for lack of memory"
-            outcome.failure = Failure(message, "try it alone, without --ray", 1)
-            yield [job], [outcome]
+            failure = Failure(message, "try it alone, without --ray", 1)
+            yield [job], [Outcome(job.source.name, failure=failure)]
 
 
 class _Actor:
@@ -190,7 +187,7 @@ class _Actor:
 
     def taken(self, jobs: Jobs) -> list[bool]:
         """Tell of each job whether its output exists."""
-        return [*map(_exists, jobs)]
+        return [*map(exists, jobs)]
 
     def do(self, jobs: Jobs) -> list[Outcome] | BaseException:
         """Do jobs together, with one thread."""
@@ -212,11 +209,6 @@ class _Actor:
     def clean(self) -> None:
         """Delete what is half-written, while another thread works on it."""
         delete_unfinished()
-
-
-def _exists(job: paths.Job) -> bool:
-    """Tell whether the output of a job is a file that exists."""
-    return job.output is not None and not job.packed and paths.taken(job.output)
 
 
 def _connect(address: str, count: int | None) -> Any:
