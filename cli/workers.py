@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from .console import Failure
 from .outcome import Outcome
 from .paths import Job, taken
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 Jobs = Sequence[Job]
 Progress = Callable[[int, int], None]
@@ -50,7 +53,7 @@ class Workers:
 
     def __init__(self, task: Task, count: int) -> None:
         self._task = task
-        self._context = multiprocessing.get_context("spawn")
+        self._context = _context()
         self._processes: dict[Connection, BaseProcess] = {}
         self._busy: dict[Connection, tuple[Jobs, list[bool]]] = {}
         self._again: list[Jobs] = []
@@ -130,6 +133,15 @@ class Workers:
                 self._again.append([job])
             else:
                 yield [job], [Outcome(job.source.name, failure=failure)]
+
+
+def _context() -> "ForkServerContext | SpawnContext":
+    """Return how processes are started: on Linux as copies of one that has imported the networks."""
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vqcodec.pipeline"])
+    return context
 
 
 def exists(job: Job) -> bool:

@@ -117,6 +117,24 @@ def test_files_go_to_workers_when_many_are_left(
     assert Here.done == (["0", "stdin"] if many else [*names, "stdin"])
 
 
+@pytest.mark.parametrize("count", [19, 20])
+def test_many_files_go_to_workers_at_once(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(schedule, "Workers", FakeWorkers)
+    monkeypatch.setattr(schedule, "MANY", 20)
+    monkeypatch.setattr(FakeWorkers, "started", [])
+    monkeypatch.setattr(Here, "done", [])
+    batch, names = Batch(Console(quiet=True)), [f"{n}" for n in range(count)]
+    schedule.work_through(batch, "doing", iter(jobs(*names)), Here(), workers=2, small=lambda job: False)
+    assert batch.counts == {"ok": count, "failed": 0, "skipped": 0}
+    assert (FakeWorkers.started, Here.done) == (([2, 0], []) if count == 20 else ([], names))
+
+
+def test_the_last_batches_are_short_so_that_workers_end_together() -> None:
+    ahead = schedule._Ahead(schedule._batches(iter(jobs(*map(str, range(47)))), lambda job: True))
+    sizes = [len(some) for some in schedule._elsewhere(ahead, lambda some: None, 2)]
+    assert sizes == [1, 2, 4, 8] + 8 * [4]
+
+
 def test_small_files_are_done_together_in_growing_groups() -> None:
     todo = jobs(*(f"{n}" for n in range(20)))
     groups = [*schedule._batches(todo, lambda job: job.source.name != "9")]
