@@ -48,9 +48,9 @@ def work_through(
 ) -> None:
     """Do every job behind one progress bar, and report each.
 
-    Many files are done by worker processes, or by a cluster. The first of fewer files are done in this process;
-    if much is left once that has taken as long as it takes to start worker processes, these are started, and
-    take over when they are ready.
+    Many files are done by worker processes, or by a cluster. The first of fewer files are done in this
+    process; if much is left once that has taken as long as it takes to start worker processes, these are
+    started, and take over when they are ready.
 
     Args:
         batch: reports and counts.
