@@ -16,7 +16,7 @@ from ..bitstream import container
 from ..bitstream.container import Bitstream
 from ..bitstream.geometry import AUDIO_RATE, SEGMENT, AudioGeometry, Geometry, ImageGeometry
 from ..bitstream.header import RESIDUAL_SETTINGS
-from ..coding import chunks, residual
+from ..coding import chunks, residual, stored
 from ..coding.chunks import DecodedChunks
 from ..errors import DamagedError, MediaError, ModelError, UsageError, VersionError, confined
 from ..metrics import audio as audio_metrics
@@ -69,7 +69,7 @@ def decode_preview(
     if not isinstance(stream.geometry, ImageGeometry):
         raise ModelError(f"{stream.model} has no preview", "decode the whole image")
     found = chunks.decode(stream, point, salvage=salvage, preview=True)
-    pixels = image_transform.preview(found.symbols, point, stream.geometry)
+    pixels = image_transform.preview(_symbols(found, point, stream.geometry), point, stream.geometry)
     if pixels is None:
         raise ModelError(f"{stream.model} has no preview", "decode the whole image")
     for tile in found.stored:
@@ -248,7 +248,8 @@ def _pixels(
 ) -> NDArray[np.uint8]:
     """Return the image of chunks, uint8 [H, W, C]; the networks do not run where all pixels are stored."""
     if found.has_symbols:
-        pixels = image_transform.synthesise(found.symbols, point, geometry, progress=progress)
+        symbols = _symbols(found, point, geometry)
+        pixels = image_transform.synthesise(symbols, point, geometry, progress=progress)
     else:
         pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
     if stream is not None and stream.residuals:
@@ -256,6 +257,12 @@ def _pixels(
     for tile in found.stored:
         np.copyto(pixels[tile.region.samples], tile.samples, where=tile.mask[:, :, None])
     return pixels
+
+
+def _symbols(found: DecodedChunks, point: OperatingPoint, geometry: ImageGeometry) -> Symbols:
+    """Return the symbols of all regions, those of stored pixels included where they count."""
+    known = stored.whole_regions(found.stored, geometry)
+    return image_transform.with_known(found.symbols, known, point, geometry)
 
 
 def _add_residuals(
