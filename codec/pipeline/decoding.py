@@ -69,7 +69,8 @@ def decode_preview(
     if not isinstance(stream.geometry, ImageGeometry):
         raise ModelError(f"{stream.model} has no preview", "decode the whole image")
     found = chunks.decode(stream, point, salvage=salvage, preview=True)
-    pixels = image_transform.preview(_symbols(found, point, stream.geometry), point, stream.geometry)
+    _set_stored(found, point, stream.geometry)
+    pixels = image_transform.preview(found.symbols, point, stream.geometry)
     if pixels is None:
         raise ModelError(f"{stream.model} has no preview", "decode the whole image")
     for tile in found.stored:
@@ -248,8 +249,8 @@ def _pixels(
 ) -> NDArray[np.uint8]:
     """Return the image of chunks, uint8 [H, W, C]; the networks do not run where all pixels are stored."""
     if found.has_symbols:
-        symbols = _symbols(found, point, geometry)
-        pixels = image_transform.synthesise(symbols, point, geometry, progress=progress)
+        _set_stored(found, point, geometry)
+        pixels = image_transform.synthesise(found.symbols, point, geometry, progress=progress)
     else:
         pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
     if stream is not None and stream.residuals:
@@ -259,10 +260,10 @@ def _pixels(
     return pixels
 
 
-def _symbols(found: DecodedChunks, point: OperatingPoint, geometry: ImageGeometry) -> Symbols:
-    """Return the symbols of all regions, those of stored pixels included where they count."""
+def _set_stored(found: DecodedChunks, point: OperatingPoint, geometry: ImageGeometry) -> None:
+    """Set the symbols of regions whose pixels are all stored, where they count."""
     known = stored.whole_regions(found.stored, geometry)
-    return image_transform.with_known(found.symbols, known, point, geometry)
+    image_transform.set_known(found.symbols, known, point, geometry)
 
 
 def _add_residuals(

@@ -232,7 +232,10 @@ def _with_residuals(
         for number, (region, chunk) in enumerate(zip(geometry.regions, coded.chunks, strict=True))
         if chunk.prior == PIXELS
     }
-    symbols = image_transform.with_known(coded.symbols, known, point, geometry)
+    symbols = coded.symbols
+    if known:
+        symbols = {name: array.copy() for name, array in symbols.items()}
+        image_transform.set_known(symbols, known, point, geometry)
     decoded = image_transform.synthesise(symbols, point, geometry)
     parts = []
     for region, chunk in zip(geometry.regions, coded.chunks, strict=True):

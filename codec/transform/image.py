@@ -91,21 +91,20 @@ def synthesise(
     return pixels
 
 
-def with_known(
+def set_known(
     symbols: Symbols, known: Mapping[int, NDArray[np.uint8]], point: OperatingPoint, geometry: ImageGeometry
-) -> Symbols:
+) -> None:
     """Give regions whose pixels are known the symbols of these, where a region that is coded borders on them.
 
     What is decoded at a border depends on the symbols on its other side.
 
     Args:
-        symbols: of each plane.
+        symbols: of each plane, changed in place.
         known: number of a region -> its pixels, uint8 [h, w, C].
         point: the operating point of the symbols.
         geometry: of the image.
     """
     regions = [*geometry.regions] if known else []
-    filled = {name: array.copy() for name, array in symbols.items()} if known else symbols
     for number, pixels in known.items():
         around = (slice(axis.start - 1, axis.stop + 1) for axis in regions[number].samples)
         if all(neighbour in known for neighbour in geometry.numbers(*around)):
@@ -116,10 +115,9 @@ def with_known(
         more = [(margin * (axis.start > 0), margin * (axis.stop < end)) for axis, end in sides]
         targets = analyse(np.pad(pixels, [*more, (0, 0)], "edge"), point)
         for plane in point.planes:
-            part = filled[plane.name][regions[number].part(plane.stride)]
+            part = symbols[plane.name][regions[number].part(plane.stride)]
             top, left = (before // plane.stride for before, _ in more)
             part[...] = plane.symbols(targets[plane.name])[top:, left:][: part.shape[0], : part.shape[1]]
-    return filled
 
 
 @torch.inference_mode()
