@@ -24,7 +24,7 @@ from vqcodec.errors import UsageError
 QUESTIONS = 32
 """What other file systems are asked at once: each answer takes some milliseconds."""
 
-_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+)://(.*)", re.DOTALL)
+_URL = re.compile(r"\A([a-zA-Z][a-zA-Z0-9+.-]+)://(.*)", re.DOTALL)
 _TIMES = "mtime", "LastModified", "last_modified", "updated", "created"
 """What file systems call the time of modification; where they have none that of creation."""
 
