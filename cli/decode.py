@@ -244,7 +244,7 @@ class Decoding:
         if header.kind == "set":
             if any(self.settings[name] for name in ("preview", "decoder", "levels")):
                 message = "a set of pictures has no preview, one decoder and one level"
-                raise UsageError(message, "leave out the option")
+                raise MediaError(message, "leave out the option")
             names = {"model", "salvage", "device", "max_pixels"}
             known = {name: value for name, value in self.settings.items() if name in names}
             decoded = pipeline.decode_set(data, **known)

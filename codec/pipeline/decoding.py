@@ -50,8 +50,8 @@ def decode_stream(
 
     Raises:
         DamagedError: damage, without `salvage`.
-        ModelError: a chunk is coded by a prior that the model does not have.
-        UsageError: the file does not have so many levels that can be left out.
+        ModelError: a chunk is coded by a prior that the model does not have, or the file does not have so
+            many levels.
     """
     if levels is not None:
         _check_levels(levels, point)
@@ -68,7 +68,8 @@ def _check_levels(levels: int, point: OperatingPoint) -> None:
     count = len(point.planes)
     if not 1 <= levels <= count or any(plane.missing is None for plane in point.planes[levels:]):
         has = f"levels 1 to {count}" if count > 1 else "one level"
-        raise UsageError(f"levels is {levels}, and the file of {point.model.card.name} has {has}", "fewer")
+        message = f"levels is {levels}, and the file of {point.model.card.name} has {has}"
+        raise ModelError(message, "decode it without levels, or with fewer")
 
 
 def decode_preview(
