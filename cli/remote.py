@@ -262,7 +262,7 @@ def _system(address: str) -> Any:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Raise what file systems raise beside an OSError, such as missing credentials, as one."""
+    """Turn other errors of file systems, such as missing credentials, into an OSError."""
     try:
         yield
     except (OSError, UsageError):
