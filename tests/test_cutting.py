@@ -112,6 +112,21 @@ def test_the_mixture_is_of_both() -> None:
         assert mixtures[1] == pytest.approx(expected, rel=0.03)
 
 
+def test_luma_has_weights_of_its_own() -> None:
+    image, other = (to_samples(p[None]) for p in (draw(176, 176), distort(draw(176, 176), 15)))
+    index = torch.tensor([255.0])
+    without, mixed, luma = (float(distortion(other, image, index, 1.0, s)[0]) for s in (0.0, 0.25, 1.0))
+    assert mixed == pytest.approx(0.75 * without + 0.25 * luma, rel=1e-5)
+    gray = [np.rint(p @ (0.299, 0.587, 0.114)) for p in (draw(176, 176), distort(draw(176, 176), 15))]
+    planes = (torch.from_numpy(p[None, None].astype(np.float64)) for p in gray)
+    weights = list(rate_distortion.LUMA_WEIGHTS)
+    assert sum(weights) == pytest.approx(1)
+    similarity = float(pytorch_msssim.ms_ssim(*planes, data_range=255, weights=weights))
+    expected = rate_distortion.MSE_PER_MS_SSIM * (1 - similarity)
+    easing = rate_distortion.LOW_RATE_EASING * 2 ** (-255 / 27)
+    assert luma == pytest.approx(expected / (1 + easing), rel=0.01)
+
+
 def test_validation_judges_by_the_trained_loss() -> None:
     images = [draw(176, 192, n) for n in range(2)]
     scores, told = zip(

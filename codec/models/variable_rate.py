@@ -105,8 +105,8 @@ class VariableRateVAE(Model):
     uses_rdoq: ClassVar[bool] = False
     """Whether quantisation is rate-distortion optimised: a trained analysis network gains nothing by it."""
 
-    ms_ssim_share: float = 0.0
-    """Share of 1 - MS-SSIM in the distortion; the rest is squared error."""
+    shares: tuple[float, float] = 0.0, 0.0
+    """Shares of MS-SSIM in the distortion, and of luma in MS-SSIM, see `rate_distortion.distortion`."""
 
     config: VariableRateConfig
     deviation: Tensor
@@ -216,7 +216,7 @@ class VariableRateVAE(Model):
         parts = cutting.random_parts(count, latents.shape[2], latents.shape[3], device)
         rounded, bits = self.quantise(latents, index, noisy=True, parts=parts)
         rate = bits / (height * width)
-        mixture, error = distortion(self.reconstruct(rounded, index), samples, index, self.ms_ssim_share)
+        mixture, error = distortion(self.reconstruct(rounded, index), samples, index, *self.shares)
         terms = {"rate": rate.mean(), "distortion": error.mean(), "mixture": mixture.mean()}
         return LossStep(rd_loss(rate, mixture, index), terms)
 
@@ -231,7 +231,7 @@ class VariableRateVAE(Model):
         decoded = self.reconstruct(rounded, indexes)
         pixels = samples.shape[0] * samples.shape[2] * samples.shape[3]
         whole = torch.round((decoded + 1) * (WHITE / 2)).clamp(0, WHITE) * (2 / WHITE) - 1
-        mixture, _ = distortion(whole, samples, indexes, self.ms_ssim_share)
+        mixture, _ = distortion(whole, samples, indexes, *self.shares)
         loss = rd_loss(bits * len(samples) / pixels, mixture, indexes)
         figures = {"ms_ssim": float(ms_ssim(whole, samples).mean())}
         return RoundTrip({}, decoded, float(bits.sum()), pixels, float(loss), figures)
