@@ -92,6 +92,39 @@ def test_gradients_of_ms_ssim() -> None:
         assert other.grad is not None and other.grad.isfinite().all()
 
 
+# the ends of parts
+
+
+def test_ends_are_those_of_each_part() -> None:
+    """Next to another part, or to the end of the grid."""
+    parts = torch.tensor([[[0, 0, 0, 1, 1, 1]] * 4 + [[2, 2, 2, 3, 3, 3]] * 3])
+    found = cutting.at_ends((1, 7, 6), parts, torch.device("cpu"))[0].int()
+    assert ["".join(map(str, row)) for row in found.tolist()] == [
+        *("111111", "101101", "101101", "111111"),
+        *("111111", "101101", "111111"),
+    ]
+    whole = cutting.at_ends((2, 3, 4), None, torch.device("cpu"))
+    assert whole.sum() == 2 * (3 * 4 - 2) and not whole[:, 1, 1:3].any()
+
+
+def test_training_quantises_ends_more_finely() -> None:
+    """A rounded latent is at most half of its step away, unless it is not coded; finer steps cost bits."""
+    torch.manual_seed(1)
+    model = codec(end_step=8)
+    index = torch.tensor([120.0])
+    latents = 6 * torch.randn(1, model.config.components, 6, 6)
+    parts = torch.zeros(1, 6, 6, dtype=torch.int64)
+    parts[:, :, 4:] = 1
+    with torch.no_grad():
+        decoded, bits = model.quantise(latents, index, noisy=False, parts=parts)
+        _, fewer = codec(end_step=16).quantise(latents, index, noisy=False, parts=parts)
+    error = (decoded - latents).abs()[0, :16]
+    end = cutting.at_ends((1, 6, 6), parts, latents.device)[0]
+    assert float(error[:, end].quantile(0.75)) <= 0.25 + 1e-3
+    assert 0.25 + 1e-3 < float(error[:, ~end].quantile(0.75)) <= 0.5 + 1e-3
+    assert bits > fewer
+
+
 # the mixture
 
 

@@ -58,7 +58,7 @@ def ms_ssim(reconstruction: Tensor, target: Tensor, weights: tuple[float, ...] =
 
 def luma(samples: Tensor) -> Tensor:
     """Return the luma of RGB samples (ITU-R BT.601): [B, 3, H, W] -> [B, 1, H, W]."""
-    red, green, blue = samples.split(1, 1)
+    red, green, blue = samples[:, :1], samples[:, 1:2], samples[:, 2:]
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
