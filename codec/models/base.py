@@ -252,7 +252,8 @@ class Model(Trainable):
         memo[id(self)] = other
         for name, value in vars(self).items():
             # Priors are frozen, and mapping proxies cannot be copied.
-            vars(other)[name] = value if name in ("_priors", "_card") else copy.deepcopy(value, memo)
+            frozen = name in ("_priors", "_card", "integers")
+            vars(other)[name] = value if frozen else copy.deepcopy(value, memo)
         return other
 
     @property
@@ -277,6 +278,24 @@ class Model(Trainable):
             ModelError: a method of a later version, or tensors that do not fit it.
             LookupError, ValueError: the card describes another prior.
         """
+
+    @property
+    def in_file_as_integers(self) -> tuple[str, ...]:
+        """Prefixes of the names of tensors that the weights file holds as `integer_tensors` alone."""
+        return ()
+
+    def integer_tensors(self) -> Mapping[str, NDArray[np.generic]]:
+        """Return the networks that are integer arithmetic, besides priors, as a weights file holds them."""
+        return {}
+
+    def with_integers(self, tensors: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Return the model with those of its networks that a weights file holds as integers.
+
+        Raises:
+            ModelError: tensors that do not fit it.
+        """
+        del tensors
+        return self
 
     def decodes(self, other: Model) -> bool:
         """Return whether this model decodes the symbols of another one."""
