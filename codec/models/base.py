@@ -280,6 +280,11 @@ class Model(Trainable):
         """
 
     @property
+    def is_exact(self) -> bool:
+        """Whether the decoder is integer arithmetic, so that its samples are the same on every machine."""
+        return False
+
+    @property
     def in_file_as_integers(self) -> tuple[str, ...]:
         """Prefixes of the names of tensors that the weights file holds as `integer_tensors` alone."""
         return ()
@@ -289,11 +294,7 @@ class Model(Trainable):
         return {}
 
     def with_integers(self, tensors: Mapping[str, NDArray[np.generic]]) -> Self:
-        """Return the model with those of its networks that a weights file holds as integers.
-
-        Raises:
-            ModelError: tensors that do not fit it.
-        """
+        """Return the model with those of its networks that a weights file holds as integers."""
         del tensors
         return self
 

@@ -6,6 +6,7 @@ gives the arithmetic.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -22,6 +23,8 @@ from . import exact_convolutions, exact_lapped
 from .exact_convolutions import ZERO, Carrier, IntegerConv2d, activation, best_carrier, signed
 from .exact_lapped import ORDER, SAMPLE_BITS, SAMPLES, SIDE, IntegerLapped
 from .synthesis import ACTIVATION, LINEAR, LINEAR_UNIT, Decoder, Shape, correction
+
+_LOGGER = logging.getLogger(__name__)
 
 PREFIX = "synthesis."
 """Prefix of the names of its arrays in a weights file."""
@@ -98,6 +101,7 @@ class IntegerSynthesis:
         """
         device = latents.device
         carrier = self.carrier or best_carrier(device.type)
+        _LOGGER.debug("synthesis in integers by %s", carrier)
         with exact.arithmetic():
             deviations = latents[0].double() * (powers(-log2_gains.cpu()) / LATENT_UNIT).to(device)
             linear = self._lapped(deviations, carrier)

@@ -142,6 +142,11 @@ class VAE(VariableRateVAE):
         return model
 
     @property
+    def is_exact(self) -> bool:
+        """Whether the synthesis is in integers, as in `Model.is_exact`."""
+        return self.integers is not None
+
+    @property
     def in_file_as_integers(self) -> tuple[str, ...]:
         """The synthesis, as in `Model.in_file_as_integers`."""
         return () if self.integers is None else SYNTHESIS
