@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import vqcodec
 from cli_fakes import done, invoke
 from numpy.typing import NDArray
+from torch.nn import functional
 from variable_rate_models import trained
 from vqcodec import media, pipeline, training, weights
 from vqcodec.bitstream import container
@@ -142,3 +145,30 @@ def test_commands(
     assert "decoded pixels are not those of the encoder" in refused.stderr
     assert not Path("c.png").exists()
     assert "floating point" in invoke("encode", "b.png", "-m", "vqvae-image", "--pixel-crc").stderr
+
+
+def test_stored_pixels_are_analysed_alike_in_any_order(integers: str) -> None:
+    """A decoder analyses stored pixels next to coded ones: of stored weights, float64 holds the sums."""
+    model = weights.load(integers)
+    assert isinstance(model, VAE)
+    samples = torch.randint(0, 256, (1, 3, 64, 96)) * (2 / 255) - 1
+    found = model.at(100).analyse_known(samples)["y"]
+    other = model.equipped()
+    other.linear_analysis = backwards(model)  # type: ignore[method-assign]
+    assert torch.equal(other.at(100).analyse_known(samples)["y"], found)
+    assert not torch.equal(model.at(100).analyse(samples)["y"], found)
+
+
+def backwards(model: VAE) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The linear analysis, whose sums run over all inputs in the other direction."""
+
+    def analysis(pixels: torch.Tensor) -> torch.Tensor:
+        columns = functional.unfold(functional.pixel_unshuffle(pixels, 8), 4, padding=1, stride=2)[0]
+        basis = model.forward_basis.double().flatten(1)
+        total = torch.zeros(len(basis), columns.shape[1], dtype=torch.float64)
+        for n in reversed(range(len(columns))):
+            total += basis[:, n : n + 1] * columns[n]
+        height, width = (side // 16 for side in pixels.shape[2:])
+        return total.view(1, -1, height, width)
+
+    return analysis

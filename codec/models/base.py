@@ -137,6 +137,10 @@ class OperatingPoint(ABC):
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
         """Map samples to the targets of each plane: indices int64, or latents float32 in steps."""
 
+    def analyse_known(self, samples: Tensor) -> dict[str, Tensor]:
+        """Analyse stored pixels next to coded ones, in decoding: alike everywhere if the synthesis is."""
+        return self.analyse(samples)
+
     def quantise(self, step: Step, targets: Array, model: EntropyModel) -> NDArray[np.int32]:
         """Quantise the targets of a step in one region, by default to the nearest symbols."""
         del step
@@ -280,13 +284,8 @@ class Model(Trainable):
         """
 
     @property
-    def is_exact(self) -> bool:
-        """Whether the decoder is integer arithmetic, so that its samples are the same on every machine."""
-        return False
-
-    @property
     def in_file_as_integers(self) -> tuple[str, ...]:
-        """Prefixes of the names of tensors that the weights file holds as `integer_tensors` alone."""
+        """Prefixes of the names of a decoder's tensors that a weights file holds as `integer_tensors`."""
         return ()
 
     def integer_tensors(self) -> Mapping[str, NDArray[np.generic]]:

@@ -107,10 +107,15 @@ class VAE(VariableRateVAE):
 
     def analysis(self, pixels: Tensor, index: Tensor) -> Tensor:
         """Map pixels to latents, as in `VariableRateVAE.analysis`."""
-        linear = F.conv2d(F.pixel_unshuffle(pixels, 8), self.forward_basis, stride=2, padding=1)
+        linear = self.linear_analysis(pixels)
         plane = 2 * index / LAST_INDEX - 1
         corrected: Tensor = self.encoder(with_index(F.pixel_unshuffle(pixels, 4) / LINEAR_UNIT, plane))
         return linear + OUTPUT_SCALE * corrected
+
+    def linear_analysis(self, pixels: Tensor) -> Tensor:
+        """Map pixels to latents without the network; weights as stored are exact in float64."""
+        basis = self.forward_basis.to(pixels.dtype)
+        return F.conv2d(F.pixel_unshuffle(pixels, 8), basis, stride=2, padding=1)
 
     def synthesis(self, latents: Tensor, index: Tensor) -> Tensor:
         """Map latents to pixels, as in `VariableRateVAE.synthesis`."""
@@ -140,11 +145,6 @@ class VAE(VariableRateVAE):
             mean = self.mean + WHITE / 2
             model.integers = exact_synthesis.export(self.decoder, self.backward_basis, self.deviation, mean)
         return model
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether the synthesis is in integers, as in `Model.is_exact`."""
-        return self.integers is not None
 
     @property
     def in_file_as_integers(self) -> tuple[str, ...]:

@@ -141,6 +141,10 @@ class VariableRateVAE(Model):
         """Map pixels less their mean colour, [B, 3, H, W] in 8-bit units, to latents [B, M, h, w]: g_a."""
         raise NotImplementedError
 
+    def linear_analysis(self, pixels: Tensor) -> Tensor:
+        """Map pixels to latents by a linear transform, of models whose synthesis is in integers."""
+        raise NotImplementedError
+
     def synthesis(self, latents: Tensor, index: Tensor) -> Tensor:
         """Map latents to pixels less their mean colour: g_s."""
         raise NotImplementedError

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..priors.base import Array, EntropyModel, Step
-from ..priors.gaussian_tables import LATENT_UNIT, Gaussian
+from ..priors.gaussian_tables import LATENT_UNIT, Gaussian, powers
 from .base import OperatingPoint, Plane, Progress
+from .exact_lapped import SAMPLE_BITS
 from .rate_distortion import ERROR_SCALE, WHITE, rd_lambda
 
 if TYPE_CHECKING:
@@ -65,6 +66,16 @@ class VariableRatePoint(OperatingPoint):
         model = self.model
         pixels = samples * (WHITE / 2) - model.mean[:, None, None]
         return {"y": model.analysis(pixels, self._index).permute(0, 2, 3, 1) / self.steps}
+
+    def analyse_known(self, samples: Tensor) -> dict[str, Tensor]:
+        """Map samples to latents by linear analysis where the synthesis is in integers, exact in float64."""
+        model = self.model
+        if model.integers is None:
+            return self.analyse(samples)
+        mean = torch.from_numpy(model.integers.arrays["mean"]).to(samples.device)[:, None, None]
+        levels = torch.round((samples.double() + 1) * (WHITE / 2)) - mean * 2.0**-SAMPLE_BITS
+        steps = model.deviation.double() * powers(-model.prior.log2_gains(self.index)).to(samples.device)
+        return {"y": model.linear_analysis(levels).permute(0, 2, 3, 1) / steps}
 
     def quantise(self, step: Step, targets: Array, model: EntropyModel) -> NDArray[np.int32]:
         """Quantise to the nearest symbols or, with effort and a model that gains by it, by RDOQ."""
