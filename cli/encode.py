@@ -142,6 +142,12 @@ def encode(
         bool,
         typer.Option("--verify", help="Decode the result, compare every code, and print PSNR or SI-SDR."),
     ] = False,
+    pixel_crc: Annotated[
+        bool,
+        typer.Option(
+            "--pixel-crc", help="Images: add a CRC of the decoded pixels, which decode checks (12 bytes)."
+        ),
+    ] = False,
     dry_run: options.DryRun = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
@@ -217,6 +223,7 @@ def encode(
         "keep_gps": keep_gps,
         "device": device,
         "tune": tune.value,
+        "pixel_crc": pixel_crc,
         **limits,
     }
     task = Encoding(settings, force, not no_mtime, verify, sources.several)
@@ -290,9 +297,10 @@ class Encoding:
         targets = "quality", "bitrate", "bpp", "psnr", "target_size"
         if any(self.settings[name] is not None for name in targets):
             raise UsageError("a set of pictures is coded without loss", "leave out -q and targets")
-        if self.settings["fast"] or self.settings["strip"]:
+        if self.settings["fast"] or self.settings["strip"] or self.settings["pixel_crc"]:
             raise UsageError(
-                "a set of pictures has no faster prior and no metadata", "leave out --fast, --strip"
+                "a set of pictures has no faster prior, no metadata and no CRC of its pixels",
+                "leave out --fast, --strip, --pixel-crc",
             )
         names = "model", "device", "max_pixels"
         return pipeline.encode_set(content, **{n: self.settings[n] for n in names if n in self.settings})

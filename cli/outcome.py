@@ -3,6 +3,7 @@
 An outcome is plain data: a worker process sends it to the one that prints.
 """
 
+import logging
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,34 @@ from .console import Failure
 from .streams import OutputError
 
 Fields = dict[str, Any]
+
+
+class Details(logging.Handler):
+    """Collect what the package logs, as lines that -vv prints."""
+
+    def __init__(self, notes: list[tuple[str, int]]) -> None:
+        super().__init__(logging.DEBUG)
+        self._notes = notes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add a line, once."""
+        line = record.getMessage(), 2
+        if line not in self._notes:
+            self._notes.append(line)
+
+
+@contextmanager
+def details(notes: list[tuple[str, int]]) -> Iterator[None]:
+    """Collect what the package logs inside."""
+    logger, handler = logging.getLogger("vqcodec"), Details(notes)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
 
 
 @dataclass
@@ -55,7 +84,7 @@ class Outcome:
             OutputError, BrokenPipeError: stdout cannot be written.
         """
         started = time.perf_counter()
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as caught, details(self.notes):
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", VqcodecWarning)
             try:

@@ -190,14 +190,14 @@ def exported(model: Model) -> dict[str, np.ndarray]:
     """Return the tensors of a model as stored: networks in half precision, others unchanged."""
     tensors: dict[str, np.ndarray] = {}
     for name, tensor in model.state_dict().items():
-        if name.startswith(UNSAVED):
+        if name.startswith((*UNSAVED, *model.in_file_as_integers)):
             continue
         half = name.startswith(model.networks) and tensor.numel() >= MINIMUM_HALF
         array = tensor.detach().cpu().contiguous().numpy()
         tensors[name] = array.astype(np.float16) if half else array
     for prior in model.priors.values():
         tensors.update(prior.to_tensors())
-    return tensors
+    return {**tensors, **model.integer_tensors()}
 
 
 def fingerprint(tensors: Mapping[str, np.ndarray], prefixes: tuple[str, ...], config: Figures) -> str:
@@ -240,10 +240,10 @@ def _load(path: Path, _modified: int, device: str) -> Model:
         card = Card.from_json(values)
         names: list[str] = file.keys()  # type: ignore[no-untyped-call]
         tensors = {name: file.get_tensor(name) for name in names}  # type: ignore[no-untyped-call]
-        model = from_card(card)
+        model = from_card(card).with_integers(tensors)
         state = model.state_dict()
         for name in state:
-            if not name.startswith(UNSAVED):
+            if not name.startswith((*UNSAVED, *model.in_file_as_integers)):
                 state[name] = torch.from_numpy(tensors[name].astype(np.float32))
         model.load_state_dict(state)
         model = model.equipped(card, model.priors_from(card, tensors))

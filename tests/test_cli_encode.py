@@ -30,7 +30,7 @@ def test_no_mtime(fakes):
 def test_options_reach_the_api(fakes):
     result = invoke(
         *("encode", "-m", "fake-image", "--effort", "3", "--fast", "a.png", "--strip", "exif", "--strip"),
-        *("tags", "--keep-gps", "--max-pixels", "200M", "-q", "4.5", "--device", "cpu"),
+        *("tags", "--keep-gps", "--max-pixels", "200M", "-q", "4.5", "--device", "cpu", "--pixel-crc"),
     )
     assert result.exit_code == 0, result.stderr
     assert fakes.named("load") == [{"model": "fake-image", "device": "cpu"}]
@@ -51,6 +51,7 @@ def test_options_reach_the_api(fakes):
         "keep_gps": True,
         "device": "cpu",
         "tune": "visual",
+        "pixel_crc": True,
     }
 
 

@@ -25,7 +25,15 @@ RESIDUAL_SETTINGS = 3
 MAX_HEADER = 2**22
 """Upper bound of the size of a header in bytes, by the other limits: enough of a file to read its header."""
 
-BOXES = {"icc": 0x01, "alpha": 0x02, "levels": 0x03, "exif": 0x81, "xmp": 0x82, "tags": 0x83}
+BOXES = {
+    "icc": 0x01,
+    "alpha": 0x02,
+    "levels": 0x03,
+    "exif": 0x81,
+    "xmp": 0x82,
+    "tags": 0x83,
+    "pixel-crc": 0x84,
+}
 NAMES = {1: "vqvae-audio", 2: "vae-image"}
 """Models whose name is written as a number, since their files are small. A number is never reassigned."""
 

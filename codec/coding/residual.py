@@ -6,6 +6,8 @@ and then the range-coded coefficients.
 
 from __future__ import annotations
 
+from decimal import Context, Decimal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,8 +29,9 @@ _DIAGONAL = np.array([n // SIDE + n % SIDE for n in ORDER])
 
 
 def step_size(step: int) -> float:
-    """Return the step of coefficients in 8-bit units: 1 to 251 for 0 to 255."""
-    return float(2 ** (step / STEPS_PER_OCTAVE))
+    """Return the step of coefficients in 8-bit units, in 2**-dct.BITS: 1 to 251 for 0 to 255."""
+    exact = Context(prec=40).power(2, Decimal(step) / STEPS_PER_OCTAVE) * 2**dct.BITS
+    return float(exact.to_integral_value()) / 2**dct.BITS
 
 
 def encode(residual: NDArray[np.float32], step: int) -> Part:
@@ -44,7 +47,7 @@ def encode(residual: NDArray[np.float32], step: int) -> Part:
     return Part(levels.tobytes() + coded.payload)
 
 
-def decode(payload: bytes, shape: tuple[int, int, int], step: int) -> NDArray[np.float32]:
+def decode(payload: bytes, shape: tuple[int, int, int], step: int) -> NDArray[np.float64]:
     """Decode the residual of a region, [H, W, C].
 
     Raises:
@@ -60,7 +63,7 @@ def decode(payload: bytes, shape: tuple[int, int, int], step: int) -> NDArray[np
     prior = ResidualPrior(levels.reshape(DIAGONALS, channels))
     if driver.decode(prior, [payload[size:]], [known], 0) != [True]:
         raise DamagedError("a residual that no encoder writes")
-    coefficients = known[PLANE] * np.float32(step_size(step) / LATENT_UNIT)
+    coefficients = known[PLANE].astype(np.float64) * (step_size(step) / LATENT_UNIT)
     return dct.inverse(coefficients, height, width)
 
 

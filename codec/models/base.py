@@ -137,6 +137,10 @@ class OperatingPoint(ABC):
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
         """Map samples to the targets of each plane: indices int64, or latents float32 in steps."""
 
+    def analyse_known(self, samples: Tensor) -> dict[str, Tensor]:
+        """Analyse stored pixels next to coded ones, in decoding: alike everywhere if the synthesis is."""
+        return self.analyse(samples)
+
     def quantise(self, step: Step, targets: Array, model: EntropyModel) -> NDArray[np.int32]:
         """Quantise the targets of a step in one region, by default to the nearest symbols."""
         del step
@@ -249,7 +253,8 @@ class Model(Trainable):
         memo[id(self)] = other
         for name, value in vars(self).items():
             # Priors are frozen, and mapping proxies cannot be copied.
-            vars(other)[name] = value if name in ("_priors", "_card") else copy.deepcopy(value, memo)
+            frozen = name in ("_priors", "_card", "integers")
+            vars(other)[name] = value if frozen else copy.deepcopy(value, memo)
         return other
 
     @property
@@ -274,6 +279,20 @@ class Model(Trainable):
             ModelError: a method of a later version, or tensors that do not fit it.
             LookupError, ValueError: the card describes another prior.
         """
+
+    @property
+    def in_file_as_integers(self) -> tuple[str, ...]:
+        """Prefixes of the names of a decoder's tensors that a weights file holds as `integer_tensors`."""
+        return ()
+
+    def integer_tensors(self) -> Mapping[str, NDArray[np.generic]]:
+        """Return the networks that are integer arithmetic, besides priors, as a weights file holds them."""
+        return {}
+
+    def with_integers(self, tensors: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Return the model with those of its networks that a weights file holds as integers."""
+        del tensors
+        return self
 
     def decodes(self, other: Model) -> bool:
         """Return whether this model decodes the symbols of another one."""

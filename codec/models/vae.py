@@ -12,21 +12,24 @@ own prior, and the networks learn the nonlinear remainder. The loss is in `varia
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Self, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..bitstream.quality import LAST_INDEX
 from ..priors.settings import setting
-from . import ppca, variable_rate
+from . import exact_lapped, exact_synthesis, ppca, variable_rate
+from .exact_synthesis import IntegerSynthesis
 from .networks import residual_stack, start_at_zero
+from .rate_distortion import WHITE
+from .synthesis import LINEAR_UNIT, OUTPUT_SCALE, Decoder, Shape, with_index
 from .variable_rate import VariableRateVAE
-
-OUTPUT_SCALE = 32.0
-"""Factor of the outputs of the networks, to match the scale of the linear transform."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class Config(variable_rate.VariableRateConfig):
         context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
         ms_ssim: share of 1 - MS-SSIM in the distortion, the rest is squared error; used in training alone.
         luma: share of the MS-SSIM of luma in MS-SSIM, the rest is of red, green and blue; in training alone.
+        integer_synthesis: decode in integers, to the same pixels on every machine; of networks that are
+            trained already.
+        synthesis_only: train the synthesis alone: the same latents, and the same files.
     """
 
     context_width: int = setting(112, low=1, high=114)
@@ -57,6 +63,12 @@ class Config(variable_rate.VariableRateConfig):
     decoder_coarse: int = setting(2, low=0, high=100)
     ms_ssim: float = setting(0.0, low=0, high=1, training_only=True)
     luma: float = setting(0.0, low=0, high=1, training_only=True)
+    integer_synthesis: bool = setting(False, may_grow=True)
+    synthesis_only: bool = setting(False, training_only=True, fixed_on_resume=True)
+
+
+SYNTHESIS = ("backward_", "decoder.")
+"""Prefixes of the names of its parameters."""
 
 
 class VAE(VariableRateVAE):
@@ -65,7 +77,7 @@ class VAE(VariableRateVAE):
     method = "VAE"
     networks = ("forward_", "backward_", "encoder.", "decoder.")
     slow = ("forward_", "backward_")
-    decoding = ("backward_", "decoder.", "deviation", "mean", "learned.")
+    decoding = ("backward_", "decoder.", "deviation", "mean", "learned.", exact_synthesis.PREFIX)
     config: Config
 
     def __init__(self, config: Config) -> None:
@@ -74,8 +86,18 @@ class VAE(VariableRateVAE):
         size = config.components
         self.forward_basis = nn.Parameter(torch.zeros(size, 192, 4, 4))
         self.backward_basis = nn.Parameter(torch.zeros(size, 192, 4, 4))
+        self.trains_latents = not config.synthesis_only
         self.encoder = _encoder(config)
-        self.decoder = _Decoder(config)
+        self.decoder = Decoder(
+            Shape(
+                size,
+                (config.coarse, config.coarse_hidden, config.decoder_coarse),
+                (config.fine, config.fine_hidden, config.decoder_fine),
+            )
+        )
+        if config.synthesis_only:
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(name.startswith(SYNTHESIS))
 
     @property
     def halo(self) -> int:
@@ -87,16 +109,25 @@ class VAE(VariableRateVAE):
 
     def analysis(self, pixels: Tensor, index: Tensor) -> Tensor:
         """Map pixels to latents, as in `VariableRateVAE.analysis`."""
-        linear = F.conv2d(F.pixel_unshuffle(pixels, 8), self.forward_basis, stride=2, padding=1)
-        corrected: Tensor = self.encoder(_with_index(F.pixel_unshuffle(pixels, 4) / 128, index))
+        linear = self.linear_analysis(pixels)
+        plane = 2 * index / LAST_INDEX - 1
+        corrected: Tensor = self.encoder(with_index(F.pixel_unshuffle(pixels, 4) / LINEAR_UNIT, plane))
         return linear + OUTPUT_SCALE * corrected
+
+    def linear_analysis(self, pixels: Tensor) -> Tensor:
+        """Map pixels to latents without the network; weights as stored are exact in float64."""
+        basis = self.forward_basis.to(pixels.dtype)
+        return F.conv2d(F.pixel_unshuffle(pixels, 8), basis, stride=2, padding=1)
 
     def synthesis(self, latents: Tensor, index: Tensor) -> Tensor:
         """Map latents to pixels, as in `VariableRateVAE.synthesis`."""
-        blocks = F.conv_transpose2d(latents, self.backward_basis, stride=2, padding=1)
+        quantised, basis = self.config.integer_synthesis, cast("Tensor", self.backward_basis)
+        if quantised:
+            basis = exact_lapped.fake_quantised(basis, self.deviation)
+        blocks = F.conv_transpose2d(latents, basis, stride=2, padding=1)
         linear = F.pixel_unshuffle(F.pixel_shuffle(blocks, 8), 4)
         normalised = latents / self.deviation[:, None, None]
-        corrected: Tensor = self.decoder(normalised, _with_index(linear / 128, index))
+        corrected: Tensor = self.decoder(normalised, linear / LINEAR_UNIT, index, quantised=quantised)
         return F.pixel_shuffle(linear + OUTPUT_SCALE * corrected, 4)
 
     def preview(self, latents: Tensor) -> Tensor:
@@ -104,6 +135,40 @@ class VAE(VariableRateVAE):
         size = latents.shape[1]
         means = self.backward_basis[:size].view(size, 3, 64, 4, 4).mean(2)
         return F.conv_transpose2d(latents, means, stride=2, padding=1)
+
+    def export(self) -> VAE:
+        """Return the model with its prior, and the synthesis as its settings say, in integers.
+
+        Raises:
+            ModelError: a layer exceeds the exact range of float32.
+        """
+        model = cast("VAE", super().export())
+        if self.config.integer_synthesis:
+            mean = self.mean + WHITE / 2
+            model.integers = exact_synthesis.export(self.decoder, self.backward_basis, self.deviation, mean)
+        return model
+
+    @property
+    def in_file_as_integers(self) -> tuple[str, ...]:
+        """The synthesis, as in `Model.in_file_as_integers`."""
+        return () if self.integers is None else SYNTHESIS
+
+    def integer_tensors(self) -> Mapping[str, NDArray[np.generic]]:
+        """Return the synthesis, as in `Model.integer_tensors`."""
+        return {} if self.integers is None else self.integers.to_tensors()
+
+    def with_integers(self, tensors: Mapping[str, NDArray[np.generic]]) -> Self:
+        """Return the model with its synthesis in integers, as in `Model.with_integers`."""
+        if not self.config.integer_synthesis:
+            return self
+        prefix = exact_synthesis.PREFIX
+        arrays = {n.removeprefix(prefix): array for n, array in tensors.items() if n.startswith(prefix)}
+        model = self.equipped()
+        model.integers = IntegerSynthesis(arrays, self.decoder.shape)
+        with torch.no_grad():
+            basis = model.integers.take(self.decoder, torch.from_numpy(tensors["deviation"]))
+            self.backward_basis.copy_(basis)
+        return model
 
     @torch.no_grad()
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
@@ -121,34 +186,6 @@ class VAE(VariableRateVAE):
             basis.copy_(F.pixel_unshuffle(F.pad(middle, (8, 8, 8, 8)), 8))
 
 
-class _Decoder(nn.Module):
-    """Synthesis network: normalised latents [B, M, h, w], linear synthesis -> correction."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        coarse, fine = config.coarse, config.fine
-        self.deep = nn.Sequential(
-            nn.Conv2d(config.components, 4 * coarse, 1),
-            nn.PixelShuffle(2),
-            *residual_stack(coarse, config.coarse_hidden, config.decoder_coarse),
-            nn.Conv2d(coarse, 4 * fine, 1),
-            nn.PixelShuffle(2),
-        )
-        last = nn.Conv2d(fine, 48, 3, padding=1)
-        start_at_zero(last)
-        self.shallow = nn.Sequential(
-            nn.Conv2d(fine + 49, fine, 3, padding=1),
-            *residual_stack(fine, config.fine_hidden, config.decoder_fine),
-            nn.ReLU(),
-            last,
-        )
-
-    def forward(self, normalised: Tensor, linear: Tensor) -> Tensor:
-        """Compute the correction [B, 48, 4 h, 4 w]; the linear synthesis has a channel for the index."""
-        correction: Tensor = self.shallow(torch.cat((self.deep(normalised), linear), 1))
-        return correction
-
-
 def _encoder(config: Config) -> nn.Sequential:
     """Build the analysis network: [B, 49, H / 4, W / 4] -> [B, M, H / 16, W / 16]."""
     last = nn.Conv2d(config.coarse, config.components, 4, 2, 1)
@@ -162,9 +199,3 @@ def _encoder(config: Config) -> nn.Sequential:
         nn.ReLU(),
         last,
     )
-
-
-def _with_index(maps: Tensor, index: Tensor) -> Tensor:
-    """Append a channel, the quality index scaled to -1..1."""
-    plane = (2 * index / LAST_INDEX - 1).to(maps.dtype)[:, None, None, None]
-    return torch.cat((maps, plane.expand(-1, 1, *maps.shape[2:])), 1)

@@ -30,7 +30,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import ClassVar, cast
 
 import numpy as np
@@ -43,27 +42,24 @@ from ..bitstream.quality import LAST_INDEX
 from ..errors import ModelError
 from ..metrics.image import psnr_db
 from ..priors import PREFIX, context, exact, gaussian
-from ..priors.base import Array, EntropyModel, Prior, Step
+from ..priors.base import Prior
 from ..priors.context import ContextModel, Shape
 from ..priors.gaussian import GaussianPrior
-from ..priors.gaussian_tables import LATENT_UNIT, SCALE_MAX, SCALE_MIN, Gaussian
+from ..priors.gaussian_tables import LATENT_UNIT, SCALE_MAX, SCALE_MIN
 from ..priors.settings import Config, setting
 from . import cutting
-from .base import Card, Figures, LossStep, Model, OperatingPoint, Plane, Progress, RoundTrip
+from .base import Card, Figures, LossStep, Model, RoundTrip
+from .exact_synthesis import IntegerSynthesis
 from .losses import ms_ssim
 from .rate_distortion import (
-    ERROR_SCALE,
     INDICES_PER_LAMBDA_DOUBLING,
     NEARLY_CERTAIN,
     WHITE,
     distortion,
     likelihood,
-    rd_lambda,
     rd_loss,
 )
-
-PREVIEW_SLICES = 1
-"""Number of slices of channels in a preview."""
+from .variable_rate_point import VariableRatePoint
 
 
 @dataclass(frozen=True)
@@ -112,6 +108,12 @@ class VariableRateVAE(Model):
     shares: tuple[float, float] = 0.0, 0.0
     """Shares of MS-SSIM in the distortion, and of luma in MS-SSIM, see `rate_distortion.distortion`."""
 
+    trains_latents: bool = True
+    """Whether a training changes more than the synthesis."""
+
+    integers: IntegerSynthesis | None = None
+    """The synthesis in integers; None: it is computed in floating point."""
+
     config: VariableRateConfig
     deviation: Tensor
     mean: Tensor
@@ -141,6 +143,10 @@ class VariableRateVAE(Model):
 
     def analysis(self, pixels: Tensor, index: Tensor) -> Tensor:
         """Map pixels less their mean colour, [B, 3, H, W] in 8-bit units, to latents [B, M, h, w]: g_a."""
+        raise NotImplementedError
+
+    def linear_analysis(self, pixels: Tensor) -> Tensor:
+        """Map pixels to latents by a linear transform, of models whose synthesis is in integers."""
         raise NotImplementedError
 
     def synthesis(self, latents: Tensor, index: Tensor) -> Tensor:
@@ -216,9 +222,10 @@ class VariableRateVAE(Model):
         (count, _, height, width), device = samples.shape, samples.device
         stratum = torch.arange(count, device=device) + torch.rand(count, device=device)
         index = torch.floor(stratum / count * self.points).clamp(max=LAST_INDEX)
-        latents = self.latents(samples, index)
-        parts = cutting.random_parts(count, latents.shape[2], latents.shape[3], device)
-        rounded, bits = self.quantise(latents, index, noisy=True, parts=parts)
+        with torch.set_grad_enabled(self.trains_latents):
+            latents = self.latents(samples, index)
+            parts = cutting.random_parts(count, latents.shape[2], latents.shape[3], device)
+            rounded, bits = self.quantise(latents, index, noisy=True, parts=parts)
         rate = bits / (height * width)
         mixture, error = distortion(self.reconstruct(rounded, index), samples, index, *self.shares)
         terms = {"rate": rate.mean(), "distortion": error.mean(), "mixture": mixture.mean()}
@@ -338,75 +345,3 @@ class VariableRateVAE(Model):
     @staticmethod
     def _maps(values: Tensor) -> Tensor:
         return values[:, :, None, None]
-
-
-@dataclass(frozen=True)
-class VariableRatePoint(OperatingPoint):
-    """A variable-rate VAE at a quality index: one plane of latents."""
-
-    model: VariableRateVAE
-
-    @property
-    def planes(self) -> tuple[Plane, ...]:
-        """Plane of the latents."""
-        return (Plane("y", self.model.stride, depth=self.model.shape.channels),)
-
-    @property
-    def halo(self) -> int:
-        """Positions around a block on which its samples can depend, as in `OperatingPoint.halo`."""
-        return self.model.halo
-
-    @property
-    def rd_lambda(self) -> float:
-        """Lambda: bits per pixel for a mean squared error of 1 in 8-bit units."""
-        return float(rd_lambda(torch.tensor(float(self.index))))
-
-    @cached_property
-    def steps(self) -> Tensor:
-        """Step of each channel: float32 [M]."""
-        log2_gains = self.model.prior.log2_gains(self.index).to(self.device)
-        return self.model.deviation * torch.exp2(-log2_gains.float() / 16)
-
-    @cached_property
-    def rd_tradeoff(self) -> NDArray[np.float32]:
-        """Bits equivalent to a squared error of one step, for each channel: float32 [M]."""
-        steps: NDArray[np.float32] = self.steps.square().cpu().numpy()
-        return np.float32(ERROR_SCALE * self.rd_lambda) * steps
-
-    @property
-    def _index(self) -> Tensor:
-        return torch.full((1,), float(self.index), device=self.device)
-
-    def analyse(self, samples: Tensor) -> dict[str, Tensor]:
-        """Map samples to latents, float32 [B, h, w, M] in steps, as in `OperatingPoint.analyse`."""
-        model = self.model
-        pixels = samples * (WHITE / 2) - model.mean[:, None, None]
-        return {"y": model.analysis(pixels, self._index).permute(0, 2, 3, 1) / self.steps}
-
-    def quantise(self, step: Step, targets: Array, model: EntropyModel) -> NDArray[np.int32]:
-        """Quantise to the nearest symbols or, with effort and a model that gains by it, by RDOQ."""
-        if self.effort and self.model.uses_rdoq and isinstance(model, Gaussian):
-            return model.quantise(targets, self.rd_tradeoff[step.positions[0][-1]])
-        return model.quantise(targets)
-
-    def synthesise(
-        self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None
-    ) -> Tensor:
-        """Map latents to samples, as in `OperatingPoint.synthesise`."""
-        del seed, progress
-        model = self.model
-        latents = symbols["y"].float() * (self.steps / LATENT_UNIT)
-        pixels = model.synthesis(latents.permute(0, 3, 1, 2), self._index)
-        return (pixels + model.mean[:, None, None]) * (2 / WHITE)
-
-    def in_preview(self, step: Step) -> bool:
-        """Return whether a step codes the first slices of channels."""
-        last: int = self.model.shape.slices[PREVIEW_SLICES - 1].stop
-        return bool(step.positions[0][-1].stop <= last) if step.positions else False
-
-    def preview(self, symbols: dict[str, Tensor]) -> Tensor:
-        """Compute means of 8 x 8 pixels from the first slices of latents: [B, 3, H / 8, W / 8]."""
-        model, last = self.model, self.model.shape.slices[PREVIEW_SLICES - 1].stop
-        latents = symbols["y"][..., :last].float() * (self.steps[:last] / LATENT_UNIT)
-        pixels = model.preview(latents.permute(0, 3, 1, 2))
-        return (pixels + model.mean[:, None, None]) * (2 / WHITE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from .. import media, weights
@@ -14,7 +14,7 @@ from ..bitstream.container import STATIC
 from ..bitstream.geometry import AudioGeometry, ImageGeometry, SetGeometry
 from ..errors import DamageWarning, LimitError, MediaError, UsageError, VqcodecWarning, warn
 from ..models.base import Model, Progress
-from . import ladder, rate_control
+from . import ladder, pixel_crc, rate_control
 from .decoding import (
     bytes_of,
     decode_preview,
@@ -22,6 +22,7 @@ from .decoding import (
     other_decoder,
     point_for,
     reconstruct,
+    sealed,
     verify,
 )
 from .encoding import Analysed, Encoded, analyse, code, encode_at, finish
@@ -84,6 +85,7 @@ class EncodeOptions:
     keep_gps: bool = False
     device: str = "auto"
     tune: str = "visual"
+    pixel_crc: bool = False
 
     @property
     def target(self) -> Target:
@@ -92,7 +94,7 @@ class EncodeOptions:
         Raises:
             UsageError: targets exclude each other, or are not above zero.
         """
-        return Target.of(
+        target = Target.of(
             quality=self.quality,
             bitrate=self.bitrate,
             bpp=self.bpp,
@@ -100,6 +102,7 @@ class EncodeOptions:
             target_size=self.target_size,
             lossless=self.lossless,
         )
+        return replace(target, reserved=pixel_crc.BOX_BYTES) if self.pixel_crc else target
 
 
 def encode(
@@ -119,6 +122,7 @@ def encode(
     keep_gps: bool = False,
     device: str = "auto",
     tune: str = "visual",
+    pixel_crc: bool = False,
     progress: Progress | None = None,
 ) -> bytes:
     """Compress an image or audio into a .vqc bitstream.
@@ -141,6 +145,7 @@ def encode(
         keep_gps: keep the GPS position in EXIF; a media.Image keeps all its metadata.
         device: of the networks; files encoded on any device decode on any other.
         tune: which default model for images: "visual", trained for the eye, or "psnr".
+        pixel_crc: for images of models in integers, add the CRC of the decoded pixels, which `decode` checks.
         progress: called with the number of blocks done and of all blocks.
 
     Raises:
@@ -163,6 +168,7 @@ def encode(
         keep_gps,
         device,
         tune,
+        pixel_crc,
     )
     return encode_file(source, options, progress=progress).data
 
@@ -172,21 +178,22 @@ def encode_file(
 ) -> Encoded:
     """Encode as `encode`, and return the symbols and the original together with the bytes."""
     original, model = _opened(source, options)
-    return rate_control.encode(
+    encoded = rate_control.encode(
         original, model, options.target, effort=options.effort, fast=options.fast, progress=progress
     )
+    return sealed(encoded) if options.pixel_crc else encoded
 
 
 def analyse_file(source: media.Source, options: EncodeOptions = EncodeOptions()) -> Analysed | Encoded:
     """Do the part of `encode_file` that concerns this file alone.
 
-    What comes out can be coded together with others (`encoding.code`), and finished (`encoding.finish`). A
-    target that takes several trials is met here: the file is encoded.
+    What comes out can be coded together with others (`encoding.code`), and finished (`encoding.finish`). With
+    a target that takes several trials, or the CRC of the pixels, the file is encoded here.
     """
-    original, model = _opened(source, options)
     index = options.target.index
-    if index is None:
-        return rate_control.encode(original, model, options.target, effort=options.effort, fast=options.fast)
+    if index is None or options.pixel_crc:
+        return encode_file(source, options)
+    original, model = _opened(source, options)
     rung = ladder.rung_at(model, index)
     return analyse(original, model.at(rung.base, options.effort), rung=rung)
 
@@ -211,6 +218,8 @@ def _opened(source: media.Source, options: EncodeOptions) -> tuple[media.Image |
         message = f"{model.card.name} is for {ours}, not for {theirs}"
         raise UsageError(message, f"name a model for {medium} with -m, or leave out -m")
     target.check(model)
+    if options.pixel_crc:
+        pixel_crc.check_model(model)
     if options.fast and STATIC not in model.priors:
         warn(f"{model.card.name} has no static tables; fast changes nothing", VqcodecWarning)
     return original, model

@@ -26,6 +26,7 @@ from ..priors.base import Symbols
 from ..transform import audio as audio_transform
 from ..transform import image as image_transform
 from ..transform.loudness import PARTS, Loudness
+from . import pixel_crc
 from .encoding import Encoded
 
 
@@ -58,7 +59,9 @@ def decode_stream(
     found = chunks.decode(stream, point, salvage=salvage, levels=levels)
     damage = found.damage
     if decoder is not None or levels is not None:
-        stream = replace(stream, residuals=[])  # they are those of the model's own decoder
+        # Residuals and the CRC are those of the model's own decoder.
+        boxes = {name: box for name, box in stream.boxes.items() if name != pixel_crc.BOX}
+        stream = replace(stream, residuals=[], boxes=boxes)
     decoded = _render(found, decoder or point, stream.geometry, stream, damage, salvage, progress)
     return decoded, damage
 
@@ -113,15 +116,25 @@ def reconstruct(encoded: Encoded) -> media.Image | media.Audio:
     return _render(found, encoded.point, stream.geometry, stream, [], False, None)
 
 
+def sealed(encoded: Encoded) -> Encoded:
+    """Decode an encoded image again, and add the CRC of its pixels to the file."""
+    decoded = reconstruct(encoded)
+    if not isinstance(decoded, media.Image):
+        raise TypeError("audio has no pixels")
+    stream = container.parse(encoded.data)
+    stream.boxes[pixel_crc.BOX] = pixel_crc.crc_of(decoded.samples)
+    return replace(encoded, data=container.pack(stream))
+
+
 def verify(encoded: Encoded) -> float:
-    """Decode an encoded file again, compare every symbol, and measure the result.
+    """Decode an encoded file again, compare every symbol, and the CRC of its pixels, and measure the result.
 
     Returns:
         Of an image the PSNR of the reconstruction in dB, each pixel weighed by its alpha; of audio the SI-SDR
         (the mean over its channels, at the rate of the model). Infinite when nothing differs.
 
     Raises:
-        DamagedError: a symbol differs.
+        DamagedError: a symbol differs, or a pixel from the CRC.
     """
     decoded, original = reconstruct(encoded), encoded.original
     if isinstance(decoded, media.Image) and isinstance(original, media.Image):
@@ -242,6 +255,11 @@ def _render(
     source = "" if stream is None else stream.source
     if isinstance(geometry, ImageGeometry):
         pixels = _pixels(found, point, geometry, stream, damage, salvage, progress)
+        whole = not (damage or found.lost or (stream and stream.damage))
+        if whole and pixel_crc.BOX in boxes and boxes[pixel_crc.BOX] != pixel_crc.crc_of(pixels):
+            damage.append(pixel_crc.DIFFERENT)
+            if not salvage:
+                raise DamagedError(pixel_crc.DIFFERENT, "--salvage writes them as they are; report this")
         icc, exif, xmp = (boxes.get(name) for name in ("icc", "exif", "xmp"))
         alpha = None if "alpha" not in boxes else _alpha(boxes["alpha"], geometry, damage, salvage)
         return media.Image(pixels, alpha, icc, exif, xmp, source)

@@ -47,10 +47,12 @@ class Target:
         unit: "quality" 1..5, "bitrate" in kbit/s and "bpp" in bits per pixel of the whole file, "psnr" in dB,
             "target size" in bytes; "lossless", of any value.
         value: in this unit; None: the default quality.
+        reserved: bytes that a file gets afterwards.
     """
 
     unit: Unit = "quality"
     value: float | None = None
+    reserved: int = 0
 
     @classmethod
     def of(
@@ -121,13 +123,13 @@ class Target:
         if self.value is None or self.unit in ("quality", "psnr", "lossless"):
             return None
         if self.unit == "target size":
-            return int(self.value)
+            return int(self.value) - self.reserved
         if isinstance(original, media.Image):
             bytes_per_unit = original.width * original.height / 8
         else:
             bytes_per_unit = 125 * original.seconds
         # A file of exactly this rate must not be refused because of rounding.
-        return int(min(self.value * bytes_per_unit * (1 + 1e-12), MAX_BYTES))
+        return int(min(self.value * bytes_per_unit * (1 + 1e-12), MAX_BYTES)) - self.reserved
 
     def describe(self, encoded: Encoded) -> str:
         """Format the rate or size of a file in the unit of the target."""

@@ -258,9 +258,12 @@ def _exponentials_on(device: torch.device) -> Tensor:
 # training
 
 
-def rounded(x: Tensor, bits: int) -> Tensor:
-    """Round to the nearest multiple of 2**-bits, halves upwards, with the gradient of x."""
-    result: Tensor = _Rounded.apply(x, bits, -math.inf, math.inf)  # type: ignore[no-untyped-call]
+def rounded(x: Tensor, bits: int, low: float = -math.inf, high: float = math.inf) -> Tensor:
+    """Round to the nearest multiple of 2**-bits, halves upwards, and clamp to limits in these units.
+
+    The gradient is that of x, within the limits.
+    """
+    result: Tensor = _Rounded.apply(x, bits, low, high)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -283,8 +286,7 @@ class _Rounded(torch.autograd.Function):
 
 def activated(x: Tensor, lowest: int = 0) -> Tensor:
     """Apply `activation` to real numbers, in training."""
-    result: Tensor = _Rounded.apply(x, ACTIVATION_BITS, lowest, INPUT)  # type: ignore[no-untyped-call]
-    return result
+    return rounded(x, ACTIVATION_BITS, lowest, INPUT)
 
 
 def limited(x: Tensor) -> Tensor:

@@ -219,6 +219,11 @@ def scaled(values: Tensor, exponents: Tensor, shift: int) -> Tensor:
     return ((values * factor + half) >> right).clamp(-LIMIT, LIMIT)
 
 
+def powers(exponents: Tensor) -> Tensor:
+    """Return 2**(exponents / 16) as `scaled` multiplies by it: int32 [C] -> float64 [C]."""
+    return torch.ldexp(_powers()[exponents & 15].double(), (exponents >> 4) - POWER_BITS)
+
+
 def compressed(values: Tensor) -> Tensor:
     """Return round(16 asinh(v / 16)) of latents in sixteenths of a step: int32 -> int32 within +-INPUT."""
     size = torch.bucketize(values.abs(), _asinh_thresholds(), out_int32=True, right=True)

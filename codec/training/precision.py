@@ -26,9 +26,9 @@ def autocast(model: nn.Module, networks: tuple[str, ...], dtype: torch.dtype) ->
 
 
 def _autocast(forward: Callable[..., Tensor], dtype: torch.dtype) -> Callable[..., Tensor]:
-    def run(*inputs: Tensor) -> Tensor:
+    def run(*inputs: Tensor, **options: bool) -> Tensor:
         # Without a cache of weights in this type: a captured graph would read freed memory.
         with torch.autocast(inputs[0].device.type, dtype, cache_enabled=False):
-            return forward(*inputs).float()
+            return forward(*inputs, **options).float()
 
     return run

@@ -1,4 +1,7 @@
-"""Residual of pixels to DCT coefficients and back: a colour transform, then 8x8 blocks, both orthonormal."""
+"""Residual of pixels to DCT coefficients and back: a colour transform, then 8x8 blocks, both orthonormal.
+
+The inverse is fixed-point arithmetic: sums of integers below 2**53, which float64 holds in any order.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,24 @@ from numpy.typing import NDArray
 from ..priors.residual import ORDER, SIDE
 from . import tiling
 
-_COSINES = np.array(
+_EXACT_COSINES = np.array(
     [
         [
             math.sqrt((1 if u == 0 else 2) / SIDE) * math.cos(math.pi * u * (2 * x + 1) / (2 * SIDE))
             for x in range(SIDE)
         ]
         for u in range(SIDE)
-    ],
-    np.float32,
+    ]
 )
+_COSINES = _EXACT_COSINES.astype(np.float32)
 _COLOURS = np.array([[1, 1, 1], [1, 0, -1], [-1, 2, -1]]) / np.sqrt([[3], [2], [6]])
 _ORDER = np.array(ORDER)
+
+BITS, LARGEST = 12, 2.0**24
+"""Fractional bits of coefficients and of the residual, in levels, and the largest coefficient."""
+
+_TABLE_BITS = 20
+_WHOLE_COSINES, _WHOLE_COLOURS = (np.rint(np.ldexp(t, _TABLE_BITS)) for t in (_EXACT_COSINES, _COLOURS))
 
 
 def forward(residual: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -41,12 +50,23 @@ def forward(residual: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.ascontiguousarray(ordered).reshape(rows, columns, -1)
 
 
-def inverse(coefficients: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Transform coefficients back to a residual, [H, W, C]."""
+def inverse(coefficients: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+    """Transform coefficients back to a residual, [H, W, C], the same on every machine."""
     rows, columns, size = coefficients.shape
     channels = size // SIDE**2
-    raster = np.empty((rows, columns, channels, SIDE * SIDE), np.float32)
+    raster = np.empty((rows, columns, channels, SIDE * SIDE))
     raster[..., _ORDER] = coefficients.reshape(rows, columns, SIDE * SIDE, channels).swapaxes(2, 3)
-    blocks = _COSINES.T @ raster.reshape(rows, columns, channels, SIDE, SIDE) @ _COSINES
+    raster *= 2.0**BITS
+    known = np.rint(raster, out=raster).clip(-LARGEST, LARGEST, out=raster)
+    blocks = _shortened(_WHOLE_COSINES.T @ known.reshape(rows, columns, channels, SIDE, SIDE))
+    blocks = _shortened(blocks @ _WHOLE_COSINES)
     whole = blocks.transpose(0, 3, 1, 4, 2).reshape(SIDE * rows, SIDE * columns, channels)[:height, :width]
-    return whole @ _COLOURS.astype(np.float32) if channels == 3 else whole
+    if channels == 3:
+        whole = _shortened(whole @ _WHOLE_COLOURS)
+    return whole * 2.0**-BITS
+
+
+def _shortened(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round off the fractional bits that a table added."""
+    sums *= 2.0**-_TABLE_BITS
+    return np.rint(sums, out=sums)

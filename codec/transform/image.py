@@ -25,6 +25,7 @@ def analyse(
     pixels: NDArray[np.uint8],
     point: OperatingPoint,
     *,
+    known: bool = False,
     area: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Array]:
@@ -33,6 +34,7 @@ def analyse(
     Args:
         pixels: uint8 [H, W, C].
         point: the operating point.
+        known: whether a decoder does this too, see `OperatingPoint.analyse_known`.
         area: largest number of positions of the coarsest plane in a block; by default those of 1 megapixel.
         progress: called with the number of blocks done and of all blocks.
 
@@ -44,8 +46,9 @@ def analyse(
     geometry = ImageGeometry(pixels.shape[1], pixels.shape[0])
     targets: dict[str, Array] = {}
     blocks = tiling.blocks(height, width, point.analysis_halo, area or tiling.area_for(stride))
+    transform = point.analyse_known if known else point.analyse
     for number, block in enumerate(blocks):
-        found = point.analyse(_samples_around(pixels, block, stride).to(point.device))
+        found = transform(_samples_around(pixels, block, stride).to(point.device))
         for plane in point.planes:
             values = found[plane.name][0].cpu().numpy()
             if plane.name not in targets:
@@ -113,7 +116,7 @@ def set_known(
         margin = point.stride * point.analysis_halo
         # Where the image goes on its last pixels are repeated: latents at its ends are others.
         more = [(margin * (axis.start > 0), margin * (axis.stop < end)) for axis, end in sides]
-        targets = analyse(np.pad(pixels, [*more, (0, 0)], "edge"), point)
+        targets = analyse(np.pad(pixels, [*more, (0, 0)], "edge"), point, known=True)
         for plane in point.planes:
             part = symbols[plane.name][regions[number].part(plane.stride)]
             top, left = (before // plane.stride for before, _ in more)

@@ -1,0 +1,34 @@
+"""The CRC of decoded pixels, in a box of its own: whether they are those that the encoder saw."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import UsageError
+from ..models.base import Model
+
+BOX = "pixel-crc"
+
+DIFFERENT = "decoded pixels are not those of the encoder"
+
+BOX_BYTES = 12
+"""Most bytes that the box adds to a file, its entry in the table included."""
+
+
+def check_model(model: Model) -> None:
+    """Refuse models whose samples differ between machines.
+
+    Raises:
+        UsageError: such a model.
+    """
+    if not model.in_file_as_integers:
+        what = f"{model.card.name} decodes in floating point, a little differently on every machine"
+        raise UsageError(what, "leave out --pixel-crc, or name an image model in integers with -m")
+
+
+def crc_of(samples: NDArray[np.uint8]) -> bytes:
+    """Return the CRC-32 of pixels, [H, W, C] in this order, as the box holds it."""
+    return zlib.crc32(samples.tobytes()).to_bytes(4, "little")
