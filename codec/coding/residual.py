@@ -6,6 +6,7 @@ and then the range-coded coefficients.
 
 from __future__ import annotations
 
+import math
 from decimal import Context, Decimal
 
 import numpy as np
@@ -31,7 +32,7 @@ _DIAGONAL = np.array([n // SIDE + n % SIDE for n in ORDER])
 def step_size(step: int) -> float:
     """Return the step of coefficients in 8-bit units, in 2**-dct.BITS: 1 to 251 for 0 to 255."""
     exact = Context(prec=40).power(2, Decimal(step) / STEPS_PER_OCTAVE) * 2**dct.BITS
-    return float(exact.to_integral_value()) / 2**dct.BITS
+    return math.ldexp(float(exact.to_integral_value()), -dct.BITS)
 
 
 def encode(residual: NDArray[np.float32], step: int) -> Part:
