@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 DEFAULTS = {"image": "vae-image", "audio": "vqvae-audio"}
 """Medium -> default model of `encode`."""
 
-UNSAVED = ("quantizer.ema_", "top_quantizer.ema_", "bottom_quantizer.ema_", "discriminator.", "layers.")
-"""Prefixes of the names of tensors used in training alone."""
+UNSAVED = re.compile(r"(.*\.)?ema_|discriminator\.|layers\.")
+"""Beginnings of the names of tensors used in training alone."""
 
 MINIMUM_HALF = 1024
 """Tensors of at least this many elements are stored in half precision."""
@@ -170,7 +170,7 @@ def exported(model: Model) -> dict[str, np.ndarray]:
     """Return the tensors of a model as stored: networks in half precision, others unchanged."""
     tensors: dict[str, np.ndarray] = {}
     for name, tensor in model.state_dict().items():
-        if name.startswith(UNSAVED):
+        if UNSAVED.match(name):
             continue
         half = name.startswith(model.networks) and tensor.numel() >= MINIMUM_HALF
         array = tensor.detach().cpu().contiguous().numpy()
@@ -223,7 +223,7 @@ def _load(path: Path, _modified: int, device: str) -> Model:
         model = from_card(card)
         state = model.state_dict()
         for name in state:
-            if not name.startswith(UNSAVED):
+            if not UNSAVED.match(name):
                 state[name] = torch.from_numpy(tensors[name].astype(np.float32))
         model.load_state_dict(state)
         model = model.equipped(card, model.priors_from(card, tensors))
