@@ -15,6 +15,11 @@ check: .venv/dev build/types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	MYPYPATH=build/types $(BIN)/mypy --config-file pyproject.toml -p vqcodec
+	MYPYPATH=build/types $(BIN)/mypy --config-file pyproject.toml tests/typing_cases.py
+	rm -rf dist build/lib build/bdist.*
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	ls -l dist
 	$(BIN)/python -m pytest
 
 .venv/runtime: pyproject.toml

@@ -66,6 +66,15 @@ def drawings() -> dict[str, Image.Image]:
     pen.line([(60 + 5 * x, 220 + 90 * math.sin(x / 9)) for x in range(110)], "black", 2)
     pen.line([(50, 40), (50, 421), (620, 421)], "black", 1)
 
+    # As rough as a photograph, between the lines of the page.
+    rng = np.random.default_rng(0)
+    scene = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize(
+        (301, 227), Image.BICUBIC
+    )
+    grains = np.asarray(scene) + rng.normal(0, 4, (227, 301, 3))
+    screen = page.copy()
+    screen.paste(Image.fromarray(np.clip(grains, 0, 255).astype(np.uint8)), (171, 283))
+
     y, x = np.mgrid[0:256, 0:256]
     slope = np.stack((x, y, 255 - (x + y) // 2), 2).astype(np.uint8)
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
@@ -73,6 +82,7 @@ def drawings() -> dict[str, Image.Image]:
     return {
         "page of text": page,
         "the same in gray": page.convert("L"),
+        "page with a photograph": screen,
         "chart": chart,
         "icon of 16 x 16": icon,
         "slope": Image.fromarray(slope),

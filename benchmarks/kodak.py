@@ -1,4 +1,4 @@
-"""A model with a codebook on a folder of images, vs. JPEG, WebP and AVIF at the same bytes.
+"""A model with a codebook on a folder of images, vs. other codecs at the same bytes.
 
 python benchmarks/kodak.py KODAK_FOLDER [--model M] [--effort N ...] [--json OUT]
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from vqcodec import evaluation, media, weights
 from vqcodec.bitstream import container
-from vqcodec.evaluation.baselines.image import BASELINES, QualitySweep
+from vqcodec.evaluation.baselines.image import QualitySweep, available
 from vqcodec.metrics.image import code_use
 
 COLUMNS = (
@@ -34,9 +34,7 @@ def main() -> None:
     parser.add_argument("--model", default="vqvae-image", help="name or file, with a codebook")
     parser.add_argument("--quality", type=float, help="operating point; the model's default if absent")
     parser.add_argument("--effort", type=int, nargs="+", default=[1], help="one row for each")
-    parser.add_argument(
-        "--against", nargs="*", default=list(BASELINES), help="at the bytes of the first effort"
-    )
+    parser.add_argument("--against", nargs="*", default=available(), help="at the bytes of the first effort")
     parser.add_argument("--json", type=Path, help="write all rows, image by image")
     options = parser.parse_args()
 

@@ -24,6 +24,7 @@ COLOURS = {
     "avif": "#d1495b",
     "webp": "#e8902e",
     "jpeg": "#8c8c8c",
+    "jxl": "#2a8f5b",
     "vqvae-audio": "#0b5cad",
     "opus": "#d1495b",
     "codec2": "#e8902e",
@@ -56,6 +57,7 @@ class Panel:
 IMAGE = (
     Panel("psnr_db", "PSNR, dB"),
     Panel("ms_ssim", "MS-SSIM", True, (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)),
+    Panel("ssimulacra2", "SSIMULACRA2"),
 )
 AUDIO = (
     Panel("pesq_wb", "PESQ-WB"),
@@ -63,7 +65,15 @@ AUDIO = (
     Panel("visqol", "ViSQOL"),
     Panel("log_mel", "log-mel distance (less is better)"),
 )
-NAMES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "opus": "Opus", "codec2": "Codec2", "speex": "Speex"}
+NAMES = {
+    "jpeg": "JPEG",
+    "jxl": "JPEG XL",
+    "webp": "WebP",
+    "avif": "AVIF",
+    "opus": "Opus",
+    "codec2": "Codec2",
+    "speex": "Speex",
+}
 
 
 def main() -> None:

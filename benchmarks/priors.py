@@ -23,7 +23,7 @@ from speed import photo, rates
 from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container
 from vqcodec.bitstream.container import LEARNED, STATIC
-from vqcodec.coding import driver
+from vqcodec.coding import chunks, driver
 from vqcodec.errors import MediaError
 from vqcodec.models.base import OperatingPoint
 from vqcodec.priors.base import Symbols
@@ -107,7 +107,8 @@ def differences(encoded: pipeline.Encoded) -> dict[str, int]:
         if chunk is not None and chunk.prior == LEARNED
     ]
     regions = [region for region, _ in coded]
-    payloads = [payload[len(prior.prior_id) :] for _, payload in coded]
+    before = len(prior.prior_id) + (chunks.CHECK_BYTES if len(point.planes) > 1 else 0)
+    payloads = [payload[before:] for _, payload in coded]
     found = {}
     for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
         typed = prior.with_dtype(dtype)

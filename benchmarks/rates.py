@@ -1,4 +1,4 @@
-"""Rate and quality of our models vs. JPEG, WebP and AVIF: tables at fixed rates, and BD-rates.
+"""Rate and quality of our models vs. JPEG, WebP, AVIF and JPEG XL: tables at fixed rates, and BD-rates.
 
 python benchmarks/rates.py KODAK_FOLDER [--model vae-image ppca-image] [--json OUT] [--plot OUT.svg]
 python benchmarks/rates.py KODAK_FOLDER --target-size 10 20 40
@@ -13,23 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import plots
-from scipy.interpolate import PchipInterpolator
 from vqcodec import evaluation, media, pipeline
 from vqcodec.bitstream import container
-from vqcodec.evaluation.baselines.image import QualitySweep
+from vqcodec.evaluation.baselines.image import BASELINES, QualitySweep, available
+from vqcodec.evaluation.figures import IMAGE
 from vqcodec.evaluation.image import measure
 
 QUALITIES = (1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5)
-SWEEPS = {
-    "jpeg": (3, 6, 10, 15, 22, 32, 45, 60, 75, 85, 92, 96),
-    "webp": (0, 3, 8, 16, 28, 42, 58, 72, 82, 90, 95, 98),
-    "avif": (10, 20, 28, 36, 44, 52, 60, 68, 76, 84, 90, 94),
-}
 RATES = (0.25, 0.5, 1.0)
-FIGURES = ("bpp", "psnr_db", "ms_ssim")
+DIGITS = {"psnr_db": 2, "ms_ssim": 4, "ssimulacra2": 1}
 
 Curves = dict[str, np.ndarray]
-"""Codec -> float64 [images, qualities, 3]: the figures of FIGURES of every file."""
+"""Codec -> float64 [images, qualities, 1 + figures]: bpp and the figures of IMAGE of every file."""
 
 
 def main() -> None:
@@ -38,12 +33,12 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=["vae-image"], help="names or files")
     parser.add_argument("--single", nargs="*", default=[], help="models of one rate, for the plot alone")
     parser.add_argument("--quality", type=float, nargs="+", default=QUALITIES)
-    parser.add_argument("--against", nargs="*", default=list(SWEEPS))
+    parser.add_argument("--against", nargs="*", default=available(), help="over their own range of qualities")
     parser.add_argument(
         "--target-size", type=float, nargs="+", metavar="KB", help="measure only this, with the first model"
     )
     parser.add_argument("--json", type=Path, help="write all rows, image by image")
-    parser.add_argument("--plot", type=Path, help="rate against PSNR and MS-SSIM, .svg or .png")
+    parser.add_argument("--plot", type=Path, help="rate against each figure, .svg or .png")
     options = parser.parse_args()
     if options.target_size:
         targets(options)
@@ -61,8 +56,8 @@ def curves(options: argparse.Namespace) -> None:
             ours = []
             for quality in options.quality:
                 row, encoded, _ = measure(original, model=name, quality=quality)
-                ours.append([row[key] for key in FIGURES])
-                rows.append(row | {"file": str(path)})
+                ours.append(point(row, row["bpp"]))
+                rows.append(row | {"file": str(path), "codec": Path(name).stem})
                 if encoded.estimate_bits:
                     payload[name] += 8 * container.read_info(encoded.data).code_bytes
                     ideal[name] += encoded.estimate_bits
@@ -70,15 +65,15 @@ def curves(options: argparse.Namespace) -> None:
         rows += [measure(original, model=name)[0] | {"file": str(path)} for name in options.single]
         for name in options.against:
             sweep, pixels = QualitySweep(original, name), original.width * original.height
-            theirs = [sweep.figures(quality) for quality in SWEEPS[name]]
-            figures_of[name].append([[f["bytes"] * 8 / pixels, f["psnr_db"], f["ms_ssim"]] for f in theirs])
+            theirs = [sweep.figures(quality) for quality in BASELINES[name].sweep]
+            figures_of[name].append([point(f, f["bytes"] * 8 / pixels) for f in theirs])
             rows += [{"file": str(path), "codec": name, "bpp": f["bytes"] * 8 / pixels, **f} for f in theirs]
     whole: Curves = {name: np.array(figures, float) for name, figures in figures_of.items()}
     print(f"{len(files)} whole images, through real files.")
     at_rates("One setting of a codec for all images", whole, mean_first=True)
     at_rates("Every image at this rate", whole, mean_first=False)
     ours = [Path(name).stem for name in options.model]
-    bd_rates(whole, ours)
+    bd_rates(rows)
     if ours[0] in whole:
         points(whole[ours[0]], ours[0], options.quality)
     for name in options.model:
@@ -90,15 +85,21 @@ def curves(options: argparse.Namespace) -> None:
         plots.draw(rows, options.plot)
 
 
+def point(figures: dict, bpp: float) -> list[float]:
+    """The figures of one file in the order of `Curves`; NaN for one that was not measured."""
+    values = [figures[figure.key] for figure in IMAGE]
+    return [bpp, *(np.nan if value is None else value for value in values)]
+
+
 def at_rates(title: str, whole: Curves, *, mean_first: bool) -> None:
-    heads = [f"{figure} at {rate:g}" for figure in ("PSNR, dB", "MS-SSIM") for rate in RATES]
+    heads = [f"{figure.title} at {rate:g}" for figure in IMAGE for rate in RATES]
     print(f"\n{title}; means over images, interpolated in log(bpp):\n")
     print("| codec | " + " | ".join(heads) + " |")
     print("|---|" + "---:|" * len(heads))
     for name, curve in whole.items():
         several = curve.mean(0, keepdims=True) if mean_first else curve
         cells = []
-        for column, digits in ((1, 2), (2, 4)):
+        for column, digits in enumerate(DIGITS.values(), 1):
             for rate in RATES:
                 at = [between(c[:, 0], c[:, column], rate) for c in several]
                 out = sum(np.isnan(at))
@@ -112,32 +113,22 @@ def between(bpp: np.ndarray, figure: np.ndarray, rate: float) -> float:
     return float(np.interp(np.log(rate), np.log(bpp), figure, left=np.nan, right=np.nan))
 
 
-def bd_rates(whole: Curves, ours: Sequence[str]) -> None:
+def bd_rates(rows: Sequence[dict]) -> None:
     print("\nBD-rate, mean over the images (less is better):\n")
-    print("| | " + " | ".join(f"vs. {name}" for name in whole) + " |\n|---|" + "---:|" * len(whole))
-    for name in ours:
-        cells = []
-        for other in whole:
-            each = [bd_rate(a, b) for a, b in zip(whole[name], whole[other], strict=True)]
-            cells.append("" if name == other else f"{statistics.mean(each):+.1f} %")
-        print(f"| {name} | " + " | ".join(cells) + " |")
-
-
-def bd_rate(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the mean difference of rate at equal PSNR in percent, over the common range (Bjontegaard 2001).
-
-    Logarithms of rates are interpolated by monotone piecewise cubics.
-    """
-    low = max(ours[0, 1], theirs[0, 1])
-    high = min(ours[-1, 1], theirs[-1, 1])
-    areas = [PchipInterpolator(c[:, 1], np.log(c[:, 0])).integrate(low, high) for c in (ours, theirs)]
-    return float(100 * np.expm1((areas[0] - areas[1]) / (high - low)))
+    print("| | vs. | " + " | ".join(f"by {figure.title}" for figure in IMAGE) + " |")
+    print("|---|---|" + "---:|" * len(IMAGE))
+    for row in evaluation.bd_rates(rows):
+        percent = (row[figure.key] for figure in IMAGE)
+        cells = ("" if value is None else f"{value:+.1f} %" for value in percent)
+        print(f"| {row['codec']} | {row['against']} | {' | '.join(cells)} |")
 
 
 def points(curve: np.ndarray, name: str, qualities: Sequence[float]) -> None:
-    print(f"\n| {name} -q | bpp | PSNR, dB | MS-SSIM |\n|---|---:|---:|---:|")
-    for quality, (bpp, psnr, ms_ssim) in zip(qualities, curve.mean(0), strict=True):
-        print(f"| {quality:g} | {bpp:.4f} | {psnr:.2f} | {ms_ssim:.4f} |")
+    heads = " | ".join(figure.title for figure in IMAGE)
+    print(f"\n| {name} -q | bpp | {heads} |\n|---|---:|" + "---:|" * len(IMAGE))
+    for quality, (bpp, *figures) in zip(qualities, curve.mean(0), strict=True):
+        cells = (f"{value:.{digits}f}" for value, digits in zip(figures, DIGITS.values(), strict=True))
+        print(f"| {quality:g} | {bpp:.4f} | {' | '.join(cells)} |")
 
 
 def targets(options: argparse.Namespace) -> None:

@@ -1,21 +1,20 @@
-"""Process many files: report and count each failure, and go on with the others."""
+"""Report and count what becomes of many files; a failure of one does not end the others."""
 
 import math
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from vqcodec.bitstream.container import AudioGeometry, ImageGeometry
-from vqcodec.errors import DamageWarning, MediaError, UsageError, VqcodecWarning
-from vqcodec.files import is_special
+from vqcodec.bitstream.geometry import AudioGeometry, Geometry, SetGeometry
 
-from .console import Bar, Console, clock_text, explain, size_text, time_text
-from .paths import Found, Input, Job, check_free, taken
-from .streams import OutputError
+from .console import Console, Failure, clock_text, size_text, time_text
+from .listing import EXTRAS
+from .outcome import Fields as Fields
+from .outcome import Outcome
+from .paths import Found, Input, Job, taken
+from .tars import TarWriter
 
-Fields = dict[str, Any]
+EXTRA_HINT = "pip install 'vqcodec[formats]'"
 
 
 class Batch:
@@ -23,38 +22,49 @@ class Batch:
 
     Attributes:
         code: the exit code so far.
+        done: jobs that are done or were skipped.
+        alone: whether there is one input alone, whose line is always printed.
+        tar: where packed outputs go.
     """
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.code = 0
+        self.code = self.done = 0
+        self.alone = False
+        self.tar: TarWriter | None = None
         self.counts = {"ok": 0, "failed": 0, "skipped": 0}
         self.bytes_in = self.bytes_out = 0
         self.pixels, self.audio_seconds = 0, 0.0
+        self._said: set[str] = set()
         self._started = time.perf_counter()
+        console.last = lambda interrupted: self.finish(interrupted=interrupted)
 
     def report_found(self, found: Found, foreign: str) -> None:
         """Report what `find` could not use: failed arguments, and files of another kind in folders."""
         for name, error in found.failed:
             self.fail(name, error)
         for name in found.foreign:
-            self.console.note(f"{name}: skipped, {foreign}")
+            package = EXTRAS.get(Path(name).suffix.lower())
+            self.skip(name, f"needs the extra formats: {EXTRA_HINT}" if package else foreign)
         for name, why in found.passed:
-            self.console.note(f"{name}: skipped, {why}")
+            self.skip(name, why)
 
-    def skip_existing(self, jobs: list[Job]) -> list[Job]:
-        """Return the jobs whose output does not exist; count and report the others."""
-        todo = []
+    def skip(self, name: str, why: str) -> None:
+        """Report and count a file that is not an input."""
+        self.counts["skipped"] += 1
+        self.console.note(f"{name}: skipped, {why}")
+        self.console.record(type="file", input=name, status="skipped", reason=why)
+
+    def skip_existing(self, jobs: Iterable[Job]) -> Iterator[Job]:
+        """Yield the jobs whose output does not exist; count and report the others."""
         for job in jobs:
-            if job.output is not None and taken(job.output):
-                self.counts["skipped"] += 1
-                self.console.note(f"{job.source.name}: skipped, {job.output} exists", level=1)
-                self.console.record(
-                    type="file", input=job.source.name, output=str(job.output), status="skipped"
-                )
-            else:
-                todo.append(job)
-        return todo
+            if job.output is None or not taken(job.output):
+                yield job
+                continue
+            self.counts["skipped"] += 1
+            self.done += 1
+            self.console.note(f"{job.source.name}: skipped, {job.output} exists", level=1)
+            self.console.record(type="file", input=job.source.name, output=str(job.output), status="skipped")
 
     def run(self, source: Input, work: Callable[[], Fields]) -> Fields | None:
         """Process one input; print its warnings and its error with its name.
@@ -69,26 +79,36 @@ class Batch:
         Raises:
             UsageError: the options are wrong, not this input.
         """
-        started = time.perf_counter()
-        error: Exception | None = None
-        fields: Fields = {}
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("always", VqcodecWarning)
-            try:
-                fields = work()
-            except (UsageError, BrokenPipeError, OutputError):
-                raise
-            except Exception as problem:
-                error = problem
-        messages = list(dict.fromkeys(str(warning.message) for warning in caught))
-        for text in messages:
-            self.console.warning(source.name, text)
-        if error is not None:
-            self.fail(source.name, error)
+        outcome = Outcome(source.name)
+        with outcome.attempt():
+            outcome.fields = work()
+        return self._count(outcome)
+
+    def settle(self, job: Job, outcome: Outcome) -> None:
+        """Report and count the outcome of a job; write its output if that goes into a tar."""
+        self.done += 1
+        if outcome.data is not None and job.output is not None and self.tar is not None:
+            self.tar.add(job.output, outcome.data, outcome.mtime)
+            outcome.data = None
+        record = self._count(outcome)
+        if record is not None and not self.console.json:
+            alone = self.alone or {"psnr_db", "si_sdr_db"} & record.keys()
+            self.console.note(_file_line(record), level=0 if alone else 1)
+
+    def _count(self, outcome: Outcome) -> Fields | None:
+        for text, level in outcome.notes:
+            self.console.note(text, level)
+        for text in outcome.warnings:
+            self.console.warning(outcome.name, text)
+        for text in outcome.general:
+            if text not in self._said:  # it is the same for all
+                self._said.add(text)
+                self.console.warning(None, text)
+        if outcome.failure is not None:
+            self.fail(outcome.name, outcome.failure)
             return None
-        damaged = any(issubclass(warning.category, DamageWarning) for warning in caught)
-        if damaged or fields.get("status") == "damaged":
+        fields = outcome.fields
+        if outcome.damaged or fields.get("status") == "damaged":
             self.code = max(self.code, 1)
             self.counts["failed"] += 1
             fields["status"] = "damaged"
@@ -96,41 +116,42 @@ class Batch:
             self.counts["ok"] += 1
         self.bytes_in += fields.get("bytes_in", 0)
         self.bytes_out += fields.get("bytes_out", 0)
-        record: Fields = {"type": "file", "input": source.name, "status": "ok"} | fields
-        record |= {"seconds": round(time.perf_counter() - started, 3)}
-        if messages:
+        if {"bpp", "width"} <= fields.keys():
+            self.pixels += fields["width"] * fields["height"]
+        if {"kbps", "audio_seconds"} <= fields.keys():
+            self.audio_seconds += fields["audio_seconds"]
+        record: Fields = {"type": "file", "input": outcome.name, "status": "ok"} | fields
+        record |= {"seconds": round(outcome.seconds, 3)}
+        if messages := outcome.warnings + outcome.general:
             record["warnings"] = messages
         self.console.record(**record)
         return record
 
-    def count(self, geometry: ImageGeometry | AudioGeometry) -> None:
-        """Add the pixels or seconds of a compressed file to the totals."""
-        if isinstance(geometry, AudioGeometry):
-            self.audio_seconds += geometry.seconds
-        else:
-            self.pixels += geometry.width * geometry.height
-
-    def fail(self, name: str, error: Exception) -> None:
+    def fail(self, name: str, error: Exception | Failure) -> None:
         """Report that one input failed."""
+        failure = error if isinstance(error, Failure) else Failure.of(error)
         self.counts["failed"] += 1
-        code = self.console.fail(name, error)
-        self.code = max(self.code, code)
-        message, hint, _ = explain(error)
-        self.console.record(type="file", input=name, status="error", error=message, hint=hint)
+        self.code = max(self.code, failure.code)
+        self.console.fail(name, failure)
+        self.console.record(type="file", input=name, status="error", error=failure.message, hint=failure.hint)
 
-    def finish(self, *, sizes: bool = True) -> int:
+    def finish(self, *, sizes: bool = True, interrupted: bool = False) -> int:
         """Print a summary if there was more than one input; return the exit code."""
+        self.console.last = lambda interrupted: None
         total = sum(self.counts.values())
         summary: Fields = {"type": "summary", **self.counts}
         if sizes:
             summary |= {"bytes_in": self.bytes_in, "bytes_out": self.bytes_out}
+        if interrupted:
+            summary |= {"interrupted": True}
         self.console.record(**summary)
-        if sizes and total > 1 and not self.console.json:
-            self.console.note(self._line(total))
+        if not self.console.json and total > (not interrupted) and (sizes or interrupted):
+            self.console.note("interrupted: " * interrupted + self._line(total, interrupted=interrupted))
         return self.code
 
-    def _line(self, total: int) -> str:
-        parts = [f"{self.counts['ok']} of {total} files" if self.counts["ok"] < total else f"{total} files"]
+    def _line(self, total: int, *, interrupted: bool) -> str:
+        whole = self.counts["ok"] == total or interrupted
+        parts = [f"{self.counts['ok']}{'' if whole else f' of {total}'} files"]
         for what in ("failed", "skipped"):
             if self.counts[what]:
                 parts[0] += f", {self.counts[what]} {what}"
@@ -159,29 +180,16 @@ def rate_text(size: int, pixels: int, audio_seconds: float) -> str:
     return ""
 
 
-def extent(geometry: ImageGeometry | AudioGeometry) -> Fields:
-    """Return the size fields of a record: those of an image, or of audio."""
+def extent(geometry: Geometry) -> Fields:
+    """Return the size fields of a record: those of an image, audio, or a set of pictures."""
     if isinstance(geometry, AudioGeometry):
         return {
             "audio_seconds": round(geometry.seconds, 3),
             "rate": geometry.rate,
             "channels": geometry.channels,
         }
-    return {"width": geometry.width, "height": geometry.height}
-
-
-def work_through(batch: Batch, verb: str, jobs: list[Job], work: Callable[[Job, Bar], Fields]) -> None:
-    """Run every job behind one progress bar, and print a line for each if the options ask for it."""
-    console = batch.console
-    with console.bar(verb, len(jobs)) as bar:
-        for number, job in enumerate(jobs):
-            bar.item(number, job.source.below.name)
-            record = batch.run(job.source, lambda job=job: work(job, bar))  # type: ignore[misc]
-            if record is not None and not console.json:
-                alone = len(jobs) == sum(batch.counts.values()) == 1
-                console.note(
-                    _file_line(record), level=0 if alone or {"psnr_db", "si_sdr_db"} & record.keys() else 1
-                )
+    sides: Fields = {"width": geometry.width, "height": geometry.height}
+    return sides | ({"pictures": geometry.count} if isinstance(geometry, SetGeometry) else {})
 
 
 def _file_line(record: Fields) -> str:
@@ -204,63 +212,6 @@ def _file_line(record: Fields) -> str:
         parts.append(str(record["status"]))
     parts.append(time_text(record["seconds"]))
     return "  ".join(parts)
-
-
-def check_overwriting(force: bool, skip_existing: bool) -> None:
-    """Refuse options that contradict each other.
-
-    Raises:
-        UsageError: both are given.
-    """
-    if force and skip_existing:
-        raise UsageError("-f and --skip-existing exclude each other", "give one of them")
-
-
-def check_json(console: Console, jobs: list[Job]) -> None:
-    """Refuse to write bytes and records to stdout.
-
-    Raises:
-        UsageError: both are asked for.
-    """
-    if console.json and any(job.output is None for job in jobs):
-        raise UsageError("--json and a result on stdout exclude each other", "name a file with -o FILE")
-
-
-def refuse_existing(job: Job, force: bool) -> None:
-    """Refuse an output that exists, before any work is done.
-
-    Raises:
-        MediaError: the output exists, or is a pipe or device that happens to have its name.
-    """
-    if job.output is None:
-        return
-    if not job.named and is_special(job.output) and not job.output.is_dir():
-        raise MediaError(f"{job.output} is a pipe, device or socket", "write elsewhere with -o")
-    check_free(job.output, force)
-
-
-def rehearse(batch: Batch, jobs: list[Job], force: bool, plan: Callable[[Job], Fields]) -> int:
-    """List what would be done and what would be refused; return the exit code.
-
-    Args:
-        batch: counts and reports.
-        jobs: what would be done.
-        force: replace existing outputs.
-        plan: returns fields for the record and the line of a job; may refuse it.
-    """
-    for job in jobs:
-        planned: Fields = {}
-
-        def work(job: Job = job, planned: Fields = planned) -> Fields:
-            refuse_existing(job, force)
-            planned |= plan(job)
-            return {"output": shown(job.output), "status": "planned", **planned}
-
-        record = batch.run(job.source, work)
-        if record is not None:
-            details = "  ".join(f"{key} {value}" for key, value in planned.items())
-            batch.console.out(f"{record['input']} -> {record['output']}  {details}".rstrip())
-    return batch.finish(sizes=False)
 
 
 def shown(output: Path | None) -> str:

@@ -6,8 +6,9 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -48,6 +49,8 @@ class Console:
     ) -> None:
         self.verbose, self.quiet, self.json, self.color = verbose, quiet, json, color
         self.progress = progress and not quiet and not json and is_terminal(sys.stderr) and not dumb()
+        self.last: Callable[[bool], object] = lambda interrupted: None
+        """What a command prints when something ends it early: whether that is an interruption."""
 
     def __enter__(self) -> Self:
         return self
@@ -56,18 +59,19 @@ class Console:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, Exception) and not isinstance(error, typer.Exit | BrokenPipeError | OutputError):
-            message, hint, _ = explain(error)
-            self.record(type="error", error=message, hint=hint)
-            raise typer.Exit(self.fail(None, error)) from error
+            failure = Failure.of(error)
+            self.record(type="error", error=failure.message, hint=failure.hint)
+            self.fail(None, failure)
+            self.last(False)
+            raise typer.Exit(failure.code) from error
+        if isinstance(error, KeyboardInterrupt):
+            self.last(True)
 
-    def fail(self, name: str | None, error: Exception) -> int:
-        """Print an exception as a message and a hint; return its exit code."""
-        message, hint, code = explain(error)
-        self.error(name, message, hint)
+    def fail(self, name: str | None, failure: "Failure") -> None:
+        """Print a failure as a message and a hint."""
+        self.error(name, failure.message, failure.hint)
         if self.verbose >= 2:
-            lines = "".join(traceback.format_exception(error)).rstrip().split("\n")
-            print_error("\n".join(printable(line) for line in lines))
-        return code
+            print_error("\n".join(printable(line) for line in failure.trace.rstrip().split("\n")))
 
     def error(self, name: str | None, message: str, hint: str = "") -> None:
         """Print `vqcodec: FILE: what is wrong` and `  hint: what to do`."""
@@ -118,8 +122,8 @@ class Console:
             self.out("  ".join(padded).rstrip(), BOLD if number == 0 else "")
 
     @contextmanager
-    def bar(self, verb: str, total: float) -> Iterator["Bar"]:
-        """Show a progress bar over `total` items, on a terminal only."""
+    def bar(self, verb: str, total: float | None) -> Iterator["Bar"]:
+        """Show a progress bar over `total` items, or an unknown number, on a terminal only."""
         if not self.progress:
             yield Bar()
             return
@@ -181,11 +185,14 @@ class Bar:
     def share(self, done: float) -> None:
         """Report the share of the current item that is done, 0 to 1."""
 
+    def total(self, count: int) -> None:
+        """Report the number of items, once it is known."""
+
 
 class TerminalBar(Bar):
     """Show progress on a terminal."""
 
-    def __init__(self, progress: "Progress", verb: str, total: float) -> None:
+    def __init__(self, progress: "Progress", verb: str, total: float | None) -> None:
         self._progress, self._verb, self._total = progress, verb, total
         self._number: float = 0
         self._name = ""
@@ -194,7 +201,8 @@ class TerminalBar(Bar):
     def item(self, number: float, name: str) -> None:
         """Report that work on item `number` (from 0) begins."""
         self._number, self._name = number, printable(name)
-        count = f"  {int(number) + 1}/{int(self._total)}" if self._total > 1 else ""
+        whole = f"/{int(self._total)}" if self._total else ""
+        count = "" if self._total == 1 else f"  {int(number) + 1}{whole}"
         self._progress.update(
             self._task, completed=number, description=self._verb + count, item=self._name, refresh=True
         )
@@ -208,6 +216,26 @@ class TerminalBar(Bar):
     def share(self, done: float) -> None:
         """Report the share of the current item that is done, 0 to 1."""
         self._progress.update(self._task, completed=self._number + done)
+
+    def total(self, count: int) -> None:
+        """Report the number of items, once it is known."""
+        self._total = count
+        self._progress.update(self._task, total=count)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception in words: message, hint, exit code, traceback."""
+
+    message: str
+    hint: str
+    code: int
+    trace: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """Put an exception into words."""
+        return cls(*explain(error), "".join(traceback.format_exception(error)))
 
 
 def explain(error: BaseException) -> tuple[str, str, int]:

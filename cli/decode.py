@@ -1,35 +1,32 @@
 """`vqcodec decode`: restore images and audio from bitstreams."""
 
-import os
-import shutil
-import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 from vqcodec.errors import MediaError, UsageError, VqcodecError
 from vqcodec.files import is_special
 
 from . import options, paths
-from .batch import (
-    Batch,
-    Fields,
+from .batch import Batch, extent, shown, use_threads
+from .command import command
+from .console import Console
+from .outcome import Fields, Outcome
+from .outputs import (
     check_json,
     check_overwriting,
-    extent,
+    check_tar,
+    deliver,
+    first_of,
+    into_tar,
     refuse_existing,
     rehearse,
-    shown,
-    use_threads,
-    work_through,
 )
-from .command import command
-from .console import Bar, Console
-from .streams import BLOCK, write_stdout
-
-if TYPE_CHECKING:
-    from vqcodec.media import Audio, Image
+from .schedule import work_through
+from .sources import Sources
+from .workers import Jobs, Progress
 
 EXAMPLES = """\b
 Examples:
@@ -46,23 +43,28 @@ SUFFIXES = {f".{format.value}": format for format in options.Format} | {
     ".aif": options.Format.aiff,
     ".oga": options.Format.ogg,
 }
-DEFAULTS = {"image": options.Format.png, "audio": options.Format.wav}
-KINDS = {"image": "an image", "audio": "audio"}
+SMALL = 1 << 12
+"""Size in bytes of bitstreams that are decoded by one thread."""
+
+DEFAULTS = {"image": options.Format.png, "audio": options.Format.wav, "set": options.Format.npy}
+KINDS = {"image": "an image", "audio": "audio", "set": "a set of pictures"}
+FORMATS = {"image": "an image format", "audio": "an audio format", "set": "a format of sets"}
 
 
 @command(progress=True)
 def decode(
     console: Console,
     bitstreams: Annotated[
-        list[str], typer.Argument(metavar="BITSTREAMS", help=".vqc files, folders (-r), or - for stdin.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="BITSTREAMS", help=".vqc files, folders (-r), tars, or - for stdin."),
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
             "-o",
             "--output",
             metavar="PATH",
-            help="A file, a folder (a new one ends in /), or - for stdout.  "
+            help="A file, a folder (a new one ends in /), a .tar, or - for stdout.  "
             "[default: NAME.decoded.png or .wav next to the input]",
         ),
     ] = None,
@@ -70,8 +72,8 @@ def decode(
         options.Format | None,
         typer.Option(
             "--format",
-            metavar="png|jpg|webp|tiff|avif|bmp|wav|flac|ogg|opus|mp3|aiff",
-            help="Output format.  [default: by the suffix of -o, otherwise png or wav, which are lossless]",
+            metavar="png|jpg|webp|tiff|avif|bmp|wav|flac|ogg|opus|mp3|aiff|npy|npz|idx",
+            help="Output format.  [default: by the suffix of -o, otherwise png, wav or npy, all lossless]",
         ),
     ] = None,
     model: Annotated[
@@ -100,6 +102,8 @@ def decode(
     max_pixels: options.MaxPixels = None,
     max_seconds: options.MaxSeconds = None,
     recursive: options.Recursive = False,
+    files_from: options.FilesFrom = None,
+    null: options.Null = False,
     force: options.Force = False,
     skip_existing: options.SkipExisting = False,
     strip: options.StripWhat = None,
@@ -113,53 +117,110 @@ def decode(
     Images come out upright: their orientation was applied to the pixels when they were encoded.
     """
     check_overwriting(force, skip_existing)
-    batch = Batch(console)
-    found = paths.find(
-        bitstreams, recursive=recursive, suffixes={paths.BITSTREAM}, what="bitstreams", silent=()
+    sources = Sources(
+        bitstreams or [],
+        recursive=recursive,
+        files_from=files_from,
+        null=null,
+        suffixes={paths.BITSTREAM},
+        what="bitstreams",
     )
-    formats: dict[paths.Job, options.Format | None] = {}
+    output = None if test else sources.output(output, ".decoded")
+    sources.check("./" if test else output)
+    check_tar(output, force, skip_existing)
+    batch = Batch(console)
+
+    def report(found: paths.Found) -> None:
+        batch.report_found(found, "not a bitstream")
+
+    def suffix(source: paths.Input) -> str:
+        return f".decoded.{(format or DEFAULTS[kind_of(source) or 'image']).value}"
+
     if test:
-        todo = [paths.Job(source, None) for source in found.inputs]
+        todo = sources.inputs(report)
     else:
-        todo = paths.plan(
-            found.inputs,
-            output,
-            lambda source: f".decoded.{(format or DEFAULTS[kind_of(source) or 'image']).value}",
-            len(bitstreams),
-            known={paths.BITSTREAM},
-        )
-        check_json(console, todo)
-        formats = {job: format or format_of(job.output) for job in todo}
-    batch.report_found(found, "not a bitstream")
+        todo = sources.jobs(output, suffix, report, batch.fail, known={paths.BITSTREAM})
+    first, todo = first_of(todo)
+    if not test:
+        check_json(console, first)
+    if first is not None and first.named and format is None:
+        format_of(first.output)
     if skip_existing:
-        todo = batch.skip_existing(todo)
+        first, todo = first_of(batch.skip_existing(todo))
     if dry_run:
 
         def plan(job: paths.Job) -> Fields:
             if (kind := kind_of(job.source)) is not None:
-                fitting(formats.get(job), kind)
+                fitting(format or format_of(job.output), kind)
             return {}
 
         raise typer.Exit(rehearse(batch, todo, force, plan))
-    if not todo:
+    if first is None:
         raise typer.Exit(batch.finish())
     if model is not None:
         from vqcodec import weights
 
         # Before the first file: a wrong model or device fails the command, not each file.
         weights.load(model, device=device)
+    limits: Fields = {"max_pixels": max_pixels, "max_seconds": max_seconds}
+    settings: Fields = {
+        "model": model,
+        "decoder": decoder,
+        "salvage": salvage,
+        "preview": preview,
+        "strip": tuple(what.value for what in strip or ()),
+        "device": device,
+        **{name: limit for name, limit in limits.items() if limit is not None},
+    }
+    task = Decoding(settings, format, test, force, not no_mtime)
+    verb = "testing" if test else "decoding"
+    with into_tar(batch, output, force):
+        counter = sources.counter(output)
+        work_through(batch, verb, todo, task, workers=jobs, small=_is_small, count=counter)
+    raise typer.Exit(batch.finish())
 
-    def work(job: paths.Job, bar: Bar) -> Fields:
-        refuse_existing(job, force)
-        path = job.source.path
+
+@dataclass(frozen=True)
+class Decoding:
+    """Decode bitstreams, in any process.
+
+    Attributes:
+        settings: arguments of `pipeline.decode`.
+        format: of the outputs; None: by their suffix, or the default of the medium.
+        test: write nothing.
+        force: replace existing outputs.
+        stamp: copy the input's times.
+    """
+
+    settings: Fields
+    format: options.Format | None
+    test: bool
+    force: bool
+    stamp: bool
+
+    def prepare(self) -> None:
+        """Import the networks."""
+        from vqcodec import pipeline  # noqa: F401 (importing it is the point)
+
+    def __call__(self, jobs: Jobs, progress: Progress, threads: int | None) -> list[Outcome]:
+        """Decode bitstreams one by one."""
+        outcomes = []
+        for job in jobs:
+            outcome = Outcome(job.source.name)
+            with outcome.attempt():
+                outcome.fields = self._decode(job, outcome, progress, threads)
+            outcomes.append(outcome)
+        return outcomes
+
+    def _decode(self, job: paths.Job, outcome: Outcome, progress: Progress, threads: int | None) -> Fields:
+        refuse_existing(job, self.force)
         data = job.source.read()
-        stamp = None if path is None or no_mtime else path.stat()
         from vqcodec.bitstream import container
 
         # A file that is not a bitstream fails before the networks are imported.
         header = container.read_info(data)
-        target = fitting(formats.get(job), header.kind)
-        if isinstance(header.geometry, container.AudioGeometry) and not test:
+        target = fitting(self.format or format_of(job.output), header.kind)
+        if isinstance(header.geometry, container.AudioGeometry) and not self.test:
             from vqcodec.media import AUDIO_FORMATS, audio_files
 
             # Before the networks run for minutes: whether the format can hold the audio.
@@ -167,58 +228,37 @@ def decode(
             audio_files.check_fit(*kind, header.geometry.channels, header.geometry.rate)
         from vqcodec import media, pipeline
 
-        use_threads(jobs)
+        use_threads(threads)
         started = time.perf_counter()
-        limits: Fields = {"max_pixels": max_pixels, "max_seconds": max_seconds}
-        decoded = pipeline.decode(
-            data,
-            model=model,
-            decoder=decoder,
-            salvage=salvage,
-            preview=preview,
-            strip=tuple(what.value for what in strip or ()),
-            device=device,
-            progress=bar.part,
-            **{name: limit for name, limit in limits.items() if limit is not None},
-        )
-        console.note(f"{job.source.name}: decoded in {time.perf_counter() - started:.3f} s", level=2)
+        decoded: media.Image | media.Audio | media.PictureSet
+        if header.kind == "set":
+            if self.settings["preview"] or self.settings["decoder"]:
+                raise UsageError("a set of pictures has no preview and one decoder", "leave out the option")
+            names = {"model", "salvage", "device", "max_pixels"}
+            known = {name: value for name, value in self.settings.items() if name in names}
+            decoded = pipeline.decode_set(data, **known)
+        else:
+            decoded = pipeline.decode(data, progress=progress, **self.settings)
+        seconds = time.perf_counter() - started
+        outcome.notes.append((f"{job.source.name}: decoded in {seconds:.3f} s", 2))
         fields: Fields = {"model": header.model, **extent(header.geometry), "bytes_in": len(data)}
-        if preview and isinstance(decoded, media.Image):
+        if self.settings["preview"] and isinstance(decoded, media.Image):
             fields |= {"width": decoded.width, "height": decoded.height}
-        if test:
+        if self.test:
             return fields
-        written = _write(decoded, job.output, target, force, stamp)
+
+        def write(file: BinaryIO) -> None:
+            if isinstance(decoded, media.PictureSet):
+                media.write_set(decoded, file, target.value)
+            else:
+                media.write(decoded, file, target.value)
+
+        written = deliver(job, write, outcome, force=self.force, stamp=self.stamp)
         return fields | {"output": shown(job.output), "bytes_out": written}
 
-    work_through(batch, "testing" if test else "decoding", todo, work)
-    raise typer.Exit(batch.finish())
 
-
-def _write(
-    decoded: "Image | Audio",
-    output: Path | None,
-    target: options.Format,
-    force: bool,
-    stamp: os.stat_result | None,
-) -> int:
-    """Write an image or audio to a file or stdout; return its size in bytes."""
-    from vqcodec import media
-
-    if output is not None and not is_special(output):
-        with paths.replacing(output, force=force, stamp=stamp) as file:
-            media.write(decoded, file, target.value)
-        return output.stat().st_size
-    # Writers seek back to store a length in the header, which a pipe does not allow.
-    with tempfile.TemporaryFile() as whole:
-        media.write(decoded, whole, target.value)
-        size = whole.seek(0, os.SEEK_END)
-        whole.seek(0)
-        if output is None:
-            write_stdout(whole)
-        else:
-            with paths.replacing(output, force=force) as pipe:
-                shutil.copyfileobj(whole, pipe, BLOCK)
-    return size
+def _is_small(job: paths.Job) -> bool:
+    return 0 < job.source.size <= SMALL
 
 
 def kind_of(source: paths.Input) -> str | None:
@@ -239,7 +279,7 @@ def fitting(format: options.Format | None, kind: str) -> options.Format:
     """
     if format is not None and format.kind != kind:
         raise MediaError(
-            f"{format.value} is an {format.kind} format, the content is {KINDS[kind]}",
+            f"{format.value} is {FORMATS[format.kind]}, the content is {KINDS[kind]}",
             f"choose another format, such as --format {DEFAULTS[kind].value}",
         )
     return format or DEFAULTS[kind]

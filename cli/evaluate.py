@@ -1,8 +1,11 @@
 """`vqcodec evaluate`: measure rate and quality on real files, also of other codecs."""
 
+import shlex
+import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from vqcodec.errors import MediaError, UsageError, VqcodecWarning
@@ -12,72 +15,20 @@ from .batch import Batch, Fields, use_threads
 from .command import command
 from .console import Console
 
+if TYPE_CHECKING:
+    from vqcodec.evaluation.figures import Figure
+
 EXAMPLES = """\b
 Examples:
   vqcodec evaluate kodak/
   vqcodec evaluate kodak/ --against jpeg,webp,avif -o rates.csv
+  vqcodec evaluate kodak/ --against avif,jxl --sweep --report report.html
   vqcodec evaluate talks/ --against opus,opus:12 --plot rates.png
   vqcodec evaluate photo.png -m vqvae-image -m runs/mine/best.safetensors
 """
 CODES = {"bits_per_code": "bits/code", "saving": "saving", "gap": "gap"}
-IMAGES = {
-    "file": "file",
-    "codec": "codec",
-    "q": "q",
-    "bytes": "bytes",
-    "bpp": "bpp",
-    "psnr_db": "PSNR dB",
-    "ms_ssim": "MS-SSIM",
-    "encode_seconds": "encode s",
-    "decode_seconds": "decode s",
-    **CODES,
-    "estimate_bpp": "estimate",
-}
-IMAGE_MEANS = {
-    "codec": "mean of",
-    "q": "q",
-    "same_bytes_as": "at the bytes of",
-    "files": "images",
-    "bytes": "bytes",
-    "bpp": "bpp",
-    "psnr_db": "PSNR dB",
-    "ms_ssim": "MS-SSIM",
-    "encode_mps": "encode MP/s",
-    "decode_mps": "decode MP/s",
-    **CODES,
-    "estimate_bpp": "estimate",
-}
-PERCEPTUAL = {"pesq_wb": "PESQ", "stoi": "STOI", "estoi": "ESTOI", "visqol": "ViSQOL"}
-AUDIO = {
-    "file": "file",
-    "codec": "codec",
-    "q": "q",
-    "bytes": "bytes",
-    "kbps": "kbit/s",
-    "log_mel": "log-mel",
-    "si_sdr_db": "SI-SDR dB",
-    **PERCEPTUAL,
-    "encode_seconds": "encode s",
-    "decode_seconds": "decode s",
-    **CODES,
-    "estimate_kbps": "estimate",
-}
-AUDIO_MEANS = {
-    "codec": "mean of",
-    "q": "q",
-    "files": "files",
-    "bytes": "bytes",
-    "kbps": "kbit/s",
-    "log_mel": "log-mel",
-    "si_sdr_db": "SI-SDR dB",
-    **PERCEPTUAL,
-    "encode_x": "encode x",
-    "decode_x": "decode x",
-    **CODES,
-    "estimate_kbps": "estimate",
-}
-OPTIONAL = {"same_bytes_as", *PERCEPTUAL, *CODES}
-"""Columns that are omitted if no row has a value."""
+ESTIMATES = {"estimate_bpp": "estimate", "estimate_kbps": "estimate"}
+SECONDS = {"encode_seconds": "encode s", "decode_seconds": "decode s"}
 
 
 @command(progress=True)
@@ -108,10 +59,15 @@ def evaluate(
         str,
         typer.Option(
             "--against",
-            metavar="jpeg,webp,avif,opus[:KBPS]",
-            help="Other codecs to compare: those of images at equal bytes, Opus at 6 kbit/s or as given.",
+            metavar="jpeg,webp,avif,jxl,opus[:KBPS]",
+            help="Other codecs to compare: those of images at equal bytes, Opus at 6 kbit/s or as given. "
+            "JPEG XL needs the extra 'formats'.",
         ),
     ] = "",
+    sweep: Annotated[
+        bool,
+        typer.Option("--sweep", help="Measure other codecs also over their own range of qualities."),
+    ] = False,
     effort: options.Effort = 1,
     output: Annotated[
         str | None,
@@ -122,6 +78,14 @@ def evaluate(
     plot: Annotated[
         str | None,
         typer.Option("--plot", metavar="FILE.png", help="Plot quality over rate (needs the extra 'plots')."),
+    ] = None,
+    report: Annotated[
+        str | None,
+        typer.Option(
+            "--report",
+            metavar="FILE.html",
+            help="Write one self-contained page: tables, curves, the worst files to look at and listen to.",
+        ),
     ] = None,
     save_decoded: Annotated[
         str | None,
@@ -136,11 +100,17 @@ def evaluate(
 ) -> None:
     """Measure rate, quality and speed on real files.
 
-    Images: PSNR and MS-SSIM. Audio, at 16 kHz: log-mel distance and SI-SDR, and with the extra 'metrics'
-    PESQ, STOI, ESTOI and ViSQOL. Rates are those of real bitstreams, decoded again; -v adds the estimate from
-    the model's own probabilities.
+    Images: PSNR and MS-SSIM, and with the extra 'metrics' SSIMULACRA2. Audio, at 16 kHz: log-mel distance and
+    SI-SDR, and with the extra 'metrics' PESQ, STOI, ESTOI and ViSQOL. Rates are those of real bitstreams,
+    decoded again; -v adds the estimate from the model's own probabilities. BD-rates compare whole curves:
+    the mean difference of rate at equal quality, over at least two points of each codec (with --sweep, over
+    its own range).
     """
-    for target, suffixes in ((output, (".csv", ".json")), (plot, (".png", ".svg", ".pdf"))):
+    for target, suffixes in (
+        (output, (".csv", ".json")),
+        (plot, (".png", ".svg", ".pdf")),
+        (report, (".html",)),
+    ):
         _check_output(target, suffixes, force)
     batch = Batch(console)
     sources = _files(files, recursive, batch)
@@ -148,6 +118,8 @@ def evaluate(
     from vqcodec import evaluation
 
     use_threads(jobs)
+
+    gallery = None if report is None else evaluation.Gallery()
 
     def failed(path: Path, error: Exception) -> None:
         batch.fail(str(path), error)
@@ -160,25 +132,41 @@ def evaluate(
             model=model or None,
             quality=quality or None,
             against=codecs,
+            sweep=sweep,
             effort=effort,
             save_decoded=save_decoded,
             device=device,
             progress=bar.part,
             on_error=failed,
+            gallery=gallery,
         )
     for text in dict.fromkeys(str(warning.message) for warning in caught):
         console.warning(None, text)
-    means = evaluation.summary(rows)
+    means, differences = evaluation.summary(rows), evaluation.bd_rates(rows)
     if output is not None:
         write = evaluation.write_csv if output.lower().endswith(".csv") else evaluation.write_json
         write(rows, output)
     if plot is not None and rows:
         evaluation.plot(rows, plot)
+    if report is not None:
+        evaluation.write_report(rows, report, gallery=gallery, command=shlex.join(["vqcodec", *sys.argv[1:]]))
     for row in rows:
         console.record(type="row", **row)
     for row in means:
         console.record(type="mean", **row)
-    _print(console, rows if output is None else [], means)
+    for row in differences:
+        console.record(type="bd_rate", **row)
+    listed = rows if output is None else []
+    found = [
+        table
+        for figures, rate in ((evaluation.figures.IMAGE, "bpp"), (evaluation.figures.AUDIO, "kbps"))
+        for table in _tables(figures, rate, listed, means, differences, console.verbose)
+    ]
+    for number, (shown, titles) in enumerate(found):
+        if number:
+            console.out("")
+        console.table(shown, titles)
+    _explain(console, rows, means, differences)
     batch.counts["ok"] = len(dict.fromkeys(row["file"] for row in rows))
     raise typer.Exit(batch.finish(sizes=False))
 
@@ -234,20 +222,53 @@ def _check_output(target: str | None, suffixes: tuple[str, ...], force: bool) ->
     paths.check_free(path, force, hint="replace it with -f")
 
 
-def _print(console: Console, rows: list[Fields], means: list[Fields]) -> None:
-    """Print the tables of the images and of the audio, each followed by its means."""
-    images = ((rows, "bpp", IMAGES), (means, "bpp", IMAGE_MEANS))
-    audio = ((rows, "kbps", AUDIO), (means, "kbps", AUDIO_MEANS))
-    first = True
-    for table, rate, titles in (*images, *audio):
-        shown = [{**row, "q": _quality_text(row.get("q"))} for row in table if row.get(rate) is not None]
-        hidden = {name for name in OPTIONAL if all(row.get(name) is None for row in shown)}
-        hidden |= set() if console.verbose else {"estimate_bpp", "estimate_kbps"}
+def _tables(
+    figures: "tuple[Figure, ...]",
+    rate: str,
+    rows: list[Fields],
+    means: list[Fields],
+    differences: list[Fields],
+    verbose: int,
+) -> Iterator[tuple[list[Fields], dict[str, str]]]:
+    """Yield the tables of one medium with the titles of their columns: rows, means, BD-rates."""
+    from vqcodec.evaluation.figures import COUNTS, RATES, SPEEDS
+
+    titles = {figure.key: figure.title for figure in figures}
+    first = {"q": "q", "bytes": "bytes", rate: RATES[rate]}
+    size = {"same_bytes_as": "at the bytes of", "files": "files"}
+    last = {**CODES, **(ESTIMATES if verbose else {})}
+    percent = {key: f"by {title}, %" for key, title in titles.items()}
+    rows, means = ([row for row in each if row.get(rate) is not None] for each in (rows, means))
+    pairs = [row for row in differences if row["codec"] in {mean["codec"] for mean in means}]
+    for table, columns in (
+        (rows, {"file": "file", "codec": "codec", **first, **titles, **SECONDS, **last}),
+        (means, {"codec": "mean of", **size, **first, **titles, **SPEEDS, **COUNTS, **last}),
+        (pairs, {"codec": "BD-rate of", "against": "against", "files": "files", **percent}),
+    ):
+        shown = [{**row, "q": _quality_text(row.get("q"))} for row in table]
+        there = {name for row in shown for name, value in row.items() if value is not None}
+        there -= {name for name in COUNTS if not any(row.get(name) for row in shown)}
         if shown:
-            if not first:
-                console.out("")
-            console.table(shown, {name: title for name, title in titles.items() if name not in hidden})
-            first = False
+            yield shown, {name: title for name, title in columns.items() if name in there}
+
+
+def _explain(console: Console, rows: list[Fields], means: list[Fields], differences: list[Fields]) -> None:
+    """Explain the columns, on stderr, and name figures that could not be measured."""
+    from vqcodec.evaluation.figures import AUDIO, COUNTS, IMAGE, OTHERS, RATES, SPEEDS, absent
+
+    there = {name for row in (*rows, *means) for name, value in row.items() if value not in (None, 0)}
+    for figure in (*IMAGE, *AUDIO):
+        if figure.key in there:
+            console.note(f"{figure.title}: {figure.meaning}")
+    for name, meaning in OTHERS.items():
+        title = {**RATES, **CODES, **SPEEDS, **COUNTS}[name]
+        if name in there:
+            console.note(f"{title}: {meaning}")
+    if differences:
+        console.note("BD-rate: mean difference of rate at equal quality, mean of the files; less is better")
+    if missing := absent(rows):
+        names = ", ".join(figure.title for figure in missing)
+        console.note(f"not measured: {names}; install them with pip install 'vqcodec[metrics]'")
 
 
 def _quality_text(quality: float | None) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from vqcodec.bitstream import container
 from vqcodec.bitstream.geometry import AUDIO_RATE
+from vqcodec.bitstream.header import RESIDUAL_SETTINGS
 from vqcodec.bitstream.quality import quality_of
 
 from . import paths
@@ -25,6 +26,7 @@ PRIORS = {
     container.STATIC: "static",
     container.LEARNED: "learned",
     container.PIXELS: "pixels",
+    container.BITS_BACK: "bits back",
 }
 
 
@@ -71,7 +73,7 @@ def describe(header: container.Info) -> Fields:
         geometry["gains"] = geometry["gains"].hex()
     fields |= geometry | extent(header.geometry)
     fields["settings"] = header.settings.hex()
-    if header.kind == "image" and len(header.settings) == 1:
+    if header.kind == "image" and len(header.settings) in (1, RESIDUAL_SETTINGS):
         fields["quality"] = quality_of(header.settings[0])
     for name in ("priors", "bits_per_code"):
         fields[name] = {PRIORS.get(key, str(key)): value for key, value in fields[name].items()}
@@ -99,7 +101,10 @@ def _print(console: Console, record: Fields) -> None:
     parts = [f"header {size_text(record['header_bytes'])}"]
     parts += [f"{name} {size_text(count)}" for name, count in record["box_bytes"].items()]
     parts.append(f"codes {size_text(record['code_bytes'])}")
-    what, rate, chunks = _audio(record) if record["kind"] == "audio" else _image(record)
+    for name, key in (("residual", "residual_bytes"), ("stored pixels", "stored_bytes")):
+        if record[key]:
+            parts.append(f"{name} {size_text(record[key])}")
+    what, rate, chunks = {"audio": _audio, "image": _image, "set": _set}[record["kind"]](record)
     several = len(record["priors"]) > 1
     quality = f"   quality {record['quality']:.3g}" if "quality" in record else ""
     bits = {name: f" {value:.2f} bits per code" for name, value in record["bits_per_code"].items()}
@@ -154,6 +159,16 @@ def _audio(record: Fields) -> tuple[Line, str, Line]:
         ("audio", text),
         f"{record['kbps']:.2f} kbit/s",
         ("segments", f"{record['chunks']} of at most {seconds:g} s"),
+    )
+
+
+def _set(record: Fields) -> tuple[Line, str, Line]:
+    """Return the line of the pictures, their rate, and the line of their chunks."""
+    size = f"{record['width']} x {record['height']}, 0 and {record['white']}"
+    return (
+        ("set", f"{record['count']:,} pictures of {size}{_origin(record)}"),
+        f"{record['bpp']:.3f} bpp",
+        ("chunks", f"{record['chunks']} of at most {container.PICTURES} pictures"),
     )
 
 

@@ -20,6 +20,8 @@ from .evaluate import EXAMPLES as EVALUATE_EXAMPLES
 from .evaluate import evaluate
 from .info import EXAMPLES as INFO_EXAMPLES
 from .info import info
+from .inspect import EXAMPLES as INSPECT_EXAMPLES
+from .inspect import inspect
 from .models import EXAMPLES as MODELS_EXAMPLES
 from .models import models
 from .placeholder import EXAMPLES as PLACEHOLDER_EXAMPLES
@@ -46,7 +48,7 @@ vqcodec {version}  neural image and audio codec
   vqcodec placeholder photo.jpg
   vqcodec train photos/ -m vqvae-image
 
-Commands: encode  decode  info  models  evaluate  sample  placeholder  train
+Commands: encode  decode  info  models  evaluate  sample  placeholder  train  inspect
 Try 'vqcodec COMMAND -h'."""
 
 
@@ -93,7 +95,6 @@ def _hint(error: object, command: str) -> str:
 
 app = typer.Typer(
     cls=Program,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -117,6 +118,7 @@ app.command(epilog=EVALUATE_EXAMPLES)(evaluate)
 app.command(epilog=SAMPLE_EXAMPLES)(sample)
 app.command(epilog=PLACEHOLDER_EXAMPLES)(placeholder)
 app.command(epilog=TRAIN_EXAMPLES)(train)
+app.command(epilog=INSPECT_EXAMPLES)(inspect)
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -145,6 +147,8 @@ def _prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
     # numpy's products are small here: threads would wait for each other. Torch has its own, see --jobs.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # A thread that waits gives its core away, which other programs and workers need.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # These do what Ctrl-C does: no partial output, and a training run that is saved.
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)

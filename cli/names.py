@@ -7,10 +7,13 @@ import os
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
+
+P = TypeVar("P", bound=PurePath)
 
 
-def stem_of(path: Path, known: Collection[str]) -> Path:
+def stem_of(path: P, known: Collection[str]) -> P:
     """Remove the suffix if it is known: "Shot 12.30.45" keeps its ".45", "Shot 12.30.45.png" as well."""
     return path.with_suffix("") if path.suffix.lower() in known else path
 
@@ -30,8 +33,8 @@ def choose(
         known: suffixes of inputs that are replaced.
     """
     pairs = [*zip(places, suffixes, strict=True)]
-    short = [_append(stem_of(place, known), suffix) for place, suffix in pairs]
-    long = [_append(place, suffix) for place, suffix in pairs]
+    short = [append(stem_of(place, known), suffix) for place, suffix in pairs]
+    long = [append(place, suffix) for place, suffix in pairs]
     real = {path: real_name(path) for path in {*short, *long}}
     chosen = [*short]
     while True:
@@ -62,5 +65,6 @@ def nearest(path: Path) -> str:
     return f"is it {path.parent / lower[close[0]]}?" if close else ""
 
 
-def _append(path: Path, suffix: str) -> Path:
+def append(path: P, suffix: str) -> P:
+    """Add a suffix to a name, behind the one that it has."""
     return path.with_name(path.name + suffix)

@@ -41,14 +41,18 @@ class Format(StrEnum):
     opus = "opus"
     mp3 = "mp3"
     aiff = "aiff"
+    npy = "npy"
+    npz = "npz"
+    idx = "idx"
 
     @property
     def kind(self) -> str:
-        """Return the medium of the format: "image" or "audio"."""
-        return "audio" if self in _AUDIO_FORMATS else "image"
+        """Return the medium of the format: "image", "audio" or "set"."""
+        return "audio" if self in _AUDIO_FORMATS else "set" if self in _SET_FORMATS else "image"
 
 
 _AUDIO_FORMATS = {Format.wav, Format.flac, Format.ogg, Format.opus, Format.mp3, Format.aiff}
+_SET_FORMATS = {Format.npy, Format.npz, Format.idx}
 DECIMAL = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 BINARY = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -166,8 +170,23 @@ Device = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("-j", "--jobs", min=1, metavar="N", help="Number of CPU threads.  [default: all cores]"),
+    typer.Option(
+        "-j",
+        "--jobs",
+        min=1,
+        metavar="N",
+        help="Processes for many files, or CPU threads for few.  [default: all cores]",
+    ),
 ]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--files-from",
+        metavar="FILE|-",
+        help="Also take the files that a list names, one a line; their paths are mirrored under -o.",
+    ),
+]
+Null = Annotated[bool, typer.Option("-0", "--null", help="Names in the list end in zero bytes.")]
 Recursive = Annotated[
     bool, typer.Option("-r", "--recursive", help="Enter folders; their tree is mirrored under -o.")
 ]

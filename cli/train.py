@@ -1,5 +1,6 @@
 """`vqcodec train`: train a model on your own files."""
 
+import os
 import shlex
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 from vqcodec.errors import UsageError, VqcodecWarning
+from vqcodec.figures import text_of
 
 from . import options
 from .batch import Fields, plain, use_threads
@@ -23,8 +25,17 @@ Examples:
   vqcodec train photos/ more.tar -m vqvae-image -o runs/mine --set codes=1024
   vqcodec train photos/ -m vqvae-image --from vqvae-image --lr 1e-4
   vqcodec train photos/ --stage prior --from runs/mine/best.safetensors
+  vqcodec train digits.npy -m vae-bits --binarise dynamic
   vqcodec train --resume runs/mine
 """
+
+
+class Binarise(StrEnum):
+    """Choose how bytes become 0 or 1."""
+
+    static = "static"
+    dynamic = "dynamic"
+    threshold = "threshold"
 
 
 class Stage(StrEnum):
@@ -40,7 +51,10 @@ def train(
     console: Console,
     data: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FOLDER|TAR", help="Folders or tar files of images or audio."),
+        typer.Argument(
+            metavar="FOLDER|TAR|FILE",
+            help="Folders or tar files of images or audio; sets of small pictures in .npy, .npz or idx(.gz).",
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -97,7 +111,8 @@ def train(
     ] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, metavar="N", help="Crops per step.")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--lr", metavar="X", help="Peak learning rate.")
+        float | None,
+        typer.Option("--lr", metavar="X", help="Peak learning rate; with --from a tenth."),
     ] = None,
     crop: Annotated[
         float | None,
@@ -105,6 +120,15 @@ def train(
             "--crop",
             metavar="PX|SECONDS",
             help="Side of image crops in pixels, or length of audio crops in seconds.",
+        ),
+    ] = None,
+    binarise: Annotated[
+        Binarise | None,
+        typer.Option(
+            "--binarise",
+            metavar="static|dynamic|threshold",
+            help="Make pixels 0 or 1, for models of such: 1 with probability v/255, drawn once or anew for "
+            "every batch; or from 128 on.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, metavar="N", help="Random seed.")] = None,
@@ -148,13 +172,21 @@ def train(
         bool,
         typer.Option("--dry-run", help="Run one batch, print memory and time per step, and write nothing."),
     ] = False,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Also write the numbers for TensorBoard, which shows them with --logdir RUN_FOLDER.",
+        ),
+    ] = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
 ) -> None:
     """Train a model on your own images or audio.
 
-    The run folder holds config.json, metrics.jsonl, checkpoints, samples, log.txt and best.safetensors: the
-    best model so far, or the latest when trained against a discriminator. Ctrl-C finishes the step, saves,
+    The run folder holds config.json, metrics.jsonl, report.html (curves and samples, written at each
+    validation), checkpoints, samples, log.txt and best.safetensors: the best model so far, or the latest when
+    trained against a discriminator. Ctrl-C finishes the step, saves,
     and prints how to resume.
     """
     _check(data, model, config, resume, start, output, stage)
@@ -164,6 +196,9 @@ def train(
                 f"{path}: no such file or folder", "name folders, tar files, images or audio files"
             )
     values = _pairs(overrides or [])
+    if os.environ.get("RANK", "0") != "0":
+        # One of the processes that torchrun started tells for all.
+        console.quiet, console.json, console.progress = True, False, False
     from vqcodec import training
 
     use_threads(jobs)
@@ -184,6 +219,7 @@ def train(
                 batch=batch,
                 learning_rate=learning_rate,
                 crop=None if crop is None else plain(crop),
+                binarise=None if binarise is None else binarise.value,
                 seed=seed,
                 overrides=values,
                 config=config,
@@ -192,6 +228,7 @@ def train(
                 keep_checkpoints=keep_checkpoints,
                 note=note,
                 dry_run=dry_run,
+                tensorboard=tensorboard,
                 device=device,
                 report=report,
             )
@@ -200,8 +237,13 @@ def train(
                 _say_resume(console, report.folder)
             raise
     if not dry_run:
-        console.record(type="done", folder=str(run.folder), best=str(run.best))
-        console.note(f"use it: vqcodec encode -m {shlex.quote(str(run.best))} FILES")
+        console.record(type="done", folder=str(run.folder), best=str(run.best), improved=run.improved)
+        if run.improved:
+            use = "encode -m {} FILES" if run.codes_files else "inspect -m {} DATA"
+            console.note(f"use it: vqcodec {use.format(shlex.quote(str(run.best)))}")
+        else:
+            console.warning(None, f"no step was better than the start, which is what {run.best} holds")
+            console.note("  try a lower --lr, more steps, or more files like those that you will encode")
 
 
 class Reporter:
@@ -244,14 +286,7 @@ def line(event: Fields) -> str:
     for key, value in event.items():
         if key in LEFT_OUT or value is False:
             continue
-        if key in UNITS:
-            text = UNITS[key](value)
-        elif isinstance(value, float):
-            text = f"{value:.4g}"
-        elif isinstance(value, list):
-            text = f"{len(value)}: {', '.join(str(v) for v in value[:5])}" if value else "0"
-        else:
-            text = "" if value is True else str(value)
+        text = UNITS[key](value) if key in UNITS else "" if value is True else text_of(value)
         words.append(f"{key.removesuffix('_db').replace('_', ' ')} {text}".rstrip())
     return "  ".join(words)
 

@@ -18,9 +18,19 @@ if TYPE_CHECKING:
     from .bitstream.container import Info
     from .errors import VqcodecError, VqcodecWarning
     from .evaluation import evaluate
-    from .media import Audio, Image
-    from .pipeline import decode, encode, info
+    from .media import Audio, Image, PictureSet
+    from .pipeline import (
+        decode,
+        decode_audio,
+        decode_image,
+        decode_set,
+        encode,
+        encode_batch,
+        encode_set,
+        info,
+    )
     from .pipeline.sampling import sample
+    from .pipeline.tokens import detokenize, tokenize
     from .thumbnails import placeholder, placeholder_image
     from .training import train
     from .weights import shipped
@@ -29,16 +39,24 @@ _HOMES = {
     "Audio": ("media", "Audio"),
     "Image": ("media", "Image"),
     "Info": ("bitstream.container", "Info"),
+    "PictureSet": ("media", "PictureSet"),
     "VqcodecError": ("errors", "VqcodecError"),
     "VqcodecWarning": ("errors", "VqcodecWarning"),
     "decode": ("pipeline", "decode"),
+    "decode_audio": ("pipeline", "decode_audio"),
+    "decode_image": ("pipeline", "decode_image"),
+    "decode_set": ("pipeline", "decode_set"),
+    "detokenize": ("pipeline.tokens", "detokenize"),
     "encode": ("pipeline", "encode"),
+    "encode_batch": ("pipeline", "encode_batch"),
+    "encode_set": ("pipeline", "encode_set"),
     "evaluate": ("evaluation", "evaluate"),
     "info": ("pipeline", "info"),
     "placeholder": ("thumbnails", "placeholder"),
     "placeholder_image": ("thumbnails", "placeholder_image"),
     "sample": ("pipeline.sampling", "sample"),
     "shipped": ("weights", "shipped"),
+    "tokenize": ("pipeline.tokens", "tokenize"),
     "train": ("training", "train"),
 }
 
@@ -46,16 +64,24 @@ __all__ = [
     "Audio",
     "Image",
     "Info",
+    "PictureSet",
     "VqcodecError",
     "VqcodecWarning",
     "decode",
+    "decode_audio",
+    "decode_image",
+    "decode_set",
+    "detokenize",
     "encode",
+    "encode_batch",
+    "encode_set",
     "evaluate",
     "info",
     "placeholder",
     "placeholder_image",
     "sample",
     "shipped",
+    "tokenize",
     "train",
 ]
 

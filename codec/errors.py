@@ -16,13 +16,16 @@ The warnings:
 
 VqcodecWarning
 ├── MediaWarning                a part of the input was reduced, converted or left out
-└── DamageWarning               salvage: a damaged part of the bitstream was filled in
+├── DamageWarning               salvage: a damaged part of the bitstream was filled in
+└── CollapseWarning             training: nearly all latents of a model carry nothing
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class VqcodecError(Exception):
@@ -93,6 +96,27 @@ class MediaWarning(VqcodecWarning):
 
 class DamageWarning(VqcodecWarning):
     """Salvage: a damaged part of the bitstream was filled in."""
+
+
+class CollapseWarning(VqcodecWarning):
+    """Training: nearly all latents of a model carry nothing."""
+
+
+@contextmanager
+def confined(part: str, damage: list[str], *, salvage: bool) -> Iterator[None]:
+    """Raise DamagedError for a part of a bitstream, or when salvaging list the damage and go on behind.
+
+    Args:
+        part: that is decoded inside, as "tile 1 of 2".
+        damage: a phrase is appended to it.
+        salvage: whether to go on.
+    """
+    try:
+        yield
+    except DamagedError as error:
+        if not salvage:
+            raise DamagedError(f"damaged in {part}", "decode the undamaged part with --salvage") from error
+        damage.append(f"damaged in {part}")
 
 
 def warn(message: str, category: type[VqcodecWarning]) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .models.base import Card, Model
     from .models.card import Figures, Json
 
-DEFAULTS = {"image": "vae-image", "audio": "vqvae-audio"}
+DEFAULTS = {"image": "vae-image", "audio": "vqvae-audio", "set": "vae-bits"}
 """Medium -> default model of `encode`."""
 
 UNSAVED = re.compile(r"(.*\.)?ema_|discriminator\.|layers\.")

@@ -5,21 +5,24 @@ python docs/demo.py [PHOTO] [SPEECH] [FOLDER]
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read by torch; waiting threads would take the cores
+
 import numpy as np
 import PIL.Image
-from vqcodec import media, pipeline
+from vqcodec import evaluation, media, pipeline
 from vqcodec.evaluation import baselines
-from vqcodec.evaluation.baselines.image import BASELINES, QualitySweep
+from vqcodec.evaluation.baselines.image import QualitySweep, available
 from vqcodec.metrics import audio as audio_metrics
 from vqcodec.metrics.image import psnr
 from vqcodec.training import validation
 
 
 def main() -> None:
-    """Encode, decode, print tables and write the reconstructions."""
+    """Encode, decode, print tables, and write the reconstructions and a report."""
     here = Path(__file__).parent
     photo = Path(sys.argv[1]) if len(sys.argv) > 1 else here / "parrots.jpg"
     speech = Path(sys.argv[2]) if len(sys.argv) > 2 else here / "speech.flac"
@@ -27,10 +30,11 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     show_image(photo, folder)
     show_audio(speech, folder)
+    report(photo, speech, folder)
 
 
 def show_image(photo: Path, folder: Path) -> None:
-    """Compare with JPEG, WebP and AVIF at the same bytes on a photograph."""
+    """Compare with other codecs at the same bytes on a photograph."""
     original = media.read_image(photo)
     encoded = pipeline.encode_file(photo)
     bitstream = folder / f"{photo.stem}.vqc"
@@ -40,7 +44,7 @@ def show_image(photo: Path, folder: Path) -> None:
 
     rows = [("raw RGB", original.samples.nbytes, None), (photo.name, photo.stat().st_size, None)]
     rows.append((encoded.model, len(encoded.data), psnr(original.samples, decoded.samples)))
-    for name in BASELINES:
+    for name in available():
         other = QualitySweep(original, name).matched_to(len(encoded.data))
         rows.append((f"{name} at the same bytes", other["bytes"], other["psnr_db"]))
 
@@ -88,6 +92,14 @@ def show_audio(speech: Path, folder: Path) -> None:
     )
     print(f"\n{bitstream}\n{folder}/{speech.stem}.decoded.wav")
     print(f"{folder}/spectrograms.png   original above, reconstruction below\n")
+
+
+def report(photo: Path, speech: Path, folder: Path) -> None:
+    """Write the report of `vqcodec evaluate PHOTO SPEECH --against jpeg,webp,avif,opus --report REPORT`."""
+    against, gallery, page = [*available(), "opus"], evaluation.Gallery(), folder / "report.html"
+    rows = evaluation.evaluate([photo, speech], against=against, gallery=gallery)
+    evaluation.write_report(rows, page, gallery=gallery, command="make demo")
+    print(f"{page}   both at all qualities beside other codecs: curves, a slider, players\n")
 
 
 if __name__ == "__main__":

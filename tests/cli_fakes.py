@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import vqcodec
 from typer.testing import CliRunner
-from vqcodec import media, weights
+from vqcodec import evaluation, media, weights
 from vqcodec.bitstream import container
 from vqcodec.cli.main import app
 from vqcodec.errors import DamageWarning, MediaError, MediaWarning, ModelError, TargetError, UsageError
@@ -98,6 +98,12 @@ class Encoded:
         self.bpp, self.kbps = header.bpp, header.kbps
 
 
+class Options(dict):
+    @property
+    def fast(self):
+        return self["fast"]
+
+
 class Fakes:
     """Calls made, and what to raise at the next ones."""
 
@@ -172,7 +178,7 @@ def install(monkeypatch):
             raise UsageError(f"{model}: not a safetensors file", "only such files are loaded")
         return Path(__file__)
 
-    def evaluate(sources, *, progress, on_error, **options):
+    def measure(sources, *, progress, on_error, **options):
         fakes.note("evaluate", sources=sources, **options)
         rows = []
         for source in sources:
@@ -190,10 +196,24 @@ def install(monkeypatch):
         return rows
 
     def summary(rows):
-        means = [{"codec": "fake-image", "q": 3.0, "files": len(rows), "bpp": 0.5, "estimate_bpp": 0.49}]
+        means = [{"codec": "fake-image", "q": 3.0, "files": len(rows), "bpp": 0.5, "psnr_db": 40.0}]
+        means[0] |= {"estimate_bpp": 0.49}
         if any("kbps" in row for row in rows):
-            means.append({"codec": "fake-audio", "q": 3.0, "files": 1, "kbps": 2.0, "decode_x": 30.0})
+            means.append(
+                {"codec": "fake-audio", "q": 3.0, "files": 1, "kbps": 2.0, "log_mel": 0.4, "decode_x": 30.0}
+            )
         return means if any("bpp" in row for row in rows) else means[1:]
+
+    def bd_rates(rows):
+        fakes.note("bd_rates", rows=rows)
+        differences = {
+            "codec": "fake-image",
+            "against": "jpeg",
+            "files": 1,
+            "psnr_db": -12.5,
+            "ms_ssim": None,
+        }
+        return [differences] if sum("bpp" in row for row in rows) > 1 else []
 
     def train(data=(), *, report, **options):
         fakes.note("train", data=data, **options)
@@ -204,10 +224,19 @@ def install(monkeypatch):
             raise KeyboardInterrupt
         if fakes.raises.get("nan"):
             raise fakes.raises["nan"]
-        return types.SimpleNamespace(folder=Path("runs/fake-image-1"), best=Path("runs/fake-image-1/best.st"))
+        best = Path("runs/fake-image-1/best.st")
+        improved = "worse" not in fakes.raises
+        return types.SimpleNamespace(folder=best.parent, best=best, codes_files=True, improved=improved)
 
     modules = {
-        "pipeline": {"EncodeOptions": dict, "encode_file": encode_file, "verify": verify, "decode": decode},
+        "pipeline": {
+            "EncodeOptions": Options,
+            "encode_file": encode_file,
+            "analyse_file": lambda source, options: encode_file(source, options, progress=lambda *_: None),
+            "code": lambda files, fast: [],
+            "verify": verify,
+            "decode": decode,
+        },
         "weights": {
             "load": load,
             "locate": locate,
@@ -219,8 +248,13 @@ def install(monkeypatch):
             "operating_points": weights.operating_points,
         },
         "evaluation": {
-            "evaluate": evaluate,
+            "__path__": evaluation.__path__,
+            "evaluate": measure,
             "summary": summary,
+            "figures": evaluation.figures,
+            "bd_rates": bd_rates,
+            "Gallery": evaluation.Gallery,
+            "write_report": lambda rows, path, **options: fakes.note("write_report", path=path, **options),
             "plot": lambda rows, path: fakes.note("plot", path=path),
             "write_csv": lambda rows, path: fakes.note("write_csv", rows=rows, path=path),
             "write_json": lambda rows, path: fakes.note("write_json", rows=rows, path=path),

@@ -18,6 +18,9 @@ def crc(data):
     return struct.pack("<I", zlib.crc32(data))
 
 
+PACKED = b"\x00\x40" + crc(CODES)
+
+
 def build(
     *,
     version=1,
@@ -30,9 +33,8 @@ def build(
     header_crc=None,
     body=CODES,
 ):
-    chunk = b"\x00\x40" + crc(CODES)
     header = b"\x8fVQC" + bytes((version, kind, flags, len(name))) + name + bytes(range(8)) + size + extra
-    header += chunk if chunks is None else chunks
+    header += PACKED if chunks is None else chunks
     return header + (header_crc or crc(header)) + body
 
 
@@ -88,7 +90,17 @@ def hostile():
         "version-0": (build(version=0), DamagedError, "version 0"),
         "version-3": (build(version=3), VersionError, "bitstream version 3, this program reads 1"),
         "kind-9": (build(kind=9), VersionError, "kind 9"),
-        "reserved-flag": (build(flags=0x8A), DamagedError, "reserved"),
+        "tiles-all-empty": (
+            build(flags=0x8A, chunks=PACKED + b"\0" + crc(b"")),
+            DamagedError,
+            "no stored pixels",
+        ),
+        "tiles-short": (build(flags=0x88, size=b"\x80\x80\x01" * 2), DamagedError, "truncated"),
+        "tile-4-gigabytes": (
+            build(flags=0x8A, chunks=PACKED + b"\xff\xff\xff\xff\x0f" + crc(b"")),
+            DamagedError,
+            "of 4294967",
+        ),
         "model-path": (build(name=b"../../etc/passwd"), DamagedError, "model name"),
         "model-empty": (build(name=b""), DamagedError, "model name"),
         "model-escape": (build(name=b"a\x1b[2J"), DamagedError, "model name"),

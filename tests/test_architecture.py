@@ -18,6 +18,7 @@ FOLDERS = {"codec": "", "cli": "cli", "pretrained": "pretrained"}
 ORDER = [
     "errors",
     "files",
+    "figures",
     "bitstream",
     "media",
     "metrics",
@@ -38,7 +39,7 @@ ORDER = [
 ANYWHERE = {"vqcodec", "__main__", "pretrained"}
 """The lazy face of the package, its entry point, and a folder of weights."""
 
-STANDARD_LIBRARY_ALONE = {"errors", "files", "bitstream"}
+STANDARD_LIBRARY_ALONE = {"errors", "files", "figures", "bitstream"}
 """Folders that read headers without waiting for anything."""
 
 WITHOUT_TORCH = {*STANDARD_LIBRARY_ALONE, "media", "cli", "placeholders", "thumbnails", "transform.loudness"}
@@ -174,8 +175,8 @@ def test_headers_need_the_standard_library_alone() -> None:
             assert foreign <= set(sys.stdlib_module_names), name
 
 
-CONTRACT = {"Model", "OperatingPoint", "Trainable", "Discriminator"}
-"""Classes that say what every model offers."""
+CONTRACT = {"Model", "LatentModel", "OperatingPoint", "Trainable", "Discriminator"}
+"""Classes that say what every model, or every one with a latent vector per picture, offers."""
 
 
 def kinds_of_model() -> set[str]:

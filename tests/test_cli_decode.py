@@ -138,7 +138,12 @@ def test_folder_tree(fakes):
     assert Path("out/deep/one.decoded.png").exists()
     assert "packed/readme: skipped, not a bitstream" in result.stderr
     result = invoke("decode", "packed/", "-r", "-o", "out/", "--skip-existing", "--json")
-    assert [r.get("status") for r in records(result)] == ["skipped", None]
+    told = [(r.get("input"), r.get("reason"), r.get("skipped")) for r in records(result)]
+    assert sorted(told, key=str) == [
+        ("packed/deep/one.vqc", None, None),
+        ("packed/readme", "not a bitstream", None),
+        (None, None, 2),
+    ]
     assert result.exit_code == 0
 
 

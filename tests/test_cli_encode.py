@@ -43,6 +43,7 @@ def test_options_reach_the_api(fakes):
         "bpp": None,
         "psnr": None,
         "target_size": None,
+        "lossless": False,
         "fast": True,
         "effort": 3,
         "max_pixels": 200_000_000,
@@ -65,10 +66,11 @@ def test_the_pixel_limit_is_the_apis_unless_given(fakes):
         ("--psnr", "30", "psnr", 30.0),
         ("--target-size", "40kB", "target_size", 40_000),
         ("--quality", "3", "quality", 3.0),
+        ("--lossless", None, "lossless", True),
     ],
 )
 def test_goals_reach_the_api(fakes, option, text, name, value):
-    assert invoke("encode", "a.png", option, text).exit_code == 0
+    assert invoke("encode", "a.png", option, *([text] if text else [])).exit_code == 0
     assert fakes.named("encode_file")[0][name] == value
 
 
@@ -76,8 +78,9 @@ def test_goals_exclude_each_other(fakes):
     result = invoke("encode", "a.png", "-q", "3", "--bpp", "0.3")
     assert result.exit_code == 2
     assert result.stderr.startswith(
-        "vqcodec: -q, --bitrate, --bpp, --psnr and --target-size exclude each other\n  hint: "
+        "vqcodec: -q, --bitrate, --bpp, --psnr, --target-size and --lossless exclude each other\n  hint: "
     )
+    assert invoke("encode", "a.png", "--lossless", "-q", "3").exit_code == 2
     assert invoke("encode", "a.png", "--bitrate", "3", "--bpp", "0.3").exit_code == 2
     assert not Path("a.vqc").exists()
 
@@ -174,9 +177,11 @@ def test_unknown_model_and_absent_device_attempt_nothing(fakes):
 def test_jobs_limits_threads(fakes, monkeypatch):
     seen = []
     monkeypatch.setattr("vqcodec.cli.encode.use_threads", seen.append)
-    invoke("encode", "a.png", "-j", "3")
-    invoke("encode", "b.png")
-    assert seen == [3, None]
+    invoke("encode", "a.png", "-j", "3")  # small: a second thread would only be waited for
+    Path("b.png").write_bytes(b"b" * 100_000)
+    invoke("encode", "b.png", "-j", "3")
+    invoke("encode", "b.png", "-f")
+    assert seen == [1, 3, None]
     assert invoke("encode", "a.png", "--jobs", "0").exit_code == 2
 
 

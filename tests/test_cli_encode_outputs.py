@@ -116,7 +116,7 @@ def test_folders_are_mirrored_and_foreign_files_told(fakes):
     assert sorted(str(p) for p in Path("packed").rglob("*.vqc")) == ["packed/day/two.vqc", "packed/one.vqc"]
     assert "holiday/notes.txt: skipped, not an image or audio file" in result.stderr
     assert "old.vqc" not in result.stderr
-    assert "2 files  200 B -> " in result.stderr
+    assert "2 of 3 files, 1 skipped  200 B -> " in result.stderr
     assert fakes.named("choose_device") == [{"device": "auto"}]
 
 
@@ -171,7 +171,7 @@ def test_no_binary_to_a_terminal(fakes, monkeypatch):
 
 
 def test_no_reading_from_a_terminal(fakes, monkeypatch):
-    monkeypatch.setattr("vqcodec.cli.paths.is_terminal", lambda stream: stream is sys.stdin)
+    monkeypatch.setattr("vqcodec.cli.listing.is_terminal", lambda stream: stream is sys.stdin)
     assert invoke("encode", "-", input=b"abc").exit_code == 2
 
 

@@ -1,3 +1,5 @@
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,19 @@ def fakes(monkeypatch, tmp_path):
 def test_options_reach_the_api(fakes):
     result = invoke(
         *("evaluate", "kodak", "-m", "fake-image", "--model", "x", "-q", "2", "--quality", "3"),
-        *("--against", "jpeg, avif", "--effort", "2", "--save-decoded", "out", "--device", "cpu", "-j", "1"),
+        *(
+            "--against",
+            "jpeg, avif",
+            "--sweep",
+            "--effort",
+            "2",
+            "--save-decoded",
+            "out",
+            "--device",
+            "cpu",
+            "-j",
+            "1",
+        ),
     )
     assert result.exit_code == 0, result.stderr
     assert fakes.named("evaluate") == [
@@ -25,9 +39,11 @@ def test_options_reach_the_api(fakes):
             "model": ["fake-image", "x"],
             "quality": [2.0, 3.0],
             "against": ("jpeg", "avif"),
+            "sweep": True,
             "effort": 2,
             "save_decoded": "out",
             "device": "cpu",
+            "gallery": None,
         }
     ]
     assert "1 files in inner folders left out; add -r to include them" in result.stderr
@@ -68,6 +84,18 @@ def test_files_are_written_and_not_overwritten(fakes):
     assert invoke("evaluate", "kodak/a.png", "-o", "rates.csv", "-f").exit_code == 0
 
 
+def test_a_report_gets_what_was_measured_and_the_command(fakes, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/vqcodec", "evaluate", "a b.png"])
+    assert invoke("evaluate", "kodak/a.png", "--report", "page.html").exit_code == 0
+    (call,) = fakes.named("write_report")
+    assert (call["path"], call["command"]) == ("page.html", "vqcodec evaluate 'a b.png'")
+    assert call["gallery"] is fakes.named("evaluate")[0]["gallery"] is not None
+    Path("page.html").write_text("precious")
+    assert "page.html exists" in invoke("evaluate", "kodak/a.png", "--report", "page.html").stderr
+    assert invoke("evaluate", "kodak/a.png", "--report", "page.pdf").exit_code == 2
+    assert len(fakes.named("evaluate")) == 1
+
+
 def test_broken_picture_is_passed_over(fakes):
     Path("kodak/bad.png").write_bytes(b"BAD")
     result = invoke("evaluate", "kodak", "--json", "--no-progress")
@@ -77,6 +105,35 @@ def test_broken_picture_is_passed_over(fakes):
     assert kinds == ["file", "row", "mean", "summary"]
     assert records(result)[1]["psnr_db"] is None
     assert (records(result)[3]["ok"], records(result)[3]["failed"]) == (1, 1)
+
+
+def test_curves_are_compared_and_columns_explained(fakes):
+    result = invoke("evaluate", "kodak", "-r")
+    *_, head, row = result.stdout.splitlines()
+    assert head.split("  ")[0] == "BD-rate of" and "by PSNR dB, %" in head
+    assert row.split() == ["fake-image", "jpeg", "1", "-12.50"]
+    assert "MS-SSIM" not in result.stdout and "unmatched" not in result.stdout, "nobody measured it"
+    assert "PSNR dB: 10 log10" in result.stderr and "BD-rate: mean difference of rate" in result.stderr
+    assert "MS-SSIM" not in result.stderr
+    assert "BD-rate" not in invoke("evaluate", "kodak", "-r", "--quiet").stderr
+    found = records(invoke("evaluate", "kodak", "-r", "--json"))
+    found[-2].pop("type")
+    assert found[-2] == {
+        "codec": "fake-image",
+        "against": "jpeg",
+        "files": 1,
+        "psnr_db": -12.5,
+        "ms_ssim": None,
+    }
+
+
+def test_metrics_without_their_package_are_named(fakes, monkeypatch):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "ssimulacra2" else there(name)
+    )
+    result = invoke("evaluate", "kodak/a.png")
+    assert "not measured: SSIMULACRA2; install them with pip install 'vqcodec[metrics]'" in result.stderr
 
 
 def test_nothing_to_measure(fakes):

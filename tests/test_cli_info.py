@@ -27,9 +27,10 @@ def test_text(photo):
 
 
 def test_stored_pixels_have_a_name(photo):
-    chunk = container.Chunk(container.PIXELS, bytes(96))
-    Path("stored.vqc").write_bytes(bitstream(chunks=[chunk]))
-    assert invoke("info", "stored.vqc").stdout.splitlines()[3].endswith("prior pixels")
+    chunk = container.Chunk(container.PIXELS, b"")
+    Path("stored.vqc").write_bytes(bitstream(chunks=[chunk], tiles=[container.Part(bytes(96))]))
+    lines = invoke("info", "stored.vqc").stdout.splitlines()
+    assert lines[2].endswith("codes 0 B, stored pixels 96 B") and lines[3].endswith("prior pixels")
 
 
 def test_json_has_every_field(photo):
@@ -39,8 +40,8 @@ def test_json_has_every_field(photo):
     assert (record["kind"], record["stride"], "kbps" in record) == ("image", 4, False)
     assert record["bpp"] == 8 * record["total_bytes"] / 32
     assert (
-        record["header_bytes"] + sum(record["box_bytes"].values()) + record["code_bytes"]
-        == record["total_bytes"]
+        record["header_bytes"] + sum(record["box_bytes"].values())
+        == record["total_bytes"] - record["code_bytes"] - record["stored_bytes"]
     )
     assert record["priors"] == {"raw": 1}
     assert summary == {"type": "summary", "ok": 1, "failed": 0, "skipped": 0}

@@ -51,7 +51,7 @@ def test_version(arguments):
     ("arguments", "message", "hint"),
     [
         (["encod"], "no such command 'encod'. Did you mean 'encode'", "see 'vqcodec -h'"),
-        (["encode"], "missing argument 'FILES'", "see 'vqcodec encode -h'"),
+        (["encode"], "no input", "name files or folders, or a list with --files-from"),
         (["encode", "a", "--qualty", "3"], "no such option: --qualty", "see 'vqcodec encode -h'"),
         (["encode", "a", "-q", "x"], "invalid value for '-q' / '--quality'", "see 'vqcodec encode -h'"),
         (["encode", "a", "--color", "pink"], "invalid value for '--color'", "see 'vqcodec encode -h'"),

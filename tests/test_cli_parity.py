@@ -26,10 +26,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 EVERYWHERE = {"no_progress", "jobs", "verbose", "quiet", "json", "color", "version"}
-FILES = {"output", "recursive", "force", "skip_existing", "no_mtime", "dry_run"}
-API_ONLY = {"progress", "report", "on_error"}
-SAME = {("all", "all"), (None, ()), ("", ()), (None, media.MAX_PIXELS), (None, media.MAX_SECONDS)}
-"""Defaults that are written differently and mean the same: a command leaves None out of its call."""
+FILES = {"output", "recursive", "force", "skip_existing", "no_mtime", "dry_run", "files_from", "null"}
+API_ONLY = {"progress", "report", "on_error", "gallery"}
+SAME = {
+    ("all", "all"),
+    (None, inspect.Parameter.empty),
+    (None, ()),
+    ("", ()),
+    (None, media.MAX_PIXELS),
+    (None, media.MAX_SECONDS),
+}
+"""Defaults that are written differently and mean the same: a command leaves None out of its call, and takes
+inputs from a list where none are named."""
 
 
 @pytest.mark.parametrize(
@@ -37,7 +45,12 @@ SAME = {("all", "all"), (None, ()), ("", ()), (None, media.MAX_PIXELS), (None, m
     [
         (encode_command, vqcodec.encode, {"files": "source"}, FILES | {"verify"}),
         (decode_command, vqcodec.decode, {"bitstreams": "data"}, FILES | {"format", "test"}),
-        (evaluate_command, vqcodec.evaluate, {"files": "sources"}, {"output", "plot", "force", "recursive"}),
+        (
+            evaluate_command,
+            vqcodec.evaluate,
+            {"files": "sources"},
+            {"output", "plot", "report", "force", "recursive"},
+        ),
         (train_command, vqcodec.train, {}, set()),
         (info_command, vqcodec.info, {"bitstreams": "data"}, {"check", "recursive"}),
     ],

@@ -38,7 +38,7 @@ def test_train_then_encode_then_resume(photos: Path) -> None:
     again = invoke("train", photos, "-m", "vqvae-image", "-o", "runs/mine", "--steps", 6)
     assert (again.exit_code, "runs/mine exists" in again.stderr) == (2, True)
     found = records(done("train", "--resume", "runs/mine", "--steps", 8, "--json"))
-    assert found[-1] == {"type": "done", "folder": "runs/mine", "best": best}
+    assert found[-1] == {"type": "done", "folder": "runs/mine", "best": best, "improved": True}
     validated = [r["step"] for r in found if r["type"] == "event" and r["event"] == "validation"]
     assert validated == [8]
     resumed = weights.read_json(best)

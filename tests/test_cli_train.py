@@ -18,6 +18,7 @@ def test_options_reach_the_api(fakes):
         *("train", "photos", "-m", "vqvae-image", "--from", "fake-image", "--time-budget", "1h30m"),
         *("--stage", "codec", "--plane", "top"),
         *("-o", "runs/mine", "--steps", "20", "--batch", "4", "--lr", "1e-4", "--crop", "64", "--seed", "7"),
+        *("--binarise", "dynamic"),
         *("--set", "codes=1024", "--set", "warmup = 5", "--config", "c.json", "--validation", "0.1"),
         *("--checkpoint-every", "10", "--keep-checkpoints", "2", "--note", "mine", "--device", "cpu"),
         *("--jobs", "1", "--no-progress"),
@@ -37,6 +38,7 @@ def test_options_reach_the_api(fakes):
             "batch": 4,
             "learning_rate": 1e-4,
             "crop": 64,
+            "binarise": "dynamic",
             "seed": 7,
             "overrides": {"codes": "1024", "warmup": "5"},
             "config": "c.json",
@@ -45,6 +47,7 @@ def test_options_reach_the_api(fakes):
             "keep_checkpoints": 2,
             "note": "mine",
             "dry_run": False,
+            "tensorboard": False,
             "device": "cpu",
         }
     ]
@@ -127,3 +130,18 @@ def test_contradictions_attempt_nothing(fakes, arguments, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert fakes.calls == []
+
+
+def test_a_run_that_is_no_better_does_not_say_use_it(fakes):
+    fakes.raises["worse"] = True
+    told = invoke("train", ".", "-m", "fake-image", "--tensorboard").stderr
+    assert "use it" not in told
+    assert "warning: no step was better than the start, which is what runs/fake-image-1/best.st holds" in told
+    assert fakes.named("train")[0]["tensorboard"] is True
+    assert records(invoke("train", ".", "-m", "fake-image", "--json"))[-1]["improved"] is False
+
+
+def test_one_of_several_processes_prints(fakes, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    result = invoke("train", ".", "-m", "fake-image", "--json")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")

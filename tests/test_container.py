@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from make_hostile import FOLDER, build, build_sound, hostile, hostile_to_decoders
 from vqcodec.bitstream import container, header
 from vqcodec.bitstream.binary import deflate
-from vqcodec.bitstream.container import AudioGeometry, Bitstream, Chunk, ImageGeometry
+from vqcodec.bitstream.container import AudioGeometry, Bitstream, Chunk, ImageGeometry, Part
 from vqcodec.bitstream.header import BoxEntry
 from vqcodec.errors import BitstreamError, DamagedError, LimitError, VersionError
 
@@ -94,13 +94,15 @@ def test_round_trip(width, height, channels, stride, boxes, model_settings, sour
         Chunk(random.randrange(256), random.randbytes(random.randrange(300)))
         for _ in range(geometry.chunk_count)
     ]
-    stream = Bitstream("m", FINGERPRINT, geometry, chunks, model_settings, source, boxes)
+    residuals = [Part(chunk.payload[::-1]) for chunk in chunks] if len(model_settings) == 3 else []
+    stream = Bitstream("m", FINGERPRINT, geometry, chunks, model_settings, source, boxes, residuals)
     data = container.pack(stream)
     assert container.parse(data) == stream
     assert container.check(data) == []
     info = container.read_info(data)
     assert info.total_bytes == info.file_bytes == len(data)
-    assert info.header_bytes + sum(info.box_bytes.values()) + info.code_bytes == len(data)
+    parts = info.code_bytes + info.residual_bytes + info.stored_bytes
+    assert info.header_bytes + sum(info.box_bytes.values()) + parts == len(data)
     assert info == container.read_info(io.BytesIO(data))
 
 

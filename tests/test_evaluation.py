@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image as PillowImage
 from vqcodec import evaluation, media, pipeline, weights
-from vqcodec.errors import MediaError, UsageError
+from vqcodec.errors import MediaError, UsageError, VqcodecWarning
 from vqcodec.evaluation import disk, evaluate, tables
 from vqcodec.evaluation import image as image_rows
 from vqcodec.evaluation.baselines import image as baselines
@@ -43,7 +43,7 @@ def image(samples):
     return media.read_image(samples)
 
 
-@pytest.mark.parametrize("codec", ["jpeg", "webp", "avif"])
+@pytest.mark.parametrize("codec", baselines.available())
 @pytest.mark.parametrize("channels", [1, 3])
 def test_another_codec_stands_between_two_real_neighbouring_files(codec, channels):
     sweep = QualitySweep(image(photo(176, 200, channels)), codec)
@@ -55,9 +55,12 @@ def test_another_codec_stands_between_two_real_neighbouring_files(codec, channel
     low, high = sweep.figures(row["q_low"]), sweep.figures(row["q_high"])
     assert (low["bytes"], high["bytes"]) == (row["bytes_low"], row["bytes_high"])
     share = math.log(size / low["bytes"]) / math.log(high["bytes"] / low["bytes"])
-    for name in ("psnr_db", "ms_ssim"):
+    for name in ("psnr_db", "ms_ssim", "ssimulacra2"):
         assert row[name] == pytest.approx(low[name] + share * (high[name] - low[name]))
     assert row["psnr_db"] > 25
+    shown = sweep.decoded(row["q_low"])
+    assert shown.samples.shape == (176, 200, channels)
+    assert psnr(photo(176, 200, channels), shown.samples) == low["psnr_db"]
 
 
 def test_a_file_of_exactly_our_size_is_taken_as_it_is():
@@ -177,6 +180,38 @@ def test_evaluate_measures_files_of_all_points_and_the_others_beside_them(folder
     assert rows[6]["ms_ssim"] is None
 
 
+def test_others_are_measured_over_their_own_range_too(folder, codec):
+    seen = []
+    rows = evaluate(
+        folder / "1.png", quality=3, against=["jpeg"], sweep=True, progress=lambda *step: seen.append(step)
+    )
+    own = [row for row in rows if row["codec"] == "jpeg" and not row["same_bytes_as"]]
+    assert [row["q"] for row in own] == list(baselines.BASELINES["jpeg"].sweep)
+    assert seen[-1] == (len(rows), len(rows)) == (14, 14)
+    for row in own:
+        data, _ = QualitySweep(image(photo(90, 120, seed=1)), "jpeg").file(row["q"])
+        assert row["bytes"] == len(data) and row["bpp"] == len(data) * 8 / (90 * 120)
+        assert row["file"] == str(folder / "1.png") and row["matched"] is None
+    assert len(evaluation.summary(rows)) == 14, "each quality has its own mean"
+
+
+def test_jpeg_xl_without_its_package_is_refused(folder, codec, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    assert "jxl" not in baselines.available()
+    with pytest.raises(UsageError, match=r"vqcodec\[formats\]"):
+        evaluate(folder, against=["jxl"])
+    assert codec == []
+
+
+def test_means_leave_files_without_error_out_and_count_them():
+    row = dict.fromkeys(image_rows.COLUMNS) | {"codec": "ours", "q": 1, "width": 8, "height": 8, "bytes": 9}
+    row |= {"encode_seconds": 1.0, "decode_seconds": 1.0, "bpp": 2.0}
+    (mean,) = evaluation.summary([row | {"psnr_db": math.inf}, row | {"psnr_db": 40.0}])
+    assert (mean["psnr_db"], mean["identical"], mean["files"]) == (40.0, 1, 2)
+    (mean,) = evaluation.summary([row | {"psnr_db": math.inf}])
+    assert (mean["psnr_db"], mean["identical"]) == (None, 1)
+
+
 def test_evaluate_takes_chosen_models_and_points(folder, codec):
     rows = evaluate([folder / "1.png"], model=["fake", "other"], quality=[2, 4], device="cpu")
     assert [(row["codec"], row["q"]) for row in rows] == [
@@ -236,8 +271,10 @@ def test_what_cannot_be_evaluated_is_refused_before_any_work(folder, codec, tmp_
         evaluate([])
     with pytest.raises(MediaError, match="no such file"):
         evaluate(tmp_path / "absent.png")
-    with pytest.raises(UsageError, match="jpeg, webp, avif, opus"):
+    with pytest.raises(UsageError, match="jpeg, webp, avif, jxl, opus"):
         evaluate(folder, against=["gif"])
+    with pytest.raises(UsageError, match="none is named"):
+        evaluate(folder, sweep=True)
     with pytest.raises(UsageError, match="opus is for audio, and there are no such files"):
         evaluate(folder, against=["opus"])
     with pytest.raises(UsageError, match="no model"):
@@ -294,7 +331,8 @@ def test_plot_is_an_image_of_all_codecs(folder, codec, tmp_path):
         assert drawn.width > 1000
     evaluation.plot(rows, tmp_path / "plot.svg")
     assert "</svg>" in (tmp_path / "plot.svg").read_text()
-    evaluation.plot([row for row in rows if row["ms_ssim"] is None], tmp_path / "small.png")
+    small = [row | {"ssimulacra2": None} for row in rows if row["ms_ssim"] is None]
+    evaluation.plot(small, tmp_path / "small.png")
     with PillowImage.open(tmp_path / "small.png") as drawn:
         assert drawn.width < 1000
     with pytest.raises(UsageError, match="cannot be written as xyz"):
@@ -339,9 +377,11 @@ def test_real_bitstreams_are_measured_as_they_are(folder, weights_file):
         assert row["gap"] == pytest.approx(row["bits_per_code"] * codes / encoded.estimate_bits - 1)
 
 
-def test_points_that_a_model_has_not_are_refused(folder, weights_file):
-    with pytest.raises(UsageError):
+def test_points_that_a_model_has_not_are_told(folder, weights_file):
+    with pytest.warns(VqcodecWarning, match="one quality, 3, which is used"):
         evaluate(folder, model=weights_file, quality=5, device="cpu")
+    with pytest.raises(UsageError, match=r"no quality 5\.5"):
+        evaluate(folder, model=weights_file, quality=5.5, device="cpu")
 
 
 def test_columns_stand_in_the_order_of_their_medium(tmp_path):

@@ -107,7 +107,7 @@ def test_the_top_alone_and_pixels_have_no_check(run: training.Run) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         image = vqcodec.decode(bytes(flat), model=run.best, salvage=True)
-    assert [str(w.message) for w in caught] == ["damaged in chunk 1 of 1"] and image.samples.shape == (
+    assert [str(w.message) for w in caught] == ["damaged in tile 1 of 1"] and image.samples.shape == (
         152,
         200,
         3,

@@ -25,6 +25,7 @@ from vqcodec.bitstream.container import (
     Bitstream,
     Chunk,
     ImageGeometry,
+    Part,
 )
 from vqcodec.errors import BitstreamError
 from vqcodec.media import Audio
@@ -81,6 +82,12 @@ def images(small: str) -> Medium:
     corpus = [pipeline.encode(source, model=small) for source in sources]
     corpus.append(pipeline.encode(text, model=small, target_size=10_000))
     assert container.read_info(corpus[-1]).priors == {PIXELS: 1}
+    screen = draw(160, 100, 3)
+    screen[:, :100] = np.tile(text[:20, :20], (5, 5, 1))
+    corpus.append(pipeline.encode(screen, model=small))
+    assert (
+        container.read_info(corpus[-1]).stored_bytes and PIXELS not in container.read_info(corpus[-1]).priors
+    )
     return Medium(small, corpus, image_geometry, (0, 21, -20), (2000, 600, 800), (0.1, 0.9))
 
 
@@ -156,11 +163,16 @@ def test_content_that_lies_with_valid_checksums_ends_well(medium: Medium) -> Non
             if data.draw(st.integers(0, 5)) == 0:
                 prior = data.draw(st.sampled_from([RAW, STATIC, LEARNED, PIXELS, 255]))
             chunks.append(Chunk(prior, payload))
+        tiles: list[Part] = []
+        for number in range(len(geometry.tiles) if stream.tiles else 0):
+            stored = stream.tiles[number % len(stream.tiles)].payload
+            tiles.append(Part(mutate(stored, data.draw, payloads) if data.draw(st.booleans()) else stored))
+        tiles = tiles if any(tile.payload for tile in tiles) else []
         boxes = {
             name: mutate(box, data.draw, [*stream.boxes.values(), b"{}"]) if data.draw(st.booleans()) else box
             for name, box in stream.boxes.items()
         }
-        lying = container.pack(replace(stream, geometry=geometry, chunks=chunks, boxes=boxes))
+        lying = container.pack(replace(stream, geometry=geometry, chunks=chunks, boxes=boxes, tiles=tiles))
         believed.append(end_well(lying, medium.model, data.draw(st.booleans())) is not None)
 
     lie()

@@ -10,7 +10,9 @@ from torch import Tensor
 from vqcodec.models import MODELS, build
 from vqcodec.models.base import Model, OperatingPoint
 
-NAMES = [name for name, entry in MODELS.items() if entry.model.medium == "image"]
+NAMES = [
+    name for name, entry in MODELS.items() if entry.model.medium == "image" and entry.model.validation_points
+]
 INDEX = 200
 
 

@@ -108,7 +108,7 @@ def test_folders_are_made_and_a_folder_is_no_file():
 def test_times_are_copied():
     Path("in").write_bytes(b"")
     os.utime("in", ns=(10**18, 10**18 + 1))
-    write("out", stamp=Path("in").stat())
+    write("out", times=(10**18, 10**18 + 1))
     assert Path("out").stat().st_mtime_ns == 10**18 + 1
 
 

@@ -13,7 +13,7 @@ from coded import IMAGE_BITS, bits_by, codes_in, codes_of, file_of, large_image,
 from conftest import draw
 from vqcodec import pipeline, weights
 from vqcodec.bitstream import container
-from vqcodec.bitstream.container import PIXELS, RAW, STATIC, Chunk, ImageGeometry
+from vqcodec.bitstream.container import RAW, STATIC, Chunk, ImageGeometry
 from vqcodec.coding import chunks
 from vqcodec.errors import ModelError, UsageError
 from vqcodec.models.vqvae import VQVAE
@@ -151,34 +151,6 @@ def test_codes_do_not_depend_on_any_float(codec: VQVAE, large: pipeline.Encoded)
 def test_fast_is_the_same_while_static_tables_are_all_there_is(small: str) -> None:
     pixels = draw(40, 30)
     assert pipeline.encode(pixels, model=small, fast=True) == pipeline.encode(pixels, model=small)
-
-
-# pixels that are smaller than their codes
-
-
-def test_pixels_are_stored_exactly_where_they_are_smaller(small: str, codec: VQVAE) -> None:
-    """Images whose pixels, deflated, take about as many bytes as their codes: by a byte, one or the other."""
-    differences = set()
-    noise = np.random.default_rng(0).integers(0, 256, (64, 3), np.uint8)
-    for count in range(25):
-        pixels = np.full((16, 64, 3), 90, np.uint8)
-        pixels[5, :count] = noise[:count]
-        encoded = pipeline.encode_file(pixels, pipeline.EncodeOptions(model=small))
-        point, geometry = codec.at(0), encoded.geometry
-        coded = chunks.encode(image_transform.analyse(pixels, codec.at(0)), point, geometry)
-        stored = chunks.store(pixels, point, geometry, below=10**9)
-        differences.add(stored.size - coded.size)
-        priors = pipeline.info(encoded.data).priors
-        assert (PIXELS in priors) is (stored.size < coded.size)
-        assert pipeline.info(encoded.data).code_bytes == min(stored.size, coded.size)
-        assert chunks.store(pixels, point, geometry, below=stored.size) is None
-        assert chunks.store(pixels, point, geometry, below=stored.size + 1) is not None
-        if PIXELS in priors:
-            assert priors == {PIXELS: 1} and not codes_in(encoded).any()
-            assert np.array_equal(pipeline.decode(encoded.data, model=small).samples, pixels)
-            assert pipeline.verify(encoded) == np.inf
-    assert min(differences) < 0 < max(differences)
-    assert any(0 <= difference <= 64 for difference in differences), "a few bytes too many would be noticed"
 
 
 def test_a_prior_is_tried_where_its_ideal_is_a_little_larger(codec: VQVAE) -> None:

@@ -13,12 +13,11 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from coded import XMP, assert_every_bit_counts, salvaged, saved
+from coded import XMP, assert_every_bit_counts, saved
 from conftest import SMALL, draw, sing
 from make_hostile import FOLDER, hostile
 from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container
-from vqcodec.bitstream.binary import deflate
 from vqcodec.bitstream.container import PIXELS, RAW, STATIC, Bitstream, Chunk, ImageGeometry
 from vqcodec.coding import chunks
 from vqcodec.errors import (
@@ -152,34 +151,6 @@ def test_sizes_are_limited_before_memory_is_asked_for(small: str, codec: VQVAE, 
     assert peak < 20 * len(data) + 2**20
     with pytest.raises(LimitError):
         pipeline.decode(pipeline.encode(draw(20, 10), model=small), model=small, max_pixels=199)
-
-
-def test_pixels_that_no_encoder_stores(small: str, codec: VQVAE) -> None:
-    """Too few of them, too many, or deflated ones that become so; number 0 never means pixels."""
-    pixels = draw(20, 10)
-    geometry = ImageGeometry(20, 10)
-    fingerprint = bytes.fromhex(codec.card.fingerprint)
-
-    def held(prior: int, payload: bytes) -> bytes:
-        return container.pack(Bitstream("small", fingerprint, geometry, [Chunk(prior, payload)]))
-
-    content = pixels.tobytes()
-    for payload in (content, deflate(content)):
-        assert np.array_equal(pipeline.decode(held(PIXELS, payload), model=small).samples, pixels)
-    for payload in (
-        b"",
-        content[:-1],
-        content + b"x",
-        deflate(content[:-1]),
-        deflate(content + b"x"),
-        b"\1" * 9,
-    ):
-        with pytest.raises(DamagedError, match="damaged in chunk 1 of 1"):
-            pipeline.decode(held(PIXELS, payload), model=small)
-        image, messages = salvaged(held(PIXELS, payload), small)
-        assert messages == ["damaged in chunk 1 of 1"] and image.samples.shape == (10, 20, 3)
-    with pytest.raises(DamagedError, match="damaged in chunk 1 of 1"):
-        pipeline.decode(held(RAW, content), model=small)
 
 
 def test_audio_has_no_pixels(small_sound: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import vqcodec
+from chromium import BROWSER, FLAGS, needs_chromium
 from conftest import draw
 from vqcodec import thumbnails
 from vqcodec.placeholders.decoding import Placeholder, decode, render
@@ -26,11 +27,7 @@ from vqcodec.placeholders.text import pack
 DOCS = Path(__file__).parents[1] / "docs"
 BUILD = runpy.run_path(str(DOCS / "placeholder_page.py"))
 SHAPES = [(90, 60), (60, 90), (64, 64), (200, 20)]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-
-BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="no Node")
-needs_chromium = pytest.mark.skipif(BROWSER is None, reason="no Chromium")
 
 IN_NODE = """
 const placeholder = require(process.argv[1]);
@@ -164,7 +161,7 @@ def test_chromium_draws_a_page_of_24_images(tmp_path: Path) -> None:
     shutil.copy(DOCS / "placeholder.js", site)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Desk, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    command = [BROWSER, *FLAGS]
     command += ["--remote-debugging-port=0", f"--user-data-dir={tmp_path / 'profile'}"]
     command.append(f"http://127.0.0.1:{server.server_port}/")
     browser = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

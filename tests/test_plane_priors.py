@@ -159,7 +159,7 @@ def test_training_sees_the_numbers_of_coding(kind: str) -> None:
 def test_dtypes_threads_and_batches(threads: int) -> None:
     """Streams of both planes; one written under any is read under any other."""
     prior, parts = chained(), regions()
-    wide = ChainPrior(tuple(link.with_dtype(torch.float64) for link in prior.links))  # type: ignore[attr-defined]
+    wide = prior.with_dtype(torch.float64)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -201,7 +201,7 @@ def test_sampling_by_plane() -> None:
     other = driver.sample(prior.reshaped(1.0, 1, "top"), parts, none, [(4, n) for n in (0, 1)], 0)
     assert all(np.array_equal(a["top"], b["top"]) for a, b in zip(greedy, other, strict=True))
     assert not np.array_equal(greedy[0]["bottom"], other[0]["bottom"])
-    wide = ChainPrior(tuple(link.with_dtype(torch.float64) for link in prior.links))  # type: ignore[attr-defined]
+    wide = prior.with_dtype(torch.float64)
     for one, again in zip(
         driver.sample(prior, parts, none, seeds, 0), driver.sample(wide, parts, none, seeds, 0), strict=True
     ):
@@ -251,6 +251,23 @@ def test_shares_of_attention(count: int) -> None:
     assert (found / exact.SHARES - likely).abs().max() < 0.07
     assert torch.equal(found, exact.shares(scores.double()).float())
     assert exact.SHARES * exact.INPUT < exact.EXACT
+
+
+def test_the_gradient_is_taken_of_nearly_the_attention_of_coding() -> None:
+    source = torch.Generator().manual_seed(5)
+    query, key = ((torch.randn(2, 3, 40, 4, generator=source) * 32).round() / 16 for _ in range(2))
+    value = (torch.randn(2, 3, 40, 6, generator=source) * 16).round() / 16
+    before = torch.ones(40, 40).tril(-1).bool()
+    for given in (query, key, value):
+        given.requires_grad_()
+    soft = attention.attend(query, key, value, before)
+    soft.square().sum().backward()
+    with torch.no_grad():
+        whole = attention.attend(query, key, value, before)
+    assert 0 < float((soft - whole).detach().square().mean().sqrt()) < 0.5 * 2.0**-exact.ACTIVATION_BITS
+    assert not soft[:, :, 0].any() and not whole[:, :, 0].any()  # the first position has none before it
+    assert all(float(given.grad[:, :, 1:].abs().sum()) > 0 for given in (query, key, value))
+    assert not key.grad[:, :, -1].any() and not value.grad[:, :, -1].any()  # nor any that follow the last
 
 
 def test_priors_that_do_not_fit_are_refused() -> None:

@@ -29,7 +29,7 @@ def test_a_target_size_is_kept_from_below(model: str, share: float) -> None:
     least, most = (len(pipeline.encode(image, model=model, quality=q)) for q in (1, 5))
     target = round(least + share * (most - least))
     size = len(pipeline.encode(image, model=model, target_size=target))
-    assert 0.96 * target < size <= target
+    assert 0.95 * target < size <= target
     bpp = 8 * target / (400 * 300)
     assert len(pipeline.encode(image, model=model, bpp=bpp)) <= target
 
@@ -47,8 +47,8 @@ def test_a_psnr_is_reached(model: str, image: media.Image) -> None:
 def test_targets_out_of_reach(model: str, image: media.Image) -> None:
     with pytest.raises(TargetError, match="smallest is .* bytes, target 60"):
         pipeline.encode(image, model=model, target_size=60)
-    with pytest.raises(TargetError, match="best is"):
-        pipeline.encode(image, model=model, psnr=120)
+    beyond = pipeline.encode(image, model=model, psnr=120)
+    assert np.array_equal(pipeline.decode(beyond, model=model).samples, image.samples)
 
 
 def test_with_room_enough_pixels_are_kept(model: str, image: media.Image) -> None:
@@ -100,7 +100,7 @@ def test_the_best_encoding_alone_is_kept(
     def counted(*given: Any, **options: Any) -> pipeline.Encoded:
         gc.collect()
         before.append(sum(ref() is not None for ref in alive))
-        tried.append(given[1].index)
+        tried.append(options["rung"].position)
         encoded = real(*given, **options)
         alive.append(weakref.ref(encoded))
         return encoded

@@ -61,7 +61,7 @@ def test_twenty_steps_are_ten_and_resume_and_ten(
         )
     kinds = ("step", "validation")
     assert timeless(metrics(whole.folder, *kinds)) == timeless(metrics(parts.folder, *kinds))
-    assert len(metrics(parts.folder, "step")) == 4
+    assert [event["step"] for event in metrics(parts.folder, "step")] == [1, 5, 10, 15, 20]
     assert same_tensors(whole.best, parts.best)
     assert parts.card.fingerprint == whole.card.fingerprint
     assert parts.card.measured == whole.card.measured
@@ -95,7 +95,7 @@ def test_means_after_a_resume_are_those_of_the_steps_summed(
     with pytest.raises(KeyboardInterrupt):
         go([photos], tmp_path / "parts", steps=8, checkpoint_every=3, report=interrupt_at("validation", 3))
     training.train(resume=tmp_path / "parts")
-    (at_four, at_eight) = metrics(tmp_path / "parts", "step")
+    (_, at_four, at_eight) = metrics(tmp_path / "parts", "step")
     assert at_four["loss"] == pytest.approx(losses[3])
     assert at_eight["loss"] == pytest.approx(np.mean(losses[4:]))
 

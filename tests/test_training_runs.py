@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,10 @@ from training_runs import (
 )
 from vqcodec import pipeline, training, weights
 from vqcodec.errors import UsageError
-from vqcodec.training import datasets, validation
+from vqcodec.figures import text_of
+from vqcodec.training import datasets, run_report, validation
+from vqcodec.training.events import numbers
+from vqcodec.training.plan import new_plan
 
 __all__ = ["one_thread"]
 
@@ -31,7 +36,7 @@ def test_the_run_folder(small_run: training.Run, photos: Path) -> None:
     folder = small_run.folder
     assert {path.name for path in folder.iterdir()} >= {
         *("config.json", "metrics.jsonl", "log.txt", "checkpoints", "samples"),
-        *("best.safetensors", "best.json", "loss-curve.png"),
+        *("best.safetensors", "best.json", "loss-curve.png", "report.html"),
     }
     assert not list(folder.rglob(".*")), "no temporary file"
     config = json.loads((folder / "config.json").read_text())
@@ -59,6 +64,35 @@ def test_the_run_folder(small_run: training.Run, photos: Path) -> None:
     log = (folder / "log.txt").read_text()
     assert "event validation, step 30" in log
     assert len(log.splitlines()) == len(metrics(folder, "start", "step", "validation", "end"))
+
+
+def test_the_page_of_a_run(small_run: training.Run, tmp_path: Path) -> None:
+    page = (small_run.folder / "report.html").read_text()
+    assert page.count("<img ") == 3 and page.count("best so far") >= 1
+    for sheet in (small_run.folder / "samples").iterdir():
+        assert base64.b64encode(sheet.read_bytes()).decode() in page
+    (end,) = metrics(small_run.folder, "end")
+    assert f'<td class="number" data-value="{end["psnr_db"]!r}">' in page
+    assert "vqcodec train $DATA/" in page and "config.json" in page and "http://" not in page
+    # On the way: a run of a hostile name, with a step that is told twice and figures that are no numbers.
+    folder = tmp_path / "<b>run"
+    (folder / "samples").mkdir(parents=True)
+    (folder / "config.json").write_text('{"data": "<script>"}')
+    events = [{"event": "step", "step": 100, "loss": value} for value in (9.0, 0.5)]
+    events += [{"event": "validation", "step": 100, "best": True, "psnr_db": math.inf, "points": [1, 2]}]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events) + '{"cut')
+    run_report.write_report(folder, ["vqcodec train <i>"], "cpu")
+    page = (folder / "report.html").read_text()
+    assert "Step 100 so far; the best weights are those of step 100." in page
+    assert "training: 100, 0.5" in page and "training: 100, 9" not in page
+    assert "<b>run" not in page and "<i>" not in page and page.count("<script>") == 1
+    # At the end: figures by unit, which `inspect` prints, and by operating point.
+    end = {"event": "end", "elbo": -90.5, "kl": [2.25, 0.125], "points": [{"quality": 3, "bpp": 0.6328125}]}
+    (folder / "metrics.jsonl").write_text(json.dumps(end) + "\n")
+    run_report.write_report(folder, ["vqcodec train"], "cpu")
+    page = (folder / "report.html").read_text()
+    assert 'data-value="-90.5"' in page and 'data-value="0.6328125"' in page
+    assert "validation: 1, 2.25" in page and "validation: 2, 0.125" in page
 
 
 def test_the_card(small_run: training.Run, photos: Path) -> None:
@@ -211,3 +245,73 @@ def test_run_folders_are_numbered_and_never_overwritten(
     with pytest.raises(UsageError, match="file exists"):
         go([photos], "file", steps=1)
     assert go([photos], "runs/vqvae-image-1", steps=1).best.is_file(), "an empty folder is free"
+
+
+def test_a_run_that_did_not_beat_its_start_says_so(photos: Path, tmp_path: Path, small: str) -> None:
+    """Its weights are those of the start."""
+    run = go([photos], tmp_path / "worse", start=small, overrides={}, learning_rate=1.0, steps=2)
+    assert not run.improved
+    (end,) = metrics(run.folder, "end")
+    assert end["best_step"] == 0
+    better = go([photos], tmp_path / "better", steps=12, checkpoint_every=12)
+    assert better.improved and metrics(better.folder, "end")[0]["best_step"] == 12
+
+
+def test_tensorboard_gets_the_numbers_of_the_metrics(photos: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = go([photos], tmp_path / "run", tensorboard=True)
+    board = EventAccumulator(str(run.folder / "tensorboard")).Reload()
+    (first, *_) = metrics(run.folder, "step")
+    losses = board.Scalars("step/loss")
+    assert [(event.step, event.value) for event in losses] == [(1, pytest.approx(first["loss"]))]
+    told = metrics(run.folder, "validation")
+    assert [event.step for event in board.Scalars("validation/psnr_db")] == [event["step"] for event in told]
+    assert (run.folder / "metrics.jsonl").is_file()
+
+
+def test_tensorboard_that_is_not_installed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
+    with pytest.raises(UsageError, match="TensorBoard is not installed") as caught:
+        go([photos], tmp_path / "run", tensorboard=True)
+    assert "vqcodec[tensorboard]" in caught.value.hint and not (tmp_path / "run").exists()
+
+
+def test_figures_are_text_without_brackets() -> None:
+    points = [{"quality": 1, "bpp": 0.12345}, {"quality": 2, "bpp": 0.25}]
+    assert text_of(points) == "quality 1 bpp 0.1235; quality 2 bpp 0.25"
+    assert text_of([0.38848, 1.7571995]) == "0.3885 1.757"
+    assert text_of(["a.png", "b.png"]) == "2: a.png, b.png"
+    assert (text_of([]), text_of(True), text_of(3), text_of(1e-7)) == ("0", "true", "3", "1e-07")
+    assert numbers({"event": "x", "step": 3, "bpp": [1.0, 2], "best": True, "name": "n"}) == {
+        "bpp_0": 1.0,
+        "bpp_1": 2.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [
+        ({}, 1e-4),
+        ({"learning_rate": 5e-4}, 5e-4),
+        ({"overrides": {"learning_rate": "0.002"}}, 2e-3),
+        ({"overrides": {"commitment": "0.2"}}, 1e-4),
+        ({"model": "vae-image", "start": "vae-image"}, 1e-4),
+        ({"model": "vae-image", "start": "vae-image", "overrides": {"components": "8"}}, 1e-3),
+        ({"start": None}, 1e-3),
+    ],
+)
+def test_a_run_that_continues_networks_has_a_tenth_of_the_learning_rate(
+    photos: Path, small: str, tmp_path: Path, options: dict[str, Any], rate: float
+) -> None:
+    """Networks of another size, and fresh ones, have all of it."""
+    defaults: dict[str, Any] = {"model": "vqvae-image", "start": small, "overrides": {}}
+    settings = defaults | options
+    plan = new_plan(
+        [photos], settings["model"], settings["start"], tmp_path / "run", None,
+        {name: value for name, value in settings.items() if name == "learning_rate"},
+        settings["overrides"], "",
+    )  # fmt: skip
+    assert plan.settings.learning_rate == pytest.approx(rate)

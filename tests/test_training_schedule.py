@@ -53,6 +53,7 @@ def test_a_time_budget_ends_the_run_and_the_schedule_follows_it(
 ) -> None:
     monkeypatch.setattr(trainer, "LOG_EVERY", 1)
     monkeypatch.setattr(trainer, "time", FakeTime())
+    monkeypatch.setattr(trainer.Trainer, "_finishing_seconds", lambda self: 0.0)
     options: dict[str, Any] = {
         "steps": 1_000_000,
         "time_budget": 10,
@@ -73,6 +74,50 @@ def test_a_time_budget_ends_the_run_and_the_schedule_follows_it(
     assert parts.card.training["steps"] == 10, "the time of the first part counts"
     assert rates(parts.folder) == pytest.approx(wanted)
     assert run.card.training["hours"] == round(10 / 3600, 2)
+
+
+@pytest.mark.parametrize(("finishing", "steps"), [(2.0, 8), (7.0, 8), (0.5, 10)])
+def test_a_time_budget_includes_finishing(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finishing: float, steps: int
+) -> None:
+    """As long as it takes, but a quarter of the time at most."""
+    monkeypatch.setattr(trainer, "time", FakeTime())
+    monkeypatch.setattr(trainer.Trainer, "_finishing_seconds", lambda self: finishing)
+    run = go([photos], tmp_path / "run", steps=1_000_000, time_budget=10)
+    assert run.card.training["steps"] == steps
+    assert metrics(run.folder, "validation")[-1]["step"] == steps
+
+
+def test_finishing_is_estimated_from_one_file(photos: Path, tmp_path: Path) -> None:
+    """Within a factor that a loaded machine allows, and with nothing left behind."""
+    found: list[float] = []
+
+    class Watched(trainer.Trainer):
+        def learn(self) -> None:
+            super().learn()
+            before = sorted(path.name for path in self.plan.folder.iterdir())
+            found.append(self._finishing_seconds())
+            assert before == sorted(path.name for path in self.plan.folder.iterdir())
+
+        def finish(self) -> trainer.Run:
+            started = time.perf_counter()
+            run = super().finish()
+            found.append(time.perf_counter() - started)
+            return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "Trainer", Watched)
+        go([photos], tmp_path / "run", steps=1, validation=0.5)
+    assert found[1] / 5 < found[0] < 5 * found[1]
+
+
+def test_figures_come_after_the_first_step_and_then_every_few_seconds(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "time", FakeTime())
+    monkeypatch.setattr(trainer, "LOG_SECONDS", 3)
+    run = go([photos], tmp_path / "run", steps=9, checkpoint_every=100)
+    assert [event["step"] for event in metrics(run.folder, "step")] == [1, 4, 7]
 
 
 def test_the_schedule_follows_the_steps(

@@ -93,6 +93,36 @@ def test_one_plane_alone(run: training.Run, photos: Path, tmp_path: Path) -> Non
         training.train(photos, model="vqvae2-image", plane="top", output=tmp_path / "d")
 
 
+def test_a_codec_trained_on_keeps_its_priors(run: training.Run, photos: Path, tmp_path: Path) -> None:
+    """What they were trained on is other codes now; a training of the priors goes on from them."""
+    one: dict[str, Any] = {"start": run.best, "steps": 1, "batch": 2, "crop": 32}
+    bottom = training.train(photos, stage="prior", plane="bottom", output=tmp_path / "b", **one)
+    start = weights.load(bottom.best, "cpu")
+    found = training.train(
+        photos,
+        model="vqvae2-image",
+        stage="codec",
+        output=tmp_path / "c",
+        **{**one, "start": bottom.best, "learning_rate": 1e-2},
+    )
+    after = weights.load(found.best, "cpu")
+    old, new = start.priors[LEARNED], after.priors[LEARNED]
+    assert isinstance(old, ChainPrior) and isinstance(new, ChainPrior) and old.prior_id == new.prior_id
+    told = after.card.learned
+    assert told is not None and [*told["planes"]] == ["top", "bottom"]
+    assert not any("measured" in part for part in (told, *told["planes"].values()))
+    pipeline.verify(pipeline.encode_file(draw(64, 48, 5), EncodeOptions(model=found.best)))
+    # Planes without a learned link have the tables fitted to the new codes, not those of the start.
+    chain = after.priors[STATIC]
+    assert isinstance(chain, ChainPrior)
+    mixed = after.equipped(priors={LEARNED: chain.with_link(new.links[1])})
+    codes = [{"top": np.zeros((4, 4), np.int32), "bottom": np.zeros((8, 8), np.int32)}]
+    again = mixed.fit_tables(codes, 0).priors
+    learned, static = again[LEARNED], again[STATIC]
+    assert isinstance(learned, ChainPrior) and isinstance(static, ChainPrior)
+    assert learned.links == (static.links[0], new.links[1])
+
+
 @pytest.mark.parametrize("size", [(96, 80), (97, 83), (1, 1), (600, 530)])
 def test_it_encodes_and_decodes(run: training.Run, size: tuple[int, int]) -> None:
     image = draw(*size, 5)

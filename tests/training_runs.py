@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from conftest import SMALL
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from vqcodec import training
-from vqcodec.training import validation
+from vqcodec.training import trainer, validation
 
 QUICK = {**SMALL, "linear_start": "false", "codebook_start": "random"}
 """No PCA and no k-means before the first step: for tests that do not look at the result."""
@@ -27,6 +28,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     monkeypatch.setattr(validation, "plot_losses", lambda folder, headline: None)
+    monkeypatch.setattr(trainer, "LOG_SECONDS", math.inf)
     yield
     torch.set_num_threads(threads)
 

@@ -14,31 +14,46 @@ from typing import BinaryIO
 
 from ..errors import DamagedError
 from .binary import deflate, inflate, verified
-from .geometry import REGION, SEGMENT, AudioGeometry, Geometry, ImageGeometry
-from .header import BOXES, MAGIC, MAX_HEADER, VERSION, BoxEntry, ChunkEntry, Header, read_header, write_header
+from .geometry import PICTURES, REGION, SEGMENT, AudioGeometry, Geometry, ImageGeometry, SetGeometry
+from .header import (
+    BOXES,
+    MAGIC,
+    MAX_HEADER,
+    VERSION,
+    BoxEntry,
+    ChunkEntry,
+    Header,
+    PartEntry,
+    read_header,
+    write_header,
+)
 
 __all__ = [
+    "BITS_BACK",
     "LEARNED",
     "MAGIC",
+    "PICTURES",
     "PIXELS",
     "RAW",
     "REGION",
     "SEGMENT",
     "STATIC",
+    "Part",
     "VERSION",
     "Bitstream",
     "Chunk",
     "ImageGeometry",
     "Info",
     "AudioGeometry",
+    "SetGeometry",
     "check",
     "pack",
     "parse",
     "read_info",
 ]
 
-RAW, STATIC, LEARNED, PIXELS = 0, 1, 2, 3
-"""Coding of a chunk: packed indices, static tables, a learned prior, or stored pixels."""
+RAW, STATIC, LEARNED, PIXELS, BITS_BACK = 0, 1, 2, 3, 4
+"""Coding of a chunk: packed indices, static tables, a learned prior, none (tiles have all), bits back."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +61,25 @@ class Chunk:
     """The payload of one region.
 
     Attributes:
-        prior: coding of the payload, 0 to 255: RAW, STATIC, LEARNED, PIXELS; others are reserved.
+        prior: coding of the payload, 0 to 255: RAW, STATIC, LEARNED, PIXELS, BITS_BACK; others are reserved.
         payload: the coded bytes; of a damaged chunk those that are there, right or wrong.
         intact: whether size and CRC are right.
     """
 
     prior: int
+    payload: bytes
+    intact: bool = True
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is added to the pixels of the chunks: the residual of a region, or the stored pixels of a tile.
+
+    Attributes:
+        payload: range-coded coefficients, or lossless WebP; empty where there is nothing to add.
+        intact: whether size and CRC are right.
+    """
+
     payload: bytes
     intact: bool = True
 
@@ -65,9 +93,12 @@ class Bitstream:
         fingerprint: 8 bytes that identify the decoder's weights.
         geometry: size of the image, or length and channels of the audio.
         chunks: one per region of the geometry; after salvage some are not intact.
-        settings: the quality index of variable-rate models, else empty; at most 255 bytes.
+        settings: of variable-rate models the quality index, and with a residual the index of the model's
+            operating point and the step; else empty. At most 255 bytes.
         source: format of the original image, such as "PNG"; at most 255 printable ASCII characters.
         boxes: "icc", "exif", "xmp", "alpha", "levels", "tags" -> payload before deflation.
+        residuals: one per region where the settings have a step.
+        tiles: stored pixels, one for each tile of the geometry; none where no pixels are stored.
         damage: damage found by salvage, one phrase each.
     """
 
@@ -78,12 +109,19 @@ class Bitstream:
     settings: bytes = b""
     source: str = ""
     boxes: dict[str, bytes] = field(default_factory=dict)
+    residuals: list[Part] = field(default_factory=list)
+    tiles: list[Part] = field(default_factory=list)
     damage: list[str] = field(default_factory=list, compare=False)
 
     @property
     def quality_index(self) -> int | None:
         """Quality index, 0..255; None for a model with one operating point."""
         return self.settings[0] if self.settings else None
+
+    @property
+    def model_index(self) -> int:
+        """Quality index of the model's operating point; 0 for a model with one."""
+        return self.settings[1 if self.residuals else 0] if self.settings else 0
 
     @property
     def kind(self) -> str:
@@ -93,10 +131,10 @@ class Bitstream:
 
 @dataclass(frozen=True)
 class Info:
-    """Facts from the header alone; `header_bytes`, `box_bytes` and `code_bytes` add up to `total_bytes`.
+    """Facts from the header alone; the bytes of all parts add up to `total_bytes`.
 
     Attributes:
-        kind: "image" or "audio".
+        kind: "image", "audio" or "set".
         fingerprint: 16 hexadecimal digits.
         geometry: size of the image, or length and channels of the audio.
         settings: as in `Bitstream`.
@@ -104,6 +142,8 @@ class Info:
         header_bytes: bytes of the header, its tables and checksum included.
         box_bytes: name -> bytes in the file; a box of unknown type is named by its number.
         code_bytes: bytes of all chunks.
+        residual_bytes: bytes of all residuals.
+        stored_bytes: bytes of all tiles of stored pixels.
         chunks: number of chunks.
         priors: number of the prior -> number of its chunks.
         bits_per_code: number of the prior -> bits per code of its chunks; empty for variable-rate models,
@@ -122,6 +162,8 @@ class Info:
     header_bytes: int
     box_bytes: dict[str, int]
     code_bytes: int
+    residual_bytes: int
+    stored_bytes: int
     chunks: int
     priors: dict[int, int]
     bits_per_code: dict[int, float]
@@ -138,7 +180,7 @@ class Info:
         """Bits per pixel of the whole file; None for audio."""
         if isinstance(self.geometry, AudioGeometry):
             return None
-        return 8 * self.total_bytes / (self.geometry.width * self.geometry.height)
+        return 8 * self.total_bytes / math.prod(self.geometry.grid(1))
 
     @property
     def kbps(self) -> float | None:
@@ -157,11 +199,13 @@ def pack(bitstream: Bitstream) -> bytes:
         LimitError: the image, the audio or a box is larger than the format allows.
         ValueError: a field that the format cannot express, or a damaged chunk.
     """
-    if not all(chunk.intact for chunk in bitstream.chunks):
-        raise ValueError("a damaged chunk")
+    payloads: list[Chunk | Part] = [*bitstream.chunks, *bitstream.residuals, *bitstream.tiles]
+    if not all(part.intact for part in payloads):
+        raise ValueError("a damaged chunk, residual or tile")
     if not set(bitstream.boxes) <= set(BOXES):
         raise ValueError(f"boxes {sorted(bitstream.boxes)}")
     boxes = [_store(name, bitstream.boxes[name]) for name in BOXES if name in bitstream.boxes]
+    added = bitstream.residuals, bitstream.tiles
     header = Header(
         bitstream.model,
         bitstream.fingerprint,
@@ -170,10 +214,11 @@ def pack(bitstream: Bitstream) -> bytes:
         bitstream.source,
         [entry for entry, _ in boxes],
         [ChunkEntry(c.prior, len(c.payload), zlib.crc32(c.payload)) for c in bitstream.chunks],
+        *([PartEntry(len(part.payload), zlib.crc32(part.payload)) for part in parts] for parts in added),
     )
     parts = [write_header(header)]
     parts += [stored for _, stored in boxes]
-    parts += [chunk.payload for chunk in bitstream.chunks]
+    parts += [part.payload for part in payloads]
     return b"".join(parts)
 
 
@@ -192,7 +237,7 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
         DamagedError: truncated, a checksum is wrong, or a field contradicts another.
     """
     header, size = read_header(data)
-    boxes, chunks, damage = _read_body(header, size, data)
+    boxes, chunks, parts, damage = _read_body(header, size, data)
     if damage and not salvage:
         raise DamagedError(damage[0], "decode the undamaged part with --salvage")
     return Bitstream(
@@ -203,6 +248,8 @@ def parse(data: bytes, *, salvage: bool = False) -> Bitstream:
         settings=header.settings,
         source=header.source,
         boxes=boxes,
+        residuals=parts[: len(header.residuals)],
+        tiles=parts[len(header.residuals) :],
         damage=damage,
     )
 
@@ -214,7 +261,7 @@ def check(data: bytes) -> list[str]:
         BitstreamError: the header itself cannot be read, as in `parse`.
     """
     header, size = read_header(data)
-    return _read_body(header, size, data)[2]
+    return _read_body(header, size, data)[-1]
 
 
 def read_info(source: bytes | BinaryIO) -> Info:
@@ -247,6 +294,8 @@ def read_info(source: bytes | BinaryIO) -> Info:
         header_bytes=size,
         box_bytes=box_bytes,
         code_bytes=sum(chunk.size for chunk in header.chunks),
+        residual_bytes=sum(part.size for part in header.residuals),
+        stored_bytes=sum(tile.size for tile in header.tiles),
         chunks=len(header.chunks),
         priors=dict(Counter(chunk.prior for chunk in header.chunks)),
         bits_per_code=_bits_per_code(header),
@@ -261,14 +310,16 @@ def _bits_per_code(header: Header) -> dict[int, float]:
     size: Counter[int] = Counter()
     codes: Counter[int] = Counter()
     for chunk, region in zip(header.chunks, header.geometry.regions, strict=True):
-        if chunk.prior != PIXELS:
+        if chunk.prior not in (PIXELS, BITS_BACK):
             size[chunk.prior] += chunk.size
             codes[chunk.prior] += math.prod(region.shape(header.geometry.stride))
     return {prior: 8 * size[prior] / count for prior, count in codes.items()}
 
 
-def _read_body(header: Header, at: int, data: bytes) -> tuple[dict[str, bytes], list[Chunk], list[str]]:
-    """Return the undamaged boxes and all chunks behind the header, and a description of all damage."""
+def _read_body(
+    header: Header, at: int, data: bytes
+) -> tuple[dict[str, bytes], list[Chunk], list[Part], list[str]]:
+    """Return the undamaged boxes, all chunks, residuals and tiles, and a description of all damage."""
     damage = []
     total = at + header.body_bytes
     if len(data) < total:
@@ -286,15 +337,19 @@ def _read_body(header: Header, at: int, data: bytes) -> tuple[dict[str, bytes], 
         elif box.name in BOXES:
             boxes[box.name] = payload
         at += box.size
-    chunks = []
-    for index, entry in enumerate(header.chunks, 1):
+    payloads: list[tuple[bytes, bool]] = []
+    counts = {"chunk": len(header.chunks), "residual": len(header.residuals), "tile": len(header.tiles)}
+    names = [f"{kind} {n} of {count}" for kind, count in counts.items() for n in range(1, count + 1)]
+    entries: list[ChunkEntry | PartEntry] = [*header.chunks, *header.residuals, *header.tiles]
+    for name, entry in zip(names, entries, strict=True):
         stored = view[at : at + entry.size]
         intact = verified(stored, entry.size, entry.crc) is not None
         if not intact:
-            damage.append(f"damaged in chunk {index} of {len(header.chunks)}")
-        chunks.append(Chunk(entry.prior, bytes(stored), intact))
+            damage.append(f"damaged in {name}")
+        payloads.append((bytes(stored), intact))
         at += entry.size
-    return boxes, chunks, damage
+    chunks = [Chunk(entry.prior, *part) for entry, part in zip(header.chunks, payloads, strict=False)]
+    return boxes, chunks, [Part(*part) for part in payloads[len(chunks) :]], damage
 
 
 def _store(name: str, payload: bytes) -> tuple[BoxEntry, bytes]:

@@ -1,4 +1,4 @@
-"""The size of the image or audio in a bitstream, and the regions and grids that follow from it.
+"""The size of the image, audio or set of pictures in a bitstream, and its regions and grids.
 
 FORMAT.md describes the bytes. Standard library only, so that headers are read without waiting for imports.
 """
@@ -14,6 +14,9 @@ from .binary import Cursor, varint
 REGION = 512
 """Largest side of a region of an image, in pixels."""
 
+TILE = 4 * REGION
+"""Largest side of a tile of stored pixels: damage stays within a tile, and so does memory."""
+
 SEGMENT = 2000
 """Largest length of a region of audio, in positions of one channel: 8 seconds at 250 per second."""
 
@@ -26,6 +29,10 @@ MAX_FRAMES = 2**32
 MAX_RATE = 2**20
 MAX_CHANNELS = 255
 MAX_CHUNKS = 2**18
+MAX_PICTURES = 2**24
+
+PICTURES = 4096
+"""Largest number of pictures in a chunk of a set."""
 
 STRIDE_BITS = 0x07
 """Mask of the bits of the flags that hold log2 of the stride."""
@@ -51,6 +58,13 @@ class Region:
     def shape(self, stride: int) -> tuple[int, ...]:
         """Return the number of positions of the region in a plane of this stride, along each axis."""
         return tuple(-(-axis.stop // stride) - axis.start // stride for axis in self.samples)
+
+    def within(self, outer: Region) -> tuple[slice, ...] | None:
+        """Return the slices of the region inside an outer one; None where it is not in there."""
+        pairs = [*zip(self.samples, outer.samples, strict=True)]
+        if not all(around.start <= axis.start and axis.stop <= around.stop for axis, around in pairs):
+            return None
+        return tuple(slice(axis.start - around.start, axis.stop - around.start) for axis, around in pairs)
 
 
 @dataclass(frozen=True)
@@ -83,10 +97,18 @@ class ImageGeometry:
     @property
     def regions(self) -> Iterator[Region]:
         """Regions in the order of their chunks."""
+        return self._squares(REGION)
+
+    @property
+    def tiles(self) -> list[Region]:
+        """Tiles of stored pixels in the order of the file, each of whole regions."""
+        return [*self._squares(TILE)]
+
+    def _squares(self, side: int) -> Iterator[Region]:
         return (
-            Region((slice(top, min(top + REGION, self.height)), slice(left, min(left + REGION, self.width))))
-            for top in range(0, self.height, REGION)
-            for left in range(0, self.width, REGION)
+            Region((slice(top, min(top + side, self.height)), slice(left, min(left + side, self.width))))
+            for top in range(0, self.height, side)
+            for left in range(0, self.width, side)
         )
 
     @property
@@ -190,6 +212,11 @@ class AudioGeometry:
         )
 
     @property
+    def tiles(self) -> list[Region]:
+        """Audio has no stored samples."""
+        return []
+
+    @property
     def whole(self) -> list[Region]:
         """Largest regions that a prior can sample at once: the channels that are not silent."""
         return [Region((slice(0, self.samples),), channel) for channel in self.audible]
@@ -229,6 +256,91 @@ class AudioGeometry:
             raise LimitError(f"header claims {self.describe}")
 
 
-Geometry = ImageGeometry | AudioGeometry
-KINDS: dict[int, type[ImageGeometry] | type[AudioGeometry]] = {1: ImageGeometry, 2: AudioGeometry}
+@dataclass(frozen=True)
+class SetGeometry:
+    """The number and size of small pictures of 0 and 1.
+
+    Attributes:
+        count: pictures, 1 to 2**24; count x width x height at most 2**32.
+        width: pixels, 1 to 2**24.
+        height: pixels, 1 to 2**24.
+        white: the value of a 1: 1 or 255.
+        stride: always 1.
+    """
+
+    count: int
+    width: int
+    height: int
+    white: int = 255
+    stride: int = 1
+
+    kind = "set"
+
+    def grid(self, stride: int) -> tuple[int, int, int]:
+        """Return pictures, rows and columns."""
+        return self.count, -(-self.height // stride), -(-self.width // stride)
+
+    @property
+    def chunk_count(self) -> int:
+        """Number of chunks."""
+        return -(-self.count // PICTURES)
+
+    @property
+    def regions(self) -> Iterator[Region]:
+        """Runs of pictures in the order of their chunks."""
+        rest = slice(0, self.height), slice(0, self.width)
+        ends = range(0, self.count, PICTURES)
+        return (Region((slice(first, min(first + PICTURES, self.count)), *rest)) for first in ends)
+
+    @property
+    def whole(self) -> list[Region]:
+        """The whole set."""
+        return [Region((slice(0, self.count), slice(0, self.height), slice(0, self.width)))]
+
+    @property
+    def tiles(self) -> list[Region]:
+        """No tiles: a set has no stored pixels."""
+        return []
+
+    @property
+    def flag(self) -> bool:
+        """Value of the flag bit that each medium defines for itself."""
+        return self.white == 255
+
+    @property
+    def describe(self) -> str:
+        """Size in words, for messages."""
+        return f"{self.count:,} pictures of {self.width:,} x {self.height:,} pixels"
+
+    def write(self) -> bytes:
+        """Write the fields that follow the fingerprint."""
+        if self.white not in (1, 255):
+            raise ValueError(f"white is {self.white}")
+        return varint(self.count) + varint(self.width) + varint(self.height)
+
+    @classmethod
+    def read(cls, cursor: Cursor, stride: int, flag: bool) -> SetGeometry:
+        """Read the fields of `write`."""
+        return cls(cursor.varint(), cursor.varint(), cursor.varint(), 255 if flag else 1, stride)
+
+    def check(self) -> None:
+        """Refuse sizes that are impossible, or larger than the format allows.
+
+        Raises:
+            DamagedError: no pictures, a side is zero, or another stride than 1.
+            LimitError: too large.
+        """
+        if min(self.count, self.width, self.height) < 1 or self.stride != 1:
+            raise DamagedError(f"header claims {self.describe}")
+        sides = max(self.width, self.height)
+        if self.count > MAX_PICTURES or sides > MAX_SIDE or self.count * self.width * self.height > MAX_AREA:
+            raise LimitError(f"header claims {self.describe}")
+
+
+Geometry = ImageGeometry | AudioGeometry | SetGeometry
+KINDS: dict[int, type[ImageGeometry] | type[AudioGeometry] | type[SetGeometry]] = {
+    1: ImageGeometry,
+    2: AudioGeometry,
+    3: SetGeometry,
+}
 """Number in the header -> geometry of that medium."""

@@ -19,6 +19,9 @@ MAGIC = b"\x8fVQC"
 VERSION = 1
 MAX_BOX = 2**24
 MAX_SETTINGS = MAX_SOURCE = 255
+RESIDUAL_SETTINGS = 3
+"""Bytes of settings with a residual: quality index, that of the model's operating point, step."""
+
 MAX_HEADER = 2**22
 """Upper bound of the size of a header in bytes, by the other limits: enough of a file to read its header."""
 
@@ -29,11 +32,11 @@ NAMES = {1: "vqvae-audio", 2: "vae-image"}
 _NUMBERS = {name: number for number, name in NAMES.items()}
 _BOX_NAMES = {number: name for name, number in BOXES.items()}
 _OPTIONAL = 0x80
-_OWN, _SETTINGS, _SOURCE, _BOXED, _RESERVED = 0x08, 0x10, 0x20, 0x40, 0x80
+_OWN, _SETTINGS, _SOURCE, _BOXED, _TILED = 0x08, 0x10, 0x20, 0x40, 0x80
 _NUMBERED = 0x80
 _MODEL_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _PRINTABLE = re.compile(rb"[ -~]{1,255}")
-_SMALLEST_CHUNK_ENTRY = 6
+_SMALLEST_CHUNK_ENTRY, _SMALLEST_PART_ENTRY = 6, 5
 _FOREIGN = {
     b"\x89PNG": "a PNG",
     b"\xff\xd8\xff": "a JPEG",
@@ -75,6 +78,13 @@ class ChunkEntry(NamedTuple):
     crc: int
 
 
+class PartEntry(NamedTuple):
+    """An entry of the residual table or the tile table: bytes in the file, checksum."""
+
+    size: int
+    crc: int
+
+
 @dataclass(frozen=True)
 class Header:
     """Fields of the header in the order of the file; `container.Bitstream` describes them."""
@@ -86,11 +96,19 @@ class Header:
     source: str
     boxes: list[BoxEntry]
     chunks: list[ChunkEntry]
+    residuals: list[PartEntry]
+    tiles: list[PartEntry]
 
     @property
     def body_bytes(self) -> int:
-        """Bytes that follow the header: all boxes and chunks."""
-        return sum(box.size for box in self.boxes) + sum(chunk.size for chunk in self.chunks)
+        """Bytes that follow the header: all boxes, chunks and tiles."""
+        entries: list[BoxEntry | ChunkEntry | PartEntry] = [
+            *self.boxes,
+            *self.chunks,
+            *self.residuals,
+            *self.tiles,
+        ]
+        return sum(entry.size for entry in entries)
 
 
 def write_header(header: Header) -> bytes:
@@ -113,6 +131,11 @@ def write_header(header: Header) -> bytes:
         raise ValueError(f"stride {geometry.stride}")
     if len(header.chunks) != geometry.chunk_count:
         raise ValueError(f"{len(header.chunks)} chunks for {geometry.chunk_count} regions")
+    if header.tiles and (len(header.tiles) != len(geometry.tiles) or not any(t.size for t in header.tiles)):
+        raise ValueError(f"{len(header.tiles)} tiles for {len(geometry.tiles)}, or all of them empty")
+
+    if len(header.residuals) != _residual_count(geometry, settings):
+        raise ValueError(f"{len(header.residuals)} residuals for these settings")
 
     flags = geometry.stride.bit_length() - 1
     for flag, is_set in (
@@ -120,6 +143,7 @@ def write_header(header: Header) -> bytes:
         (_SETTINGS, settings),
         (_SOURCE, source),
         (_BOXED, header.boxes),
+        (_TILED, header.tiles),
     ):
         flags |= flag if is_set else 0
     data = bytearray(MAGIC)
@@ -135,6 +159,8 @@ def write_header(header: Header) -> bytes:
         data += bytes((box.number,)) + varint(box.size) + varint(box.inflated) + word(box.crc)
     for chunk in header.chunks:
         data += bytes((chunk.prior,)) + varint(chunk.size) + word(chunk.crc)
+    for part in (*header.residuals, *header.tiles):
+        data += varint(part.size) + word(part.crc)
     return bytes(data + word(zlib.crc32(data)))
 
 
@@ -166,12 +192,12 @@ def read_header(data: bytes) -> tuple[Header, int]:
     if kind is None:
         raise VersionError(f"bitstream of kind {number} is unknown to this program", "upgrade vqcodec")
     flags = cursor.byte()
-    if flags & _RESERVED:
-        raise DamagedError("damaged header: reserved bit")
     model = _model_name(cursor)
     fingerprint = cursor.take(8)
     geometry = kind.read(cursor, 1 << (flags & STRIDE_BITS), bool(flags & _OWN))
     geometry.check()
+    if flags & _TILED and not geometry.tiles:
+        raise DamagedError("damaged header: reserved bit")
     settings = _short_field(cursor, MAX_SETTINGS) if flags & _SETTINGS else b""
     source = _short_field(cursor, MAX_SOURCE) if flags & _SOURCE else b""
     if source and not _PRINTABLE.fullmatch(source):
@@ -179,10 +205,14 @@ def read_header(data: bytes) -> tuple[Header, int]:
     boxes = _read_boxes(cursor) if flags & _BOXED else []
     cursor.need(geometry.chunk_count * _SMALLEST_CHUNK_ENTRY)
     chunks = [ChunkEntry(cursor.byte(), cursor.varint(), cursor.word()) for _ in range(geometry.chunk_count)]
+    residuals = _read_parts(cursor, _residual_count(geometry, settings))
+    tiles = _read_parts(cursor, len(geometry.tiles) if flags & _TILED else 0)
+    if flags & _TILED and not any(tile.size for tile in tiles):
+        raise DamagedError("damaged header: no stored pixels")
     crc = zlib.crc32(memoryview(data)[: cursor.at])
     if cursor.word() != crc:
         raise DamagedError("damaged header")
-    header = Header(model, fingerprint, geometry, settings, source.decode(), boxes, chunks)
+    header = Header(model, fingerprint, geometry, settings, source.decode(), boxes, chunks, residuals, tiles)
     return header, cursor.at
 
 
@@ -237,6 +267,16 @@ def _read_boxes(cursor: Cursor) -> list[BoxEntry]:
     if not boxes:
         raise DamagedError("damaged header: no boxes")
     return boxes
+
+
+def _residual_count(geometry: Geometry, settings: bytes) -> int:
+    """Return the number of residuals: one per region where the settings have a step."""
+    return geometry.chunk_count if geometry.kind == "image" and len(settings) == RESIDUAL_SETTINGS else 0
+
+
+def _read_parts(cursor: Cursor, count: int) -> list[PartEntry]:
+    cursor.need(count * _SMALLEST_PART_ENTRY)
+    return [PartEntry(cursor.varint(), cursor.word()) for _ in range(count)]
 
 
 def _check_box(box: BoxEntry) -> None:

@@ -1,7 +1,7 @@
 """Code the symbols of all regions as chunks, each by the prior that makes it smallest, and decode them.
 
-Where the pixels of an image, deflated, are smaller than its symbols, all chunks store pixels instead. Symbols
-of several planes begin with a CRC of the first plane, which a damaged chunk can still be decoded to.
+A region whose pixels are all stored (`stored`) has an empty chunk. Symbols of several planes begin with a CRC
+of the first plane, which a damaged chunk can still be decoded to.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bitstream.binary import deflate, inflate
-from ..bitstream.container import LEARNED, PIXELS, RAW, Bitstream, Chunk
+from ..bitstream.container import LEARNED, PIXELS, RAW, Bitstream, Chunk, Part
 from ..bitstream.geometry import Geometry, ImageGeometry, Region
 from ..errors import DamagedError, ModelError
 from ..models.base import OperatingPoint, Plane
 from ..priors.base import Array, Prior, Symbols
-from . import driver, rangecoder
+from . import driver, rangecoder, stored
+from .stored import StoredPixels
 
 SLACK_BITS = 80
 """Largest excess of a payload over its cross-entropy, the prior id included, in bits."""
@@ -44,18 +44,25 @@ class EncodedChunks:
 
     Attributes:
         chunks: one for each region of the geometry.
-        symbols: of each plane, as decoded; zero where pixels are stored.
-        bits: cross-entropy of the symbols under their priors.
+        symbols: of each plane, as decoded; zero where all pixels of a region are stored.
+        bits: cross-entropy of each region's symbols under their priors.
+        tiles: stored pixels.
+        mask: bool [H, W], which pixels are stored; None: none.
+        residuals: one per region, or none.
     """
 
     chunks: list[Chunk]
     symbols: Symbols
-    bits: float
+    bits: list[float]
+    tiles: list[Part] = field(default_factory=list)
+    mask: NDArray[np.bool_] | None = None
+    residuals: list[Part] = field(default_factory=list)
 
     @property
     def size(self) -> int:
         """Bytes of all payloads."""
-        return sum(len(chunk.payload) for chunk in self.chunks)
+        sizes = [len(chunk.payload) for chunk in self.chunks]
+        return sum(sizes) + sum(len(part.payload) for part in (*self.residuals, *self.tiles))
 
 
 @dataclass
@@ -64,15 +71,18 @@ class DecodedChunks:
 
     Attributes:
         symbols: of each plane.
-        pixels: of regions stored as pixels, uint8 [H, W, C] each.
+        stored: stored pixels, which replace those of the symbols.
         lost: regions whose chunks are damaged; they have neutral symbols.
-        damage: one phrase for each chunk that no encoder writes, and for each that kept its first plane.
+        damage: one phrase for each chunk or tile that no encoder writes, and for each chunk that kept its
+            first plane.
+        has_symbols: whether a region is decoded from symbols.
     """
 
     symbols: Symbols
-    pixels: list[tuple[Region, NDArray[np.uint8]]] = field(default_factory=list)
+    stored: list[StoredPixels] = field(default_factory=list)
     lost: list[Region] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
+    has_symbols: bool = True
 
 
 def encode(
@@ -90,24 +100,39 @@ def encode(
         ModelError: latents, and no prior to code them.
         ValueError: an index beyond the alphabet of its plane.
     """
-    planes, regions = point.planes, [*geometry.regions]
+    (coded,) = encode_together([targets], point, [geometry], fast=fast)
+    return coded
+
+
+def encode_together(
+    targets: Sequence[Mapping[str, Array]],
+    point: OperatingPoint,
+    geometries: Sequence[Geometry],
+    *,
+    fast: bool = False,
+) -> list[EncodedChunks]:
+    """Code several images or sounds as `encode` codes each, their regions side by side.
+
+    The priors compute in integers, so the payloads do not depend on what is coded with them.
+    """
+    planes = point.planes
+    symbols = [{p.name: p.empty(geometry.grid(p.stride)) for p in planes} for geometry in geometries]
+    owners = [(file, region) for file, geometry in enumerate(geometries) for region in geometry.regions]
     # Views: targets of large images are large.
-    parts = [{p.name: targets[p.name][region.part(p.stride)] for p in planes} for region in regions]
-    symbols = {plane.name: plane.empty(geometry.grid(plane.stride)) for plane in planes}
+    parts = [{p.name: targets[n][p.name][region.part(p.stride)] for p in planes} for n, region in owners]
     best = [_packed(part, planes) for part in parts] if _all_indices(planes) else []
     for number, prior in sorted(point.model.priors.items(), reverse=True):
         if best and fast and number == LEARNED:
             continue
         chosen = [n for n in range(len(parts)) if not best or _may_win(prior, parts[n], best[n])]
         results: dict[int, _Candidate] = {}
-        for batch in prior.batches([regions[n].shape(planes[0].stride) for n in chosen]):
+        for batch in prior.batches([owners[n][1].shape(planes[0].stride) for n in chosen]):
             some = [chosen[n] for n in batch]
             coded = driver.encode(prior, [parts[n] for n in some], point.index, point.quantise)
             for n, one in zip(some, coded, strict=True):
                 payload = prior.prior_id + _check(one.symbols, planes) + one.payload
                 results[n] = _Candidate(Chunk(number, payload), one.bits)
-                for plane in planes:
-                    symbols[plane.name][regions[n].part(plane.stride)] = one.symbols[plane.name]
+                _put(one.symbols, symbols, *owners[n], planes)
         if best:
             best = [min(before, results.get(n, before), key=_size) for n, before in enumerate(best)]
         else:
@@ -115,34 +140,23 @@ def encode(
     if len(best) != len(parts):
         raise ModelError(f"{point.model.card.name} has no prior to code by", "copy the weights file again")
     if _all_indices(planes):  # indices are their own symbols, so packing loses nothing
-        for region, part in zip(regions, parts, strict=True):
-            for plane in planes:
-                symbols[plane.name][region.part(plane.stride)] = part[plane.name]
-    return EncodedChunks([one.chunk for one in best], symbols, sum(one.bits for one in best))
+        for owner, part in zip(owners, parts, strict=True):
+            _put(part, symbols, *owner, planes)
+    files: list[list[_Candidate]] = [[] for _ in geometries]
+    for (file, _), candidate in zip(owners, best, strict=True):
+        files[file].append(candidate)
+    return [
+        EncodedChunks([one.chunk for one in mine], symbols[file], [one.bits for one in mine])
+        for file, mine in enumerate(files)
+    ]
 
 
-def store(
-    pixels: NDArray[np.uint8], point: OperatingPoint, geometry: ImageGeometry, *, below: int
-) -> EncodedChunks | None:
-    """Store the pixels, deflated where that is smaller; None where they take `below` bytes or more.
-
-    A sample of rows estimates the size first; images that would take twice as much are not deflated.
-
-    Args:
-        pixels: uint8 [H, W, C].
-        point: the operating point of the file, for its planes; pixels do not depend on it.
-        geometry: of the image.
-        below: size in bytes to stay below.
-    """
-    if pixels.nbytes >= below and _deflated_share(pixels) * pixels.nbytes >= 2 * below:
-        return None
-    chunks = []
-    for region in geometry.regions:
-        samples = np.ascontiguousarray(pixels[region.samples]).tobytes()
-        chunks.append(Chunk(PIXELS, min(samples, deflate(samples), key=len)))
-    empty = {plane.name: plane.empty(geometry.grid(plane.stride)) for plane in point.planes}
-    stored = EncodedChunks(chunks, empty, 0.0)
-    return stored if stored.size < below else None
+def _put(
+    part: Symbols, symbols: Sequence[Symbols], file: int, region: Region, planes: Sequence[Plane]
+) -> None:
+    """Place the symbols of a region into the planes of its file."""
+    for plane in planes:
+        symbols[file][plane.name][region.part(plane.stride)] = part[plane.name]
 
 
 def decode(
@@ -162,6 +176,8 @@ def decode(
     """
     geometry, planes, regions = stream.geometry, point.planes, [*stream.geometry.regions]
     decoded = DecodedChunks({plane.name: plane.empty(geometry.grid(plane.stride)) for plane in planes})
+    decoded.stored, decoded.damage = stored.decode(stream, salvage=salvage)
+    tiles_intact = not decoded.damage and all(tile.intact for tile in stream.tiles)
     by_prior: dict[int, list[int]] = {}
     lost, reduced, invalid = set[int](), set[int](), set[int]()
     for index, chunk in enumerate(stream.chunks):
@@ -173,14 +189,13 @@ def decode(
         by_prior.setdefault(chunk.prior, []).append(index)
     for number, indexes in sorted(by_prior.items()):
         some = [stream.chunks[n] for n in indexes]
-        if number == PIXELS and isinstance(geometry, ImageGeometry):
+        if number == PIXELS:
             for n, chunk in zip(indexes, some, strict=True):
-                pixels = _stored(chunk.payload, regions[n], geometry)
-                if pixels is None:
+                if not chunk.payload and _covered(regions[n], decoded.stored):
+                    continue
+                lost.add(n)
+                if tiles_intact:
                     invalid.add(n)
-                    lost.add(n)
-                else:
-                    decoded.pixels.append((regions[n], pixels))
             continue
         parts = [{p.name: p.empty(regions[n].shape(p.stride)) for p in planes} for n in indexes]
         states = _decoded(point.model.priors.get(number), some, parts, point, preview=preview)
@@ -200,12 +215,19 @@ def decode(
         decoded.damage.append(message)
     decoded.damage += [f"chunk {n + 1} is decoded to its {planes[0].name} alone" for n in sorted(reduced)]
     decoded.lost = [regions[n] for n in sorted(lost)]
+    decoded.has_symbols = bool(lost) or by_prior.keys() != {PIXELS}
     if lost:
         neutral = point.neutral()
         for region in decoded.lost:
             for plane in planes:
                 decoded.symbols[plane.name][region.part(plane.stride)] = neutral[plane.name]
     return decoded
+
+
+def _covered(region: Region, tiles: Sequence[StoredPixels]) -> bool:
+    """Whether all pixels of a region are stored."""
+    parts = ((tile, region.within(tile.region)) for tile in tiles)
+    return any(part is not None and bool(tile.mask[part].all()) for tile, part in parts)
 
 
 class _State(NamedTuple):
@@ -334,19 +356,3 @@ def _unpacked(payload: bytes, part: Symbols, planes: Sequence[Plane]) -> bool:
         array[...] = indices.reshape(array.shape)
         at += size
     return True
-
-
-def _deflated_share(pixels: NDArray[np.uint8]) -> float:
-    """Estimate the ratio of deflated to original bytes of an image, from a sample of its rows."""
-    rows = pixels[:: max(1, len(pixels) // 32)]
-    return len(deflate(np.ascontiguousarray(rows).tobytes())) / rows.nbytes
-
-
-def _stored(payload: bytes, region: Region, geometry: ImageGeometry) -> NDArray[np.uint8] | None:
-    """Return the stored pixels of a region; None where no encoder writes this payload."""
-    height, width = region.shape(1)
-    size = height * width * geometry.channels
-    samples = payload if len(payload) == size else inflate(payload, size)
-    if samples is None:
-        return None
-    return np.frombuffer(samples, np.uint8).reshape(height, width, geometry.channels)

@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 
 from ..errors import DamagedError
 from ..priors.base import Categorical, EntropyModel
-from ..priors.gaussian_tables import ESCAPE_BYTES, Gaussian, tables
+from ..priors.gaussian_tables import ESCAPE_BYTES, Gaussian, SignedTables
 
-_CATEGORICAL = constriction.stream.model.Categorical(lazy=True)
+CATEGORICAL = constriction.stream.model.Categorical(lazy=True)
+"""Family of models of indices, whose parameters are those of `pmf_minus_one`."""
+
 _BYTES = constriction.stream.model.Uniform(256)
 
 
@@ -42,21 +44,23 @@ class RangeEncoder:
         """
         if isinstance(model, Categorical):
             if len(symbols):
-                rows = _pmf_minus_one(model.frequencies)
-                self._coder.encode(np.ascontiguousarray(symbols, np.int32), _CATEGORICAL, rows)
+                rows = pmf_minus_one(model.frequencies)
+                self._coder.encode(np.ascontiguousarray(symbols, np.int32), CATEGORICAL, rows)
         elif isinstance(model, Gaussian):
-            self._encode_with_indexes(symbols.ravel(), model.scale_indexes.ravel())
+            self._encode_with_indexes(symbols.ravel(), model.scale_indexes.ravel(), model.tables)
         else:
             raise TypeError(f"no coding by {type(model).__name__}")
 
-    def _encode_with_indexes(self, symbols: NDArray[np.int32], indexes: NDArray[np.uint8]) -> None:
+    def _encode_with_indexes(
+        self, symbols: NDArray[np.int32], indexes: NDArray[np.uint8], tables: SignedTables
+    ) -> None:
         """Encode table by table; symbols beyond a table follow it in ESCAPE_BYTES bytes each."""
-        for index, positions in tables().groups(indexes):
-            largest = tables().largest[index]
+        for index, positions in tables.groups(indexes):
+            largest = tables.largest[index]
             some = symbols[positions]
             beyond = np.abs(some) > largest
             shifted = np.where(beyond, 2 * largest + 1, some + largest).astype(np.int32)
-            self._coder.encode(shifted, _gaussian_models()[index])
+            self._coder.encode(shifted, _models(tables)[index])
             if beyond.any():
                 whole = some[beyond].astype("<i4").view(np.uint8).reshape(-1, 4)[:, :ESCAPE_BYTES]
                 self._coder.encode(whole.astype(np.int32).ravel(), _BYTES)
@@ -101,22 +105,20 @@ class RangeDecoder:
             if isinstance(model, Categorical):
                 if not len(model.frequencies):
                     return np.zeros(0, np.int32)
-                symbols: NDArray[np.int32] = self._coder.decode(
-                    _CATEGORICAL, _pmf_minus_one(model.frequencies)
-                )
+                symbols: NDArray[np.int32] = self._coder.decode(CATEGORICAL, pmf_minus_one(model.frequencies))
                 return symbols
             if isinstance(model, Gaussian):
-                flat = self._decode_with_indexes(model.scale_indexes.ravel())
+                flat = self._decode_with_indexes(model.scale_indexes.ravel(), model.tables)
                 return flat.reshape(model.scale_indexes.shape)
         except AssertionError:
             raise DamagedError("codes that no encoder writes") from None
         raise TypeError(f"no coding by {type(model).__name__}")
 
-    def _decode_with_indexes(self, indexes: NDArray[np.uint8]) -> NDArray[np.int32]:
+    def _decode_with_indexes(self, indexes: NDArray[np.uint8], tables: SignedTables) -> NDArray[np.int32]:
         symbols = np.zeros(len(indexes), np.int32)
-        for index, positions in tables().groups(indexes):
-            largest = tables().largest[index]
-            some = self._coder.decode(_gaussian_models()[index], len(positions)) - largest
+        for index, positions in tables.groups(indexes):
+            largest = tables.largest[index]
+            some = self._coder.decode(_models(tables)[index], len(positions)) - largest
             beyond = some > largest
             if beyond.any():
                 count = int(beyond.sum())
@@ -173,13 +175,16 @@ def unpack_raw(data: bytes, count: int, bits: int) -> NDArray[np.int32]:
 
 
 @cache
-def _gaussian_models() -> list[Any]:
-    """Return the Gaussian tables as constriction's models; their intervals are those of the lazy model."""
-    return [
-        None if t is None else constriction.stream.model.Categorical(_pmf_minus_one(t), perfect=False)
-        for t in tables().tables
-    ]
+def _models(tables: SignedTables) -> list[Any]:
+    """Return tables as constriction's models; their intervals are those of the lazy model."""
+    return [None if table is None else table_model(table) for table in tables.tables]
 
 
-def _pmf_minus_one(frequencies: NDArray[np.uint32]) -> NDArray[np.float32]:
+def table_model(frequencies: NDArray[np.uint32]) -> Any:
+    """Return one table as constriction's model, for the symbols 0 to its length less one."""
+    return constriction.stream.model.Categorical(pmf_minus_one(frequencies), perfect=False)
+
+
+def pmf_minus_one(frequencies: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """Return constriction's parameters for frequencies, of the same shape."""
     return np.subtract(frequencies, 1, dtype=np.float32, casting="unsafe")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +13,9 @@ from .. import media, pipeline
 from ..metrics import audio as audio_metrics
 from ..metrics.audio import PERCEPTUAL
 from .baselines import audio as opus
-from .candidates import CODE_FIGURES, Candidate, Row, Source, code_figures, mean
+from .candidates import CODE_FIGURES, Candidate, Measured, Row, Source, code_figures
 from .disk import through_file
+from .figures import AUDIO, finite, identical, mean
 
 COLUMNS = (
     "file",
@@ -22,9 +23,7 @@ COLUMNS = (
     "q",
     "bytes",
     "kbps",
-    "log_mel",
-    "si_sdr_db",
-    *PERCEPTUAL,
+    *(figure.key for figure in AUDIO),
     "encode_seconds",
     "decode_seconds",
     *CODE_FIGURES,
@@ -35,10 +34,10 @@ COLUMNS = (
 )
 """Keys of a row."""
 
-FIGURES = ("kbps", "log_mel", "si_sdr_db", *PERCEPTUAL, *CODE_FIGURES, "estimate_kbps")
+FIGURES = ("kbps", *(figure.key for figure in AUDIO), *CODE_FIGURES, "estimate_kbps")
 """Keys of the figures that have a mean."""
 
-MEANS = ("codec", "q", "files", "bytes", "seconds", *FIGURES, "encode_x", "decode_x")
+MEANS = ("codec", "q", "files", "bytes", "seconds", *FIGURES, "identical", "encode_x", "decode_x")
 """Keys of a row of the summary."""
 
 SUFFIX = ".wav"
@@ -48,9 +47,9 @@ WORST_DB = -60.0
 """Lower bound of SI-SDR, in dB, so that one failed file cannot make the mean infinite."""
 
 
-def count(candidates: Sequence[Candidate], against: Sequence[str]) -> int:
+def count(candidates: Sequence[Candidate], against: Sequence[str], *, sweep: bool) -> int:
     """Return the number of rows of one file."""
-    return len(candidates) + len(against)
+    return len(candidates) + len(_others(against, sweep))
 
 
 def rows(
@@ -60,16 +59,18 @@ def rows(
     *,
     effort: int,
     device: str,
-) -> Iterator[tuple[Row, media.Audio | None]]:
-    """Yield rows of one file ("file" is None): ours with reconstructions, then other codecs."""
+    sweep: bool,
+) -> Iterator[Measured]:
+    """Yield what was measured of one file: ours, then other codecs."""
     for candidate in candidates:
         row, _, decoded = measure(
             original, model=candidate.model, quality=candidate.quality, effort=effort, device=device
         )
         row["codec"] = candidate.label
-        yield row, decoded
-    for name in against:
-        yield compare(original, name), None
+        yield Measured(row, decoded, ours=True)
+    for name in _others(against, sweep):
+        row, signal = _compare(original, name)
+        yield Measured(row, replace(original, signal=signal))
 
 
 def measure(
@@ -109,14 +110,7 @@ def measure(
 
 def compare(original: media.Audio, name: str) -> Row:
     """Return the row of another codec ("file" is None): "q" is the target, "kbps" the actual bitrate."""
-    codec, kbps = opus.parse(name)
-    coded = opus.run(original, name)
-    return _row(original, coded.signal, len(coded.data)) | {
-        "codec": codec,
-        "q": kbps,
-        "encode_seconds": coded.encode_seconds,
-        "decode_seconds": coded.decode_seconds,
-    }
+    return _compare(original, name)[0]
 
 
 def figures(reconstruction: np.ndarray, original: np.ndarray, rate: int) -> dict[str, float | None]:
@@ -135,10 +129,10 @@ def figures(reconstruction: np.ndarray, original: np.ndarray, rate: int) -> dict
     ratios = [max(audio_metrics.si_sdr(ours, theirs), WORST_DB) for ours, theirs in pairs]
     measured: dict[str, float | None] = dict.fromkeys(PERCEPTUAL)
     measured["log_mel"] = mean(audio_metrics.log_mel_distance(ours, theirs, rate) for ours, theirs in pairs)
-    measured["si_sdr_db"] = mean(_finite(ratios)) if any(map(math.isfinite, ratios)) else math.inf
+    measured["si_sdr_db"] = mean(ratios) if finite(ratios) else math.inf
     names = audio_metrics.installed()
     perceptual = [audio_metrics.perceptual(ours, theirs, names) for ours, theirs in pairs] if names else []
-    return measured | {name: mean(_finite(channel[name] for channel in perceptual)) for name in names}
+    return measured | {name: mean(channel[name] for channel in perceptual) for name in names}
 
 
 def group(row: Row) -> tuple[object, ...]:
@@ -149,8 +143,9 @@ def group(row: Row) -> tuple[object, ...]:
 def mean_row(rows: Sequence[Row]) -> Row:
     """Return the mean of rows of one codec at one operating point.
 
-    Figures are means over files, whatever their length, without missing or infinite values such as the SI-SDR
-    of silence. `encode_x`, `decode_x` are seconds of audio per second of computation.
+    Figures are means over files, whatever their length, without missing or infinite values: files without
+    error, such as silence, are counted in `identical`. `encode_x`, `decode_x` are seconds of audio per second
+    of computation.
     """
     length = sum(row["seconds"] for row in rows)
     return dict.fromkeys(MEANS) | {
@@ -159,7 +154,8 @@ def mean_row(rows: Sequence[Row]) -> Row:
         "files": len(rows),
         "bytes": sum(row["bytes"] for row in rows),
         "seconds": length,
-        **{name: mean(_finite(row[name] for row in rows)) for name in FIGURES},
+        **{name: mean(row[name] for row in rows) for name in FIGURES},
+        "identical": identical(rows, "si_sdr_db"),
         "encode_x": length / max(sum(row["encode_seconds"] for row in rows), 1e-9),
         "decode_x": length / max(sum(row["decode_seconds"] for row in rows), 1e-9),
     }
@@ -172,5 +168,22 @@ def _row(original: media.Audio, signal: np.ndarray, size: int) -> Row:
     return dict.fromkeys(COLUMNS) | rates | sizes | measured
 
 
-def _finite(values: Iterable[float | None]) -> list[float]:
-    return [value for value in values if value is not None and math.isfinite(value)]
+def _compare(original: media.Audio, name: str) -> tuple[Row, np.ndarray]:
+    codec, kbps = opus.parse(name)
+    coded = opus.run(original, name)
+    row = _row(original, coded.signal, len(coded.data)) | {
+        "codec": codec,
+        "q": kbps,
+        "encode_seconds": coded.encode_seconds,
+        "decode_seconds": coded.decode_seconds,
+    }
+    return row, coded.signal
+
+
+def _others(against: Sequence[str], sweep: bool) -> list[str]:
+    """Return other codecs with their rates: those given, and with `sweep` those of their own range."""
+    parsed = [opus.parse(name) for name in against]
+    if sweep:
+        parsed += [(codec, kbps) for codec, _ in parsed for kbps in opus.BASELINES[codec].sweep]
+        parsed.sort()
+    return [f"{codec}:{kbps:g}" for codec, kbps in dict.fromkeys(parsed)]

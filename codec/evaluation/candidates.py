@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from .. import media, weights
@@ -30,7 +30,7 @@ class Measures(Protocol):
     def SUFFIX(self) -> str:  # noqa: N802
         """Suffix of saved reconstructions."""
 
-    def count(self, candidates: Sequence[Candidate], against: Sequence[str]) -> int:
+    def count(self, candidates: Sequence[Candidate], against: Sequence[str], *, sweep: bool) -> int:
         """Return the number of rows of one file."""
 
     def rows(
@@ -41,14 +41,34 @@ class Measures(Protocol):
         *,
         effort: int,
         device: str,
-    ) -> Iterator[tuple[Row, media.Image | media.Audio | None]]:
-        """Yield rows of one file ("file" is None), ours with their reconstructions."""
+        sweep: bool,
+    ) -> Iterator[Measured]:
+        """Yield what was measured of one file ("file" of the rows is None)."""
 
     def group(self, row: Row) -> tuple[object, ...]:
         """Return the key of the group of rows that share a mean."""
 
     def mean_row(self, rows: Sequence[Row]) -> Row:
         """Return the mean of rows of one codec at one operating point."""
+
+
+class Measured(NamedTuple):
+    """A row, and what it was measured on.
+
+    Attributes:
+        row: its figures.
+        decoded: the reconstruction, or a function that makes it: of another codec at our bytes, that of its
+            largest file within them.
+        ours: whether it is of a model of ours.
+    """
+
+    row: Row
+    decoded: media.Image | media.Audio | Callable[[], media.Image]
+    ours: bool = False
+
+    def reconstruction(self) -> media.Image | media.Audio:
+        """Return the reconstruction."""
+        return self.decoded() if callable(self.decoded) else self.decoded
 
 
 class Candidate(NamedTuple):
@@ -120,12 +140,6 @@ def code_figures(encoded: Encoded) -> Row:
     if not (raw := encoded.raw_bits):
         return {"bits_per_code": None, "saving": None, "gap": gap}
     return {"bits_per_code": bits, "saving": 1 - bits * encoded.count / raw, "gap": gap}
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the values that are not None; None without any."""
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
 
 
 def many(value: Any) -> list[Any]:  # a thing of any type

@@ -1,16 +1,17 @@
-"""Measure rate, PSNR, MS-SSIM and speed of images, vs. other codecs at the same bytes."""
+"""Measure rate, quality and speed of images, vs. other codecs at the same bytes or over their own range."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from .. import media, pipeline
-from ..metrics.image import ms_ssim, psnr, visible
 from ..transform import hidden
-from .baselines.image import QualitySweep
-from .candidates import CODE_FIGURES, Candidate, Row, Source, code_figures, mean, point_text
+from .baselines.image import BASELINES, QualitySweep
+from .candidates import CODE_FIGURES, Candidate, Measured, Row, Source, code_figures, point_text
 from .disk import through_file
+from .figures import IMAGE, identical, mean, of_image
 
 COLUMNS = (
     "file",
@@ -18,8 +19,7 @@ COLUMNS = (
     "q",
     "bytes",
     "bpp",
-    "psnr_db",
-    "ms_ssim",
+    *(figure.key for figure in IMAGE),
     "encode_seconds",
     "decode_seconds",
     *CODE_FIGURES,
@@ -42,10 +42,10 @@ MEANS = (
     "files",
     "bytes",
     "bpp",
-    "psnr_db",
-    "ms_ssim",
+    *(figure.key for figure in IMAGE),
     *CODE_FIGURES,
     "estimate_bpp",
+    "identical",
     "encode_mps",
     "decode_mps",
     "unmatched",
@@ -56,9 +56,10 @@ SUFFIX = ".png"
 """Suffix of saved reconstructions."""
 
 
-def count(candidates: Sequence[Candidate], against: Sequence[str]) -> int:
+def count(candidates: Sequence[Candidate], against: Sequence[str], *, sweep: bool) -> int:
     """Return the number of rows of one file."""
-    return len(candidates) * (1 + len(against))
+    own = sum(len(BASELINES[name].sweep) for name in against) if sweep else 0
+    return len(candidates) * (1 + len(against)) + own
 
 
 def rows(
@@ -68,17 +69,22 @@ def rows(
     *,
     effort: int,
     device: str,
-) -> Iterator[tuple[Row, media.Image | None]]:
-    """Yield rows of one file ("file" is None): each of ours with its reconstruction, then other codecs."""
+    sweep: bool,
+) -> Iterator[Measured]:
+    """Yield what was measured of one file: ours, each followed by others at its bytes; others alone."""
     sweeps = [QualitySweep(original, name) for name in against]
     for candidate in candidates:
         row, _, decoded = measure(
             original, model=candidate.model, quality=candidate.quality, effort=effort, device=device
         )
         row["codec"] = candidate.label
-        yield row, decoded
-        for sweep in sweeps:
-            yield compare(sweep, row), None
+        yield Measured(row, decoded, ours=True)
+        for other in sweeps:
+            matched = compare(other, row)
+            yield Measured(matched, partial(other.decoded, matched["q_low"]))
+    for other in sweeps if sweep else []:
+        for quality in BASELINES[other.codec].sweep:
+            yield Measured(_row(original, other, other.figures(quality)), partial(other.decoded, quality))
 
 
 def measure(
@@ -113,8 +119,7 @@ def measure(
         "q": encoded.quality,
         "bytes": len(data),
         "bpp": len(data) * 8 / pixels,
-        "psnr_db": psnr(shown, decoded.samples, original.alpha),
-        "ms_ssim": ms_ssim(shown, visible(shown, decoded.samples, original.alpha)),
+        **of_image(shown, decoded.samples, original.alpha),
         "encode_seconds": encode_seconds,
         "decode_seconds": decode_seconds,
         **code_figures(encoded),
@@ -127,11 +132,8 @@ def measure(
 
 def compare(sweep: QualitySweep, row: Row) -> Row:
     """Return the row of another codec for the same image at the bytes of one of our rows."""
-    figures = sweep.matched_to(row["bytes"])
-    ours = {name: row[name] for name in ("file", "width", "height")}
-    rate = {"codec": sweep.codec, "bpp": figures["bytes"] * 8 / (row["width"] * row["height"])}
-    same = {"same_bytes_as": f"{row['codec']} {point_text(row)}"}
-    return dict.fromkeys(COLUMNS) | ours | figures | rate | same
+    found = _row(sweep.original, sweep, sweep.matched_to(row["bytes"]))
+    return found | {"file": row["file"], "same_bytes_as": f"{row['codec']} {point_text(row)}"}
 
 
 def group(row: Row) -> tuple[object, ...]:
@@ -143,7 +145,8 @@ def group(row: Row) -> tuple[object, ...]:
 def mean_row(rows: Sequence[Row]) -> Row:
     """Return the mean of rows of one codec at one operating point.
 
-    `bpp`, `psnr_db`, `ms_ssim` are means over images, whatever their size (MS-SSIM over those that have one).
+    `bpp` and the figures of quality are means over images, whatever their size, over those that have one:
+    images without error, whose PSNR is infinite, are counted in `identical`.
     `encode_mps`, `decode_mps` are total megapixels over total seconds. `unmatched` counts images for which a
     codec has no files around our size.
     """
@@ -157,9 +160,17 @@ def mean_row(rows: Sequence[Row]) -> Row:
         "bytes": sum(row["bytes"] for row in rows),
         **{
             name: mean(row[name] for row in rows)
-            for name in ("bpp", "psnr_db", "ms_ssim", *CODE_FIGURES, "estimate_bpp")
+            for name in ("bpp", *(figure.key for figure in IMAGE), *CODE_FIGURES, "estimate_bpp")
         },
+        "identical": identical(rows, "psnr_db"),
         "encode_mps": megapixels / max(sum(row["encode_seconds"] for row in rows), 1e-9),
         "decode_mps": megapixels / max(sum(row["decode_seconds"] for row in rows), 1e-9),
         "unmatched": sum(row["matched"] is False for row in rows),
     }
+
+
+def _row(original: media.Image, sweep: QualitySweep, figures: Row) -> Row:
+    """Return the row of another codec, from the figures of a sweep."""
+    width, height = original.width, original.height
+    rate = {"codec": sweep.codec, "bpp": figures["bytes"] * 8 / (width * height)}
+    return dict.fromkeys(COLUMNS) | figures | rate | {"width": width, "height": height}

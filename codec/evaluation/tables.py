@@ -7,11 +7,12 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
 from ..files import atomically
-from . import audio, image
+from . import audio, figures, image
 from .candidates import Measures, Row, Source
 
 COLUMNS = tuple(dict.fromkeys(image.COLUMNS + audio.COLUMNS))
@@ -20,12 +21,40 @@ COLUMNS = tuple(dict.fromkeys(image.COLUMNS + audio.COLUMNS))
 MEANS = tuple(dict.fromkeys(image.MEANS + audio.MEANS))
 """Keys of the rows of `summary` of both media."""
 
-PANELS = (
-    ("bpp", "bits per pixel", "psnr_db", "PSNR, dB"),
-    ("bpp", "bits per pixel", "ms_ssim", "MS-SSIM"),
-    ("kbps", "kbit/s", "log_mel", "log-mel distance, decades (less is better)"),
-)
-"""Plots: key of the rate, its label, key of the figure, its label."""
+
+@dataclass(frozen=True)
+class Panel:
+    """A plot of one figure of quality over the rate.
+
+    Attributes:
+        figure: what is plotted.
+        rate: key of the rate, "bpp" or "kbps".
+    """
+
+    figure: figures.Figure
+    rate: str
+
+    @property
+    def rate_label(self) -> str:
+        """Return the label of the rate."""
+        return {"bpp": "bits per pixel", "kbps": "kbit/s"}[self.rate]
+
+    @property
+    def label(self) -> str:
+        """Return the label of the figure."""
+        return self.figure.title + (" (less is better)" if self.figure.better < 0 else "")
+
+    def dots(self, rows: Iterable[Row], codec: str | None = None) -> list[tuple[float, float]]:
+        """Return rate and figure of the rows of a codec (None: of all) that have it, by increasing rate."""
+        key = self.figure.key
+        chosen = [row for row in rows if codec in (None, row["codec"]) and row.get(self.rate) is not None]
+        return sorted((row[self.rate], row[key]) for row in chosen if figures.finite([row.get(key)]))
+
+
+def panels_of(rows: Sequence[Row]) -> list[Panel]:
+    """List the plots of all figures that were measured; the first of images if there are none."""
+    panels = [Panel(figure, "bpp") for figure in figures.IMAGE] + [Panel(f, "kbps") for f in figures.AUDIO]
+    return [panel for panel in panels if panel.dots(rows)] or panels[:1]
 
 
 def summary(rows: Iterable[Row]) -> list[Row]:
@@ -62,7 +91,7 @@ def write_json(rows: Sequence[Row], path: Source) -> None:
 def plot(rows: Sequence[Row], path: Source) -> None:
     """Plot rate and quality: a small dot per file, a large one per mean, lines between those of a codec.
 
-    The quality is PSNR and MS-SSIM for images, log-mel distance for audio.
+    There are axes for each figure of quality that was measured.
 
     Args:
         rows: of `evaluate`.
@@ -75,19 +104,20 @@ def plot(rows: Sequence[Row], path: Source) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError("plots need matplotlib", "install it with pip install 'vqcodec[plots]'") from error
-    panels = [panel for panel in PANELS if _dots(rows, None, panel[0], panel[2])] or PANELS[:1]
+    panels = panels_of(rows)
     figure = Figure(figsize=(5.6 * len(panels), 4.6), layout="constrained")
     kind = Path(path).suffix.lstrip(".").lower()
     if kind not in figure.canvas.get_supported_filetypes():
         raise UsageError(f"plots cannot be written as {kind or 'a file without suffix'}", "use .png or .svg")
     means = summary(rows)
-    for number, (rate, rate_label, name, label) in enumerate(panels):
+    for number, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), number + 1)
         for color, codec in enumerate(dict.fromkeys(row["codec"] for row in rows)):
-            if dots := _dots(rows, codec, rate, name):
-                axes.plot(*dots, ".", markersize=5, alpha=0.35, color=f"C{color}")
-                axes.plot(*_dots(means, codec, rate, name), "o-", color=f"C{color}", label=codec)
-        axes.set(xlabel=rate_label, ylabel=label)
+            if dots := panel.dots(rows, codec):
+                axes.plot(*zip(*dots, strict=True), ".", markersize=5, alpha=0.35, color=f"C{color}")
+                mean_dots = panel.dots(means, codec)
+                axes.plot(*zip(*mean_dots, strict=True), "o-", color=f"C{color}", label=codec)
+        axes.set(xlabel=panel.rate_label, ylabel=panel.label)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()
@@ -97,14 +127,6 @@ def plot(rows: Sequence[Row], path: Source) -> None:
 
 def _module(row: Row) -> Measures:
     return image if row.get("kbps") is None else audio
-
-
-def _dots(rows: Sequence[Row], codec: str | None, rate: str, name: str) -> list[tuple[float, ...]]:
-    """Return rates and values of a codec (None: of all) by increasing rate, [] where there are none."""
-    chosen = [row for row in rows if codec in (None, row["codec"]) and row.get(name) is not None]
-    return list(
-        zip(*sorted((row[rate], row[name]) for row in chosen if math.isfinite(row[name])), strict=True)
-    )
 
 
 def _finite(value: object) -> object:

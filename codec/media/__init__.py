@@ -1,5 +1,9 @@
 """Convert files, streams, arrays and Pillow images to samples with metadata, and back."""
 
+from __future__ import annotations
+
+from typing import TypeAlias
+
 import numpy as np
 import PIL.Image
 
@@ -7,16 +11,19 @@ from .audio import Audio, write_audio
 from .audio_files import AUDIO_FORMATS, sound_format
 from .audio_reading import format_of, read_audio
 from .image import IMAGE_FORMATS, Image, pack_alpha, unpack_alpha, write_image
+from .lossless import pack_pixels, unpack_pixels
 from .opening import Readable, Writable, opened
-from .reading import MAX_PIXELS, read_image
+from .picture_sets import SET_FORMATS, SET_NAMES, SET_STARTS, PictureSet, read_set, write_set
+from .reading import MAX_PIXELS, Samples, read_image
 from .resampling import HIGHEST_RATE, LOWEST_RATE
 from .tags import Tags, pack_tags, unpack_tags
+from .tensors import is_tensor
 
 MAX_SECONDS = 43_200.0
 """Longer audio is not decoded unless the caller raises the limit; each channel counts. 12 hours: 2.8 GB."""
 
-Source = Readable | PIL.Image.Image | np.ndarray | Image | Audio
-"""Path, content of a file, binary stream, Pillow image, uint8 array [H, W, C], `Image` or `Audio`."""
+Source: TypeAlias = "Readable | Samples | Image | Audio"
+"""Path, content of a file, binary stream, `Samples` of an image, `Image` or `Audio`."""
 
 __all__ = [
     "AUDIO_FORMATS",
@@ -25,26 +32,36 @@ __all__ = [
     "LOWEST_RATE",
     "MAX_PIXELS",
     "MAX_SECONDS",
+    "SET_FORMATS",
+    "SET_NAMES",
+    "SET_STARTS",
     "Audio",
     "Image",
+    "PictureSet",
+    "Readable",
+    "Samples",
     "Source",
     "Tags",
     "pack_alpha",
+    "pack_pixels",
     "pack_tags",
     "read",
     "read_audio",
     "read_image",
+    "read_set",
     "sound_format",
     "unpack_alpha",
+    "unpack_pixels",
     "unpack_tags",
     "write",
     "write_audio",
     "write_image",
+    "write_set",
 ]
 
 
 def read(
-    source: Readable | PIL.Image.Image | np.ndarray, *, max_pixels: int = MAX_PIXELS, keep_gps: bool = False
+    source: Readable | Samples, *, max_pixels: int = MAX_PIXELS, keep_gps: bool = False
 ) -> Image | Audio:
     """Read an image or audio, as the first bytes of the source tell.
 
@@ -56,7 +73,7 @@ def read(
     Raises:
         MediaError: as in `read_image` and `read_audio`.
     """
-    if not isinstance(source, PIL.Image.Image | np.ndarray):
+    if not isinstance(source, PIL.Image.Image | np.ndarray) and not is_tensor(source):
         with opened(source) as stream:
             is_audio = bool(format_of(stream))
             stream.seek(0)

@@ -6,11 +6,15 @@ and written, so that the original samples are never in memory as a whole.
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -22,13 +26,22 @@ from .opening import Guarded, Writable, created
 from .resampling import BLOCK, MAX_CHANNELS, check, length, resampled, to_signal
 from .tag_files import plain_fields, write_tags
 from .tags import Tags, cleaned, listed
+from .tensors import as_array, is_tensor, signal_of, tensor_of
+
+if TYPE_CHECKING:
+    import torch
+
+LONGEST_PREVIEW = 300
+"""Seconds of audio that a notebook plays: they are part of its file."""
 
 _LARGEST_WAV = 0xFFFFF000
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Audio:
     """Audio at the rate of a codec, with its original rate and length.
+
+    An array where numpy wants one, and a player in notebooks.
 
     Attributes:
         signal: float32 [C, N] at `signal_rate`, N = ceil(frames * signal_rate / rate); full scale is 1.
@@ -76,19 +89,51 @@ class Audio:
         """Return the samples at the original rate: float32 [frames, C]."""
         return np.concatenate(list(self._blocks()))
 
+    def __repr__(self) -> str:
+        tags = f", {len(self.tags)} tags" if self.tags else ""
+        return f"<Audio {self.seconds:.2f} s, {self.rate} Hz, {self.channels} channels{tags}>"
+
+    def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> np.ndarray:
+        """Return the samples at the original rate, [frames, C]."""
+        if copy is False:
+            raise ValueError("the samples are resampled, which makes a copy")
+        return as_array(self.samples, dtype, None)
+
+    def to_tensor(self, device: str | torch.device = "cpu") -> torch.Tensor:
+        """Return the samples at the original rate: float32 [C, frames], as torchaudio has them."""
+        return tensor_of(self.samples, device)
+
+    def _repr_html_(self) -> str:
+        """Return a player for notebooks, of at most LONGEST_PREVIEW seconds."""
+        shown = self
+        if self.seconds > LONGEST_PREVIEW:
+            count = LONGEST_PREVIEW * self.signal_rate
+            shown = Audio(self.signal[:, :count], self.signal_rate, self.signal_rate, count)
+        kind = "flac" if self.channels <= 8 else "wav"
+        stream = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MediaWarning)  # the file that is saved will tell
+            write_audio(replace(shown, tags={}), stream, kind)
+        source = f"data:audio/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+        text = html.escape(repr(self)[1:-1])
+        if shown is not self:
+            text += f", the first {LONGEST_PREVIEW} s"
+        return f'<figure><figcaption>{text}</figcaption><audio controls src="{source}"></audio></figure>'
+
     @classmethod
-    def of(cls, samples: np.ndarray, rate: int, signal_rate: int = 16_000) -> Audio:
-        """Make audio from an array.
+    def of(cls, samples: np.ndarray | torch.Tensor, rate: int, signal_rate: int = 16_000) -> Audio:
+        """Make audio from an array or a tensor.
 
         Args:
-            samples: float [N] or [N, C], full scale 1; or int16, full scale 32,768.
+            samples: float [N] or [N, C], full scale 1; or int16, full scale 32,768. Of a tensor: [N] or
+                [C, N], as torchaudio has it.
             rate: samples a second, 8,000 to 192,000.
             signal_rate: of the codec.
 
         Raises:
             MediaError: a wrong type or rate, no samples, or samples that are not finite.
         """
-        samples = np.asarray(samples)
+        samples = signal_of(samples) if is_tensor(samples) else np.asarray(samples)
         if not isinstance(rate, int | np.integer):
             raise MediaError(f"rate is {rate!r}", "give a whole number of samples a second")
         array = samples[:, None] if samples.ndim == 1 else samples

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -20,7 +20,11 @@ from . import conversion
 from .guard import pillow_unlimited
 from .metadata import EXIF_PREFIX
 from .opening import Writable, created
+from .tensors import as_array, tensor_of
 from .tiff import write_tiff
+
+if TYPE_CHECKING:
+    import torch
 
 IMAGE_FORMATS = {
     ".png": "PNG",
@@ -33,6 +37,9 @@ IMAGE_FORMATS = {
     ".bmp": "BMP",
 }
 """Suffix of an output -> Pillow's name of the format."""
+
+LARGEST_PREVIEW = 1024
+"""Longest side of the picture that a notebook shows."""
 
 Options = dict[str, Any]
 """Keyword arguments of Pillow's writers."""
@@ -55,9 +62,11 @@ _ROOM: dict[str, dict[str, int]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Image:
     r"""Upright image with its metadata.
+
+    An array where numpy wants one, and a picture in notebooks.
 
     Attributes:
         samples: uint8 [H, W, C], C = 1 (gray) or 3 (RGB); may be a non-contiguous view.
@@ -99,6 +108,35 @@ class Image:
     def channels(self) -> int:
         """Return the number of channels without alpha: 1 for gray, 3 for RGB."""
         return int(self.samples.shape[2])
+
+    def __repr__(self) -> str:
+        names = ("alpha", "icc", "exif", "xmp")
+        parts = [name for name in names if getattr(self, name) is not None]
+        colors = "RGB" if self.channels == 3 else "gray"
+        return f"<Image {', '.join((f'{self.width} x {self.height} {colors}', *parts))}>"
+
+    def __array__(self, dtype: np.dtype[Any] | None = None, copy: bool | None = None) -> np.ndarray:
+        """Return the samples, [H, W, C]."""
+        return as_array(self.samples, dtype, copy)
+
+    def to_pil(self) -> PIL.Image.Image:
+        """Return a Pillow image with alpha and metadata: "L", "LA", "RGB" or "RGBA"."""
+        picture = _to_pillow(self, self.alpha is not None)
+        boxes = {"icc_profile": self.icc, "exif": self.exif and EXIF_PREFIX + self.exif, "xmp": self.xmp}
+        picture.info.update({name: box for name, box in boxes.items() if box})
+        return picture
+
+    def to_tensor(self, device: str | torch.device = "cpu") -> torch.Tensor:
+        """Return the samples as a tensor: float32 [C, H, W] in 0..1, without alpha."""
+        return tensor_of(self.samples, device)
+
+    def _repr_png_(self) -> bytes:
+        """Return a PNG for notebooks, at most LARGEST_PREVIEW pixels a side."""
+        picture = self.to_pil()
+        picture.thumbnail((LARGEST_PREVIEW, LARGEST_PREVIEW))
+        stream = io.BytesIO()
+        picture.save(stream, format="PNG", compress_level=3, icc_profile=self.icc)
+        return stream.getvalue()
 
     def without(self, what: Iterable[str]) -> Image:
         """Return the same image without some of its metadata.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -26,15 +26,22 @@ from .kinds import decoding, kind_of, open_picture
 from .metadata import ORIENTATION, STRUCTURAL, clean_exif, exif_orientation, exif_says_adobe
 from .opening import Readable, Spliced, opened
 from .png import read_png
+from .tensors import is_tensor, pixels_of
 from .tiff_pages import read_tiff
 from .xmp import clean_xmp, xmp_orientation
+
+if TYPE_CHECKING:
+    import torch
+
+Samples: TypeAlias = "PIL.Image.Image | np.ndarray | torch.Tensor"
+"""Pillow image, uint8 array [H, W, C], or tensor [C, H, W] of uint8 or of floats in 0..1."""
 
 MAX_PIXELS = 179_000_000
 """Larger images are refused unless the caller raises the limit."""
 
 
 def read_image(
-    source: Readable | PIL.Image.Image | np.ndarray,
+    source: Readable | Samples,
     *,
     max_pixels: int = MAX_PIXELS,
     keep_gps: bool = False,
@@ -43,7 +50,8 @@ def read_image(
 
     Args:
         source: path, file content, binary stream (read from its position, left open), Pillow image, or
-            uint8 array [H, W], [H, W, 1], [H, W, 3], with alpha [H, W, 2] or [H, W, 4].
+            uint8 array [H, W], [H, W, 1], [H, W, 3], with alpha [H, W, 2] or [H, W, 4], or a tensor as in
+            `tensors.pixels_of`.
         max_pixels: refuse larger images before their pixels are allocated.
         keep_gps: keep positions in EXIF and XMP.
 
@@ -54,6 +62,8 @@ def read_image(
         MediaWarning: for each part that was reduced, converted or left out.
     """
     notes: list[str] = []
+    if is_tensor(source):
+        source = pixels_of(source)
     if isinstance(source, np.ndarray):
         image = _from_array(source, max_pixels)
     elif isinstance(source, PIL.Image.Image):

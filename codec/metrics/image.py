@@ -55,11 +55,11 @@ def psnr(
     Raises:
         ValueError: shapes or types do not agree.
     """
-    _check(a, b)
+    check_pair(a, b)
     if weights is not None and weights.shape != a.shape[:2]:
         raise ValueError(f"need weights {a.shape[:2]}, got {weights.shape}")
     error = total = 0
-    for top, bottom in _strips(a.shape[0], a.shape[1] * a.shape[2]):
+    for top, bottom in strips(a.shape[0], a.shape[1] * a.shape[2]):
         squares = np.square(a[top:bottom].astype(np.int32) - b[top:bottom])
         if weights is not None:
             squares = squares.sum(2) * weights[top:bottom].astype(np.int64)
@@ -93,12 +93,10 @@ def ms_ssim(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float | None:
     Raises:
         ValueError: shapes or types do not agree.
     """
-    _check(a, b)
+    check_pair(a, b)
     if min(a.shape[:2]) < MS_SSIM_MIN_SIDE:
         return None
-    # Copied as bytes, in this order, so that the convolutions below read contiguous rows.
-    x = torch.from_numpy(np.array(a.transpose(2, 0, 1), order="C"))
-    y = torch.from_numpy(np.array(b.transpose(2, 0, 1), order="C"))
+    x, y = planes(a), planes(b)
     product = torch.ones(a.shape[2], dtype=torch.float64)
     for scale, weight in enumerate(SCALE_WEIGHTS):
         luminance_and_structure, structure = _similarity(x, y)
@@ -146,11 +144,11 @@ def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     weights = (window / window.sum()).tolist()
     full = torch.zeros(channels, dtype=torch.float64)
     structure = torch.zeros(channels, dtype=torch.float64)
-    for top, bottom in _strips(rows, width * channels):
+    for top, bottom in strips(rows, width * channels):
         a = x[:, top : bottom + WINDOW - 1].float()
         b = y[:, top : bottom + WINDOW - 1].float()
-        planes = _blur(_blur(torch.stack([a, b, a * a, b * b, a * b]), weights, 2), weights, 3)
-        mean_a, mean_b, aa, bb, ab = planes
+        blurred = weighted_sum(weighted_sum(torch.stack([a, b, a * a, b * b, a * b]), weights, 2), weights, 3)
+        mean_a, mean_b, aa, bb, ab = blurred
         cs = (2 * (ab - mean_a * mean_b) + C2) / (aa - mean_a**2 + bb - mean_b**2 + C2)
         luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
         structure += cs.sum((1, 2), dtype=torch.float64)
@@ -158,8 +156,13 @@ def _similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return full / (rows * columns), structure / (rows * columns)
 
 
-def _blur(x: Tensor, weights: list[float], dim: int) -> Tensor:
-    """Weighted sum of shifted copies along a dimension; torch's convolution of one channel is far slower."""
+def planes(image: npt.NDArray[np.uint8]) -> Tensor:
+    """Copy uint8 [H, W, C] to [C, H, W], so that what is computed on it reads contiguous rows."""
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+
+
+def weighted_sum(x: Tensor, weights: list[float], dim: int) -> Tensor:
+    """Correlate with a kernel along a dimension, by shifted copies: torch's convolution is far slower."""
     size = x.shape[dim] - len(weights) + 1
     total = x.narrow(dim, 0, size) * weights[0]
     for shift, weight in enumerate(weights[1:], 1):
@@ -172,19 +175,21 @@ def _halve(x: Tensor) -> Tensor:
     channels, height, width = x.shape
     odd, odd_column = height % 2, width % 2
     half = torch.empty(channels, (height + odd) // 2, (width + odd_column) // 2)
-    for top, bottom in _strips(half.shape[1], 2 * width * channels):
+    for top, bottom in strips(half.shape[1], 2 * width * channels):
         strip = x[:, max(2 * top - odd, 0) : 2 * bottom - odd].float()
         strip = F.pad(strip, (odd_column, 0, odd if top == 0 else 0, 0))
         half[:, top:bottom] = F.avg_pool2d(strip, 2)
     return half
 
 
-def _strips(rows: int, row_samples: int) -> Iterator[tuple[int, int]]:
+def strips(rows: int, row_samples: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and last + 1 of strips of rows, of about STRIP_PIXELS samples."""
     step = max(2 * WINDOW, STRIP_PIXELS // max(row_samples, 1))
     for top in range(0, rows, step):
         yield top, min(top + step, rows)
 
 
-def _check(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> None:
+def check_pair(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> None:
+    """Raise ValueError unless both are uint8 [H, W, C] of one shape."""
     if a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim != 3 or a.shape != b.shape or not a.size:
         raise ValueError(f"need two uint8 [H, W, C], got {a.dtype} {a.shape} and {b.dtype} {b.shape}")

@@ -13,6 +13,7 @@ import sys
 import types
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +36,18 @@ def stft(samples: Tensor, window: int, hop: int | None = None) -> Tensor:
 def log_mel(magnitude: Tensor, window: int, bands: int, rate: int) -> Tensor:
     """Compute log10 of mel bands, at least LOG_FLOOR: magnitudes [B, window / 2 + 1, T] -> [B, bands, T]."""
     return (mel_bank(window, bands, rate, magnitude.device) @ magnitude).clamp(min=LOG_FLOOR).log10()
+
+
+def picture(signal: np.ndarray, rate: int) -> np.ndarray:
+    """Draw a log-mel spectrogram: float32 [N] -> uint8 [80, N / 256 + 1], low frequencies at the bottom.
+
+    Black is a magnitude of 0.001, white one of 100.
+    """
+    window, hop, bands = 1024, 256, 80
+    samples = np.pad(signal, (0, max(window // 2 + 1 - len(signal), 0)))  # the ends are mirrored
+    levels = log_mel(stft(torch.from_numpy(samples)[None], window, hop).abs(), window, bands, rate)[0]
+    pixels: np.ndarray = ((levels.flip(0) + 3) / 5 * 255).clamp(0, 255).to(torch.uint8).numpy()
+    return pixels
 
 
 @functools.cache

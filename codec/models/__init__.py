@@ -6,13 +6,15 @@ A new model is its file and one line in `MODELS`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from ..errors import ModelError
 from ..priors.settings import Config, TrainConfig
 from . import ppca, thumbnail, vae
 from .base import Card, Model
+from .latent import VAE, VAEGAN, BetaVAE, DeltaVAE, LatentModel, beta_vae, delta_vae, vae_gan
+from .latent import vae as latent_vae
 from .vqvae import (
     AudioVQVAE,
     HierarchicalVQVAE,
@@ -26,7 +28,7 @@ from .vqvae import (
     wavenet,
 )
 
-__all__ = ["MODELS", "Entry", "build", "class_for", "class_of", "from_card"]
+__all__ = ["MODELS", "Entry", "LatentModel", "build", "class_for", "class_of", "from_card"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Entry:
 _IMAGE = TrainConfig()
 _AUDIO = TrainConfig(crop=0.64, beta1=0.8, beta2=0.99)
 _PPCA = TrainConfig(steps=500, batch=8, crop=192, learning_rate=2e-3, average=0.99)
+_LATENT = TrainConfig(batch=128, crop=32, clip=1000.0, weight_decay=0.0, learning_rate=1e-3, average=0.998)
 _THUMBNAIL = TrainConfig(steps=1, batch=16, crop=256, learning_rate=1e-6)
 
 MODELS: dict[str, Entry] = {
@@ -61,6 +64,11 @@ MODELS: dict[str, Entry] = {
     "ppca-image": Entry(ppca.Config(), ppca.PPCACodec, _PPCA),
     "ppca-thumbnail": Entry(thumbnail.Config(), thumbnail.ThumbnailPPCA, _THUMBNAIL),
     "vae-image": Entry(vae.Config(), vae.VAE, TrainConfig(batch=4, crop=192)),
+    "vae-bits": Entry(latent_vae.Config(), VAE, _LATENT),
+    "vae-thumbnail": Entry(latent_vae.THUMBNAIL, VAE, replace(_LATENT, batch=64, crop=256)),
+    "beta-vae": Entry(beta_vae.Config(), BetaVAE, _LATENT),
+    "delta-vae": Entry(delta_vae.Config(), DeltaVAE, _LATENT),
+    "vae-gan": Entry(vae_gan.Config(), VAEGAN, replace(_LATENT, beta1=0.5, learning_rate=3e-4)),
 }
 """Name -> model: the only list of models that can be trained and read."""
 

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,14 +25,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..bitstream.container import LEARNED
+from ..errors import UsageError
 from ..priors.base import Array, EntropyModel, PlanePrior, Prior, Step, Symbols
 from ..priors.gaussian_tables import LATENT_UNIT
 from ..priors.settings import Config
 from .card import Card, Figures, Json, Setting
 from .trainable import DISCRIMINATOR, Discriminator, LossStep, RoundTrip, Trainable
 
+if TYPE_CHECKING:
+    from .latent.integers import IntegerVAE
+
 Progress = Callable[[int, int], None]
 """Callback of the number of blocks done and the number of all blocks."""
+
+
+RD_LAMBDA = 0.01
+"""Slope of the rate-distortion curve at about 0.4 bits per pixel, of models with one operating point."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,11 @@ class OperatingPoint(ABC):
         """Device of the networks."""
         return self.model.device
 
+    @property
+    def rd_lambda(self) -> float:
+        """Lambda: bits per pixel for a mean squared error of 1 in 8-bit units."""
+        return RD_LAMBDA
+
     @abstractmethod
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
         """Map samples to the targets of each plane: indices int64, or latents float32 in steps."""
@@ -181,6 +194,9 @@ class Model(Trainable):
     points: ClassVar[int] = 1
     """Number of operating points: 256, or 1."""
 
+    has_residual: ClassVar[bool] = False
+    """Whether what the latents leave out of an image is coded at high qualities (`pipeline.ladder`)."""
+
     networks: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the names of tensors stored in half precision."""
 
@@ -194,7 +210,7 @@ class Model(Trainable):
     """Whether the decoder is autoregressive, so that a model is measured by the likelihood of samples."""
 
     validation_points: ClassVar[tuple[int, ...]] = (0,)
-    """Quality indexes of validation during a training."""
+    """Quality indexes of validation during a training; none of models that code no files."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -235,6 +251,11 @@ class Model(Trainable):
         """Device of the networks."""
         return next(self.parameters()).device
 
+    @property
+    def binary(self) -> bool:
+        """Whether samples are black or white, -1 or 1."""
+        return False
+
     @abstractmethod
     def at(self, index: int, effort: int = 1) -> OperatingPoint:
         """Return the operating point nearest to a quality index, 0..255."""
@@ -251,6 +272,19 @@ class Model(Trainable):
     def decodes(self, other: Model) -> bool:
         """Return whether this model decodes the symbols of another one."""
         return other is self
+
+    def generate(self, count: int, seed: int, temperature: float = 1.0) -> Tensor | None:
+        """Draw samples without priors over integers, [count, C, ...]; None: this model has such priors."""
+        del count, seed, temperature
+        return None
+
+    def in_integers(self) -> IntegerVAE:
+        """Return the networks in whole numbers, of a model that codes sets of small pictures.
+
+        Raises:
+            UsageError: it codes none.
+        """
+        raise UsageError(f"{self.card.name} codes no sets of pictures", "-m vae-bits, or weights like it")
 
     # training
 

@@ -102,7 +102,7 @@ class InverseSTFT(nn.Module):
         return summed.reshape(batch, 1, -1)[:, :, cut : cut + count * self.hop]  # type: ignore[union-attr]
 
 
-def start_at_zero(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+def start_at_zero(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> None:
     """Zero the weights and bias of a last layer, so that its network starts without a correction."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:

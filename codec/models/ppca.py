@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -35,6 +35,29 @@ class PPCA:
         """W, float64 [D, M] (eq. 7 with R = I)."""
         scale = (self.variances - self.noise_variance).clamp(min=0).sqrt()
         return self.components.t() * scale
+
+    @property
+    def kl(self) -> Tensor:
+        """Return E KL(q(z_i | x) || p(z_i)) over the data, 1/2 ln(lambda_i / s2), in nats: float64 [M].
+
+        It is also the mutual information of z_i and x, and 0 of a unit whose variance is that of the noise.
+        """
+        return 0.5 * (self.variances / self.noise_variance).log()
+
+    @property
+    def evidence(self) -> float:
+        """Return the mean of log p(x) over the data that it was fitted to, in nats (eq. 4 at its maximum)."""
+        size, dimension = self.components.shape
+        logarithms = float(self.variances.log().sum()) + (dimension - size) * math.log(self.noise_variance)
+        return -0.5 * (dimension * (math.log(2 * math.pi) + 1) + logarithms)
+
+    def with_noise(self, variance: float) -> PPCA:
+        """Return the best model of another noise variance.
+
+        A unit lives if its eigenvalue exceeds the variance. This is also the beta-VAE in the linear case, for
+        a variance of beta times that of the likelihood (Lucas et al. 2019).
+        """
+        return replace(self, variances=self.variances.clamp(min=variance), noise_variance=variance)
 
     def posterior(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Return p(z | x) = N(B^-1 W^T (x - mean), noise_variance B^-1) (section 3).

@@ -65,6 +65,11 @@ class Discriminator(nn.Module, ABC):
     def loss(self, reconstruction: Tensor, samples: Tensor) -> LossStep:
         """Compute the loss of the discriminator; `LossStep.kept` of the model has both tensors by name."""
 
+    def learns(self, step: LossStep) -> bool:
+        """Return whether the discriminator takes a step for its loss: always, by default."""
+        del step
+        return True
+
 
 class Trainable(nn.Module, ABC):
     """A network for the training loop: a model, or the learned prior of one.

@@ -98,6 +98,7 @@ class VariableRateVAE(Model):
     channels, axes = 3, 2
     stride = 16
     points = LAST_INDEX + 1
+    has_residual = True
 
     validation_points = (51, 86, 121, 155, 180, 230)  # lambda .0018, .0044, .011, .026, .05, .18
 

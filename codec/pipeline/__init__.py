@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,24 +11,43 @@ from typing import IO
 from .. import media, weights
 from ..bitstream import container
 from ..bitstream.container import STATIC
-from ..bitstream.geometry import AudioGeometry, ImageGeometry
-from ..errors import DamageWarning, LimitError, UsageError, VqcodecWarning, warn
-from ..models.base import Progress
-from . import rate_control
-from .decoding import bytes_of, decode_preview, decode_stream, other_decoder, point_for, reconstruct, verify
-from .encoding import Encoded, encode_at
+from ..bitstream.geometry import AudioGeometry, ImageGeometry, SetGeometry
+from ..errors import DamageWarning, LimitError, MediaError, UsageError, VqcodecWarning, warn
+from ..models.base import Model, Progress
+from . import ladder, rate_control
+from .decoding import (
+    bytes_of,
+    decode_preview,
+    decode_stream,
+    other_decoder,
+    point_for,
+    reconstruct,
+    verify,
+)
+from .encoding import Analysed, Encoded, analyse, code, encode_at, finish
 from .rate_control import Target
+from .sets import EncodedSet, decode_set, encode_set
 
 __all__ = [
     "EFFORT",
     "EFFORTS",
+    "Analysed",
     "EncodeOptions",
     "Encoded",
+    "EncodedSet",
     "Target",
+    "analyse_file",
+    "code",
     "decode",
+    "decode_audio",
+    "decode_image",
+    "decode_set",
     "encode",
     "encode_at",
+    "encode_batch",
     "encode_file",
+    "encode_set",
+    "finish",
     "info",
     "reconstruct",
     "verify",
@@ -35,6 +55,9 @@ __all__ = [
 
 EFFORT = 1
 """Default effort."""
+
+BATCH = 16
+"""Images or sounds that `encode_batch` codes side by side."""
 
 EFFORTS = range(4)
 """Efforts of the encoder's search for better symbols: 0, none, to 3."""
@@ -53,6 +76,7 @@ class EncodeOptions:
     bpp: float | None = None
     psnr: float | None = None
     target_size: int | None = None
+    lossless: bool = False
     fast: bool = False
     effort: int = EFFORT
     max_pixels: int = media.MAX_PIXELS
@@ -73,6 +97,7 @@ class EncodeOptions:
             bpp=self.bpp,
             psnr=self.psnr,
             target_size=self.target_size,
+            lossless=self.lossless,
         )
 
 
@@ -85,6 +110,7 @@ def encode(
     bpp: float | None = None,
     psnr: float | None = None,
     target_size: int | None = None,
+    lossless: bool = False,
     fast: bool = False,
     effort: int = EFFORT,
     max_pixels: int = media.MAX_PIXELS,
@@ -96,14 +122,15 @@ def encode(
     """Compress an image or audio into a .vqc bitstream.
 
     Args:
-        source: a path, bytes, a binary file, a PIL image, a uint8 array [H, W, C], a media.Image, or a
-            media.Audio (`media.Audio.of(samples, rate)`).
+        source: a path, bytes, a binary file, a PIL image, a uint8 array [H, W, C], a tensor [C, H, W] (uint8,
+            or floats in 0..1), a media.Image, or a media.Audio (`media.Audio.of(samples, rate)`).
         model: a shipped model's name or a .safetensors file; None for the default of the medium.
         quality: 1..5; images accept decimals.
         bitrate: for audio, the highest quality within this rate, in kilobits per second of the file.
         bpp: for images, the highest quality within this rate, in bits per pixel of the file.
         psnr: for images, the smallest file that reaches this PSNR, in dB.
         target_size: the highest quality within this size, in bytes.
+        lossless: for images, store all pixels exactly, those of alpha 0 aside.
         fast: code by static tables instead of a learned prior; models without such tables warn.
         effort: 0..3, how long the encoder searches for better symbols, for audio from 2 on; decoding does not
             depend on it. No gain with `vae-image` and autoregressive decoders.
@@ -125,6 +152,7 @@ def encode(
         bpp,
         psnr,
         target_size,
+        lossless,
         fast,
         effort,
         max_pixels,
@@ -139,6 +167,28 @@ def encode_file(
     source: media.Source, options: EncodeOptions = EncodeOptions(), *, progress: Progress | None = None
 ) -> Encoded:
     """Encode as `encode`, and return the symbols and the original together with the bytes."""
+    original, model = _opened(source, options)
+    return rate_control.encode(
+        original, model, options.target, effort=options.effort, fast=options.fast, progress=progress
+    )
+
+
+def analyse_file(source: media.Source, options: EncodeOptions = EncodeOptions()) -> Analysed | Encoded:
+    """Do the part of `encode_file` that concerns this file alone.
+
+    What comes out can be coded together with others (`encoding.code`), and finished (`encoding.finish`). A
+    target that takes several trials is met here: the file is encoded.
+    """
+    original, model = _opened(source, options)
+    index = options.target.index
+    if index is None:
+        return rate_control.encode(original, model, options.target, effort=options.effort, fast=options.fast)
+    rung = ladder.rung_at(model, index)
+    return analyse(original, model.at(rung.base, options.effort), rung=rung)
+
+
+def _opened(source: media.Source, options: EncodeOptions) -> tuple[media.Image | media.Audio, Model]:
+    """Read a source, choose its model, and check the options against both."""
     target = options.target
     if options.effort not in EFFORTS:
         raise UsageError(f"no effort {options.effort}", f"give {EFFORTS[0]} to {EFFORTS[-1]}")
@@ -157,9 +207,88 @@ def encode_file(
     target.check(model)
     if options.fast and STATIC not in model.priors:
         warn(f"{model.card.name} has no static tables; fast changes nothing", VqcodecWarning)
-    return rate_control.encode(
-        original, model, target, effort=options.effort, fast=options.fast, progress=progress
+    return original, model
+
+
+def encode_batch(
+    sources: Iterable[media.Source],
+    *,
+    model: ModelName | None = None,
+    quality: float | None = None,
+    fast: bool = False,
+    effort: int = EFFORT,
+    device: str = "auto",
+) -> list[bytes]:
+    """Compress many images or sounds, coding the symbols of BATCH of them side by side.
+
+    The bitstreams are those that `encode` makes of each. Small images and short sounds gain most.
+
+    Args:
+        sources: as in `encode`; they are taken from the iterable batch by batch.
+        model: as in `encode`, and so are the others.
+        quality: 1..5; images accept decimals.
+        fast: code by static tables instead of a learned prior.
+        effort: 0..3, how long the encoder searches for better symbols.
+        device: of the networks.
+
+    Raises:
+        MediaError, UsageError: as in `encode`, for the first source that fails.
+    """
+    options = EncodeOptions(model, quality, fast=fast, effort=effort, device=device)
+    encoded: list[bytes] = []
+    remaining = iter(sources)
+    while batch := [analyse_file(source, options) for source in itertools.islice(remaining, BATCH)]:
+        files = [file for file in batch if isinstance(file, Analysed)]
+        encoded += [
+            finish(file, one, fast=fast).data for file, one in zip(files, code(files, fast=fast), strict=True)
+        ]
+    return encoded
+
+
+def decode_image(
+    data: bytes | str | os.PathLike[str] | IO[bytes],
+    *,
+    model: ModelName | None = None,
+    salvage: bool = False,
+    preview: bool = False,
+    max_pixels: int = media.MAX_PIXELS,
+    device: str = "auto",
+) -> media.Image:
+    """Reconstruct an image, as `decode` does.
+
+    Raises:
+        MediaError: the bitstream is one of audio.
+        BitstreamError, ModelError: as in `decode`.
+    """
+    decoded = decode(
+        data, model=model, salvage=salvage, preview=preview, max_pixels=max_pixels, device=device
     )
+    if not isinstance(decoded, media.Image):
+        raise MediaError("audio, not an image", "decode it with decode_audio")
+    return decoded
+
+
+def decode_audio(
+    data: bytes | str | os.PathLike[str] | IO[bytes],
+    *,
+    model: ModelName | None = None,
+    decoder: ModelName | None = None,
+    salvage: bool = False,
+    max_seconds: float = media.MAX_SECONDS,
+    device: str = "auto",
+) -> media.Audio:
+    """Reconstruct audio, as `decode` does.
+
+    Raises:
+        MediaError: the bitstream is one of an image.
+        BitstreamError, ModelError: as in `decode`.
+    """
+    decoded = decode(
+        data, model=model, decoder=decoder, salvage=salvage, max_seconds=max_seconds, device=device
+    )
+    if not isinstance(decoded, media.Audio):
+        raise MediaError("an image, not audio", "decode it with decode_image")
+    return decoded
 
 
 def decode(
@@ -197,6 +326,8 @@ def decode(
     """
     stream = container.parse(bytes_of(data), salvage=salvage)
     geometry = stream.geometry
+    if isinstance(geometry, SetGeometry):
+        raise UsageError(f"the file holds {geometry.describe}", "decode it with decode_set")
     if isinstance(geometry, ImageGeometry) and geometry.width * geometry.height > max_pixels:
         raise LimitError(f"header claims {geometry.describe}", "raise --max-pixels to decode it")
     if isinstance(geometry, AudioGeometry) and geometry.seconds * geometry.channels > max_seconds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -14,9 +15,10 @@ from .. import media, weights
 from ..bitstream import container
 from ..bitstream.container import Bitstream
 from ..bitstream.geometry import AUDIO_RATE, SEGMENT, AudioGeometry, Geometry, ImageGeometry
-from ..coding import chunks
+from ..bitstream.header import RESIDUAL_SETTINGS
+from ..coding import chunks, residual
 from ..coding.chunks import DecodedChunks
-from ..errors import DamagedError, MediaError, ModelError, UsageError, VersionError
+from ..errors import DamagedError, MediaError, ModelError, UsageError, VersionError, confined
 from ..metrics import audio as audio_metrics
 from ..metrics import image as image_metrics
 from ..models.base import Model, OperatingPoint, Progress
@@ -50,6 +52,8 @@ def decode_stream(
     """
     found = chunks.decode(stream, point, salvage=salvage)
     damage = found.damage
+    if decoder is not None:
+        stream = replace(stream, residuals=[])  # they are those of the model's own decoder
     decoded = _render(found, decoder or point, stream.geometry, stream, damage, salvage, progress)
     return decoded, damage
 
@@ -68,8 +72,9 @@ def decode_preview(
     pixels = image_transform.preview(found.symbols, point, stream.geometry)
     if pixels is None:
         raise ModelError(f"{stream.model} has no preview", "decode the whole image")
-    for region, stored in found.pixels:
-        pixels[region.part(image_transform.PREVIEW)] = image_transform.reduce(stored)
+    for tile in found.stored:
+        part = pixels[tile.region.part(image_transform.PREVIEW)]
+        part[...] = image_transform.overlay(part, tile.samples, tile.mask)
     image = media.Image(pixels, icc=stream.boxes.get("icc"), source=stream.source)
     return image, found.damage
 
@@ -133,6 +138,26 @@ def point_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, d
         VersionError: settings that this version does not know.
         DamagedError: the header contradicts the model.
     """
+    loaded = model_for(stream, model, device)
+    lengths = (0,) if loaded.points == 1 else (1, RESIDUAL_SETTINGS) if loaded.has_residual else (1,)
+    if len(stream.settings) not in lengths:
+        raise VersionError(f"settings that {stream.model} does not have here", "upgrade vqcodec")
+    if loaded.medium != stream.kind:
+        raise DamagedError(f"header claims {stream.kind}, {stream.model} is for {loaded.medium}")
+    point = loaded.at(stream.model_index)
+    if point.finest_stride != stream.geometry.stride:
+        raise DamagedError(
+            f"header claims stride {stream.geometry.stride}, {stream.model} has {point.finest_stride}"
+        )
+    return point
+
+
+def model_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, device: str) -> Model:
+    """Return the model of a bitstream, by its fingerprint.
+
+    Raises:
+        ModelError: it is not shipped, and not the given one.
+    """
     needs = f"needs model {stream.model} ({stream.fingerprint.hex()})"
     if model is None and not (weights.folder() / f"{stream.model}.safetensors").is_file():
         raise ModelError(needs, "name its weights with -m FILE")
@@ -140,16 +165,7 @@ def point_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, d
     card = loaded.card
     if card.fingerprint != stream.fingerprint.hex():
         raise ModelError(f"{needs}, not {card.name} ({card.fingerprint})", "name its weights with -m FILE")
-    if len(stream.settings) != (loaded.points > 1):
-        raise VersionError(f"settings that {stream.model} does not have here", "upgrade vqcodec")
-    if loaded.medium != stream.kind:
-        raise DamagedError(f"header claims {stream.kind}, {stream.model} is for {loaded.medium}")
-    point = loaded.at(stream.quality_index or 0)
-    if point.finest_stride != stream.geometry.stride:
-        raise DamagedError(
-            f"header claims stride {stream.geometry.stride}, {stream.model} has {point.finest_stride}"
-        )
-    return point
+    return loaded
 
 
 def other_decoder(
@@ -209,10 +225,12 @@ def _render(
     boxes = {} if stream is None else stream.boxes
     source = "" if stream is None else stream.source
     if isinstance(geometry, ImageGeometry):
-        pixels = _pixels(found, point, geometry, progress)
+        pixels = _pixels(found, point, geometry, stream, damage, salvage, progress)
         icc, exif, xmp = (boxes.get(name) for name in ("icc", "exif", "xmp"))
         alpha = None if "alpha" not in boxes else _alpha(boxes["alpha"], geometry, damage, salvage)
         return media.Image(pixels, alpha, icc, exif, xmp, source)
+    if not isinstance(geometry, AudioGeometry):
+        raise TypeError(geometry.kind)
     levels = _loudness(boxes.get("levels", b""), geometry, damage, salvage)
     signal = audio_transform.synthesise(found.symbols, point, geometry, levels, found.lost, progress=progress)
     tags = _tags(boxes.get("tags", b"{}"), damage, salvage)
@@ -220,16 +238,37 @@ def _render(
 
 
 def _pixels(
-    found: DecodedChunks, point: OperatingPoint, geometry: ImageGeometry, progress: Progress | None
+    found: DecodedChunks,
+    point: OperatingPoint,
+    geometry: ImageGeometry,
+    stream: Bitstream | None,
+    damage: list[str],
+    salvage: bool,
+    progress: Progress | None,
 ) -> NDArray[np.uint8]:
     """Return the image of chunks, uint8 [H, W, C]; the networks do not run where all pixels are stored."""
-    if len(found.pixels) < geometry.chunk_count:
+    if found.has_symbols:
         pixels = image_transform.synthesise(found.symbols, point, geometry, progress=progress)
     else:
         pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
-    for region, stored in found.pixels:
-        pixels[region.samples] = stored
+    if stream is not None and stream.residuals:
+        _add_residuals(pixels, found, stream, damage, salvage)
+    for tile in found.stored:
+        np.copyto(pixels[tile.region.samples], tile.samples, where=tile.mask[:, :, None])
     return pixels
+
+
+def _add_residuals(
+    pixels: NDArray[np.uint8], found: DecodedChunks, stream: Bitstream, damage: list[str], salvage: bool
+) -> None:
+    """Add the residual of every region whose chunk is not lost; append to `damage` when salvaging."""
+    for number, (region, part) in enumerate(zip(stream.geometry.regions, stream.residuals, strict=True), 1):
+        if not part.payload or not part.intact or region in found.lost:
+            continue
+        target = pixels[region.samples]
+        with confined(f"residual {number} of {len(stream.residuals)}", damage, salvage=salvage):
+            added = residual.decode(part.payload, target.shape, stream.settings[-1])
+            target[...] = np.rint(added + target).clip(0, 255)
 
 
 def _alpha(box: bytes, geometry: ImageGeometry, damage: list[str], salvage: bool) -> NDArray[np.uint8] | None:

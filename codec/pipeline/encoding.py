@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import media
 from ..bitstream import container
 from ..bitstream.binary import deflate
-from ..bitstream.container import Bitstream
+from ..bitstream.container import PIXELS, Bitstream, Part
 from ..bitstream.geometry import SEGMENT, AudioGeometry, Geometry, ImageGeometry
 from ..bitstream.quality import DEFAULT_QUALITY, quality_of
-from ..coding import chunks
+from ..coding import chunks, residual
 from ..coding.chunks import EncodedChunks
 from ..errors import MediaWarning, warn
 from ..models.base import OperatingPoint, Progress
-from ..priors.base import Symbols
+from ..priors.base import Array, Symbols
 from ..transform import audio as audio_transform
 from ..transform import hidden, loudness
 from ..transform import image as image_transform
 from ..transform.loudness import Loudness
+from . import storing
+from .ladder import Rung
 
 HEAVY_METADATA = 1000
 """Metadata smaller than this (bytes) never raises a warning."""
+
+SMALL = 1 << 14
+"""Images of at most so many samples are also stored, for comparison with a residual."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Encoded:
         geometry: its size.
         point: the model, its quality index and effort.
         estimate_bits: cross-entropy of the symbols under their priors, in bits.
+        rung: the quality of the file, which may be above that of the point.
     """
 
     data: bytes
@@ -46,6 +53,7 @@ class Encoded:
     geometry: Geometry
     point: OperatingPoint
     estimate_bits: float
+    rung: Rung
 
     @property
     def model(self) -> str:
@@ -55,7 +63,8 @@ class Encoded:
     @property
     def quality(self) -> float:
         """Quality, 1..5; DEFAULT_QUALITY for models with one operating point."""
-        return quality_of(self.point.index) if self.point.model.points > 1 else DEFAULT_QUALITY
+        several = self.point.model.points > 1
+        return quality_of(self.rung.index) if several else DEFAULT_QUALITY
 
     @property
     def bpp(self) -> float | None:
@@ -88,10 +97,34 @@ class Encoded:
         return 8 * container.read_info(self.data).code_bytes / self.count if self.count else None
 
 
+@dataclass(frozen=True)
+class Analysed:
+    """An original with the targets of its symbols, ready to be coded.
+
+    Attributes:
+        original: the image or audio.
+        geometry: its size.
+        point: the operating point.
+        rung: the quality that the point is the base of.
+        targets: plane -> output of the analysis transform.
+        boxes: its metadata.
+        pixels: of an image, with hidden ones filled: uint8 [H, W, C].
+    """
+
+    original: media.Image | media.Audio
+    geometry: Geometry
+    point: OperatingPoint
+    rung: Rung
+    targets: dict[str, Array]
+    boxes: dict[str, bytes | None]
+    pixels: NDArray[np.uint8] | None = None
+
+
 def encode_at(
     original: media.Image | media.Audio,
     point: OperatingPoint,
     *,
+    rung: Rung | None = None,
     fast: bool = False,
     progress: Progress | None = None,
 ) -> Encoded:
@@ -100,20 +133,33 @@ def encode_at(
     Args:
         original: samples (audio at the sample rate of the model), with their metadata.
         point: the operating point; the bitstream has the name and fingerprint of its card.
+        rung: the quality that the point is the base of; by default that of the point itself.
         fast: skip learned priors, where there is another way.
         progress: called with the number of blocks done and of all blocks.
 
     Raises:
         LimitError: the original, or its metadata, is larger than the format allows.
     """
+    analysed = analyse(original, point, rung=rung, progress=progress)
+    (coded,) = code([analysed], fast=fast)
+    analysed.targets.clear()  # those of large images are large
+    return finish(analysed, coded, fast=fast)
+
+
+def analyse(
+    original: media.Image | media.Audio,
+    point: OperatingPoint,
+    *,
+    rung: Rung | None = None,
+    progress: Progress | None = None,
+) -> Analysed:
+    """Run the analysis transform, the first half of `encode_at`."""
+    rung = rung or Rung(point.index, point.index, point.index)
     if isinstance(original, media.Image):
         geometry = _image_geometry(original, point)
         pixels = hidden.fill(original.samples, original.alpha)
         targets = image_transform.analyse(pixels, point, progress=progress)
-        coded = chunks.encode(targets, point, geometry, fast=fast)
-        del targets
-        stored = chunks.store(pixels, point, geometry, below=coded.size)
-        return _pack(original, stored or coded, geometry, point, _image_boxes(original))
+        return Analysed(original, geometry, point, rung, targets, _image_boxes(original), pixels)
     if original.channels > 2:
         warn(f"{original.channels} channels, coded one by one", MediaWarning)
     signal = original.signal
@@ -123,17 +169,75 @@ def encode_at(
     gains = bytes(level.gain for level in levels)
     size = AudioGeometry(original.frames, original.rate, gains, mono, point.finest_stride)
     targets = audio_transform.analyse(signal, point, size, levels, progress=progress)
-    coded = chunks.encode(targets, point, size, fast=fast)
     boxes = {"levels": _levels(levels, size), "tags": media.pack_tags(original.tags)}
-    return _pack(original, coded, size, point, boxes)
+    return Analysed(original, size, point, rung, targets, boxes)
 
 
-def store(image: media.Image, point: OperatingPoint, *, limit: int) -> Encoded | None:
-    """Store the pixels of an image losslessly; None where the file would be larger than `limit` bytes."""
+def code(files: Sequence[Analysed], *, fast: bool = False) -> list[EncodedChunks]:
+    """Code the targets of files, those of one operating point side by side.
+
+    The result for a file does not depend on the others.
+    """
+    groups: dict[OperatingPoint, list[int]] = {}
+    for number, file in enumerate(files):
+        groups.setdefault(file.point, []).append(number)
+    coded: dict[int, EncodedChunks] = {}
+    for point, numbers in groups.items():
+        some = [files[n] for n in numbers]
+        targets, geometries = [file.targets for file in some], [file.geometry for file in some]
+        found = chunks.encode_together(targets, point, geometries, fast=fast)
+        coded.update(zip(numbers, found, strict=True))
+    return [coded[number] for number in range(len(files))]
+
+
+def finish(file: Analysed, coded: EncodedChunks, *, fast: bool = False) -> Encoded:
+    """Pack the chunks of a file, or its pixels where these are smaller.
+
+    Raises:
+        LimitError: the original, or its metadata, is larger than the format allows.
+    """
+    if file.pixels is not None and isinstance(file.geometry, ImageGeometry):
+        geometry, point = file.geometry, file.point
+        coded = storing.choose(file.pixels, coded, point, geometry, file.rung, fast=fast)
+        if file.rung.step is not None:
+            coded = _with_residuals(coded, file.pixels, point, geometry, file.rung.step)
+            if file.pixels.size <= SMALL:  # where headers of residuals count
+                stored = storing.store_all(file.pixels, point, geometry)
+                stored = replace(stored, residuals=[Part(b"") for _ in coded.residuals])
+                coded = min(stored, coded, key=lambda one: one.size)
+    return _pack(file.original, coded, file.geometry, file.point, file.rung, file.boxes)
+
+
+def store(image: media.Image, point: OperatingPoint) -> Encoded:
+    """Store the pixels of an image losslessly. Colours under alpha 0 are not kept."""
     geometry = _image_geometry(image, point)
-    stored = chunks.store(hidden.fill(image.samples, image.alpha), point, geometry, below=limit)
-    packed = None if stored is None else _pack(image, stored, geometry, point, _image_boxes(image))
-    return packed if packed is not None and len(packed.data) <= limit else None
+    stored = storing.store_all(hidden.fill(image.samples, image.alpha), point, geometry)
+    return _pack(
+        image, stored, geometry, point, Rung(point.index, point.index, point.index), _image_boxes(image)
+    )
+
+
+def store_within(image: media.Image, point: OperatingPoint, limit: int) -> Encoded | None:
+    """Store the pixels of an image losslessly; None where the file would be larger than `limit` bytes."""
+    stored = store(image, point)
+    return stored if len(stored.data) <= limit else None
+
+
+def _with_residuals(
+    coded: EncodedChunks, pixels: NDArray[np.uint8], point: OperatingPoint, geometry: ImageGeometry, step: int
+) -> EncodedChunks:
+    """Code the residual of each region, of the pixels that are not stored."""
+    decoded = image_transform.synthesise(coded.symbols, point, geometry)
+    parts = []
+    for region, chunk in zip(geometry.regions, coded.chunks, strict=True):
+        if chunk.prior == PIXELS:
+            parts.append(Part(b""))
+            continue
+        left = np.subtract(pixels[region.samples], decoded[region.samples], dtype=np.float32)
+        if coded.mask is not None:
+            left[coded.mask[region.samples]] = 0
+        parts.append(residual.encode(left, step))
+    return replace(coded, residuals=parts)
 
 
 def _image_geometry(image: media.Image, point: OperatingPoint) -> ImageGeometry:
@@ -166,6 +270,7 @@ def _pack(
     coded: EncodedChunks,
     geometry: Geometry,
     point: OperatingPoint,
+    rung: Rung,
     boxes: dict[str, bytes | None],
 ) -> Encoded:
     card = point.model.card
@@ -173,19 +278,22 @@ def _pack(
         model=card.name,
         fingerprint=bytes.fromhex(card.fingerprint),
         geometry=geometry,
-        settings=bytes((point.index,)) if point.model.points > 1 else b"",
+        settings=rung.settings if point.model.points > 1 else b"",
         source=original.source,
         boxes={name: box for name, box in boxes.items() if box is not None},
         chunks=[*coded.chunks],
+        residuals=coded.residuals,
+        tiles=coded.tiles,
     )
     _warn_of_heavy_metadata(stream)
-    return Encoded(container.pack(stream), coded.symbols, original, geometry, point, coded.bits)
+    return Encoded(container.pack(stream), coded.symbols, original, geometry, point, sum(coded.bits), rung)
 
 
 def _warn_of_heavy_metadata(stream: Bitstream) -> None:
     """Warn where metadata takes more bytes than the codes."""
     sizes = {name: len(deflate(box)) for name, box in stream.boxes.items() if name != "alpha"}
     coded = sum(len(chunk.payload) for chunk in stream.chunks)
+    coded += sum(len(part.payload) for part in (*stream.residuals, *stream.tiles))
     if (total := sum(sizes.values())) > max(coded, HEAVY_METADATA):
         largest = max(sizes, key=lambda name: sizes[name])
         message = f"metadata takes {total:,} bytes, the codes {coded:,}; --strip {largest} leaves it out"

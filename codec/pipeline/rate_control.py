@@ -9,10 +9,11 @@ from typing import Literal
 
 from .. import media
 from ..bitstream.quality import BEST, DEFAULT_QUALITY, LAST_INDEX, WORST, index_of
-from ..errors import TargetError, UsageError
+from ..errors import TargetError, UsageError, VqcodecWarning, warn
 from ..models.base import Model, Progress
+from . import ladder
 from .decoding import verify
-from .encoding import Encoded, encode_at, store
+from .encoding import Encoded, encode_at, store, store_within
 
 BYTES_TOLERANCE, DB_TOLERANCE = 0.005, 0.02
 """Stop searching within 0.5 % below the byte target, or 0.02 dB above the PSNR target."""
@@ -26,10 +27,10 @@ TRIALS = 6
 MAX_BYTES = 1 << 62
 """Upper bound of a size in bytes computed from a rate."""
 
-Unit = Literal["quality", "bitrate", "bpp", "psnr", "target size"]
+Unit = Literal["quality", "bitrate", "bpp", "psnr", "target size", "lossless"]
 
 UNITS: dict[str, tuple[Unit, ...]] = {
-    "image": ("target size", "bpp", "psnr"),
+    "image": ("target size", "bpp", "psnr", "lossless"),
     "audio": ("target size", "bitrate"),
 }
 """Medium -> units of targets, besides the quality."""
@@ -40,11 +41,11 @@ FILES = {"image": "images", "audio": "audio"}
 
 @dataclass(frozen=True)
 class Target:
-    """The target of an encoding: a quality, a maximum rate or size, or a minimum PSNR.
+    """The target of an encoding: a quality, a maximum rate or size, a minimum PSNR, or no loss.
 
     Attributes:
         unit: "quality" 1..5, "bitrate" in kbit/s and "bpp" in bits per pixel of the whole file, "psnr" in dB,
-            "target size" in bytes.
+            "target size" in bytes; "lossless", of any value.
         value: in this unit; None: the default quality.
     """
 
@@ -60,6 +61,7 @@ class Target:
         bpp: float | None = None,
         psnr: float | None = None,
         target_size: int | None = None,
+        lossless: bool = False,
     ) -> Target:
         """Return the target among these, of which at most one is given.
 
@@ -72,11 +74,12 @@ class Target:
             "bpp": bpp,
             "psnr": psnr,
             "target size": target_size,
+            "lossless": 1.0 if lossless else None,
         }
         given = {unit: value for unit, value in values.items() if value is not None}
         if len(given) > 1:
             raise UsageError(
-                "quality, bitrate, bpp, psnr and target size exclude each other", "give one of them"
+                "quality, bitrate, bpp, psnr, target size and lossless exclude each other", "give one of them"
             )
         for unit, value in given.items():
             if unit != "quality" and not 0 < value < math.inf:
@@ -86,11 +89,21 @@ class Target:
             return cls(unit, value)
         return cls()
 
+    @property
+    def index(self) -> int | None:
+        """Quality index of a quality, which takes one trial; None for the other targets."""
+        if self.unit != "quality":
+            return None
+        return index_of(DEFAULT_QUALITY if self.value is None else self.value)
+
     def check(self, model: Model) -> None:
         """Refuse targets that do not apply to a model.
 
         Raises:
-            UsageError: another medium, or a quality that the model does not have.
+            UsageError: another medium, or no quality at all.
+
+        Warns:
+            VqcodecWarning: the model has one quality, and it is another one.
         """
         name, units = model.card.name, UNITS[model.medium]
         if self.unit != "quality" and self.unit not in units:
@@ -98,16 +111,14 @@ class Target:
             raise UsageError(f"{self.unit} does not apply to {FILES[model.medium]}", f"give {others}")
         if self.unit != "quality" or self.value is None:
             return
-        if model.points > 1 and not WORST <= self.value <= BEST:
+        if not WORST <= self.value <= BEST:
             raise UsageError(f"no quality {self.value:g}", f"give {WORST:g} to {BEST:g}, decimals included")
         if model.points == 1 and self.value != DEFAULT_QUALITY:
-            raise UsageError(
-                f"{name} has no quality {self.value:g}", f"its only quality is {DEFAULT_QUALITY:g}"
-            )
+            warn(f"{name} has one quality, {DEFAULT_QUALITY:g}, which is used", VqcodecWarning)
 
     def limit(self, original: media.Image | media.Audio) -> int | None:
-        """Return the maximum size of the file in bytes; None for a quality or PSNR."""
-        if self.value is None or self.unit in ("quality", "psnr"):
+        """Return the maximum size of the file in bytes; None where there is none."""
+        if self.value is None or self.unit in ("quality", "psnr", "lossless"):
             return None
         if self.unit == "target size":
             return int(self.value)
@@ -142,7 +153,7 @@ def encode(
         original: with the metadata that goes into the bitstream.
         model: with its operating points.
         target: a quality; or a rate or size, for the highest quality within it; or a PSNR, for the smallest
-            file that reaches it. Rates, sizes and PSNR are met within the tolerances.
+            file that reaches it; or no loss. Rates, sizes and PSNR are met within the tolerances.
         effort: 0..3, how long the encoder searches for better symbols.
         fast: skip learned priors, where there is another way.
         progress: called with the number of blocks done and of all blocks, over all trials.
@@ -156,11 +167,13 @@ def encode(
         return _to_size(limit, target, trials)
     if target.unit == "psnr" and target.value is not None:
         return _to_psnr(target.value, trials)
-    return trials.at(index_of(DEFAULT_QUALITY if target.value is None else target.value), expected=1)
+    if target.unit == "lossless" and isinstance(original, media.Image):
+        return store(original, model.at(LAST_INDEX))
+    return trials.at(ladder.position_of(model, target.index or 0), expected=1)
 
 
 class _Trials:
-    """Encodings at quality indexes; only the best so far is cached, since they are large."""
+    """Encodings at positions of the ladder; only the best so far is cached, since they are large."""
 
     def __init__(
         self,
@@ -171,28 +184,29 @@ class _Trials:
         progress: Progress | None,
     ) -> None:
         self.original, self.model, self.effort, self.fast = original, model, effort, fast
-        self.last = model.points - 1
+        self.best, self.last = ladder.best_of(model), ladder.last_of(model)
         self._progress, self._count = progress, 0
         self._best: tuple[int, Encoded] | None = None
 
-    def at(self, index: int, expected: int = TRIALS) -> Encoded:
-        """Return the encoding at an index.
+    def at(self, position: int, expected: int = TRIALS) -> Encoded:
+        """Return the encoding at a position.
 
         Args:
-            index: quality index.
+            position: on the ladder.
             expected: usual number of trials, for the progress.
         """
-        if self._best is not None and self._best[0] == index:
+        if self._best is not None and self._best[0] == position:
             return self._best[1]
-        point = self.model.at(index, self.effort)
+        rung = ladder.Rung.of(self.model, position)
+        point = self.model.at(rung.base, self.effort)
         progress = self._part(expected if self.last else 1)
-        encoded = encode_at(self.original, point, fast=self.fast, progress=progress)
+        encoded = encode_at(self.original, point, rung=rung, fast=self.fast, progress=progress)
         self._count += 1
         return encoded
 
     def keep(self, encoded: Encoded) -> None:
         """Cache an encoding that meets the target better than the one before."""
-        self._best = encoded.point.index, encoded
+        self._best = encoded.rung.position, encoded
 
     def _part(self, expected: int) -> Progress | None:
         """Return the progress of one trial out of their expected number."""
@@ -221,30 +235,28 @@ def _to_size(limit: int, target: Target, trials: _Trials) -> Encoded:
         effortless = ", or --effort 1" if trials.effort > 1 and not trials.last else ""
         asked = f"{target.value:,}" if target.unit == "target size" else f"{target.value:g}"
         raise TargetError(f"smallest is {smallest}, target {asked}", f"give a larger target{effortless}")
-    if found == trials.last and isinstance(trials.original, media.Image):
+    if found >= trials.best and isinstance(trials.original, media.Image):
         # The best quality leaves room, perhaps enough to store the pixels losslessly.
-        stored = store(trials.original, trials.model.at(found), limit=limit)
+        stored = store_within(trials.original, trials.model.at(LAST_INDEX), limit)
         if stored is not None:
             return stored
     return trials.at(found)
 
 
 def _to_psnr(psnr: float, trials: _Trials) -> Encoded:
-    best = -math.inf
-
     def measure(index: int) -> float:
-        nonlocal best
         encoded = trials.at(index)
         reached = verify(encoded)
-        best = max(best, reached)
         if reached >= psnr:
             trials.keep(encoded)  # the search goes down from here
         return reached
 
     found = find_index(measure, psnr, 1 / INDICES_PER_DB, DB_TOLERANCE, at_least=True, last=trials.last)
-    if found is None:
-        raise TargetError(f"best is {best:.2f} dB, target {psnr:g}", "give a smaller target")
-    return trials.at(found)
+    reached = None if found is None else trials.at(found)
+    if isinstance(trials.original, media.Image):  # no coding may come so near, or none for so little
+        stored = store(trials.original, trials.model.at(LAST_INDEX))
+        return min((stored, reached), key=lambda one: len(one.data)) if reached else stored
+    return reached or trials.at(trials.last)
 
 
 def find_index(

@@ -21,6 +21,7 @@ from ..coding import chunks, driver
 from ..errors import UsageError
 from ..models.base import Model, OperatingPoint
 from ..priors.base import Symbols
+from ..transform.pixels import to_pixels
 from .decoding import open_stream, render
 
 DEFAULT_MODEL = "vqvae-image"
@@ -81,6 +82,13 @@ def sample(
     geometry: Geometry
     if continued is None:
         loaded = model if isinstance(model, Model) else weights.load(model or DEFAULT_MODEL, device)
+        generated = loaded.generate(count, seed, temperatures.get("", 1.0))
+        if generated is not None:
+            if size or seconds or ranks:
+                raise UsageError(
+                    f"{loaded.card.name} draws pictures of one size", "leave out size, seconds, top-k"
+                )
+            return [media.Image(pixels) for pixels in to_pixels(generated)]
         point = loaded.at(index_of(DEFAULT_QUALITY))
         geometry = _geometry(point, size, seconds)
     else:
@@ -131,11 +139,11 @@ def combine(drawn: Sequence[media.Image | media.Audio]) -> media.Image | media.A
     return image_grid(images) if images else concatenate([o for o in drawn if isinstance(o, media.Audio)])
 
 
-def image_grid(images: Sequence[media.Image], gap: int = 2) -> media.Image:
+def image_grid(images: Sequence[media.Image], gap: int = 2, columns: int | None = None) -> media.Image:
     """Arrange images of one size in about as many rows as columns; a single one is returned unchanged."""
     if len(images) == 1:
         return images[0]
-    columns = math.ceil(math.sqrt(len(images)))
+    columns = columns or math.ceil(math.sqrt(len(images)))
     height, width, channels = images[0].samples.shape
     rows = -(-len(images) // columns)
     size = (rows * (height + gap) - gap, columns * (width + gap) - gap, channels)

@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
+import torch
+
 from .base import Array, EntropyModel, PlanePrior, Prior, Scan, Step, Symbols
-from .learned import PREFIX, fingerprint
+from .learned import PREFIX, LearnedPrior, fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,11 @@ class ChainPrior(Prior):
             link.reshaped(temperature, top_k) if plane in (None, link.plane) else link for link in self.links
         )
         return replace(self, links=links)
+
+    def with_dtype(self, dtype: torch.dtype) -> Self:
+        """The same links computed in another dtype; tables have none."""
+        typed = (link.with_dtype(dtype) if isinstance(link, LearnedPrior) else link for link in self.links)
+        return replace(self, links=tuple(typed))
 
     def with_link(self, link: PlanePrior) -> Self:
         """The same chain with another prior for one plane."""

@@ -43,7 +43,7 @@ ESCAPE_BYTES = 3
 """Bytes, little endian, of a symbol beyond its table."""
 
 
-class GaussianTables:
+class SignedTables:
     """Fixed frequency tables for signed symbols, chosen by index; each has an escape for values beyond it.
 
     Symbols of a table of 2 L + 2 frequencies are -L..L; the last frequency is that of the escape. Symbols
@@ -55,6 +55,7 @@ class GaussianTables:
 
     def __init__(self, tables: Sequence[NDArray[np.uint32] | None]) -> None:
         self.tables = tables
+        self.empty = np.array([table is None for table in tables])
         self.largest = np.array([0 if t is None else len(t) // 2 - 1 for t in tables], np.int32)
         starts = np.cumsum([0, *(1 if t is None else len(t) for t in tables)])
         self._middle = starts[:-1].astype(np.int32) + self.largest
@@ -109,6 +110,11 @@ class Gaussian:
     means: NDArray[np.int32]
     scale_indexes: NDArray[np.uint8]
 
+    @property
+    def tables(self) -> SignedTables:
+        """Tables that the scale indexes choose from."""
+        return tables()
+
     def quantise(
         self, targets: NDArray[np.float32], rd_tradeoff: NDArray[np.float32] | None = None
     ) -> NDArray[np.int32]:
@@ -122,13 +128,13 @@ class Gaussian:
         """
         offsets = targets - self.means * np.float32(1 / LATENT_UNIT)
         symbols = np.rint(offsets).astype(np.int32)
-        symbols[self.scale_indexes == 0] = 0
+        symbols[self.tables.empty[self.scale_indexes]] = 0
         if rd_tradeoff is not None:
             rows, columns = symbols.nonzero()
             high, indexes = symbols[rows, columns], self.scale_indexes[rows, columns]
             low = high - np.sign(high)
             offset = offsets[rows, columns]
-            saved = tables().bits(high, indexes) - tables().bits(low, indexes)
+            saved = self.tables.bits(high, indexes) - self.tables.bits(low, indexes)
             added = rd_tradeoff[columns] * (np.square(offset - low) - np.square(offset - high))
             symbols[rows, columns] = np.where(saved > added, low, high)
         least, most = -((LIMIT + self.means) // LATENT_UNIT), (LIMIT - self.means) // LATENT_UNIT
@@ -142,43 +148,56 @@ class Gaussian:
 
     def bits(self, symbols: NDArray[np.int32]) -> float:
         """Return the sum of -log2 of the probabilities of symbols, int32 [n, c]."""
-        return float(tables().bits(symbols, self.scale_indexes).sum())
+        return float(self.tables.bits(symbols, self.scale_indexes).sum())
 
     def sample(self, source: np.random.Philox) -> NDArray[np.int32]:
         """Draw symbols, int32 [n, c]."""
         raw = source.random_raw(self.means.size)
-        flat = tables().sample(raw, self.scale_indexes.ravel())
+        flat = self.tables.sample(raw, self.scale_indexes.ravel())
         return flat.reshape(self.means.shape)
 
 
 @cache
-def tables() -> GaussianTables:
+def tables() -> SignedTables:
     """Return the frequencies of the symbols -L..L and of the escape, for each scale index but 0.
 
     A symbol has FLOOR + round(P (TOTAL - (2 L + 2) FLOOR)), where P is the mass of a Gaussian between k - 1/2
     and k + 1/2 and L = ceil(6 sigma) + 2; the remainder goes to symbol 0. Symbols of scale index 0 are 0, and
     are not coded.
     """
-    return GaussianTables(
+    return SignedTables(
         [_frequencies(2 ** ((3 * i + SCALE_MIN) / 16)) if i else None for i in range(SCALE_LEVELS)]
     )
 
 
 def _frequencies(sigma: float) -> NDArray[np.uint32]:
-    # In float64: no scaled mass is so near to a half that another erfc could round it elsewhere (tested).
-    largest = math.ceil(6 * sigma) + 2
-    shares = scaled_masses(sigma, largest)
-    half = FLOOR + np.floor(shares + 0.5).astype(np.int64)
-    whole = np.concatenate((half[:0:-1], half, [FLOOR]))
-    whole[largest] += TOTAL - whole.sum()
+    return symmetric(scaled_masses(sigma, math.ceil(6 * sigma) + 2), FLOOR, escape=True)
+
+
+def symmetric(scaled: NDArray[np.float64], floor: int, *, escape: bool) -> NDArray[np.uint32]:
+    """Return the frequencies of symbols -L..L of a symmetric distribution; the remainder goes to symbol 0.
+
+    Args:
+        scaled: masses of the symbols 0..L, times what the floors leave of TOTAL. None is so near to a half
+            that another library could round it elsewhere (tested).
+        floor: added to each, and the frequency of the escape.
+        escape: whether there is one, behind the symbols.
+    """
+    half = floor + np.floor(scaled + 0.5).astype(np.int64)
+    whole = np.concatenate((half[:0:-1], half, np.full(int(escape), floor)))
+    whole[len(half) - 1] += TOTAL - whole.sum()
     return whole.astype(np.uint32)
 
 
 def scaled_masses(sigma: float, largest: int) -> NDArray[np.float64]:
     """Return P(k) (TOTAL - (2 L + 2) FLOOR) of the symbols k = 0..L, float64 [L + 1]."""
+    return masses(sigma, largest) * (TOTAL - (2 * largest + 2) * FLOOR)
+
+
+def masses(sigma: float, largest: int) -> NDArray[np.float64]:
+    """Return the mass P(k) of a Gaussian between k - 1/2 and k + 1/2, k = 0..L: float64 [L + 1]."""
     tails = [0.5 * math.erfc((k - 0.5) / (sigma * math.sqrt(2))) for k in range(largest + 2)]
-    masses = np.subtract(tails[:-1], tails[1:])
-    return np.asarray(masses * (TOTAL - (2 * largest + 2) * FLOOR))
+    return np.asarray(np.subtract(tails[:-1], tails[1:]))
 
 
 def scaled(values: Tensor, exponents: Tensor, shift: int) -> Tensor:

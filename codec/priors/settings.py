@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Self, TypeVar, get_type_hints
+from typing import Literal, Self, TypeVar, get_type_hints
 
 from ..errors import UsageError
 
@@ -133,7 +133,7 @@ class TrainConfig(Config):
 
     Attributes:
         steps: optimiser steps, where no time budget is given.
-        time_budget: length of the schedule in seconds, counted from the first step; None: `steps` decide.
+        time_budget: seconds for all of a run, its beginning and its end included; None: `steps` decide.
         batch: crops per step.
         crop: side of a crop in pixels, or its length in seconds.
         learning_rate: peak of the cosine schedule.
@@ -142,6 +142,8 @@ class TrainConfig(Config):
         average: decay of the exponential moving average of the weights, which is what is saved.
         beta1, beta2: decay of AdamW's moments.
         clip: largest norm of the gradient.
+        weight_decay: of AdamW.
+        binarise: how bytes become 0 or 1, for models of such pixels, see `datasets.binarised`.
         validation: held-out share of the files, or a folder or tar file.
         checkpoint_every: steps between validations, each followed by a checkpoint.
         keep_checkpoints: number of checkpoints kept on disk.
@@ -158,6 +160,8 @@ class TrainConfig(Config):
     beta1: float = setting(0.9, low=0, high=1 - 1e-9)
     beta2: float = setting(0.999, low=0, high=1 - 1e-9)
     clip: float = setting(1.0, low=TINY, high=HUGE)
+    weight_decay: float = setting(0.01, low=0, high=1)
+    binarise: Literal["none", "static", "dynamic", "threshold"] = "none"
     validation: str = "0.05"
     checkpoint_every: int = setting(1000, low=1, high=MANY)
     keep_checkpoints: int = setting(3, low=1, high=MANY)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..models.base import Discriminator, LossStep
 from ..priors.settings import TrainConfig
+from . import distributed
 from .capture import CUDAGraphed
 
 SLOW = 0.15
@@ -30,10 +31,13 @@ class Opponent:
         self.optimiser.zero_grad(set_to_none=True)
         inputs = step.kept["reconstruction"], step.kept["samples"]
         self._loss.prepare(*inputs)
-        loss = self._loss.run(*inputs).loss
+        judged = distributed.gathered(self._loss.run(*inputs))  # so that all decide alike
+        if not self.network.learns(judged):
+            return judged.loss
+        distributed.average([*self.network.parameters()])
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)
         self.optimiser.step()
-        return loss
+        return judged.loss
 
 
 def optimiser_of(
@@ -45,5 +49,6 @@ def optimiser_of(
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
+        weight_decay=settings.weight_decay,
         fused=device != "mps",
     )

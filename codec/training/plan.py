@@ -33,6 +33,10 @@ PLAN_FIELDS = ("name", "data", "start", "note", "stage", "method", "plane", "goe
 PLANE_SHARE = 1 / 3
 """Of a time budget for the priors of several planes, the part of the coarser plane, which has fewer codes."""
 
+CONTINUED = 0.1
+"""Default learning rate of a run that continues the same networks, over that of a fresh one, whose schedule
+would first undo what they have learned."""
+
 RUNS = Path("runs")
 """Where run folders go that the user does not name."""
 
@@ -194,6 +198,10 @@ def new_plan(
             raise UsageError(f"{key} is {overrides[key]}, --from has {before}", "give as much or more")
         if limits[key].may_shrink and now > before:
             raise UsageError(f"{key} is {overrides[key]}, --from has {before}", "give as much or less")
+    chosen = {*given, *overrides, *saved.get("settings", {})}
+    structure = {key for key in kept.keys() & limits.keys() if not limits[key].training_only}
+    if structure and "learning_rate" not in chosen and all(getattr(model, k) == kept[k] for k in structure):
+        settings = replace(settings, learning_rate=CONTINUED * settings.learning_rate)
     command = command_line(data, name, start, config, given, overrides, note, stage)
     plan = Plan(name, Path(), [], None, model, settings, [*chain, command], note, stage)
     return _fresh(plan, data, start, output, entry.model)

@@ -11,39 +11,37 @@ from __future__ import annotations
 import copy
 import json
 import math
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .. import weights
-from ..errors import TrainingError
+from ..errors import TrainingError, UsageError
+from ..figures import text_of
 from ..files import append_line, atomically
-from ..models.base import DISCRIMINATOR, Card, Figures, Json
-from . import checkpoints, datasets, validation
+from ..models.base import DISCRIMINATOR, Card, Figures
+from . import checkpoints, datasets, distributed, finishing, validation
 from .capture import CUDAGraphed
 from .checkpoints import TrainState
 from .datasets import Dataset
+from .events import Report
+from .interruption import Interruption
+from .memory import peak_bytes
 from .optimisers import Opponent, optimiser_of
 from .plan import Plan
-from .settings import TrainConfig, held_out_share
+from .run_report import write_report
+from .settings import held_out_share
 
-Event = Json
-"""{"event": "start" | "step" | "validation" | ...} and what belongs to it."""
+LOG_EVERY, LOG_SECONDS = 100, 5.0
+"""Steps and seconds after which the figures of steps are reported; those of the first step at once."""
 
-Report = Callable[[Event], None]
-LOG_EVERY = 100
-
-VALIDATION_FILES = 64
-"""Held-out files looked at during the run; the final figures are taken over all of them."""
+LARGEST_RESERVE = 0.25
+"""Most of a time budget that is kept for finishing."""
 
 
 @dataclass(frozen=True)
@@ -54,46 +52,54 @@ class Run:
         folder: everything the run wrote.
         best: the weights file that `encode(model=...)` takes.
         card: its model card.
+        codes_files: whether the model codes files.
+        improved: whether a step was better than the start, by the validation.
     """
 
     folder: Path
     best: Path
     card: Card
+    codes_files: bool = True
+    improved: bool = True
 
 
 class Trainer:
     """The state of a run and the loop over it."""
 
     def __init__(self, plan: Plan, device: str, report: Report, *, fresh: bool = True) -> None:
+        distributed.check(plan.settings.batch)
         self.plan, self.settings, self.device, self.report = plan, plan.settings, device, report
-        self.state = TrainState()
+        self.state, self._began, self._reserve = TrainState(), time.monotonic(), 0.0
         self.model = plan.build()
         self.validation = validation.of(self.model, plan.stage)
         self.data, self.held_out = self._load_data()
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._set_weights(fresh)
         self.model.to(device)
+        distributed.copy_from_leader([*self.model.state_dict().values()])
         self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        named = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        named = {n: p for n, p in named.items() if not n.startswith(DISCRIMINATOR)}
+        trained = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
+        named = {n: p for n, p in trained if not n.startswith(DISCRIMINATOR)}
         self.parameters = list(named.values())
         slow = [p for n, p in named.items() if n.startswith(self.model.slow)]
         fast = [p for n, p in named.items() if not n.startswith(self.model.slow)]
         self.optimiser = optimiser_of(self.settings, device, fast, slow)
-        self.opponent = None
-        if self.model.discriminator is not None:
-            self.opponent = Opponent(self.model.discriminator, self.settings, device)
+        judge = self.model.discriminator
+        self.opponent = None if judge is None else Opponent(judge, self.settings, device)
         self._loss = CUDAGraphed(self.model, self.model.loss)
-        self._batches = datasets.Prefetcher(partial(_batch, self.data, self.settings))
+        size, crop = self.settings.batch, self.settings.crop
+        self._batches = datasets.Prefetcher(
+            partial(self.data.batch, seed=self.settings.seed, size=size, crop=crop)
+        )
         codec = self.model.codec
-        planes = codec.at(codec.validation_points[-1]).planes
+        planes = codec.at(codec.validation_points[-1]).planes if codec.validation_points else ()
         self._histograms = {
             p.name: torch.zeros(p.alphabet, dtype=torch.int64, device=device) for p in planes if p.alphabet
         }
         self._sums: dict[str, float] = {}
         self._summed = 0
-        self._stop = False
+        self._interruption = Interruption()
 
     def _set_weights(self, fresh: bool) -> None:
         """Start fresh, or from the weights that the plan names; of these also take the learned prior."""
@@ -120,9 +126,10 @@ class Trainer:
     def learn(self) -> None:
         """Train to the end; the best weights, with a discriminator the newest, are in the run folder."""
         folder = self.plan.folder
-        for part in ("checkpoints", "samples"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        self.plan.write()
+        if distributed.leads():
+            for part in ("checkpoints", "samples"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+            self.plan.write()
         self._say(
             event="start",
             folder=str(folder),
@@ -131,27 +138,26 @@ class Trainer:
             skipped=self.data.skipped + self.held_out.skipped,
             parameters=sum(p.numel() for p in self.model.parameters()),
         )
-        with self._interruptible():
+        with self._interruption.awaited():
             if self.state.step == 0:
                 self._validate()
-                if self._stop:
+                if self._interruption.asked:
                     self._checkpoint()
+            if self.plan.seconds is not None and not self._interruption.asked:
+                seconds = distributed.led(self._finishing_seconds)
+                self._reserve = min(seconds, LARGEST_RESERVE * self.plan.seconds)
             self._loop()
-        if self._stop:
+        if self._interruption.asked:
             raise KeyboardInterrupt
 
     def try_one_step(self) -> Run:
         """One step on one batch, with its time and memory in the report; nothing is written."""
-        import resource
-
         self._step()
         started = time.perf_counter()
         terms = self._step()
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        if self.device.startswith("cuda"):
-            peak = torch.cuda.max_memory_allocated(self.device)
-        self.report({"event": "dry-run", "seconds_per_step": seconds, "peak_bytes": peak, **terms})
+        memory = {} if (peak := peak_bytes(self.device)) is None else {"peak_bytes": peak}
+        self.report({"event": "dry-run", "seconds_per_step": seconds, **memory, **terms})
         return Run(
             self.plan.folder,
             self.plan.folder / "best.safetensors",
@@ -164,10 +170,13 @@ class Trainer:
         self.state = checkpoints.restore(path, self.model, self.average, self._optimisers)
 
     def _loop(self) -> None:
-        began = time.monotonic() - self.state.elapsed_seconds
-        while self._progress() < 1 and not self._stop:
+        began = self._began - self.state.elapsed_seconds
+        logged = self._began
+        while self._progress() < 1 and not self._interruption.asked:
             terms = self._step()
-            self.state.elapsed_seconds = time.monotonic() - began
+            now = time.monotonic()
+            elapsed, asked = distributed.most(now - began, self._interruption.asked)
+            self.state.elapsed_seconds, self._interruption.asked = elapsed, bool(asked)
             if not math.isfinite(terms["loss"]):
                 raise TrainingError(
                     f"the loss is not a number at step {self.state.step}",
@@ -176,8 +185,10 @@ class Trainer:
             self._summed += 1
             for name, value in terms.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
-            if self.state.step % LOG_EVERY == 0:
+            step = self.state.step
+            if step == 1 or step % LOG_EVERY == 0 or now - logged >= LOG_SECONDS:
                 self._log()
+                logged = now
             if self.state.step % self.settings.checkpoint_every == 0:
                 self._validate()
                 self._checkpoint()
@@ -187,7 +198,7 @@ class Trainer:
 
     def _step(self) -> dict[str, float]:
         settings, state = self.settings, self.state
-        samples = self._batches.batch(state.step).to(self.device)
+        samples = distributed.part(self._batches.batch(state.step)).to(self.device)
         progress = self._progress()
         rate = settings.learning_rate * self._schedule(progress)
         for group in self.optimiser.param_groups:
@@ -195,17 +206,19 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         try:
             self._loss.prepare(samples)
-            torch.manual_seed((settings.seed << 32) + state.step)  # of the noise that a model may take
+            # Of the noise that a model may take, another one in each process.
+            torch.manual_seed(distributed.seed((settings.seed << 32) + state.step))
             step = self._loss.run(samples)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise TrainingError(
                 f"out of memory at batches of {settings.batch}", "--batch or --crop"
             ) from error
+        distributed.average(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
         self.optimiser.step()
-        terms = {"loss": step.loss, **step.terms}
-        if self.opponent is not None:
-            terms[DISCRIMINATOR[:-1]] = self.opponent.learn(step, rate)
+        judged = {} if self.opponent is None else {DISCRIMINATOR[:-1]: self.opponent.learn(step, rate)}
+        step = distributed.gathered(step)
+        terms = {"loss": step.loss, **step.terms, **judged}
         for name, histogram in self._histograms.items():
             indices = step.symbols[name].flatten()
             histogram.index_add_(0, indices, torch.ones_like(indices))
@@ -236,7 +249,7 @@ class Trainer:
 
     def _progress(self) -> float:
         if self.plan.seconds is not None:
-            return self.state.elapsed_seconds / self.plan.seconds
+            return self.state.elapsed_seconds / (self.plan.seconds - self._reserve)
         return self.state.step / self.settings.steps
 
     def _schedule(self, progress: float) -> float:
@@ -258,13 +271,17 @@ class Trainer:
         share = held_out_share(settings.validation)
         if share is None:
             others = datasets.entries([Path(settings.validation)])
-            held_out = load(others, whole=True)
-            return load(files, seed=settings.seed), held_out
-        if len(files) < 2:
-            raise TrainingError(f"{len(files)} files are too few to train on", "give at least two")
-        return datasets.load_split(
-            files, share, settings.seed, codec.medium, rate=codec.rate, multiple=codec.stride
-        )
+            data, held_out = load(files, seed=settings.seed), load(others, whole=True)
+        else:
+            data, held_out = datasets.load_split(
+                files, share, settings.seed, codec.medium, rate=codec.rate, multiple=codec.stride
+            )
+        if not codec.binary:
+            if settings.binarise != "none":
+                raise UsageError(f"{self.plan.name} is not for pixels of 0 and 1", "leave out --binarise")
+            return data, held_out
+        binarised = partial(datasets.binarised, how=settings.binarise, seed=settings.seed)
+        return binarised(data), binarised(held_out, dynamic=False)
 
     def _log(self) -> None:
         mean = {name: total / self._summed for name, total in self._sums.items()}
@@ -291,41 +308,52 @@ class Trainer:
 
     def _validate(self) -> None:
         held_out = self.held_out.arrays
-        chosen = held_out[:: -(-len(held_out) // VALIDATION_FILES)]
+        chosen = held_out[:: -(-len(held_out) // self.validation.files)]
         score, result = self.validation.validate(self.average, chosen)
         # No validation figure measures what a discriminator teaches: the newest weights are kept.
         best = score > self.state.best_score or self.opponent is not None
         self._say(event="validation", step=self.state.step, best=best, **result)
+        if best:
+            self.state.best_score, self.state.best_step = score, self.state.step
+        if not distributed.leads():
+            return
         shown = self.validation.preview_sheet(self.average, chosen[:8])
         with atomically(self.plan.folder / "samples" / f"step-{self.state.step:09d}.png") as file:
             shown.save(file, format="PNG")
         if best:
-            self.state.best_score = score
-            self.state.best_step = self.state.step
             weights.save(self.average.export(), self._card({}), self.plan.folder / "best.safetensors")
+        write_report(self.plan.folder, self.plan.chain, self.device)
 
     def _checkpoint(self) -> None:
+        if not distributed.leads():
+            return
         folder = self.plan.folder / "checkpoints"
         keep = self.settings.keep_checkpoints
         checkpoints.save(folder, self.model, self.average, self._optimisers, self.state, keep)
 
     def finish(self) -> Run:
         """Complete the best weights with what they are coded by, and measure them."""
+        return distributed.led(self._finish)
+
+    def _finish(self) -> Run:
         best = self.plan.folder / "best.safetensors"
         self.report({"event": "finishing"})
-        model = weights.load(best, self.device)
-        if self.plan.stage != "prior":
-            model = model.fit_tables(validation.regions(self.data.arrays, model), self.settings.seed)
-            # Bitstreams that are measured name the model that will be saved.
-            changed = weights.fingerprint(weights.exported(model), model.decoding, model.card.config)
-            model = model.equipped(replace(model.card, fingerprint=changed))
+        model = finishing.completed(self.plan, self.data.arrays, self.device)
         measured = self.validation.measure(model, self.held_out.arrays)
         card = weights.save(model, self._card(measured), best)
         with atomically(best.with_suffix(".json")) as file:
             file.write((json.dumps(card.to_json(), indent=2) + "\n").encode())
         validation.plot_losses(self.plan.folder, self.validation.headline)
-        self._say(event="end", stage=self.plan.stage, best=str(best), **measured)
-        return Run(self.plan.folder, best, card)
+        improved = self.opponent is not None or self.state.best_step > 0
+        self._say(
+            event="end", stage=self.plan.stage, best=str(best), best_step=self.state.best_step, **measured
+        )
+        write_report(self.plan.folder, self.plan.chain, self.device)
+        return Run(self.plan.folder, best, card, bool(model.validation_points), improved)
+
+    def _finishing_seconds(self) -> float:
+        data, held_out = self.data.arrays, self.held_out.arrays
+        return finishing.seconds(self.plan, self.validation, data, held_out, self.device)
 
     def _card(self, measured: Figures) -> Card:
         plan = self.plan
@@ -347,32 +375,10 @@ class Trainer:
         return datasets.describe([Path(p) for p in self.plan.data])
 
     def _say(self, **event: object) -> None:
+        if not distributed.leads():
+            return
         folder = self.plan.folder
         append_line(folder / "metrics.jsonl", json.dumps(event))
-        values = (f"{k} {v:.5g}" if isinstance(v, float) else f"{k} {v}" for k, v in event.items())
+        values = (f"{name} {text_of(value)}" for name, value in event.items())
         append_line(folder / "log.txt", time.strftime("%H:%M:%S ") + ", ".join(values))
         self.report(event)
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C finishes the step and saves; a second one interrupts at once."""
-
-        def stop(_signal: int, _frame: FrameType | None) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-
-        try:
-            before = signal.signal(signal.SIGINT, stop)
-        except ValueError:  # not in the main thread: the caller's handler stays
-            yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-
-def _batch(data: Dataset, settings: TrainConfig, step: int) -> Tensor:
-    """The samples of a step."""
-    return data.batch(step, seed=settings.seed, size=settings.batch, crop=settings.crop)

@@ -105,13 +105,28 @@ def preview(symbols: Symbols, point: OperatingPoint, geometry: ImageGeometry) ->
     return pixels
 
 
-def reduce(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Average squares of PREVIEW x PREVIEW pixels, after repeating the last row and column."""
-    height, width = -(-pixels.shape[0] // PREVIEW), -(-pixels.shape[1] // PREVIEW)
-    whole = tiling.extend(pixels, PREVIEW * height, PREVIEW * width)
-    means = whole.reshape(height, PREVIEW, width, PREVIEW, -1).mean((1, 3))
-    rounded: NDArray[np.uint8] = np.rint(means).astype(np.uint8)
+def overlay(
+    small: NDArray[np.uint8], samples: NDArray[np.uint8], mask: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Mix the means of squares of PREVIEW x PREVIEW pixels, as far as they are there, into a preview.
+
+    Args:
+        small: uint8 [ceil(H / 8), ceil(W / 8), C], what stands where pixels are not there.
+        samples: uint8 [H, W, C].
+        mask: bool [H, W], which pixels are there.
+    """
+    there = _means(mask[:, :, None])
+    mixed = _means(samples * mask[:, :, None]) + (1 - there) * small
+    rounded: NDArray[np.uint8] = np.rint(mixed).astype(np.uint8)
     return rounded
+
+
+def _means(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Average squares of PREVIEW x PREVIEW values, after repeating the last row and column."""
+    height, width = -(-values.shape[0] // PREVIEW), -(-values.shape[1] // PREVIEW)
+    whole = tiling.extend(values, PREVIEW * height, PREVIEW * width)
+    means: NDArray[np.float64] = whole.reshape(height, PREVIEW, width, PREVIEW, -1).mean((1, 3))
+    return means
 
 
 def _samples_around(pixels: NDArray[np.uint8], block: tiling.Block, stride: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Baselines: codecs of Pillow and libsndfile."""
+"""Baselines: codecs of Pillow and its plugins, and of libsndfile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...errors import UsageError
 from . import audio, image
 
-__all__ = ["audio", "check", "image", "medium"]
+__all__ = ["audio", "check", "image", "known", "medium"]
 
 
 def check(names: Sequence[str]) -> None:
@@ -22,11 +22,16 @@ def check(names: Sequence[str]) -> None:
     for name in names:
         if name in image.BASELINES:
             image.check(name)
-        elif name.partition(":")[0] in audio.BASELINES:
+        elif audio.codec(name) in audio.BASELINES:
             audio.check(name)
         else:
-            known = ", ".join([*image.BASELINES, *audio.BASELINES])
-            raise UsageError(f"unknown codec '{name}'", f"choose one of {known}")
+            names = ", ".join([*image.BASELINES, *audio.BASELINES])
+            raise UsageError(f"unknown codec '{name}'", f"choose one of {names}")
+
+
+def known(codec: str) -> bool:
+    """Tell whether the codec of a row is one of these."""
+    return codec in image.BASELINES or codec in audio.BASELINES
 
 
 def medium(name: str) -> str:

@@ -22,6 +22,7 @@ class Baseline:
         format, subtype: its names in libsndfile.
         kbps: default bitrate, kilobits per second.
         lowest, highest: range of bitrates of a channel, kilobits per second.
+        sweep: bitrates for a curve of rate and distortion, kilobits per second.
     """
 
     format: str
@@ -29,9 +30,10 @@ class Baseline:
     kbps: float
     lowest: float
     highest: float
+    sweep: tuple[float, ...]
 
 
-BASELINES = {"opus": Baseline("OGG", "OPUS", 6.0, 6.0, 256.0)}
+BASELINES = {"opus": Baseline("OGG", "OPUS", 6.0, 6.0, 256.0, (6, 9, 12, 16, 24, 32, 48))}
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Coded:
     signal: np.ndarray
     encode_seconds: float
     decode_seconds: float
+
+
+def codec(name: str) -> str:
+    """Return the key of `BASELINES` in a name as `parse` takes it."""
+    return name.partition(":")[0]
 
 
 def parse(name: str) -> tuple[str, float]:

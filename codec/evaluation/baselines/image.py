@@ -1,11 +1,13 @@
-"""Run the codecs of Pillow at the byte counts of ours."""
+"""Run the codecs of Pillow, and JPEG XL, at the byte counts of ours and over their own range."""
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,8 +18,8 @@ from PIL import features
 
 from ... import media
 from ...errors import MediaError, UsageError
-from ...metrics.image import ms_ssim, psnr, visible
 from ...transform import hidden
+from ..figures import of_image
 
 Figures = dict[str, Any]
 """Figures of a file by name."""
@@ -25,25 +27,42 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Baseline:
-    """A codec of Pillow.
+    """A codec of Pillow, or of a plugin for it.
 
     Attributes:
         format: its name in Pillow.
         qualities: lowest and highest integer quality.
+        sweep: qualities for a curve of rate and distortion, about evenly spaced in the logarithm of the rate.
         color, gray: fixed options of images with three channels, and with one.
     """
 
     format: str
     qualities: tuple[int, int]
+    sweep: tuple[int, ...]
     color: Mapping[str, str | int | bool]
     gray: Mapping[str, str | int | bool]
 
 
 BASELINES: dict[str, Baseline] = {
-    "jpeg": Baseline("JPEG", (1, 100), {"subsampling": "4:2:0", "optimize": True}, {"optimize": True}),
-    "webp": Baseline("WEBP", (0, 100), {"method": 4}, {"method": 4}),
+    "jpeg": Baseline(
+        "JPEG",
+        (1, 100),
+        (3, 6, 10, 15, 22, 32, 45, 60, 75, 85, 92, 96),
+        {"subsampling": "4:2:0", "optimize": True},
+        {"optimize": True},
+    ),
+    "webp": Baseline(
+        "WEBP", (0, 100), (0, 3, 8, 16, 28, 42, 58, 72, 82, 90, 95, 98), {"method": 4}, {"method": 4}
+    ),
     "avif": Baseline(
-        "AVIF", (0, 100), {"speed": 6, "subsampling": "4:2:0"}, {"speed": 6, "subsampling": "4:0:0"}
+        "AVIF",
+        (0, 100),
+        (10, 20, 28, 36, 44, 52, 60, 68, 76, 84, 90, 94),
+        {"speed": 6, "subsampling": "4:2:0"},
+        {"speed": 6, "subsampling": "4:0:0"},
+    ),
+    "jxl": Baseline(
+        "JXL", (0, 99), (0, 4, 10, 20, 32, 45, 58, 70, 80, 86, 91, 94), {"effort": 7}, {"effort": 7}
     ),
 }
 
@@ -52,6 +71,31 @@ def check(name: str) -> None:
     """Raise UsageError for a key of `BASELINES` that this build of Pillow cannot write."""
     if name in ("webp", "avif") and not features.check(name):
         raise UsageError(f"this Pillow has no {name}", "upgrade it with pip install --upgrade pillow")
+    if name == "jxl":
+        _register_jxl()
+
+
+def available() -> tuple[str, ...]:
+    """Return the keys of `BASELINES` that can be run here."""
+    found = []
+    for name in BASELINES:
+        with suppress(UsageError):
+            check(name)
+            found.append(name)
+    return tuple(found)
+
+
+def _register_jxl() -> None:
+    """Import Pillow's plugin for JPEG XL, which registers its writer.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        importlib.import_module("pillow_jxl")
+    except ImportError as error:
+        hint = "install it with pip install 'vqcodec[formats]'"
+        raise UsageError("JPEG XL needs an extra package", hint) from error
 
 
 @dataclass
@@ -76,9 +120,9 @@ class QualitySweep:
         """Interpolate the figures of this codec at `size` bytes from the two real files around that size.
 
         The files are those of two neighbouring qualities, the first of at most `size` bytes, the second of
-        more, found by bisection. PSNR, MS-SSIM and seconds are interpolated linearly in log(bytes). Where the
-        smallest file is larger than `size`, or the largest one smaller, the figures are those of that file,
-        with `matched` False.
+        more, found by bisection. Figures of quality and seconds are interpolated linearly in log(bytes).
+        Where the smallest file is larger than `size`, or the largest one smaller, the figures are those of
+        that file, with `matched` False.
 
         Returns:
             The keys of `figures`, and matched, q_low, q_high, bytes_low, bytes_high. `q` is None between two
@@ -102,24 +146,30 @@ class QualitySweep:
         return between | {"bytes": size, "q": None} | self._bracket(low, high, matched=True)
 
     def figures(self, quality: int) -> Figures:
-        """Return figures of the real file: q, bytes, psnr_db, ms_ssim, encode_seconds, decode_seconds."""
+        """Return figures of the real file: q, bytes, those of `of_image`, encode_seconds, decode_seconds."""
         if quality not in self._figures:
             data, encode_seconds = self.file(quality)
             started = time.perf_counter()
             decoded = media.read_image(data)
             decode_seconds = time.perf_counter() - started
-            samples, alpha = decoded.samples, self.original.alpha
-            if decoded.channels != self.original.channels:
-                samples = np.asarray(PillowImage.fromarray(samples).convert("L"))[:, :, None]
+            samples = self._in_our_channels(decoded)
             self._figures[quality] = {
                 "q": quality,
                 "bytes": len(data),
-                "psnr_db": psnr(self._shown, samples, alpha),
-                "ms_ssim": ms_ssim(self._shown, visible(self._shown, samples, alpha)),
+                **of_image(self._shown, samples, self.original.alpha),
                 "encode_seconds": encode_seconds,
                 "decode_seconds": decode_seconds,
             }
         return self._figures[quality]
+
+    def decoded(self, quality: int) -> media.Image:
+        """Return the reconstruction from the file at this quality, with the channels of the original."""
+        return media.Image(self._in_our_channels(media.read_image(self.file(quality)[0])))
+
+    def _in_our_channels(self, decoded: media.Image) -> NDArray[np.uint8]:
+        if decoded.channels == self.original.channels:
+            return decoded.samples
+        return np.asarray(PillowImage.fromarray(decoded.samples).convert("L"))[:, :, None]
 
     def size(self, quality: int) -> int:
         """Return the bytes of the file at this quality."""
@@ -128,13 +178,14 @@ class QualitySweep:
     def file(self, quality: int) -> tuple[bytes, float]:
         """Return the file at this quality, and the seconds of its encoding."""
         if quality not in self._files:
+            check(self.codec)
             baseline, image = BASELINES[self.codec], _as_pillow(self._shown)
             options = baseline.gray if self.original.channels == 1 else baseline.color
             target = io.BytesIO()
             started = time.perf_counter()
             try:
                 image.save(target, format=baseline.format, quality=quality, **options)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 size = f"{self.original.width} x {self.original.height}"
                 raise MediaError(
                     f"{self.codec} cannot hold {size} pixels", "measure without this codec"

@@ -82,6 +82,16 @@ class PlanesOfCodes(Model):
             raise ValueError("another prior")
         return {STATIC: static_chain, LEARNED: chain}
 
+    def keep_prior(self, other: Model) -> Self:
+        """As in `Trainable.keep_prior`: the links fit the codes before, and a training goes on from them."""
+        learned = other.priors.get(LEARNED)
+        if type(other) is not type(self) or not isinstance(learned, ChainPrior):
+            return self
+        planes = (other.card.learned or {})["planes"]
+        kept = {name: {k: v for k, v in entry.items() if k != "measured"} for name, entry in planes.items()}
+        card = replace(other.card, learned={"planes": kept, "fingerprint": learned.fingerprint.hex()})
+        return self.equipped(card, other.priors)
+
     def with_prior(self, plane: str, prior: PlanePrior) -> Self:
         """As in `Model.with_prior`: planes without a learned prior have their tables."""
         chain = self.priors.get(LEARNED, self.priors.get(STATIC))
@@ -107,4 +117,10 @@ class PlanesOfCodes(Model):
         links = [StaticPrior(tables[0], classes[0], names[0])]
         rest = zip(tables[1:], classes[1:], names[1:], above, names, strict=False)
         links += [StaticPrior(*parts) for parts in rest]
-        return self.equipped(priors={**self.priors, STATIC: ChainPrior(tuple(links))})
+        chain = ChainPrior(tuple(links))
+        priors: dict[int, Prior] = {STATIC: chain}
+        if isinstance(learned := self.priors.get(LEARNED), ChainPrior):
+            for link in learned.links:  # planes without a learned link have the new tables
+                chain = chain if isinstance(link, StaticPrior) else chain.with_link(link)
+            priors[LEARNED] = chain
+        return self.equipped(priors=priors)

@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from ...errors import TrainingError
-from . import audio, image
+from . import arrays, audio, image
+from .arrays import Pictures, binarised
 from .audio import Clips
 from .files import MEMORY, SPLIT, START, WINDOWS, Entry, describe, entries, split
 from .image import Images
@@ -23,7 +24,9 @@ __all__ = [
     "Dataset",
     "Entry",
     "Images",
+    "Pictures",
     "Prefetcher",
+    "binarised",
     "describe",
     "entries",
     "load",
@@ -87,7 +90,7 @@ def load(
 
     Args:
         files: what to read; files of another kind, and broken ones, are listed in `skipped`.
-        medium: "image" gives `Images`, "audio" `Clips`.
+        medium: "image" gives `Images`, or `Pictures` of files that hold sets of them, "audio" `Clips`.
         seed: chooses the windows of large files.
         memory: bytes of decoded samples that may be held.
         whole: keep files in one piece (validation), larger ones their middle as far as memory allows.
@@ -98,6 +101,8 @@ def load(
     Raises:
         TrainingError: no file could be read.
     """
+    if medium == "image" and any(arrays.is_set(file) for file in files):
+        return arrays.load(files)
     return LOADERS[medium](
         files, seed=seed, memory=memory, whole=whole, skipped=skipped, rate=rate, multiple=multiple
     )
@@ -114,8 +119,10 @@ def load_split(
 ) -> tuple[Dataset, Dataset]:
     """Decode files as (training, validation); where no file held out can be read, others are.
 
+    Of sets of pictures, pictures are held out instead of files.
+
     Args:
-        files: two at least.
+        files: two at least, or a set of pictures.
         fraction: share of them that is held out.
         seed: chooses which.
         medium: as in `load`.
@@ -125,6 +132,13 @@ def load_split(
     Raises:
         TrainingError: there is not one readable file for each.
     """
+    if medium == "image" and any(arrays.is_set(file) for file in files):
+        pictures = arrays.load(files)
+        if len(pictures) < 2:
+            raise TrainingError("1 picture is too few to train on", "give at least two")
+        return pictures.split(fraction, seed)
+    if len(files) < 2:
+        raise TrainingError(f"{len(files)} files are too few to train on", "give at least two")
     unreadable: list[str] = []
     while True:
         files, chosen = split(files, fraction, seed)

@@ -15,9 +15,10 @@ from ...errors import MediaWarning, UsageError, warn
 MEMORY = 2 << 30
 """Bytes of decoded samples that are held; what exceeds it is thinned out evenly."""
 
-SPLIT, WINDOWS, START = (n << 40 for n in (1, 2, 3))
+SPLIT, WINDOWS, START, BINARISATION = (n << 40 for n in (1, 2, 3, 4))
 """Streams of random numbers beside those of the batches, whose number is the step: which files are held out,
-where windows lie (plus the file's number), batches before the first step (plus the batch's number)."""
+where windows lie (plus the file's number), batches before the first step (plus the batch's number), pixels
+that are made 0 or 1 once."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def entries(sources: Sequence[Path]) -> list[Entry]:
             for path in inside:
                 if path.is_symlink() and path.is_dir():
                     warn(f"{path}: skipped, a linked folder; name it to enter it", MediaWarning)
-        elif source.is_file() and tarfile.is_tarfile(source):
+        elif source.is_file() and _is_tar(source):
             try:
                 with tarfile.open(source, "r:") as tar:
                     members = tar.getmembers()
@@ -82,6 +83,14 @@ def entries(sources: Sequence[Path]) -> list[Entry]:
         else:
             raise UsageError(f"{source}: no such folder or tar file", "name folders, tar files or files")
     return found
+
+
+def _is_tar(path: Path) -> bool:
+    """Return whether a file is a tar file, also a compressed one."""
+    try:
+        return tarfile.is_tarfile(path)
+    except EOFError:  # another compressed file, cut off
+        return False
 
 
 def describe(sources: Sequence[Path]) -> list[dict[str, str | int]]:

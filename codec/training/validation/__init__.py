@@ -9,15 +9,18 @@ from pathlib import Path
 
 from ...files import atomically
 from ...models.base import Figures
+from .latents import Latents
 from .measures import Likelihoods, Priors, Reconstructions, Validation, of, regions, use_figures
 from .media import MEDIA
 
 __all__ = [
     "MEDIA",
+    "Latents",
     "Likelihoods",
     "Priors",
     "Reconstructions",
     "Validation",
+    "events",
     "of",
     "plot_losses",
     "regions",
@@ -36,11 +39,11 @@ def plot_losses(folder: Path, headline: tuple[str, str]) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    events = [*_events(folder / "metrics.jsonl")]
+    found = [*events(folder / "metrics.jsonl")]
     figure = Figure(figsize=(8, 6), layout="constrained")
     quality, use = figure.subplots(2, 1, sharex=True)
     for event, label in (("step", "training crops"), ("validation", "validation, averaged weights")):
-        points = [e for e in events if e["event"] == event]
+        points = [e for e in found if e["event"] == event]
         shown = [e for e in points if headline[0] in e]
         quality.plot([e["step"] for e in shown], [e[headline[0]] for e in shown], label=label)
         if points and "perplexity" in points[0]:
@@ -56,8 +59,8 @@ def plot_losses(folder: Path, headline: tuple[str, str]) -> None:
         figure.savefig(file, format="png", dpi=100)
 
 
-def _events(path: Path) -> Iterator[Figures]:
-    """The events of a run, without lines that were cut off when it was killed."""
+def events(path: Path) -> Iterator[Figures]:
+    """The events of a run from its metrics.jsonl, without lines that were cut off when it was killed."""
     for line in path.read_text(errors="replace").splitlines():
         with suppress(ValueError):
             yield json.loads(line)

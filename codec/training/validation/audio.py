@@ -102,8 +102,6 @@ def spectrograms(
     sheet = PIL.Image.new("L", ((columns + 2) * len(pairs), 2 * (bands + 2)))
     for number, pair in enumerate(pairs):
         for row, signal in enumerate(pair):
-            magnitude = spectra.stft(torch.from_numpy(signal)[None], 1024, 256).abs()
-            levels = spectra.log_mel(magnitude, 1024, bands, rate)[0, :, :columns]
-            pixels = ((levels.flip(0) + 3) / 5 * 255).clamp(0, 255).to(torch.uint8).numpy()
+            pixels = spectra.picture(signal, rate)[:, :columns]
             sheet.paste(PIL.Image.fromarray(pixels), (number * (columns + 2), row * (bands + 2)))
     return sheet.resize((sheet.width * 2, sheet.height * 2))

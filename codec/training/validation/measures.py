@@ -15,8 +15,12 @@ import torch
 from ... import pipeline
 from ...bitstream import container
 from ...bitstream.quality import DEFAULT_QUALITY, index_of
+from ...evaluation.latents import pictures
 from ...metrics.image import code_use
+from ...models import LatentModel
 from ...models.base import Figures, Model, OperatingPoint, Plane, RoundTrip, Trainable
+from ...pipeline import ladder
+from .latents import Latents
 from .media import MEDIA, Medium
 
 QUALITIES = (1, 2, 3, 4, 5)
@@ -43,9 +47,11 @@ class Validation(Protocol):
 
     Attributes:
         headline: name of the figure that the loss curve is drawn of, and its label.
+        files: held-out files looked at during the training; at its end all are.
     """
 
     headline: tuple[str, str]
+    files: int
 
     def validate(self, model: Trainable, held_out: Sequence[np.ndarray]) -> tuple[float, Figures]:
         """Look at held-out files, in memory.
@@ -60,6 +66,9 @@ class Validation(Protocol):
 
     def preview_sheet(self, model: Trainable, held_out: Sequence[np.ndarray]) -> PIL.Image.Image:
         """Draw what the model makes of some held-out files."""
+
+    def measured(self, model: Model, held_out: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """Return those of the held-out files that `measure` takes its time for."""
 
     def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
         """Measure the finished model, with its priors, over held-out files.
@@ -101,6 +110,8 @@ def use_figures(histograms: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 class Reconstructions:
     """Validation of models by what comes out of them, at one operating point or several."""
+
+    files = 64
 
     def __init__(self, medium: Medium) -> None:
         self.medium = medium
@@ -162,6 +173,10 @@ class Reconstructions:
                 pairs.append((window, self.medium.to_array(trip.samples)))
         return self.medium.sheet(pairs, point)
 
+    def measured(self, model: Model, held_out: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """As in `Validation.measured`."""
+        return some(held_out, MEASURED_FILES) if model.points > 1 else held_out
+
     def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
         """As in `Validation.measure`, by real bitstreams.
 
@@ -169,7 +184,7 @@ class Reconstructions:
         of several: "points", "payload_over_ideal", how many files.
         """
         several = model.points > 1
-        chosen = some(held_out, MEASURED_FILES) if several else held_out
+        chosen = self.measured(model, held_out)
         count = SymbolCount(model.at(model.validation_points[-1]).planes)
         points: list[dict[str, float]] = []
         paid, ideal = 0, 0.0
@@ -178,10 +193,11 @@ class Reconstructions:
         for quality in QUALITIES if several else (DEFAULT_QUALITY,):
             qualities.setdefault(model.at(index_of(quality)).index, quality)
         for index, quality in qualities.items():
-            point = model.at(index)
+            rung = ladder.rung_at(model, index)
+            point = model.at(rung.base)
             rows = []
             for original in chosen:
-                encoded = pipeline.encode_at(self.medium.wrap(original, point), point)
+                encoded = pipeline.encode_at(self.medium.wrap(original, point), point, rung=rung)
                 decoded = self.medium.unwrap(pipeline.reconstruct(encoded))
                 rate: float = getattr(encoded, self.medium.rate) or 0.0
                 rows.append({self.medium.rate: rate} | self.medium.figures(decoded, original, point))
@@ -226,13 +242,18 @@ class Likelihoods(Reconstructions):
         point = model.codec.at(0)
         return self.medium.sheet(list(self._drawn(model.codec, held_out)), point)
 
+    def measured(self, model: Model, held_out: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """As in `Validation.measured`: those that are drawn."""
+        del model
+        return some(held_out, DRAWN_AUDIO)
+
     def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
         """As in `Validation.measure`: the figures of `validate`, and distances of some that are drawn."""
         _, figures = self.validate(model, held_out)
         point = model.at(0)
         rows = [
             self.medium.figures(drawn, w, point)
-            for w, drawn in self._drawn(model, some(held_out, DRAWN_AUDIO))
+            for w, drawn in self._drawn(model, self.measured(model, held_out))
         ]
         name = self.medium.headline[0]
         distance = float(np.mean([row[name] for row in rows]))
@@ -257,6 +278,8 @@ class Likelihoods(Reconstructions):
 class Priors:
     """Validation of learned priors, by the bits per symbol."""
 
+    files = 64
+
     def __init__(self, medium: Medium) -> None:
         self.medium = medium
         self.headline = ("bits", "bits per code")
@@ -278,6 +301,11 @@ class Priors:
         """As in `Validation.preview_sheet`: what is drawn from the prior."""
         del held_out
         return self.medium.sampled(model.export(), DRAWN)
+
+    def measured(self, model: Model, held_out: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """As in `Validation.measured`: all."""
+        del model
+        return held_out
 
     def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
         """As in `Validation.measure`, by real bitstreams.
@@ -312,6 +340,8 @@ class Priors:
 
 def of(model: Trainable, stage: str) -> Validation:
     """What a training is judged by."""
+    if isinstance(model.codec, LatentModel):
+        return Latents()
     medium = MEDIA[model.codec.medium]
     if stage == "prior":
         return Priors(medium)
@@ -324,7 +354,11 @@ def some(originals: Sequence[np.ndarray], most: int) -> Sequence[np.ndarray]:
 
 
 def regions(originals: Sequence[np.ndarray], model: Model) -> Iterator[dict[str, np.ndarray]]:
-    """Symbols of files, by regions whose statistics are counted."""
+    """Symbols of files, by regions whose statistics are counted; without symbols, batches of "pictures"."""
+    if isinstance(model, LatentModel):
+        for batch in pictures([*originals], model):
+            yield {"pictures": batch.cpu().numpy()}
+        return
     point = model.at(model.validation_points[-1], effort=0)
     for original in originals:
         yield from MEDIA[model.medium].analyse(original, point)

@@ -1,0 +1,159 @@
+"""Run a task in worker processes, file by file.
+
+Processes, not threads: the coding of audio holds Python's lock for four fifths of its time. Each process
+computes with one thread, and none waits in a loop for another.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import NoReturn, Protocol
+
+from .console import Failure
+from .outcome import Outcome
+from .paths import Job
+
+Jobs = Sequence[Job]
+Progress = Callable[[int, int], None]
+PATIENCE = 5.0
+"""Seconds that a worker has to remove its temporary file before it is killed."""
+
+
+class Task(Protocol):
+    """What is done with the inputs of a command; it can be sent to another process."""
+
+    def __call__(self, jobs: Jobs, progress: Progress, threads: int | None) -> list[Outcome]:
+        """Do some jobs together; return one outcome for each.
+
+        Args:
+            jobs: to do.
+            progress: called with the number of parts of the first one that are done, and of all.
+            threads: to compute with.
+        """
+
+    def prepare(self) -> None:
+        """Load what every job needs."""
+
+
+class Workers:
+    """Processes that do a task.
+
+    Args:
+        task: to do.
+        count: number of processes.
+    """
+
+    def __init__(self, task: Task, count: int) -> None:
+        self._task = task
+        self._context = multiprocessing.get_context("spawn")
+        self._processes: dict[Connection, BaseProcess] = {}
+        self._busy: dict[Connection, Jobs] = {}
+        self._again: list[Jobs] = []
+        for _ in range(count):
+            self._start()
+
+    def ready(self) -> bool:
+        """Tell whether a worker waits for its first jobs."""
+        return any(link.poll() for link in self._processes)
+
+    def run(self, batches: Iterator[Jobs]) -> Iterator[tuple[Jobs, list[Outcome]]]:
+        """Hand out batches; yield them with their outcomes, in the order in which they are done.
+
+        The jobs of a worker that dies are done again one by one, those that were alone when it happened fail.
+
+        Raises:
+            UsageError: the options are wrong.
+        """
+        while self._processes:
+            for link in wait([*self._processes]):
+                assert isinstance(link, Connection)
+                try:
+                    result: list[Outcome] | BaseException | None = link.recv()
+                except (EOFError, OSError):
+                    yield from self._bury(link)
+                    continue
+                batch = self._busy.pop(link, None)
+                if isinstance(result, BaseException):
+                    raise result
+                if batch is not None and result is not None:
+                    yield batch, result
+                following = self._again.pop() if self._again else next(batches, None)
+                if following is None:
+                    self._dismiss(link)
+                    continue
+                self._busy[link] = following
+                with suppress(OSError):  # it is dead, which the next `recv` will say
+                    link.send(following)
+
+    def stop(self) -> None:
+        """End all workers; unfinished outputs do not stay."""
+        for process in self._processes.values():
+            process.terminate()
+        for process in self._processes.values():
+            process.join(PATIENCE)
+            if process.exitcode is None:
+                process.kill()
+        self._processes = {}
+
+    def _start(self) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs, self._task), daemon=True)
+        process.start()
+        theirs.close()
+        self._processes[ours] = process
+
+    def _dismiss(self, link: Connection) -> None:
+        with suppress(OSError):
+            link.send(None)
+        self._processes.pop(link).join(PATIENCE)
+
+    def _bury(self, link: Connection) -> Iterator[tuple[Jobs, list[Outcome]]]:
+        process = self._processes.pop(link)
+        process.join(PATIENCE)
+        batch = self._busy.pop(link, None)
+        if batch is None:
+            raise RuntimeError(f"a worker ended before its first file, with code {process.exitcode}")
+        self._start()
+        if len(batch) > 1:
+            self._again += [[job] for job in batch]
+            return
+        code = process.exitcode or 0
+        how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        failure = Failure(f"its worker was {how}, perhaps for lack of memory", "try it alone with -j 1", 1)
+        yield batch, [Outcome(batch[0].source.name, failure=failure)]
+
+
+def _serve(link: Connection, task: Task) -> None:
+    """Do the jobs that come through a connection, until it ends."""
+    # Ctrl-C reaches all processes of a terminal; the one that prints decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+    with suppress(EOFError, OSError, BrokenPipeError):
+        task.prepare()
+        link.send(None)
+        while (batch := link.recv()) is not None:
+            try:
+                result: list[Outcome] | BaseException = task(batch, _silent, 1)
+            except Exception as error:
+                result = error
+            link.send(result)
+
+
+def _leave(_number: int, _frame: object) -> NoReturn:
+    sys.exit(1)
+
+
+def _silent(_done: int, _whole: int) -> None:
+    """Take no notice of progress."""
+
+
+def processors() -> int:
+    """Return the number of processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,66 @@
+"""Store pixels of an image losslessly, tile by tile, on top of what the chunks code, and read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import media
+from ..bitstream.container import Bitstream, Part
+from ..bitstream.geometry import ImageGeometry, Region
+from ..errors import confined
+
+
+@dataclass(frozen=True)
+class StoredPixels:
+    """The decoded pixels of a tile.
+
+    Attributes:
+        region: the tile in the image.
+        samples: uint8 [H, W, C].
+        mask: bool [H, W], which of the pixels are stored.
+    """
+
+    region: Region
+    samples: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+
+
+def encode(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], geometry: ImageGeometry) -> list[Part]:
+    """Store the pixels of a mask: one tile for each of the geometry, or none where the mask is empty.
+
+    Args:
+        pixels: uint8 [H, W, C].
+        mask: bool [H, W], which of them to store.
+        geometry: of the image.
+    """
+    if not mask.any():
+        return []
+    return [Part(media.pack_pixels(pixels[tile.samples], mask[tile.samples])) for tile in geometry.tiles]
+
+
+def decode(stream: Bitstream, *, salvage: bool = False) -> tuple[list[StoredPixels], list[str]]:
+    """Decode all tiles of stored pixels.
+
+    Args:
+        stream: parsed; tiles that are not intact are passed over.
+        salvage: pass over tiles that no encoder writes as well.
+
+    Returns:
+        The tiles that store pixels, and a phrase for each that no encoder writes.
+
+    Raises:
+        DamagedError: a tile that no encoder writes.
+    """
+    found: list[StoredPixels] = []
+    damage: list[str] = []
+    channels = 3 if stream.geometry.flag else 1
+    for number, (tile, region) in enumerate(zip(stream.tiles, stream.geometry.tiles, strict=False), 1):
+        if not tile.intact or not tile.payload:
+            continue
+        with confined(f"tile {number} of {len(stream.tiles)}", damage, salvage=salvage):
+            samples, mask = media.unpack_pixels(tile.payload, region.shape(1), channels)
+            found.append(StoredPixels(region, samples, mask))
+    return found, damage

@@ -1,0 +1,207 @@
+"""Encoders and decoders of models with one latent vector per picture, and decoders of three strengths.
+
+Factorised: pixels are independent given z. PixelCNN (van den Oord et al. 2016): a pixel depends on z and on
+all pixels before it, row by row. Local: on z and four neighbours alone, so that z has to tell the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["linear", "mlp", "conv"]
+Strength = Literal["factorised", "local", "pixelcnn"]
+
+
+def encoder(kind: Kind, side: int, channels: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Build a network from pictures, [B, C, S, S], to parameters of q(z | x), [B, outputs].
+
+    Args:
+        kind: "linear"; "mlp", two hidden layers of tanh; "conv", two convolutions of stride 2, two layers.
+        side: S, for "conv" a multiple of 4.
+        channels: C.
+        hidden: width of the hidden layers; convolutions have an eighth and a quarter of it.
+        outputs: size of the output.
+    """
+    inputs = channels * side**2
+    if kind == "linear":
+        return nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs))
+    if kind == "mlp":
+        return nn.Sequential(nn.Flatten(), *_layers(inputs, hidden, hidden, outputs))
+    narrow, wide = max(hidden // 8, 1), max(hidden // 4, 1)
+    return nn.Sequential(
+        nn.Conv2d(channels, narrow, 4, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(narrow, wide, 4, 2, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(wide * (side // 4) ** 2, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, outputs),
+    )
+
+
+def decoder(kind: Kind, side: int, channels: int, hidden: int, units: int) -> nn.Sequential:
+    """Build a network from latents, [B, units], to maps, [B, C, S, S]: `encoder` in reverse."""
+    outputs = channels * side**2
+    shape = nn.Unflatten(1, (channels, side, side))
+    if kind == "linear":
+        return nn.Sequential(nn.Linear(units, outputs), shape)
+    if kind == "mlp":
+        return nn.Sequential(*_layers(units, hidden, hidden, outputs), shape)
+    narrow, wide = max(hidden // 8, 1), max(hidden // 4, 1)
+    return nn.Sequential(
+        nn.Linear(units, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, wide * (side // 4) ** 2),
+        nn.ReLU(),
+        nn.Unflatten(1, (wide, side // 4, side // 4)),
+        nn.ConvTranspose2d(wide, narrow, 4, 2, 1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(narrow, channels, 4, 2, 1),
+    )
+
+
+def _layers(*sizes: int) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), nn.Tanh()]
+    return layers[:-1]
+
+
+class MaskedConv2d(nn.Conv2d):
+    """Convolution that sees the pixels before its own, row by row; with mask "B" also its own."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Literal["A", "B"], inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
+        keep = torch.zeros(kernel, kernel)
+        keep[: kernel // 2] = 1
+        keep[kernel // 2, : kernel // 2 + (mask == "B")] = 1
+        self.register_buffer("mask", keep, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve with the masked kernel."""
+        convolved: Tensor = self._conv_forward(x, self.weight * self.mask, self.bias)
+        return convolved
+
+
+class AutoregressiveDecoder(nn.Module):
+    """p(x | z) pixel by pixel: maps of z and the pixels before -> one parameter per pixel and channel.
+
+    Shapes: x [B, C, S, S] in 0..1, context [B, K, S, S] -> [B, C, S, S].
+    """
+
+    def __init__(self, strength: Strength, channels: int, width: int, blocks: int) -> None:
+        super().__init__()
+        strong = strength == "pixelcnn"
+        self.first = MaskedConv2d("A", channels, width, 7 if strong else 3)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.ReLU(), MaskedConv2d("B", width, width, 3 if strong else 1))
+            for _ in range(blocks)
+        )
+        self.last = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, channels, 1)
+        )
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Compute the parameters of all pixels at once, as in training."""
+        features = self.first(2 * x - 1) + context
+        for block in self.blocks:
+            features = features + block(features)
+        parameters: Tensor = self.last(features)
+        return parameters
+
+    def draw(self, context: Tensor, channels: int, pixel: Callable[[Tensor], Tensor]) -> Tensor:
+        """Draw pictures, [B, C, S, S], pixel by pixel.
+
+        Args:
+            context: maps of z, [B, K, S, S].
+            channels: C.
+            pixel: draws a pixel from its parameters, [B, C].
+        """
+        batch, _, height, width = context.shape
+        x = context.new_zeros(batch, channels, height, width)
+        for row in range(height):
+            for column in range(width):
+                seen = x[:, :, : row + 1], context[:, :, : row + 1]
+                x[:, :, row, column] = pixel(self(*seen)[:, :, row, column])
+        return x
+
+
+class Recurrent(nn.Module):
+    """A GRU over a sequence, [B, n, inputs] -> [B, n, outputs], forwards in time or backwards."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, *, backwards: bool) -> None:
+        super().__init__()
+        self.backwards = backwards
+        self.gru = nn.GRU(inputs, hidden, batch_first=True)
+        self.last = nn.Linear(hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the outputs of all steps."""
+        states, _ = self.gru(x.flip(1) if self.backwards else x)
+        outputs: Tensor = self.last(states.flip(1) if self.backwards else states)
+        return outputs
+
+
+class SplitHalves(nn.Module):
+    """Gather the first halves of the features of all steps, then the second: [B, n, 2 d] -> [B, 2 n d]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rearrange the features."""
+        return torch.cat([half.flatten(1) for half in x.chunk(2, 2)], 1)
+
+
+class RowsToSteps(nn.Module):
+    """Groups of rows as the steps of a sequence: [B, C, S, S] -> [B, n, C S S / n]."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rearrange pixels."""
+        batch, channels, side, _ = x.shape
+        return x.reshape(batch, channels, self.steps, -1).transpose(1, 2).reshape(batch, self.steps, -1)
+
+
+class StepsToRows(nn.Module):
+    """The steps of a sequence as groups of rows: [B, n, C S S / n] -> [B, C, S, S]."""
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self.shape = channels, side, side
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rearrange pixels."""
+        batch, steps, _ = x.shape
+        return x.reshape(batch, steps, self.shape[0], -1).transpose(1, 2).reshape(batch, *self.shape)
+
+
+def anticausal_encoder(side: int, channels: int, steps: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Build an encoder over groups of rows whose outputs at a step see its rows and those below.
+
+    Shapes: [B, C, S, S] -> [B, outputs]: the first half of the outputs of all steps, then the second.
+    """
+    inputs = channels * side * side // steps
+    return nn.Sequential(
+        RowsToSteps(steps), Recurrent(inputs, hidden, outputs // steps, backwards=True), SplitHalves()
+    )
+
+
+def causal_decoder(side: int, channels: int, steps: int, hidden: int, units: int) -> nn.Sequential:
+    """Build a decoder of a sequence of latents whose rows depend on the latents of their step and before.
+
+    Shapes: [B, units] -> [B, C, S, S].
+    """
+    outputs = channels * side * side // steps
+    return nn.Sequential(
+        nn.Unflatten(1, (steps, units // steps)),
+        Recurrent(units // steps, hidden, outputs, backwards=False),
+        StepsToRows(channels, side),
+    )

@@ -1,0 +1,45 @@
+"""A task for worker processes that loads no network, so that they start at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vqcodec.cli import paths
+from vqcodec.cli.listing import Input
+from vqcodec.cli.outcome import Outcome
+from vqcodec.errors import UsageError
+from vqcodec.files import atomically
+
+
+def jobs(*names: str) -> list[paths.Job]:
+    return [paths.Job(Input(Path(name), name, Path(name)), Path(f"{name}.out")) for name in names]
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Writes its process into the output; some names make trouble."""
+
+    def prepare(self) -> None:
+        pass
+
+    def __call__(self, jobs: Any, progress: Any, threads: int | None) -> list[Outcome]:
+        assert threads == 1
+        outcomes = [Outcome(job.source.name) for job in jobs]
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if job.source.name == "killer":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if job.source.name == "misused":
+                raise UsageError("wrong options", "other ones")
+            with outcome.attempt(), atomically(job.output) as file:
+                file.write(str(os.getpid()).encode())
+                file.flush()
+                if job.source.name == "slow":
+                    time.sleep(60)
+                if job.source.name == "broken":
+                    raise ValueError("a broken file")
+        return outcomes
