@@ -84,9 +84,7 @@ class ResidualAudioVQVAE(PlanesOfCodes):
     stride = audio.AudioVQVAE.stride
     points = LAST_INDEX + 1
     validation_points = (0, 85, 170, 255)
-    prior_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {name: "wavenet" if name == NAMES[0] else "residual-cnn" for name in NAMES}
-    )
+    prior_methods: ClassVar[Mapping[str, str]] = MappingProxyType({NAMES[0]: "wavenet"})
     decoding = ("decoder.", "quantizers.")
     networks = ("encoder.", "decoder.")
     config: Config
