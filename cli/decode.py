@@ -99,6 +99,12 @@ def decode(
         bool,
         typer.Option("--preview", help="Images: an eighth of the size, faster, from a part of the codes."),
     ] = False,
+    levels: Annotated[
+        int | None,
+        typer.Option(
+            "--levels", min=1, help="Decode only the first levels of codes, this many.  [default: all]"
+        ),
+    ] = None,
     max_pixels: options.MaxPixels = None,
     max_seconds: options.MaxSeconds = None,
     recursive: options.Recursive = False,
@@ -168,6 +174,7 @@ def decode(
         "decoder": decoder,
         "salvage": salvage,
         "preview": preview,
+        "levels": levels,
         "strip": tuple(what.value for what in strip or ()),
         "device": device,
         **{name: limit for name, limit in limits.items() if limit is not None},
@@ -232,8 +239,9 @@ class Decoding:
         started = time.perf_counter()
         decoded: media.Image | media.Audio | media.PictureSet
         if header.kind == "set":
-            if self.settings["preview"] or self.settings["decoder"]:
-                raise UsageError("a set of pictures has no preview and one decoder", "leave out the option")
+            if any(self.settings[name] for name in ("preview", "decoder", "levels")):
+                message = "a set of pictures has no preview, one decoder and one level"
+                raise UsageError(message, "leave out the option")
             names = {"model", "salvage", "device", "max_pixels"}
             known = {name: value for name, value in self.settings.items() if name in names}
             decoded = pipeline.decode_set(data, **known)

@@ -64,7 +64,7 @@ def test_options_reach_the_api(fakes):
     Path("w.safetensors").write_bytes(b"weights")
     result = invoke(
         *("decode", "photo.vqc", "-m", "w.safetensors", "--salvage", "--max-pixels", "1000"),
-        *("--max-seconds", "1h30m", "--decoder", "wavenet", "--preview"),
+        *("--max-seconds", "1h30m", "--decoder", "wavenet", "--preview", "--levels", "2"),
         *("--strip", "all", "--device", "cpu", "-j", "1", "--no-progress"),
     )
     assert result.exit_code == 0, result.stderr
@@ -76,6 +76,7 @@ def test_options_reach_the_api(fakes):
         "decoder": "wavenet",
         "salvage": True,
         "preview": True,
+        "levels": 2,
         "max_pixels": 1000,
         "max_seconds": 5400.0,
         "strip": ("all",),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from ..bitstream.container import LEARNED, PIXELS, RAW, Bitstream, Chunk, Part
 from ..bitstream.geometry import Geometry, ImageGeometry, Region
 from ..errors import DamagedError, ModelError
 from ..models.base import OperatingPoint, Plane
-from ..priors.base import Array, Prior, Symbols
+from ..priors.base import Array, Prior, Step, Symbols
 from . import driver, rangecoder, stored
 from .stored import StoredPixels
 
@@ -160,7 +160,12 @@ def _put(
 
 
 def decode(
-    stream: Bitstream, point: OperatingPoint, *, salvage: bool = False, preview: bool = False
+    stream: Bitstream,
+    point: OperatingPoint,
+    *,
+    salvage: bool = False,
+    preview: bool = False,
+    levels: int | None = None,
 ) -> DecodedChunks:
     """Entropy-decode all chunks.
 
@@ -169,12 +174,18 @@ def decode(
         point: the model that encoded them, at the quality index of the bitstream.
         salvage: treat chunks that no encoder writes likewise, and list them in `damage`.
         preview: decode only the steps that a preview needs.
+        levels: decode only the first planes, this many; the others are missing (`Plane.missing`).
 
     Raises:
         DamagedError: a chunk that no encoder writes.
         ModelError: a chunk is coded by a prior that the model does not have.
     """
     geometry, planes, regions = stream.geometry, point.planes, [*stream.geometry.regions]
+    wanted = planes[:levels]
+
+    def until(step: Step) -> bool:
+        return (preview and not point.in_preview(step)) or all(step.plane != p.name for p in wanted)
+
     decoded = DecodedChunks({plane.name: plane.empty(geometry.grid(plane.stride)) for plane in planes})
     decoded.stored, decoded.damage = stored.decode(stream, salvage=salvage)
     tiles_intact = not decoded.damage and all(tile.intact for tile in stream.tiles)
@@ -198,7 +209,7 @@ def decode(
                     invalid.add(n)
             continue
         parts = [{p.name: p.empty(regions[n].shape(p.stride)) for p in planes} for n in indexes]
-        states = _decoded(point.model.priors.get(number), some, parts, point, preview=preview)
+        states = _decoded(point.model.priors.get(number), some, parts, point, until)
         for n, chunk, part, state in zip(indexes, some, parts, states, strict=True):
             if not state.valid and chunk.intact:
                 invalid.add(n)
@@ -206,7 +217,8 @@ def decode(
                 (reduced if state.first else lost).add(n)
             if state.first:
                 for plane in planes:
-                    values = part[plane.name] if n not in reduced or plane is planes[0] else plane.missing
+                    there = plane in (planes[:1] if n in reduced else wanted)
+                    values = part[plane.name] if there else plane.missing
                     decoded.symbols[plane.name][regions[n].part(plane.stride)] = values
     for index in sorted(invalid):
         message = f"damaged in chunk {index + 1} of {len(regions)}"
@@ -242,8 +254,7 @@ def _decoded(
     chunks: Sequence[Chunk],
     parts: Sequence[Symbols],
     point: OperatingPoint,
-    *,
-    preview: bool,
+    until: Callable[[Step], bool],
 ) -> list[_State]:
     """Fill parts from payloads, batch by batch; without a prior indices are packed."""
     planes = point.planes
@@ -255,7 +266,6 @@ def _decoded(
     else:
         # Of a payload that is cut off, the words that are there.
         payloads = [p if c.intact else p[: len(p) // 4 * 4] for p, c in zip(payloads, chunks, strict=True)]
-        until = (lambda step: not point.in_preview(step)) if preview else None
         valid = [False] * len(parts)
         for batch in prior.batches([part[planes[0].name].shape for part in parts]):
             some = [payloads[n] for n in batch], [parts[n] for n in batch]

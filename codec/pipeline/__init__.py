@@ -251,6 +251,7 @@ def decode_image(
     model: ModelName | None = None,
     salvage: bool = False,
     preview: bool = False,
+    levels: int | None = None,
     max_pixels: int = media.MAX_PIXELS,
     device: str = "auto",
 ) -> media.Image:
@@ -261,7 +262,13 @@ def decode_image(
         BitstreamError, ModelError: as in `decode`.
     """
     decoded = decode(
-        data, model=model, salvage=salvage, preview=preview, max_pixels=max_pixels, device=device
+        data,
+        model=model,
+        salvage=salvage,
+        preview=preview,
+        levels=levels,
+        max_pixels=max_pixels,
+        device=device,
     )
     if not isinstance(decoded, media.Image):
         raise MediaError("audio, not an image", "decode it with decode_audio")
@@ -274,6 +281,7 @@ def decode_audio(
     model: ModelName | None = None,
     decoder: ModelName | None = None,
     salvage: bool = False,
+    levels: int | None = None,
     max_seconds: float = media.MAX_SECONDS,
     device: str = "auto",
 ) -> media.Audio:
@@ -284,7 +292,13 @@ def decode_audio(
         BitstreamError, ModelError: as in `decode`.
     """
     decoded = decode(
-        data, model=model, decoder=decoder, salvage=salvage, max_seconds=max_seconds, device=device
+        data,
+        model=model,
+        decoder=decoder,
+        salvage=salvage,
+        levels=levels,
+        max_seconds=max_seconds,
+        device=device,
     )
     if not isinstance(decoded, media.Audio):
         raise MediaError("an image, not audio", "decode it with decode_image")
@@ -298,6 +312,7 @@ def decode(
     decoder: ModelName | None = None,
     salvage: bool = False,
     preview: bool = False,
+    levels: int | None = None,
     max_pixels: int = media.MAX_PIXELS,
     max_seconds: float = media.MAX_SECONDS,
     strip: Iterable[str] = (),
@@ -312,7 +327,8 @@ def decode(
         decoder: another decoder of the same codes: "wavenet", the autoregressive decoder of the shipped
             `vqvae-audio`, or a weights file.
         salvage: fill damaged regions with grey or silence, each with a DamageWarning, instead of an error.
-        preview: decode an eighth of the size from a part of the symbols; variable-rate models only.
+        preview: decode an eighth of the size from a part of the symbols, of an image.
+        levels: decode only the first levels of codes, this many, of a model that has several.
         max_pixels: refuse larger images.
         max_seconds: refuse longer audio; each channel counts.
         strip: metadata to leave out.
@@ -323,6 +339,7 @@ def decode(
         MediaError: a path that cannot be read.
         BitstreamError: not a .vqc file, a newer one, damaged, or larger than allowed.
         ModelError: its weights are not available.
+        UsageError: the file does not have so many levels.
     """
     stream = container.parse(bytes_of(data), salvage=salvage)
     geometry = stream.geometry
@@ -342,7 +359,9 @@ def decode(
     if preview:
         decoded, damage = decode_preview(stream, point, salvage=salvage)
     else:
-        decoded, damage = decode_stream(stream, point, decoder=second, salvage=salvage, progress=progress)
+        decoded, damage = decode_stream(
+            stream, point, decoder=second, salvage=salvage, levels=levels, progress=progress
+        )
     for message in damage:
         warn(message, DamageWarning)
     return decoded.without(strip)

@@ -35,6 +35,7 @@ def decode_stream(
     *,
     decoder: OperatingPoint | None = None,
     salvage: bool = False,
+    levels: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[media.Image | media.Audio, list[str]]:
     """Decode a parsed bitstream, and describe the damage that was tolerated behind its checksums.
@@ -44,18 +45,30 @@ def decode_stream(
         point: the model of the encoder, at its quality index.
         decoder: another model that decodes the same symbols.
         salvage: fill damaged regions with grey or silence and leave out damaged metadata.
+        levels: decode only the first levels of codes, this many.
         progress: called with the number of blocks done and of all blocks.
 
     Raises:
         DamagedError: damage, without `salvage`.
         ModelError: a chunk is coded by a prior that the model does not have.
+        UsageError: the file does not have so many levels that can be left out.
     """
-    found = chunks.decode(stream, point, salvage=salvage)
+    if levels is not None:
+        _check_levels(levels, point)
+    found = chunks.decode(stream, point, salvage=salvage, levels=levels)
     damage = found.damage
-    if decoder is not None:
+    if decoder is not None or levels is not None:
         stream = replace(stream, residuals=[])  # they are those of the model's own decoder
     decoded = _render(found, decoder or point, stream.geometry, stream, damage, salvage, progress)
     return decoded, damage
+
+
+def _check_levels(levels: int, point: OperatingPoint) -> None:
+    """Refuse a number of levels that a file does not have, or one alone."""
+    count = len(point.planes)
+    if not 1 <= levels <= count or any(plane.missing is None for plane in point.planes[levels:]):
+        has = f"levels 1 to {count}" if count > 1 else "one level"
+        raise UsageError(f"levels is {levels}, and the file of {point.model.card.name} has {has}", "fewer")
 
 
 def decode_preview(

@@ -167,7 +167,9 @@ class ResidualAudioVQVAE(PlanesOfCodes):
         count = len(samples)
         latents = self.latents(samples)
         found = self.quantise(latents)
-        stratum = (torch.arange(count, device=samples.device) + torch.rand(count, device=samples.device)) / count
+        stratum = (
+            torch.arange(count, device=samples.device) + torch.rand(count, device=samples.device)
+        ) / count
         depth = 1 + torch.floor(stratum * LEVELS)
         used = torch.stack([(depth > level).float() for level in range(LEVELS)])
         total = (torch.stack(found.vectors) * used[:, :, None, None]).sum(0)
