@@ -4,7 +4,8 @@
     q_1 + ... + q_n --decoder--> mean of p(x | q_1 .. q_n)
 
 (Residual vector quantisation: Zeghidour et al. 2021, "SoundStream", section III.C.) For example:
-x [1, 1, 16000] -> z [1, 32, 250] -> codes [1, 250] of K = 512 for each level, 2.25 kbit/s each before entropy coding.
+x [1, 1, 16000] -> z [1, 32, 250] -> codes [1, 250] of K = 512 for each level, 2.25 kbit/s each before entropy
+coding.
 
 Level 1 is that of `audio`: it quantises the first dimensions of z, normalised to length one. The others
 quantise what is left in all dimensions. Training draws the number of levels anew for each example (quantizer
