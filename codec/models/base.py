@@ -301,7 +301,7 @@ class Model(Trainable):
 
     @classmethod
     def can_start_as(cls, other: type[Model]) -> bool:
-        """Return whether `load_from` takes weights of another class: of a case of this one, or the reverse."""
+        """Whether `load_from` takes weights of another class: those of a case of this one, or the reverse."""
         return issubclass(cls, other) or issubclass(other, cls)
 
     def codebook(self, plane: str) -> Tensor | None:
