@@ -69,7 +69,8 @@ def row(pixels: np.ndarray, model: str, quality: float, deviation: float) -> str
     usual, at_border, at_line = (square[where].mean() for where in (rest, near, line))
     at_end = f"{square[end].mean():.2f}" if end.any() else ""
     cells = f"{smooth.sum() // BLOCK**2} | {usual:.2f} | {at_border:.2f} | {at_line:.2f} | "
-    cells += f"{at_border / usual:.2f}, {at_line / usual:.2f} | {at_end} | "
+    ratios = f"{at_border / usual:.2f}, {at_line / usual:.2f}" if usual else "no error elsewhere"
+    cells += f"{ratios} | {at_end} | "
     return cells + f"{largest[rest].max()} | {largest[near].max()} |"
 
 

@@ -11,7 +11,7 @@ from .console import Console, Failure, clock_text, size_text, time_text
 from .listing import EXTRAS
 from .outcome import Fields as Fields
 from .outcome import Outcome
-from .paths import Found, Input, Job, taken
+from .paths import Found, Input, Job, taken_each
 from .tars import TarWriter
 
 EXTRA_HINT = "pip install 'vqcodec[formats]'"
@@ -57,8 +57,8 @@ class Batch:
 
     def skip_existing(self, jobs: Iterable[Job]) -> Iterator[Job]:
         """Yield the jobs whose output does not exist; count and report the others."""
-        for job in jobs:
-            if job.output is None or not taken(job.output):
+        for job, exists in taken_each(jobs):
+            if not exists:
                 yield job
                 continue
             self.counts["skipped"] += 1

@@ -7,7 +7,6 @@ from typing import Annotated, BinaryIO
 
 import typer
 from vqcodec.errors import MediaError, UsageError, VqcodecError
-from vqcodec.files import is_special
 
 from . import options, paths
 from .batch import Batch, extent, shown, use_threads
@@ -17,6 +16,7 @@ from .outcome import Fields, Outcome
 from .outputs import (
     check_json,
     check_overwriting,
+    check_ray,
     check_tar,
     deliver,
     first_of,
@@ -24,6 +24,7 @@ from .outputs import (
     refuse_existing,
     rehearse,
 )
+from .remote import expand, is_special
 from .schedule import work_through
 from .sources import Sources
 from .workers import Jobs, Progress
@@ -117,6 +118,7 @@ def decode(
     dry_run: options.DryRun = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
+    ray: options.Ray = None,
 ) -> None:
     """Restore images and audio from .vqc files, with size, colour profile, sample rate, channels and tags.
 
@@ -124,7 +126,7 @@ def decode(
     """
     check_overwriting(force, skip_existing)
     sources = Sources(
-        bitstreams or [],
+        expand(bitstreams or []),
         recursive=recursive,
         files_from=files_from,
         null=null,
@@ -134,6 +136,7 @@ def decode(
     output = None if test else sources.output(output, ".decoded")
     sources.check("./" if test else output)
     check_tar(output, force, skip_existing)
+    check_ray(ray, output, device)
     batch = Batch(console)
 
     def report(found: paths.Found) -> None:
@@ -183,7 +186,7 @@ def decode(
     verb = "testing" if test else "decoding"
     with into_tar(batch, output, force):
         counter = sources.counter(output)
-        work_through(batch, verb, todo, task, workers=jobs, small=_is_small, count=counter)
+        work_through(batch, verb, todo, task, workers=jobs, small=_is_small, ray=ray, count=counter)
     raise typer.Exit(batch.finish())
 
 
@@ -241,7 +244,7 @@ class Decoding:
         if header.kind == "set":
             if any(self.settings[name] for name in ("preview", "decoder", "levels")):
                 message = "a set of pictures has no preview, one decoder and one level"
-                raise UsageError(message, "leave out the option")
+                raise MediaError(message, "leave out the option")
             names = {"model", "salvage", "device", "max_pixels"}
             known = {name: value for name, value in self.settings.items() if name in names}
             decoded = pipeline.decode_set(data, **known)

@@ -18,6 +18,7 @@ from .outcome import Fields, Outcome
 from .outputs import (
     check_json,
     check_overwriting,
+    check_ray,
     check_tar,
     deliver,
     first_of,
@@ -25,6 +26,7 @@ from .outputs import (
     refuse_existing,
     rehearse,
 )
+from .remote import expand
 from .schedule import work_through
 from .sources import Sources
 from .workers import Jobs, Progress
@@ -140,6 +142,7 @@ def encode(
     dry_run: options.DryRun = False,
     device: options.Device = "auto",
     jobs: options.Jobs = None,
+    ray: options.Ray = None,
 ) -> None:
     """Compress images (PNG JPEG WebP AVIF TIFF BMP GIF) and audio (WAV FLAC OGG Opus MP3 AIFF).
 
@@ -154,7 +157,7 @@ def encode(
         )
     check_overwriting(force, skip_existing)
     sources = Sources(
-        files or [],
+        expand(files or []),
         recursive=recursive,
         files_from=files_from,
         null=null,
@@ -165,6 +168,7 @@ def encode(
     output = sources.output(output, paths.BITSTREAM)
     sources.check(output)
     check_tar(output, force, skip_existing)
+    check_ray(ray, output, device)
     batch = Batch(console)
     todo = sources.jobs(
         output,
@@ -210,7 +214,7 @@ def encode(
     task = Encoding(settings, force, not no_mtime, verify, sources.several)
     with into_tar(batch, output, force):
         counter = sources.counter(output)
-        work_through(batch, "encoding", todo, task, workers=jobs, small=_is_small, count=counter)
+        work_through(batch, "encoding", todo, task, workers=jobs, small=_is_small, ray=ray, count=counter)
     raise typer.Exit(batch.finish())
 
 

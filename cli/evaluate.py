@@ -184,12 +184,14 @@ def _files(arguments: list[str], recursive: bool, batch: Batch) -> list[Path]:
     )
     deep = [source for source in found.inputs if source.in_folder and source.below.parent != Path()]
     sources = [
-        source.path
+        source.file
         for source in found.inputs
-        if source.path is not None and not source.is_stream and (recursive or source not in deep)
+        if source.file is not None and (recursive or source not in deep)
     ]
     for source in found.inputs:
-        if source.is_stream:
+        if source.is_remote:
+            found.failed.append((source.name, MediaError("is not on a local disk", "copy it here first")))
+        elif source.is_stream:
             problem = MediaError("a pipe can be read only once", "measure a file")
             found.failed.append((source.name, problem))
     for name, error in found.failed:

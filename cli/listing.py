@@ -11,10 +11,10 @@ from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from vqcodec.errors import MediaError, UsageError, VqcodecError
-from vqcodec.files import is_special
 
 from .console import explain, is_terminal
 from .names import nearest, real_name
+from .remote import RemotePath, entries_of, is_special, look_up, path_of
 
 EXTRAS = {".heic": "pillow_heif", ".heif": "pillow_heif", ".hif": "pillow_heif", ".jxl": "pillow_jxl"}
 """Suffixes of images that need the extra `formats`, and the package that reads them."""
@@ -68,8 +68,13 @@ class Input:
 
     @property
     def file(self) -> Path | None:
-        """Path of a file of its own; None for streams and members of a tar."""
-        return None if self.span is not None or self.is_stream else self.path
+        """Path of a local file of its own; None for streams and members of a tar."""
+        return None if self.span is not None or self.is_remote or self.is_stream else self.path
+
+    @property
+    def is_remote(self) -> bool:
+        """Tell whether it is on another file system."""
+        return isinstance(self.path, RemotePath)
 
     @property
     def size(self) -> int:
@@ -192,7 +197,7 @@ def find_each(
             _check_stdin(named)
             named.inputs.append(Input(None, "stdin", Path("stdin")))
             continue
-        path = Path(argument)
+        path = path_of(argument)
         try:
             exists, is_folder = path.exists(), path.is_dir()
         except OSError as error:  # a name too long, a folder that may not be searched
@@ -237,9 +242,9 @@ def find_listed(file: BinaryIO, *, separator: bytes, to_folder: bool) -> Iterato
     """
     for block in _blocks(file, separator):
         found = Found()
-        for raw in block:
-            name = os.fsdecode(raw)
-            path = Path(name)
+        named = [(name, path_of(name)) for name in map(os.fsdecode, block)]
+        look_up(path for _, path in named)
+        for name, path in named:
             below = Path(without_root(path))
             if path.is_dir():
                 found.failed.append((name, MediaError("is a folder", "list the files in it")))
@@ -255,7 +260,9 @@ def find_listed(file: BinaryIO, *, separator: bytes, to_folder: bool) -> Iterato
 
 
 def without_root(path: PurePath) -> PurePath:
-    """Return a path without its drive and root, so that it can be mirrored below a folder."""
+    """Return a path without its drive and root, or scheme, so that it can be mirrored below a folder."""
+    if isinstance(path, RemotePath):
+        return PurePath(*path.parts[1:])
     return type(path)(*path.parts[1:]) if path.anchor else path
 
 
@@ -313,16 +320,15 @@ class _Walk:
         """Take the files of a folder; return the names of its folders."""
         inner = []
         try:
-            with os.scandir(folder) as entries:
-                names = sorted((entry.name, entry.is_dir(), entry.is_file()) for entry in entries)
+            entries = sorted(entries_of(folder))
         except OSError as error:
             self.failures += 1
             found.failed.append((str(error.filename), MediaError(explain(error)[0])))
             return []
-        for name, is_folder, is_file in names:
+        for path, is_folder, is_file in entries:
+            name = path.name
             if name.startswith("."):
                 continue
-            path = folder / name
             if is_folder:
                 if path.is_symlink():
                     found.passed.append((str(path), "a linked folder; name it to enter it"))

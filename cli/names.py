@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from pathlib import Path, PurePath
 from typing import TypeVar
 
+from .remote import RemotePath
+
 P = TypeVar("P", bound=PurePath)
 
 
@@ -51,11 +53,15 @@ def choose(
 
 def real_name(path: Path | None) -> str:
     """Return a name that two paths share if they lead to one file; empty for None."""
-    return "" if path is None else os.path.normcase(os.path.realpath(path))
+    if path is None or isinstance(path, RemotePath):
+        return "" if path is None else str(path)
+    return os.path.normcase(os.path.realpath(path))
 
 
 def nearest(path: Path) -> str:
     """Return a hint that names the file most similar to a missing one, or an empty string."""
+    if isinstance(path, RemotePath):  # its folder may hold millions
+        return ""
     try:
         names = os.listdir(path.parent)
     except OSError:

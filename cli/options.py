@@ -178,6 +178,14 @@ Jobs = Annotated[
         help="Processes for many files, or CPU threads for few.  [default: all cores]",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="HOST:PORT|local",
+        help="Work on a Ray cluster, whose machines share the disk or read addresses as s3://.",
+    ),
+]
 FilesFrom = Annotated[
     str | None,
     typer.Option(

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vqcodec.errors import MediaError, UsageError
-from vqcodec.files import is_special
 
 from . import paths
 from .batch import Batch, shown
 from .console import Console
 from .outcome import Fields, Outcome
 from .paths import Job
+from .remote import is_special
 from .streams import BLOCK, write_stdout
 from .tars import TarWriter, is_tar
 
@@ -44,7 +44,7 @@ def deliver(
     if job.output is not None and not is_special(job.output):
         with paths.replacing(job.output, force=force, times=times) as file:
             write(file)
-        return job.output.stat().st_size
+            return file.seek(0, os.SEEK_END)
     # Writers seek back to store a length in the header, which a pipe does not allow.
     with tempfile.TemporaryFile() as whole:
         write(whole)
@@ -81,6 +81,18 @@ def check_tar(output: str | None, force: bool, skip_existing: bool) -> None:
         if skip_existing:
             raise UsageError("--skip-existing does not apply to a tar", "write to a folder, or leave it out")
         paths.check_free(Path(output), force, "replace it with -f")
+
+
+def check_ray(ray: str | None, output: str | None, device: str) -> None:
+    """Refuse what a cluster cannot do.
+
+    Raises:
+        UsageError: the output is stdout, or the device is an accelerator.
+    """
+    if ray is not None and output == paths.STANDARD:
+        raise UsageError("a cluster does not write to stdout", "name a folder with -o, or leave out --ray")
+    if ray is not None and device not in ("auto", "cpu"):
+        raise UsageError("a cluster computes on CPUs", "leave out --device or --ray")
 
 
 def first_of(jobs: Iterable[Job]) -> tuple[Job | None, Iterator[Job]]:

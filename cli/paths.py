@@ -2,20 +2,23 @@
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from vqcodec.errors import MediaError, UsageError
-from vqcodec.files import atomically, is_special
+from vqcodec.files import atomically
 
 from . import names
 from .console import explain, is_terminal
 from .listing import AUDIO, BITSTREAM, IMAGES, MEDIA, SETS, STANDARD, Found, Input, find
 from .names import nearest
 from .names import real_name as _real
+from .remote import QUESTIONS, RemotePath, is_special, path_of
 
 __all__ = [
     "AUDIO",
@@ -36,6 +39,7 @@ __all__ = [
     "plan",
     "replacing",
     "taken",
+    "taken_each",
 ]
 
 KEEP_OR_REPLACE = "replace it with -f, or skip it with --skip-existing"
@@ -60,7 +64,7 @@ class Job:
 
 def is_folder(output: str) -> bool:
     """Tell whether -o names a folder: one that exists, or ends in a slash."""
-    return output.endswith(("/", os.sep)) or Path(output).is_dir()
+    return output.endswith(("/", os.sep)) or path_of(output).is_dir()
 
 
 def plan(
@@ -93,7 +97,7 @@ def plan(
     """
     if output is not None and not packed and not is_folder(output):
         check_named_output(output, max(arguments, len(inputs)), any(source.in_folder for source in inputs))
-        named = None if output == STANDARD else Path(output)
+        named = None if output == STANDARD else path_of(output)
         jobs = [Job(source, named, named is not None) for source in inputs]
     else:
         places = [source.below if packed else _place(source, output) for source in inputs]
@@ -137,8 +141,8 @@ def check_named_output(output: str, count: int, folders: bool) -> None:
         raise UsageError(f"-o names {what} but there are {count} inputs", hint)
     if folders:
         raise UsageError(f"-o names {what} but the input is a folder", hint)
-    parent = Path(output).parent
-    if output != STANDARD and not parent.is_dir():
+    parent = path_of(output).parent
+    if output != STANDARD and not isinstance(parent, RemotePath) and not parent.is_dir():
         raise UsageError(f"no folder {parent} to write into", f"make it first: mkdir {parent}")
 
 
@@ -146,7 +150,7 @@ def _place(source: Input, output: str | None) -> Path | None:
     """Return the folder of an output with the name of its input; None is stdout."""
     if output is None:
         return source.path
-    return Path(output) / source.below
+    return path_of(output) / source.below
 
 
 def _check_clashes(jobs: Sequence[Job]) -> None:
@@ -192,12 +196,30 @@ def _key(source: Input) -> str:
 
 
 def _key_of(path: Path | None) -> str:
-    return "" if path is None else os.path.normcase(os.path.abspath(path))
+    if path is None or isinstance(path, RemotePath):
+        return _real(path)
+    return os.path.normcase(os.path.abspath(path))
 
 
 def taken(path: Path) -> bool:
     """Tell whether writing to a path would replace a file."""
-    return os.path.lexists(path) and not is_special(path)
+    return (path.exists() or path.is_symlink()) and not is_special(path)
+
+
+def taken_each(jobs: Iterable[Job]) -> Iterator[tuple[Job, bool]]:
+    """Yield each job with whether its output exists; other file systems are asked for several at once."""
+    waiting: deque[tuple[Job, Future[bool]]] = deque()
+    with ThreadPoolExecutor(QUESTIONS) as pool:
+        for job in jobs:
+            if not isinstance(job.output, RemotePath):
+                yield job, job.output is not None and taken(job.output)
+                continue
+            waiting.append((job, pool.submit(taken, job.output)))
+            if len(waiting) == QUESTIONS:
+                first, answer = waiting.popleft()
+                yield first, answer.result()
+        for job, answer in waiting:
+            yield job, answer.result()
 
 
 @contextmanager
@@ -216,18 +238,20 @@ def replacing(target: Path, *, force: bool, times: tuple[int, int] | None = None
         with target.open("wb") as device:
             yield device
         return
-    check_free(target, force)
-    final = Path(os.path.realpath(target))
+    remote = isinstance(target, RemotePath)
+    if not remote:  # there it would be one more question, and the one below will do
+        check_free(target, force)
+    final = target if remote else Path(os.path.realpath(target))
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with atomically(final) as file:
+        with final.atomically() if isinstance(final, RemotePath) else atomically(final) as file:
             yield file
             # Another process may have written it since.
             check_free(target, force)
     except OSError as error:
         message, hint, _ = explain(error)
         raise MediaError(f"cannot write {target}: {message}", hint) from error
-    if times is not None:
+    if times is not None and not remote:  # other file systems set their own
         with suppress(OSError):
             os.utime(final, ns=times)
 
@@ -238,6 +262,8 @@ def check_free(target: Path, force: bool, hint: str = KEEP_OR_REPLACE) -> None:
     Raises:
         MediaError: the output exists and must not be replaced, or is a folder.
     """
+    if not target.exists() and not target.is_symlink():
+        return  # one question to another file system
     if target.is_dir():
         raise MediaError(f"{target} is a folder", "choose another name with -o")
     if taken(target) and not force:

@@ -92,9 +92,7 @@ def placeholder(
     for source in found.inputs:
 
         def work(source: paths.Input = source) -> Fields:
-            path = source.path
-            content = path if path is not None and not source.is_stream else source.read()
-            image = thumbnails.read(content, **limits)
+            image = thumbnails.read(source.file or source.read(), **limits)
             text = thumbnails.placeholder(image, size=size)
             fields: Fields = {
                 "placeholder": text,

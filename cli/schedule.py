@@ -8,7 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from .batch import Batch
+from .cluster import ClusterWorkers
 from .paths import Job
+from .remote import is_special
 from .workers import Task, Workers, processors
 
 START = 2.0
@@ -23,6 +25,12 @@ BATCHES_PER_WORKER = 4
 TOGETHER = 16
 """Small files that are coded together."""
 
+FEW = TOGETHER // 4
+"""Those of a batch while worker processes start, and of the last ones, so that workers end together."""
+
+MANY = 100
+"""Files for which worker processes are started at once."""
+
 Small = Callable[[Job], bool]
 """Whether a file is so small that it is done together with others, and by one thread."""
 
@@ -35,12 +43,14 @@ def work_through(
     *,
     workers: int | None,
     small: Small,
+    ray: str | None = None,
     count: Callable[[], int] | None = None,
 ) -> None:
     """Do every job behind one progress bar, and report each.
 
-    The first files are done in this process. If much is left once that has taken as long as it takes to start
-    worker processes, these are started, and take over when they are ready.
+    Many files are done by worker processes, or by a cluster. The first of fewer files are done in this
+    process; if much is left once that has taken as long as it takes to start worker processes, these are
+    started, and take over when they are ready.
 
     Args:
         batch: reports and counts.
@@ -49,11 +59,12 @@ def work_through(
         task: does them.
         workers: the -j option; None: one for each processor.
         small: whether a file is small.
+        ray: address of a Ray cluster that does the work.
         count: counts the jobs, for the bar.
     """
     limit = workers or processors()
     batches = _Ahead(_batches(jobs, small))
-    pool: Workers | None = None
+    pool: Workers | ClusterWorkers | None = None
     with batch.console.bar(verb, None) as bar:
         if batch.console.progress and count is not None:
             threading.Thread(target=lambda: bar.total(count()), daemon=True).start()
@@ -67,22 +78,28 @@ def work_through(
         try:
             started = time.perf_counter()
             batch.alone = not sum(batch.counts.values()) and batches.single
-            number = 0
-            while pool is None or not pool.ready():
+            number = files = 0
+            if ray is not None:
+                pool = ClusterWorkers(task, ray, workers)
+            elif limit > 1 and batches.hold(MANY) and (processes := _processes(batches, limit)) > 1:
+                pool = Workers(task, processes)
+            alone = pool is None
+            while pool is None or (alone and not pool.ready()):
                 some = next(batches, None)
                 if some is None:
                     break
+                if pool is not None:
+                    some = batches.shortened(some)
                 here(some)
-                number += 1
+                number, files = number + 1, files + len(some)
                 taken = time.perf_counter() - started
                 if pool is None and limit > 1 and taken > START:
-                    mean = taken / number
-                    left = batches.count(max(BATCHES_PER_WORKER * limit, math.ceil(WORTH / mean)))
-                    processes = min(limit, left // BATCHES_PER_WORKER)
-                    if processes > 1 and mean * left >= WORTH:
+                    batches.count(math.ceil(WORTH / taken * number))
+                    processes = _processes(batches, limit)
+                    if processes > 1 and taken / files * batches.files >= WORTH:
                         pool = Workers(task, processes)
             else:
-                for given, outcomes in pool.run(_elsewhere(batches, here)):
+                for given, outcomes in pool.run(_elsewhere(batches, here, limit)):
                     for job, outcome in zip(given, outcomes, strict=True):
                         batch.settle(job, outcome)
                         bar.item(batch.done, job.source.below.name)
@@ -91,13 +108,20 @@ def work_through(
                 pool.stop()
 
 
-def _elsewhere(batches: Iterable[list[Job]], here: Callable[[list[Job]], None]) -> Iterator[list[Job]]:
-    """Yield what other processes can do: stdin is this one's."""
+def _elsewhere(batches: "_Ahead", here: Callable[[list[Job]], None], workers: int) -> Iterator[list[Job]]:
+    """Yield what other processes can do: stdin, pipes and devices are this one's."""
     for some in batches:
-        if any(job.source.path is None for job in some):
+        if batches.count(workers) < workers:
+            some = batches.shortened(some)
+        if any(job.source.is_stream or (job.named and is_special(job.output)) for job in some):
             here(some)
         else:
             yield some
+
+
+def _processes(batches: "_Ahead", limit: int) -> int:
+    """Return how many worker processes have enough to do, at most `limit`."""
+    return min(limit, batches.count(BATCHES_PER_WORKER * limit) // BATCHES_PER_WORKER)
 
 
 def _batches(jobs: Iterable[Job], small: Small) -> Iterator[list[Job]]:
@@ -134,6 +158,25 @@ class _Ahead(Iterator[list[Job]]):
         """Whether there is one job in all."""
         self._fill(2)
         return len(self._waiting) == 1 and len(self._waiting[0]) == 1
+
+    def hold(self, files: int) -> bool:
+        """Tell whether so many files are left."""
+        while self.files < files:
+            before = len(self._waiting)
+            if self.count(before + 1) == before:
+                return False
+        return True
+
+    @property
+    def files(self) -> int:
+        """How many files the batches hold that were looked at."""
+        return sum(map(len, self._waiting))
+
+    def shortened(self, some: list[Job]) -> list[Job]:
+        """Return the first of some jobs, a few; the rest comes next."""
+        if len(some) > FEW:
+            self._waiting.appendleft(some[FEW:])
+        return some[:FEW]
 
     def count(self, most: int) -> int:
         """Return how many are left, or `most`."""

@@ -12,6 +12,7 @@ from . import paths, tars
 from .listing import STANDARD, Found, Input, find_each, find_listed
 from .names import real_name
 from .paths import Job
+from .remote import RemotePath, path_of
 
 Fail = Callable[[str, VqcodecError], None]
 
@@ -52,11 +53,14 @@ class Sources:
             raise UsageError("- is given twice", "stdin can be read only once")
         if self.files_from not in (None, STANDARD) and not Path(str(self.files_from)).is_file():
             raise UsageError(f"no file {self.files_from} to read names from", "name a list, or - for stdin")
+        for name in [*self.arguments, output or ""]:
+            if tars.is_tar(name) and isinstance(path_of(name), RemotePath):
+                raise UsageError(f"{name}: tars are read and written here only", "copy it to a local disk")
         if output is None and self.several and any(map(tars.is_tar, self.arguments)):
             raise UsageError("a tar and other inputs need an output", "name a folder/ or a .tar with -o")
         if output is not None and not tars.is_tar(output) and not paths.is_folder(output):
             folders = self.files_from is not None or any(
-                Path(name).is_dir() or tars.is_tar(name) for name in self.arguments
+                path_of(name).is_dir() or tars.is_tar(name) for name in self.arguments
             )
             paths.check_named_output(output, len(self.arguments) or 1, folders)
 
@@ -69,7 +73,7 @@ class Sources:
     def streamed(self) -> bool:
         """Whether the number of inputs is not known before they have been found."""
         return self.files_from is not None or any(
-            Path(name).is_dir() or tars.is_tar(name) for name in self.arguments
+            path_of(name).is_dir() or tars.is_tar(name) for name in self.arguments
         )
 
     def output(self, given: str | None, suffix: str) -> str | None:
@@ -93,7 +97,7 @@ class Sources:
     def found(self, output: str | None) -> Iterator[Found]:
         """Find the inputs, folder by folder."""
         archives = [Path(name) for name in self.arguments if tars.is_tar(name) and Path(name).is_file()]
-        others = [name for name in self.arguments if Path(name) not in archives]
+        others = [name for name in self.arguments if path_of(name) not in archives]
         yield from find_each(
             others,
             recursive=self.recursive,

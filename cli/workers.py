@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from .console import Failure
 from .outcome import Outcome
-from .paths import Job
+from .paths import Job, taken
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
 
 Jobs = Sequence[Job]
 Progress = Callable[[int, int], None]
@@ -50,9 +53,9 @@ class Workers:
 
     def __init__(self, task: Task, count: int) -> None:
         self._task = task
-        self._context = multiprocessing.get_context("spawn")
+        self._context = _context()
         self._processes: dict[Connection, BaseProcess] = {}
-        self._busy: dict[Connection, Jobs] = {}
+        self._busy: dict[Connection, tuple[Jobs, list[bool]]] = {}
         self._again: list[Jobs] = []
         for _ in range(count):
             self._start()
@@ -64,7 +67,8 @@ class Workers:
     def run(self, batches: Iterator[Jobs]) -> Iterator[tuple[Jobs, list[Outcome]]]:
         """Hand out batches; yield them with their outcomes, in the order in which they are done.
 
-        The jobs of a worker that dies are done again one by one, those that were alone when it happened fail.
+        Of the jobs of a worker that dies, those whose outputs were complete are done; the others are done
+        again one by one, and fail where they were alone when it happened.
 
         Raises:
             UsageError: the options are wrong.
@@ -77,7 +81,7 @@ class Workers:
                 except (EOFError, OSError):
                     yield from self._bury(link)
                     continue
-                batch = self._busy.pop(link, None)
+                batch, _ = self._busy.pop(link, (None, None))
                 if isinstance(result, BaseException):
                     raise result
                 if batch is not None and result is not None:
@@ -86,7 +90,7 @@ class Workers:
                 if following is None:
                     self._dismiss(link)
                     continue
-                self._busy[link] = following
+                self._busy[link] = following, [*map(exists, following)]
                 with suppress(OSError):  # it is dead, which the next `recv` will say
                     link.send(following)
 
@@ -115,17 +119,47 @@ class Workers:
     def _bury(self, link: Connection) -> Iterator[tuple[Jobs, list[Outcome]]]:
         process = self._processes.pop(link)
         process.join(PATIENCE)
-        batch = self._busy.pop(link, None)
+        batch, before = self._busy.pop(link, (None, ()))
         if batch is None:
             raise RuntimeError(f"a worker ended before its first file, with code {process.exitcode}")
         self._start()
-        if len(batch) > 1:
-            self._again += [[job] for job in batch]
-            return
         code = process.exitcode or 0
         how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
         failure = Failure(f"its worker was {how}, perhaps for lack of memory", "try it alone with -j 1", 1)
-        yield batch, [Outcome(batch[0].source.name, failure=failure)]
+        for job, existed in zip(batch, before, strict=True):
+            if (outcome := completed(job, existed)) is not None:
+                yield [job], [outcome]
+            elif len(batch) > 1:
+                self._again.append([job])
+            else:
+                yield [job], [Outcome(job.source.name, failure=failure)]
+
+
+def _context() -> "ForkServerContext | SpawnContext":
+    """Return how processes are started: on Linux as copies of one that has imported the networks."""
+    if not sys.platform.startswith("linux"):
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vqcodec.pipeline"])
+    return context
+
+
+def exists(job: Job) -> bool:
+    """Tell whether the output of a job is a file that exists."""
+    return job.output is not None and not job.packed and taken(job.output)
+
+
+def completed(job: Job, existed: bool) -> Outcome | None:
+    """Return the outcome of a job whose worker was lost, where its output had become complete.
+
+    Args:
+        job: that was in work.
+        existed: whether its output existed before.
+    """
+    if existed or job.output is None or not exists(job):
+        return None
+    fields = {"output": str(job.output), "bytes_in": job.source.size, "bytes_out": job.output.stat().st_size}
+    return Outcome(job.source.name, fields=fields)
 
 
 def _serve(link: Connection, task: Task) -> None:
@@ -138,7 +172,7 @@ def _serve(link: Connection, task: Task) -> None:
         link.send(None)
         while (batch := link.recv()) is not None:
             try:
-                result: list[Outcome] | BaseException = task(batch, _silent, 1)
+                result: list[Outcome] | BaseException = task(batch, silent, 1)
             except Exception as error:
                 result = error
             link.send(result)
@@ -148,7 +182,7 @@ def _leave(_number: int, _frame: object) -> NoReturn:
     sys.exit(1)
 
 
-def _silent(_done: int, _whole: int) -> None:
+def silent(_done: int, _whole: int) -> None:
     """Take no notice of progress."""
 
 

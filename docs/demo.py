@@ -95,11 +95,11 @@ def show_audio(speech: Path, folder: Path) -> None:
 
 
 def report(photo: Path, speech: Path, folder: Path) -> None:
-    """Write the report of `vqcodec evaluate PHOTO SPEECH --against jpeg,webp,avif,opus --report REPORT`."""
+    """Write the report of `vqcodec evaluate PHOTO SPEECH --report REPORT`, against all codecs here."""
     against, gallery, page = [*available(), "opus"], evaluation.Gallery(), folder / "report.html"
     rows = evaluation.evaluate([photo, speech], against=against, gallery=gallery)
     evaluation.write_report(rows, page, gallery=gallery, command="make demo")
-    print(f"{page}   both at all qualities beside other codecs: curves, a slider, players\n")
+    print(f"{page}   both at all qualities, and other codecs: curves, a slider, players\n")
 
 
 if __name__ == "__main__":

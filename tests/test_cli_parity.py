@@ -26,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 EVERYWHERE = {"no_progress", "jobs", "verbose", "quiet", "json", "color", "version"}
-FILES = {"output", "recursive", "force", "skip_existing", "no_mtime", "dry_run", "files_from", "null"}
+FILES = {"output", "recursive", "force", "skip_existing", "no_mtime", "dry_run", "files_from", "null", "ray"}
 API_ONLY = {"progress", "report", "on_error", "gallery"}
 SAME = {
     ("all", "all"),

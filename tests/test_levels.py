@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cli_fakes import invoke
 from vqcodec import media, pipeline
-from vqcodec.errors import UsageError
+from vqcodec.errors import ModelError
 
 
 def photo() -> media.Image:
@@ -31,7 +31,7 @@ def test_the_first_level_of_a_file_is_the_file_of_the_first_level() -> None:
 @pytest.mark.parametrize(("model", "levels"), [("vqvae2-image", 3), ("vqvae-image", 2), ("vae-image", 2)])
 def test_levels_that_a_file_does_not_have(model: str, levels: int) -> None:
     data = pipeline.encode(photo(), model=model)
-    with pytest.raises(UsageError, match=f"levels is {levels}, and the file of {model} has"):
+    with pytest.raises(ModelError, match=f"levels is {levels}, and the file of {model} has"):
         pipeline.decode(data, levels=levels)
 
 
@@ -40,5 +40,8 @@ def test_the_command(tmp_path: Path) -> None:
     assert invoke("decode", tmp_path / "a.vqc", "--levels", "1", "-o", tmp_path / "a.png").exit_code == 0
     expected = pipeline.decode_image(tmp_path / "a.vqc", levels=1).samples
     assert np.array_equal(media.read_image(tmp_path / "a.png").samples, expected)
-    assert invoke("decode", tmp_path / "a.vqc", "--levels", "9", "-o", tmp_path / "b.png").exit_code == 2
-    assert not (tmp_path / "b.png").exists()
+    # A file that has fewer levels fails alone.
+    (tmp_path / "b.vqc").write_bytes(pipeline.encode(photo(), model="vae-image"))
+    result = invoke("decode", tmp_path / "b.vqc", tmp_path / "a.vqc", "--levels", "2", "-o", f"{tmp_path}/o/")
+    assert result.exit_code == 1 and "b.vqc: levels is 2" in result.stderr
+    assert [path.name for path in (tmp_path / "o").iterdir()] == ["a.decoded.png"]

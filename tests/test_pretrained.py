@@ -23,7 +23,7 @@ GOLDEN_CODES = {
     "vqvae2-image": 1891197657,
     "vqvae-image": 2434657505,
     "vqvae-audio": 1140501815,
-    "vae-image": 2300401904,
+    "vae-image": 3640983628,
     "ppca-image": 3271163889,
     "ppca-thumbnail": 1793796685,
 }

@@ -21,6 +21,10 @@ def total_bits(codec: ImageVQVAE, codes: torch.Tensor) -> float:
     return bits_by(codec.priors[STATIC], [region.numpy().astype(np.int32) for region in codes])
 
 
+def rates_of(codec: ImageVQVAE) -> search_image.Rates | None:
+    return search_image.Rates.of(codec.priors[STATIC], codec.device)
+
+
 def error(codec: ImageVQVAE, samples: torch.Tensor, codes: torch.Tensor) -> float:
     with torch.no_grad():
         return float((codec.synthesise(codes) - samples).square().sum())
@@ -28,14 +32,14 @@ def error(codec: ImageVQVAE, samples: torch.Tensor, codes: torch.Tensor) -> floa
 
 def test_rates_are_those_of_the_coder(codec: ImageVQVAE) -> None:
     codes = torch.from_numpy(np.random.default_rng(0).integers(0, 64, (1, 9, 7)))
-    rates = search_image.Rates.of(codec)
+    rates = rates_of(codec)
     assert float(rates._own(codes).sum()) == pytest.approx(total_bits(codec, codes), rel=1e-5)
 
 
 def test_choices_are_the_bits_after_each_exchange(codec: ImageVQVAE) -> None:
     rng = np.random.default_rng(1)
     codes = torch.from_numpy(rng.integers(0, 64, (1, 4, 5)))
-    rates = search_image.Rates.of(codec)
+    rates = rates_of(codec)
     for row, column in ((0, 0), (0, 4), (3, 0), (3, 4), (2, 2)):
         where = torch.zeros(4, 5, dtype=torch.bool)
         where[row, column] = True
@@ -49,24 +53,24 @@ def test_choices_are_the_bits_after_each_exchange(codec: ImageVQVAE) -> None:
 
 def test_effort_zero_takes_the_nearest_codes(codec: ImageVQVAE) -> None:
     samples = to_samples(draw(64, 48, 5)[None])
-    codes = search_image.find_codes(codec, samples, 0, search_image.Rates.of(codec))
+    codes = codec.search(samples, 0, rates_of(codec))
     assert torch.equal(codes, codec.analyse(samples))
 
 
 def test_effort_one_saves_bits(codec: ImageVQVAE) -> None:
     samples = to_samples(np.stack([draw(64, 64, n) for n in range(20, 40)]))
-    rates = search_image.Rates.of(codec)
-    nearest, cheap = (search_image.find_codes(codec, samples, effort, rates) for effort in (0, 1))
+    rates = rates_of(codec)
+    nearest, cheap = (codec.search(samples, effort, rates) for effort in (0, 1))
     assert total_bits(codec, cheap) < 0.99 * total_bits(codec, nearest)
 
 
 @pytest.mark.parametrize("with_rates", [True, False])
 def test_more_effort_costs_less(codec: ImageVQVAE, with_rates: bool) -> None:
     samples = to_samples(np.stack([draw(64, 64, n) for n in (20, 21)]))
-    rates = search_image.Rates.of(codec) if with_rates else None
+    rates = rates_of(codec) if with_rates else None
 
     def cost(effort: int) -> float:
-        codes = search_image.find_codes(codec, samples, effort, rates)
+        codes = codec.search(samples, effort, rates)
         assert codes.shape == (2, 16, 16) and 0 <= codes.min() <= codes.max() < 64
         bits = total_bits(codec, codes) if with_rates else 0.0
         return error(codec, samples, codes) + search_image.ERROR_PER_BIT * bits
@@ -178,9 +182,9 @@ def test_what_is_no_number_leaves_the_nearest_codes(singer: AudioVQVAE) -> None:
 def test_operating_points_search_as_their_effort_says(codec: ImageVQVAE, singer: AudioVQVAE) -> None:
     """With the bits of the model's own priors."""
     samples = to_samples(draw(64, 48, 5)[None])
-    rates, bits = search_image.Rates.of(codec), search_audio.bits_of(singer)
+    rates, bits = rates_of(codec), search_audio.bits_of(singer)
     for effort in range(4):
-        wanted = search_image.find_codes(codec, samples, effort, rates)
+        wanted = codec.search(samples, effort, rates)
         assert torch.equal(codec.at(0, effort).analyse(samples)["codes"], wanted)
         wanted = search_audio.find_codes(singer, SONG, effort, bits)
         assert torch.equal(singer.at(0, effort).analyse(SONG)["codes"], wanted)

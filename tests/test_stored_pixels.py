@@ -223,3 +223,21 @@ def test_the_model_is_not_run_where_all_is_stored(small: str, monkeypatch: pytes
     data = pipeline.encode(draw(30, 20), model=small, lossless=True)
     monkeypatch.setattr("vqcodec.transform.image.synthesise", None)
     assert np.array_equal(pipeline.decode(data, model=small).samples, draw(30, 20))
+
+
+@pytest.mark.parametrize("quality", [1, 3, 4.5])
+def test_coded_regions_are_whole_beside_stored_ones(quality: float) -> None:
+    """What is decoded at a border depends on what lies beyond it, of which the file has the pixels alone."""
+    y, x = np.mgrid[:560, :600]
+    smooth = np.stack([120 + x / 20 + y / 30, 150 + x / 25, 200 + y / 40], 2)
+    waves = 40 * np.sin(x / 9)[:, :, None] * np.sin(y / 7)[:, :, None] * (x > 511)[:, :, None]
+    grain = np.random.default_rng(1).normal(0, 2, (560, 600, 3)) * (x > 511)[:, :, None]
+    pixels = (smooth + waves + grain).clip(0, 255).astype(np.uint8)
+    encoded = pipeline.encode_file(media.Image(pixels), pipeline.EncodeOptions(quality=quality))
+    kinds = [chunk.prior for chunk in container.parse(encoded.data).chunks]
+    assert kinds[0] == PIXELS != kinds[1]
+    decoded = pipeline.decode_image(encoded.data).samples
+    error = np.abs(decoded.astype(int) - pixels)
+    assert not error[:512, :512].any()
+    assert error[:512, 512:516].mean() < 1.5 * error[:512, 530:].mean()
+    assert pipeline.verify(encoded) > 20

@@ -11,7 +11,7 @@ import pytest
 import vqcodec
 from conftest import draw
 from two_level_models import OPTIONS, run, small_priors
-from vqcodec import pipeline, training, weights
+from vqcodec import media, pipeline, training, weights
 from vqcodec.bitstream import container
 from vqcodec.bitstream.container import LEARNED, STATIC
 from vqcodec.errors import UsageError
@@ -193,3 +193,17 @@ def test_it_samples_by_level(run: training.Run) -> None:
 def test_the_named_settings() -> None:
     entry = MODELS["vqvae2-image"]
     assert isinstance(entry, Entry) and [*entry.model.prior_methods] == ["top", "bottom"]
+
+
+def test_more_effort_brings_the_top_alone_nearer() -> None:
+    image = media.Image(draw(96, 128, 3))
+    errors, sizes = [], []
+    for effort in (0, 1, 2, 3):
+        data = pipeline.encode(image, model="vqvae2-image", quality=1, effort=effort)
+        difference = pipeline.decode_image(data).samples.astype(int) - image.samples
+        errors.append(float(np.square(difference).mean()))
+        sizes.append(len(data))
+    assert errors[0] == errors[1] > 1.02 * errors[2] and errors[3] <= errors[2]
+    assert sizes[3] < 1.05 * sizes[0]
+    both = [pipeline.encode(image, model="vqvae2-image", quality=3, effort=effort) for effort in (0, 3)]
+    assert both[0] == both[1]

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import vqcodec
 from conftest import photo
-from toy_task import Toy, jobs
+from toy_task import Toy, Unlucky, jobs
 from vqcodec.cli import paths, schedule
 from vqcodec.cli.batch import Batch
 from vqcodec.cli.console import Console
 from vqcodec.cli.listing import Input
 from vqcodec.cli.outcome import Outcome
-from vqcodec.cli.workers import Workers
+from vqcodec.cli.workers import Workers, completed
 from vqcodec.errors import UsageError
 
 
@@ -41,6 +41,19 @@ def test_all_is_done_and_those_that_die_take_no_other_with_them() -> None:
     pids = {Path(f"{name}.out").read_text() for name in "abcd"}
     assert str(os.getpid()) not in pids
     assert sorted(path.name for path in Path().iterdir()) == ["a.out", "b.out", "c.out", "d.out"]
+
+
+def test_outputs_that_a_lost_worker_completed_are_done_once() -> None:
+    Path("a").write_bytes(b"12345")
+    Path("old.out").write_bytes(b"from before")
+    workers = Workers(Unlucky(), 1)
+    done = {jobs[0].source.name: outcomes for jobs, outcomes in workers.run(iter([jobs("a", "once", "b")]))}
+    assert [len(outcomes) for outcomes in done.values()] == [1, 1, 1]
+    fields = done["a"][0].fields
+    assert (fields["bytes_in"], fields["bytes_out"]) == (5, Path("a.out").stat().st_size)
+    assert sorted(Path("log").read_text().split()) == ["a", "b", "once"]
+    (job,) = jobs("old")
+    assert completed(job, existed=True) is None and completed(*jobs("none"), existed=False) is None
 
 
 def test_wrong_options_end_the_run_and_nothing_half_written_stays() -> None:
@@ -102,6 +115,24 @@ def test_files_go_to_workers_when_many_are_left(
     assert batch.counts == {"ok": count, "failed": 0, "skipped": 0}
     assert FakeWorkers.started == ([parallel, 0] if many else [])
     assert Here.done == (["0", "stdin"] if many else [*names, "stdin"])
+
+
+@pytest.mark.parametrize("count", [19, 20])
+def test_many_files_go_to_workers_at_once(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(schedule, "Workers", FakeWorkers)
+    monkeypatch.setattr(schedule, "MANY", 20)
+    monkeypatch.setattr(FakeWorkers, "started", [])
+    monkeypatch.setattr(Here, "done", [])
+    batch, names = Batch(Console(quiet=True)), [f"{n}" for n in range(count)]
+    schedule.work_through(batch, "doing", iter(jobs(*names)), Here(), workers=2, small=lambda job: False)
+    assert batch.counts == {"ok": count, "failed": 0, "skipped": 0}
+    assert (FakeWorkers.started, Here.done) == (([2, 0], []) if count == 20 else ([], names))
+
+
+def test_the_last_batches_are_short_so_that_workers_end_together() -> None:
+    ahead = schedule._Ahead(schedule._batches(iter(jobs(*map(str, range(47)))), lambda job: True))
+    sizes = [len(some) for some in schedule._elsewhere(ahead, lambda some: None, 2)]
+    assert sizes == [1, 2, 4, 8] + 8 * [4]
 
 
 def test_small_files_are_done_together_in_growing_groups() -> None:

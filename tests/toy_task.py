@@ -43,3 +43,21 @@ class Toy:
                 if job.source.name == "broken":
                     raise ValueError("a broken file")
         return outcomes
+
+
+class Unlucky(Toy):
+    """Notes what it does; "once" ends its process the first time."""
+
+    def __call__(self, jobs: Any, progress: Any, threads: int | None) -> list[Outcome]:
+        outcomes = []
+        for job in jobs:
+            name = job.source.name
+            if name == "once" and not Path("seen").exists():
+                Path("seen").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if name.startswith("pause"):
+                time.sleep(0.5)
+            outcomes += super().__call__([job], progress, threads)
+            with Path("log").open("a") as log:
+                log.write(f"{name}\n")
+        return outcomes

@@ -104,6 +104,15 @@ class ImageGeometry:
         """Tiles of stored pixels in the order of the file, each of whole regions."""
         return [*self._squares(TILE)]
 
+    def numbers(self, rows: slice, columns: slice) -> list[int]:
+        """Return the numbers of the regions that have pixels in these rows and columns."""
+        sides = [
+            range(max(axis.start, 0) // REGION, -(-min(axis.stop, end) // REGION))
+            for axis, end in ((rows, self.height), (columns, self.width))
+        ]
+        width = -(-self.width // REGION)
+        return [row * width + column for row in sides[0] for column in sides[1]]
+
     def _squares(self, side: int) -> Iterator[Region]:
         return (
             Region((slice(top, min(top + side, self.height)), slice(left, min(left + side, self.width))))

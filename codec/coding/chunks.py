@@ -188,6 +188,7 @@ def decode(
 
     decoded = DecodedChunks({plane.name: plane.empty(geometry.grid(plane.stride)) for plane in planes})
     decoded.stored, decoded.damage = stored.decode(stream, salvage=salvage)
+    whole = stored.whole_regions(decoded.stored, geometry) if isinstance(geometry, ImageGeometry) else {}
     tiles_intact = not decoded.damage and all(tile.intact for tile in stream.tiles)
     by_prior: dict[int, list[int]] = {}
     lost, reduced, invalid = set[int](), set[int](), set[int]()
@@ -202,7 +203,7 @@ def decode(
         some = [stream.chunks[n] for n in indexes]
         if number == PIXELS:
             for n, chunk in zip(indexes, some, strict=True):
-                if not chunk.payload and _covered(regions[n], decoded.stored):
+                if not chunk.payload and n in whole:
                     continue
                 lost.add(n)
                 if tiles_intact:
@@ -234,12 +235,6 @@ def decode(
             for plane in planes:
                 decoded.symbols[plane.name][region.part(plane.stride)] = neutral[plane.name]
     return decoded
-
-
-def _covered(region: Region, tiles: Sequence[StoredPixels]) -> bool:
-    """Whether all pixels of a region are stored."""
-    parts = ((tile, region.within(tile.region)) for tile in tiles)
-    return any(part is not None and bool(tile.mask[part].all()) for tile, part in parts)
 
 
 class _State(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,17 @@ class StoredPixels:
     region: Region
     samples: NDArray[np.uint8]
     mask: NDArray[np.bool_]
+
+
+def whole_regions(tiles: Iterable[StoredPixels], geometry: ImageGeometry) -> dict[int, NDArray[np.uint8]]:
+    """Return the regions whose pixels are all stored: number -> uint8 [h, w, C]."""
+    regions, found = [*geometry.regions], {}
+    for tile in tiles:
+        for number in geometry.numbers(*tile.region.samples):
+            part = regions[number].within(tile.region)
+            if part is not None and tile.mask[part].all():
+                found[number] = tile.samples[part]
+    return found
 
 
 def encode(pixels: NDArray[np.uint8], mask: NDArray[np.bool_], geometry: ImageGeometry) -> list[Part]:

@@ -65,6 +65,16 @@ class Plane:
         """Return zeros for the symbols of a grid: int32 of its shape, or int16 [*grid, M] for latents."""
         return np.zeros(grid, np.int32) if self.alphabet else np.zeros((*grid, self.depth), np.int16)
 
+    def symbols(self, targets: Array) -> Array:
+        """Return the symbols nearest to targets: indices as they are, latents in 1/16 steps."""
+        if self.alphabet:
+            return targets
+        limits = np.iinfo(np.int16)
+        found: NDArray[np.int16] = (
+            np.rint(LATENT_UNIT * targets).clip(limits.min, limits.max).astype(np.int16)
+        )
+        return found
+
     @property
     def raw_bits(self) -> int:
         """Bits of an index packed at a fixed width."""
@@ -164,8 +174,7 @@ class OperatingPoint(ABC):
         values = {}
         for plane in self.planes:
             middle = halo * (self.stride // plane.stride)
-            target = found[plane.name][(0, *[middle] * model.axes)].cpu().numpy()
-            values[plane.name] = target if plane.alphabet else np.rint(LATENT_UNIT * target).astype(np.int16)
+            values[plane.name] = plane.symbols(found[plane.name][(0, *[middle] * model.axes)].cpu().numpy())
         return values
 
 

@@ -338,8 +338,7 @@ def decode(
     Raises:
         MediaError: a path that cannot be read.
         BitstreamError: not a .vqc file, a newer one, damaged, or larger than allowed.
-        ModelError: its weights are not available.
-        UsageError: the file does not have so many levels.
+        ModelError: its weights are not available, or the file does not have so many levels.
     """
     stream = container.parse(bytes_of(data), salvage=salvage)
     geometry = stream.geometry

@@ -16,7 +16,7 @@ from ..bitstream import container
 from ..bitstream.container import Bitstream
 from ..bitstream.geometry import AUDIO_RATE, SEGMENT, AudioGeometry, Geometry, ImageGeometry
 from ..bitstream.header import RESIDUAL_SETTINGS
-from ..coding import chunks, residual
+from ..coding import chunks, residual, stored
 from ..coding.chunks import DecodedChunks
 from ..errors import DamagedError, MediaError, ModelError, UsageError, VersionError, confined
 from ..metrics import audio as audio_metrics
@@ -50,8 +50,8 @@ def decode_stream(
 
     Raises:
         DamagedError: damage, without `salvage`.
-        ModelError: a chunk is coded by a prior that the model does not have.
-        UsageError: the file does not have so many levels that can be left out.
+        ModelError: a chunk is coded by a prior that the model does not have, or the file does not have so
+            many levels.
     """
     if levels is not None:
         _check_levels(levels, point)
@@ -68,7 +68,8 @@ def _check_levels(levels: int, point: OperatingPoint) -> None:
     count = len(point.planes)
     if not 1 <= levels <= count or any(plane.missing is None for plane in point.planes[levels:]):
         has = f"levels 1 to {count}" if count > 1 else "one level"
-        raise UsageError(f"levels is {levels}, and the file of {point.model.card.name} has {has}", "fewer")
+        message = f"levels is {levels}, and the file of {point.model.card.name} has {has}"
+        raise ModelError(message, "decode it without levels, or with fewer")
 
 
 def decode_preview(
@@ -82,6 +83,7 @@ def decode_preview(
     if not isinstance(stream.geometry, ImageGeometry):
         raise ModelError(f"{stream.model} has no preview", "decode the whole image")
     found = chunks.decode(stream, point, salvage=salvage, preview=True)
+    _set_stored(found, point, stream.geometry)
     pixels = image_transform.preview(found.symbols, point, stream.geometry)
     if pixels is None:
         raise ModelError(f"{stream.model} has no preview", "decode the whole image")
@@ -261,6 +263,7 @@ def _pixels(
 ) -> NDArray[np.uint8]:
     """Return the image of chunks, uint8 [H, W, C]; the networks do not run where all pixels are stored."""
     if found.has_symbols:
+        _set_stored(found, point, geometry)
         pixels = image_transform.synthesise(found.symbols, point, geometry, progress=progress)
     else:
         pixels = np.empty((geometry.height, geometry.width, geometry.channels), np.uint8)
@@ -269,6 +272,12 @@ def _pixels(
     for tile in found.stored:
         np.copyto(pixels[tile.region.samples], tile.samples, where=tile.mask[:, :, None])
     return pixels
+
+
+def _set_stored(found: DecodedChunks, point: OperatingPoint, geometry: ImageGeometry) -> None:
+    """Set the symbols of regions whose pixels are all stored, where they count."""
+    known = stored.whole_regions(found.stored, geometry)
+    image_transform.set_known(found.symbols, known, point, geometry)
 
 
 def _add_residuals(

@@ -227,7 +227,16 @@ def _with_residuals(
     coded: EncodedChunks, pixels: NDArray[np.uint8], point: OperatingPoint, geometry: ImageGeometry, step: int
 ) -> EncodedChunks:
     """Code the residual of each region, of the pixels that are not stored."""
-    decoded = image_transform.synthesise(coded.symbols, point, geometry)
+    known = {
+        number: pixels[region.samples]
+        for number, (region, chunk) in enumerate(zip(geometry.regions, coded.chunks, strict=True))
+        if chunk.prior == PIXELS
+    }
+    symbols = coded.symbols
+    if known:
+        symbols = {name: array.copy() for name, array in symbols.items()}
+        image_transform.set_known(symbols, known, point, geometry)
+    decoded = image_transform.synthesise(symbols, point, geometry)
     parts = []
     for region, chunk in zip(geometry.regions, coded.chunks, strict=True):
         if chunk.prior == PIXELS:

@@ -14,6 +14,7 @@ the values stays below 2**19: all of it is exact in float32, in whatever order i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -197,8 +198,8 @@ class _Memory:
     def __init__(self, layers: Mapping[str, exact.IntegerLinear], heads: int) -> None:
         self.layers, self.heads = layers, heads
         self.features: Tensor | None = None
-        self._keys: dict[int, list[Tensor]] = {}
-        self._values: dict[int, list[Tensor]] = {}
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._counts: Counter[int] = Counter()
 
     def put(self, embedded: Tensor, places: Tensor, groups: Sequence[tuple[int, slice]]) -> None:
         """Keep the positions of the step before, whose codes are known now."""
@@ -208,8 +209,16 @@ class _Memory:
         keys = self._split(self.layers["key"](torch.cat((known, places), 1)))
         values = self._split(self.layers["value"](known))
         for block, rows in groups:
-            self._keys.setdefault(block, []).append(keys[:, rows])
-            self._values.setdefault(block, []).append(values[:, rows])
+            if block not in self._kept:
+                # Room for all of a block: to append would copy them at every step.
+                keys_kept, values_kept = (
+                    found.new_empty(self.heads, BLOCK**2, found.shape[2]) for found in (keys, values)
+                )
+                self._kept[block] = keys_kept, values_kept
+            start = self._counts[block]
+            self._counts[block] = end = start + rows.stop - rows.start
+            for kept, found in zip(self._kept[block], (keys, values), strict=True):
+                kept[:, start:end] = found[:, rows]
 
     def attend(self, features: Tensor, places: Tensor, groups: Sequence[tuple[int, slice]]) -> Tensor:
         """What the layer adds at the positions of a step: [N, C] -> [N, C]."""
@@ -221,11 +230,10 @@ class _Memory:
 
     def _mixed(self, queries: Tensor, block: int) -> Tensor:
         """Weighted means of the values of a block: [H, N, D] -> [N, H V]."""
-        if block not in self._keys:
+        count = self._counts[block]
+        if not count:
             return queries.new_zeros(queries.shape[1], self.layers["output"].weight.shape[1])
-        for kept in (self._keys, self._values):
-            kept[block] = [torch.cat(kept[block], 1)]
-        (keys,), (values,) = self._keys[block], self._values[block]
+        keys, values = (kept[:, :count] for kept in self._kept[block])
         weights = exact.shares(exact.product(queries, keys.transpose(1, 2)))
         sums = exact.product(weights, values)
         return ((sums + exact.SHARES // 2) / exact.SHARES).floor().transpose(0, 1).flatten(1)

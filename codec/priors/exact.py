@@ -155,10 +155,9 @@ def shares(scores: Tensor) -> Tensor:
     2**SCORE_BITS), at most EXPONENTIALS - 1, e = round(2**16 exp(-d / 16)), S the sum of e and
     R = floor(SHARES 2**16 / S), a position has floor(e R / 2**16).
     """
-    distance = (
-        ((scores.amax(-1, keepdim=True) - scores) * 2.0**-SCORE_BITS).floor_().clamp_(max=EXPONENTIALS - 1)
-    )
-    weights = _exponentials_on(scores.device)[distance.long()]
+    distance = (scores.amax(-1, keepdim=True) - scores).mul_(2.0**-SCORE_BITS)
+    nearest = distance.floor_().clamp_(max=EXPONENTIALS - 1).int().view(-1)
+    weights = _exponentials_on(scores.device).index_select(0, nearest).view(scores.shape)
     # In float64 sums and products are exact, and of integers so small so is the floor of the quotient.
     factor = (SHARES * 2.0**16 / weights.sum(-1, keepdim=True)).floor_()
     return weights.mul_(factor * 2.0**-16).floor_().to(scores.dtype)

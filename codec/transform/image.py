@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -87,6 +89,35 @@ def synthesise(
         if progress:
             progress(number + 1, len(blocks))
     return pixels
+
+
+def set_known(
+    symbols: Symbols, known: Mapping[int, NDArray[np.uint8]], point: OperatingPoint, geometry: ImageGeometry
+) -> None:
+    """Give regions whose pixels are known the symbols of these, where a region that is coded borders on them.
+
+    What is decoded at a border depends on the symbols on its other side.
+
+    Args:
+        symbols: of each plane, changed in place.
+        known: number of a region -> its pixels, uint8 [h, w, C].
+        point: the operating point of the symbols.
+        geometry: of the image.
+    """
+    regions = [*geometry.regions] if known else []
+    for number, pixels in known.items():
+        around = (slice(axis.start - 1, axis.stop + 1) for axis in regions[number].samples)
+        if all(neighbour in known for neighbour in geometry.numbers(*around)):
+            continue
+        sides = zip(regions[number].samples, (geometry.height, geometry.width), strict=True)
+        margin = point.stride * point.analysis_halo
+        # Where the image goes on its last pixels are repeated: latents at its ends are others.
+        more = [(margin * (axis.start > 0), margin * (axis.stop < end)) for axis, end in sides]
+        targets = analyse(np.pad(pixels, [*more, (0, 0)], "edge"), point)
+        for plane in point.planes:
+            part = symbols[plane.name][regions[number].part(plane.stride)]
+            top, left = (before // plane.stride for before, _ in more)
+            part[...] = plane.symbols(targets[plane.name])[top:, left:][: part.shape[0], : part.shape[1]]
 
 
 @torch.inference_mode()

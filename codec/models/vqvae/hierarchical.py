@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
@@ -28,9 +29,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ...bitstream.container import STATIC
 from ...bitstream.quality import LAST_INDEX
 from ...metrics.image import psnr_db
 from ...priors.base import Step
+from ...priors.chain import ChainPrior
 from ...priors.settings import HUGE, setting
 from .. import losses, ppca
 from ..base import LossStep, Model, OperatingPoint, Plane, Progress
@@ -39,6 +42,7 @@ from . import levels
 from .image import PCA_SCALE
 from .method import CodebookConfig
 from .planes import PlanesOfCodes
+from .search_image import ROUNDS, Grid, Rates, find_codes
 
 STRIDES = {"top": 8, "bottom": 4}
 """Plane -> pixels per code along each axis, in the order of coding."""
@@ -237,6 +241,17 @@ class HierarchicalVQVAE(PlanesOfCodes):
         )
         return mean, components, scale
 
+    @torch.no_grad()
+    def search(self, samples: Tensor, effort: int, rates: Rates | None) -> Tensor:
+        """Search the codes of the top alone, see `search_image.find_codes`.
+
+        With both levels a search of either took more bits than its gain is worth, on validation crops.
+        """
+        latents = self.encode(samples, top_alone=True)["top"].latents
+        curvature = float(1 / self._linear("top")[2] ** 2)
+        grid = Grid(latents, self.codebook("top"), STRIDES["top"], curvature, self.decode)
+        return find_codes(grid, samples, self.top_quantizer.encode(latents), effort, rates)
+
     # training
 
     def loss(self, samples: Tensor) -> LossStep:
@@ -346,10 +361,24 @@ class HierarchicalPoint(OperatingPoint):
     def analysis_halo(self) -> int:
         """As in `OperatingPoint.analysis_halo`: features, top encoder, top decoder, bottom encoder."""
         blocks = self.model.config.encoder_blocks
-        return 2 * blocks + 4 + -(-(blocks + 3) // 2)
+        return 2 * blocks + 4 + -(-(blocks + 3) // 2) + (self.halo if self._turns else 0)
+
+    @property
+    def _turns(self) -> int:
+        """Of a search of the top alone, whose candidates are those of the linear start."""
+        return ROUNDS[self.effort] if self.top_alone and self.model.config.linear_start else 0
+
+    @cached_property
+    def _rates(self) -> Rates | None:
+        """Of the top, by its static table."""
+        chain = self.model.priors.get(STATIC)
+        table = chain.by_plane["top"] if isinstance(chain, ChainPrior) else None
+        return Rates.of(table, self.device)
 
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
-        """As in `OperatingPoint.analyse`: the nearest codes."""
+        """As in `OperatingPoint.analyse`: the nearest codes, or of the top alone those of a search."""
+        if self._turns:
+            return {"top": self.model.search(samples, self.effort, self._rates)}
         return {name: level.codes for name, level in self.model.encode(samples, self.top_alone).items()}
 
     def synthesise(

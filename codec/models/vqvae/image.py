@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...bitstream.container import STATIC
 from ...metrics.image import psnr_db
 from ...priors.settings import HUGE, setting
 from .. import losses, ppca
@@ -124,8 +125,15 @@ class ImageVQVAE(method.VQVAE):
         """Return a search by rate and distortion under the linear decoder, as in `VQVAE.searcher`."""
         if not effort or not self.config.linear_start:
             return self.analyse
-        rates = search_image.Rates.of(self)
-        return lambda samples: search_image.find_codes(self, samples, effort, rates)
+        rates = search_image.Rates.of(self.priors.get(STATIC), self.device)
+        return lambda samples: self.search(samples, effort, rates)
+
+    def search(self, samples: Tensor, effort: int, rates: search_image.Rates | None) -> Tensor:
+        """Search the codes of samples, see `search_image.find_codes`: [B, 3, H, W] -> [B, H / 4, W / 4]."""
+        latents, codebook = self.latents(samples), self.quantizer.codebook.detach()
+        curvature = float(1 / self.pca_scale**2)
+        grid = search_image.Grid(latents, codebook, self.stride, curvature, self.reconstruct)
+        return search_image.find_codes(grid, samples, self.quantizer.encode(latents), effort, rates)
 
     def latents(self, samples: Tensor) -> Tensor:
         """Compute z_e(x): [B, 3, H, W] -> [B, D, H / 4, W / 4]."""

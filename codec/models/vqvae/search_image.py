@@ -8,19 +8,15 @@ second one of every second row at a time, so that codes of one turn are not in e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...bitstream.container import STATIC
+from ...priors.base import Prior
 from ...priors.static import StaticPrior
-
-if TYPE_CHECKING:
-    from .image import ImageVQVAE
 
 ERROR_PER_BIT = 0.02
 """Squared error equivalent to one bit: below the slope of the rate-distortion curve at 0.4 bpp (about 0.05),
@@ -44,14 +40,13 @@ class Rates:
     classes: Tensor
 
     @classmethod
-    def of(cls, codec: ImageVQVAE) -> Rates | None:
-        """Return the rates of a model's static tables; None for a model without them."""
-        static = codec.priors.get(STATIC)
+    def of(cls, static: Prior | None, device: torch.device) -> Rates | None:
+        """Return the rates of static tables; None without them."""
         if not isinstance(static, StaticPrior):
             return None
-        frequencies = torch.from_numpy(static.tables.astype("int32")).to(codec.device) + 1
+        frequencies = torch.from_numpy(static.tables.astype("int32")).to(device) + 1
         total = frequencies.sum(2, keepdim=True)
-        classes = torch.from_numpy(static.classes.astype("int64")).to(codec.device)
+        classes = torch.from_numpy(static.classes.astype("int64")).to(device)
         return cls(
             F.pad(-(frequencies / total).log2(), (0, 1)),
             F.pad(classes, (0, 1), value=static.class_count),
@@ -91,33 +86,64 @@ class Rates:
         return self.table[padded[:, 1:, :-1], padded[:, :-1, 1:], codes]
 
 
+@dataclass(frozen=True)
+class Grid:
+    """A grid of codes in a search.
+
+    Attributes:
+        latents: the encoder's outputs, float32 [B, D, h, w].
+        codebook: [K, D].
+        stride: pixels per code along each axis.
+        curvature: squared error of samples per squared error of latents, under the linear decoder.
+        reconstruct: vectors, float32 [B, D, h, w] -> samples, with a gradient.
+    """
+
+    latents: Tensor
+    codebook: Tensor
+    stride: int
+    curvature: float
+    reconstruct: Callable[[Tensor], Tensor]
+
+    def vectors(self, codes: Tensor) -> Tensor:
+        """Return the vectors of codes: int64 [B, h, w] -> [B, D, h, w]."""
+        return F.embedding(codes, self.codebook).permute(0, 3, 1, 2)
+
+    def distortions(self, vectors: Tensor) -> Tensor:
+        """Return curvature * |vector - code|^2, up to a constant per vector: [N, D] -> [N, K]."""
+        constant = self.curvature * self.codebook.square().sum(1)
+        return torch.addmm(constant, vectors, self.codebook.t(), alpha=-2 * self.curvature)
+
+    def errors(self, vectors: Tensor, samples: Tensor) -> Tensor:
+        """Return the squared error of the samples of each code: [B, D, h, w] -> [B, h, w]."""
+        squared = (self.reconstruct(vectors) - samples).square().sum(1, keepdim=True)
+        return F.avg_pool2d(squared, self.stride)[:, 0] * self.stride**2
+
+
 @torch.no_grad()
-def find_codes(codec: ImageVQVAE, samples: Tensor, effort: int, rates: Rates | None) -> Tensor:
+def find_codes(grid: Grid, samples: Tensor, codes: Tensor, effort: int, rates: Rates | None) -> Tensor:
     """Search the codes of images.
 
     Args:
-        codec: the model.
+        grid: what is searched.
         samples: float32 [B, 3, H, W] in -1..1.
-        effort: 0, the nearest codes; 1, cheap ones near the encoder's output; 2 and 3, also by the error
-            after decoding, in 4 and 16 turns.
+        codes: the nearest ones, int64 [B, H / stride, W / stride].
+        effort: 0, these; 1, cheap ones near the encoder's output; 2 and 3, also by the error after decoding,
+            in 4 and 16 turns.
         rates: bits of the codes; None: use the error alone.
 
     Returns:
         int64 [B, H / stride, W / stride].
     """
-    latents = codec.latents(samples)
-    codes = codec.quantizer.encode(latents)
     if effort >= 1 and rates is not None:
-        codes = _near_the_latents(codec, latents, codes, rates)
-    return _through_the_decoder(codec, samples, codes, ROUNDS[effort], rates)
+        codes = _near_the_latents(grid, codes, rates)
+    return _through_the_decoder(grid, samples, codes, ROUNDS[effort], rates)
 
 
-def _near_the_latents(codec: ImageVQVAE, latents: Tensor, codes: Tensor, rates: Rates) -> Tensor:
+def _near_the_latents(grid: Grid, codes: Tensor, rates: Rates) -> Tensor:
     """Replace codes by the distance to the encoder's output as distortion, as for a linear decoder."""
-    codebook, curvature = codec.quantizer.codebook.detach(), _curvature(codec)
-    vectors = latents.permute(0, 2, 3, 1)
+    vectors = grid.latents.permute(0, 2, 3, 1)
     for where in _turns(codes, 4):
-        cost = _distortions(vectors[:, where].flatten(0, 1), codebook, curvature)
+        cost = grid.distortions(vectors[:, where].flatten(0, 1))
         cost += ERROR_PER_BIT * rates.choices(codes, where)
         codes = codes.clone()
         codes[:, where] = cost.argmin(1).view(len(codes), -1)
@@ -125,46 +151,29 @@ def _near_the_latents(codec: ImageVQVAE, latents: Tensor, codes: Tensor, rates: 
 
 
 def _through_the_decoder(
-    codec: ImageVQVAE, samples: Tensor, codes: Tensor, rounds: int, rates: Rates | None
+    grid: Grid, samples: Tensor, codes: Tensor, rounds: int, rates: Rates | None
 ) -> Tensor:
     """Try for each code the candidate favoured by the gradient of the error; accept lower costs."""
-    codebook, curvature = codec.quantizer.codebook.detach(), _curvature(codec)
-    area = codec.stride**2
-
-    def errors(quantized: Tensor) -> Tensor:
-        squared = (codec.reconstruct(quantized) - samples).square().sum(1, keepdim=True)
-        return F.avg_pool2d(squared, codec.stride)[:, 0] * area
-
     for where in _turns(codes, rounds):
-        quantized = codec.quantizer.decode(codes).detach().requires_grad_(True)
+        vectors = grid.vectors(codes).detach().requires_grad_(True)
         with torch.enable_grad():
-            before = errors(quantized)
-            (gradient,) = torch.autograd.grad(before.sum(), quantized)
+            before = grid.errors(vectors, samples)
+            (gradient,) = torch.autograd.grad(before.sum(), vectors)
         slope = gradient.permute(0, 2, 3, 1)[:, where].flatten(0, 1)
-        here = quantized.detach().permute(0, 2, 3, 1)[:, where].flatten(0, 1)
+        here = vectors.detach().permute(0, 2, 3, 1)[:, where].flatten(0, 1)
         # Second-order model of the decoder's error: its gradient here, the curvature of the linear decoder.
-        cost = _distortions(here - slope / (2 * curvature), codebook, curvature)
+        cost = grid.distortions(here - slope / (2 * grid.curvature))
         if rates is not None:
             cost += ERROR_PER_BIT * rates.choices(codes, where)
         cost.scatter_(1, codes[:, where].reshape(-1, 1), torch.inf)
         trial = codes.clone()
         trial[:, where] = cost.argmin(1).view(len(codes), -1)
-        change = errors(codec.quantizer.decode(trial)) - before.detach()
+        change = grid.errors(grid.vectors(trial), samples) - before.detach()
         change = F.avg_pool2d(change[:, None], 3, 1, 1, divisor_override=1)[:, 0]
         if rates is not None:
             change = change + ERROR_PER_BIT * (rates.around(trial) - rates.around(codes))
         codes = torch.where((change < 0) & where, trial, codes)
     return codes
-
-
-def _distortions(vectors: Tensor, codebook: Tensor, curvature: float) -> Tensor:
-    """Return curvature * |vector - code|^2, up to a constant per vector: [N, D], [K, D] -> [N, K]."""
-    return torch.addmm(curvature * codebook.square().sum(1), vectors, codebook.t(), alpha=-2 * curvature)
-
-
-def _curvature(codec: ImageVQVAE) -> float:
-    """Return the squared error of pixels per squared error of latents, under the linear decoder."""
-    return float(1 / codec.pca_scale**2)
 
 
 def _turns(codes: Tensor, count: int) -> Iterator[Tensor]:
