@@ -206,9 +206,6 @@ class Model(Trainable):
     has_residual: ClassVar[bool] = False
     """Whether what the latents leave out of an image is coded at high qualities (`pipeline.ladder`)."""
 
-    networks: ClassVar[tuple[str, ...]] = ()
-    """Prefixes of the names of tensors stored in half precision."""
-
     decoding: ClassVar[tuple[str, ...]]
     """Prefixes of the names of tensors that decoding depends on; the fingerprint covers them."""
 

@@ -82,6 +82,9 @@ class Trainable(nn.Module, ABC):
     slow: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the names of parameters with a lower learning rate."""
 
+    networks: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of the names of tensors stored in half precision; training may use bfloat16 for them."""
+
     config: Config
     """Settings."""
 

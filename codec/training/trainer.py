@@ -25,7 +25,7 @@ from ..errors import TrainingError, UsageError
 from ..figures import text_of
 from ..files import append_line, atomically
 from ..models.base import DISCRIMINATOR, Card, Figures
-from . import checkpoints, datasets, distributed, finishing, validation
+from . import checkpoints, datasets, distributed, finishing, precision, validation
 from .capture import CUDAGraphed
 from .checkpoints import TrainState
 from .datasets import Dataset
@@ -79,6 +79,8 @@ class Trainer:
         distributed.copy_from_leader([*self.model.state_dict().values()])
         self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        if self.settings.precision != "float32":
+            precision.autocast(self.model, self.model.networks, getattr(torch, self.settings.precision))
         trained = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
         named = {n: p for n, p in trained if not n.startswith(DISCRIMINATOR)}
         self.parameters = list(named.values())
