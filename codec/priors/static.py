@@ -204,7 +204,9 @@ class _SequenceScan:
         rows = self.last * (prior.class_count + 1) + self.before
         if prior.above is not None:
             parts = zip(self.known, self.codes, strict=True)
-            rows = rows + [prior._above_rows(s, np.array(t)) if t < len(c) else 0 for s, c in parts]
+            rows += np.array(
+                [prior._above_rows(s, np.array(t)) if t < len(c) else 0 for s, c in parts], np.intp
+            )
         none = Categorical(tables[:0])
         return (
             Categorical(tables[row : row + 1]) if t < len(region) else none

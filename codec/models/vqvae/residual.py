@@ -1,72 +1,78 @@
 """VQ-VAE for audio with residual levels: a rate for every number of levels, one decoder for all of them.
 
-    z(x) --level 1--> q_1;   z - q_1 --level 2--> q_2;   z - q_1 - q_2 --level 3--> q_3;   ...
-    q_1 + ... + q_n --decoder--> mean of p(x | q_1 .. q_n)
+    x --level 1: `audio`--> codes --its decoder--> x_1
+    x - x_1 --MDCT, over the envelope of x_1--> c;   c --level 2--> q_2;   c - q_2 --level 3--> q_3;   ...
+    x_1 + the inverse of q_2 + .. + q_n --refiner--> mean of p(x | codes of levels 1 to n)
 
-(Residual vector quantisation: Zeghidour et al. 2021, "SoundStream", section III.C.) For example:
-x [1, 1, 16000] -> z [1, 32, 250] -> codes [1, 250] of K = 512 for each level, 2.25 kbit/s each before entropy
-coding.
+(Residual vector quantisation: Zeghidour et al. 2021, "SoundStream", section III.C. A codec of the waveform
+that another one leaves: Zhen et al. 2019, "Cascaded Cross-Module Residual Learning".) For example:
+x [1, 1, 16000] -> codes [1, 250] of K = 512 for each level, 2.25 kbit/s each before entropy coding.
 
-Level 1 is that of `audio`: it quantises the first dimensions of z, normalised to length one. The others
-quantise what is left in all dimensions. Training draws the number of levels anew for each example (quantizer
-dropout, the same section), so that any first levels are a codec of their own.
+Level 1 is an `AudioVQVAE` whose weights stay as they are: its codes, their prior and other decoders of them
+remain. What its spectra leave out is the waveform, which the ear follows at low frequencies: the later levels
+code that, 4 vectors for the 4 bands of a block of 256 samples. Training draws the number of levels anew for
+each example (quantizer dropout, the same section), so that any first levels are a codec of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ...bitstream.quality import LAST_INDEX
+from ...bitstream.container import LEARNED, STATIC
+from ...bitstream.quality import LAST_INDEX, index_of, quality_of
+from ...errors import UsageError
+from ...priors import static
+from ...priors.chain import ChainPrior
+from ...priors.learned import LearnedPrior
 from ...priors.settings import setting
+from ...priors.static import StaticPrior
 from .. import losses
-from ..base import LossStep, Model, OperatingPoint, Plane, Progress
-from ..quantizers import VectorQuantizer, as_vectors, kmeans
+from ..base import LossStep, Model
+from ..quantizers import VectorQuantizer, kmeans
 from . import audio
+from .lapped import BANDS, HOP, LEVELS, MISSING, NAMES, PARTS, LappedTransform, Refiner
 from .planes import PlanesOfCodes
+from .residual_point import ResidualPoint
 
-LEVELS = 4
-"""Number of levels."""
-
-NAMES = tuple(f"level{number}" for number in range(1, LEVELS + 1))
-"""Planes, in the order of coding."""
-
-MISSING = -1
-"""In place of a code that is not known: its vector is zero."""
+START_BATCHES = 24
+"""Batches of 16 examples of which codebooks are initialised."""
 
 
 @dataclass(frozen=True)
 class Config(audio.Config):
-    """Settings of residual levels; the others are those of `audio.Config`.
+    """Settings of residual levels; the others are those of `audio.Config`, of level 1.
 
     Attributes:
-        latent_dim: D, dimensions of z; `code_dim` of them are quantised by level 1.
-        adversarial, frozen: not supported, 0 and off.
+        refiner_width, refiner_hidden, refiner_blocks: channels, channels inside the ConvNeXt blocks, blocks.
     """
 
-    latent_dim: int = setting(32, low=1, high=1 << 14)
     encoder_blocks: int = setting(6, low=0, high=12)
     decoder_width: int = setting(256, low=1, high=1 << 14)
     decoder_hidden: int = setting(512, low=1, high=1 << 14)
-    unquantised: int = setting(0, low=0, high=1 << 20, training_only=True, fixed_on_resume=True)
+    refiner_width: int = setting(192, low=1, high=1 << 14)
+    refiner_hidden: int = setting(384, low=1, high=1 << 14)
+    refiner_blocks: int = setting(4, low=0, high=100)
+    frozen: bool = setting(True, training_only=True, fixed_on_resume=True)
 
 
 class Levels(NamedTuple):
-    """The levels of a batch.
+    """The later levels of a batch.
 
     Attributes:
-        residuals: what each level quantises, [B, D, T], of level 1 [B, code_dim, T].
+        rests: what each level quantises, [B, M, T / PARTS], M coefficients.
         codes: int64 [B, T] each.
-        vectors: of the codes, [B, D, T] each.
+        vectors: of the codes, [B, M, T / PARTS] each.
     """
 
-    residuals: list[Tensor]
+    rests: list[Tensor]
     codes: list[Tensor]
     vectors: list[Tensor]
 
@@ -75,35 +81,38 @@ class ResidualAudioVQVAE(PlanesOfCodes):
     """VQ-VAE of audio with residual levels.
 
     Samples are float32 [B, 1, N] in -1..1, `rate` in hertz, N a multiple of `stride`; codes of each level
-    int64 [B, N / stride] in 0..K-1.
+    int64 [B, N / 64] in 0..K-1.
     """
 
     method = "RVQ-VAE"
     medium = "audio"
     channels, axes = 1, 1
     rate = audio.AudioVQVAE.rate
-    stride = audio.AudioVQVAE.stride
+    stride = PARTS * HOP
     points = LAST_INDEX + 1
-    validation_points = (0, 85, 170, 255)
+    validation_points = tuple(index_of(level) for level in range(1, LEVELS + 1))
     prior_methods: ClassVar[Mapping[str, str]] = MappingProxyType({NAMES[0]: "wavenet"})
-    decoding = ("decoder.", "quantizers.")
-    networks = ("encoder.", "decoder.")
+    table_classes = 16, 1, 16
+    decoding = ("first.decoder.", "first.quantizer.codebook", "refiner.", "quantizers.")
+    networks = ("first.encoder.", "first.decoder.", "refiner.")
     config: Config
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.encoder = audio.encoder(config, config.latent_dim)
-        self.decoder = nn.Sequential(*audio.trunk(config, config.latent_dim), audio.waveform_head(config))
+        self.first = audio.AudioVQVAE(config).requires_grad_(False)
+        self.transform = LappedTransform(self.stride, max(ends[-1] for ends in BANDS))
+        self.refiner = Refiner(config.refiner_width, config.refiner_hidden, config.refiner_blocks)
         self.quantizers = nn.ModuleList(
             VectorQuantizer(
                 config.codes,
-                config.code_dim if name == NAMES[0] else config.latent_dim,
-                moving_average=config.codebook_update == "ema",
+                high - low,
+                moving_average=True,
                 decay=config.decay,
                 restart_below=config.restart_below,
             )
-            for name in NAMES
+            for ends in BANDS
+            for low, high in zip(ends, ends[1:], strict=False)
         )
 
     @classmethod
@@ -111,91 +120,130 @@ class ResidualAudioVQVAE(PlanesOfCodes):
         """Return whether weights of another class begin a training, as in `Model.can_start_as`."""
         return issubclass(other, audio.AudioVQVAE) or super().can_start_as(other)
 
+    @classmethod
+    def trains_prior_next(cls, config: object) -> bool:
+        """Return no: the prior of level 1 is that of its codes, as in `Model.trains_prior_next`."""
+        del config
+        return False
+
     def codebook(self, plane: str) -> Tensor:
-        """Return the vectors of a level's codes, as in `Model.codebook`."""
-        return self._quantizer(NAMES.index(plane)).codebook.detach()
+        """Return the vectors of a level's codes, as in `Model.codebook`: of later ones those of all bands."""
+        level = NAMES.index(plane)
+        if not level:
+            return self.first.quantizer.codebook.detach()
+        return torch.cat([quantizer.codebook.detach() for quantizer in self._quantizers(level)], 1)
 
     def at(self, index: int, effort: int = 1) -> ResidualPoint:
-        """Return the point with 1 to LEVELS levels, in equal parts of the scale."""
-        return ResidualPoint(self, index, effort)
+        """Return the point of as many levels as the quality says, rounded down: 4 at qualities 4 to 5."""
+        return ResidualPoint(self, index_of(min(int(quality_of(index)), LEVELS)), effort)
 
-    def _quantizer(self, level: int) -> VectorQuantizer:
-        found = self.quantizers[level]
-        assert isinstance(found, VectorQuantizer)
-        return found
+    def keep_prior(self, other: Model) -> Self:
+        """Return the model with the priors of the weights that a training starts from.
+
+        Those of an `AudioVQVAE` have a prior of level 1.
+        """
+        learned, entry = other.priors.get(LEARNED), other.card.learned
+        if not isinstance(other, audio.AudioVQVAE) or not isinstance(learned, LearnedPrior) or entry is None:
+            return super().keep_prior(other)
+        # Until tables are fitted, all codes are equally likely.
+        even, none = static.fit(np.zeros((1, 2, 2, self.config.codes), np.int64)), np.zeros(self.config.codes)
+        classes = none.astype(np.uint8)
+        links = [StaticPrior(even[0], classes, NAMES[0])]
+        links += [
+            StaticPrior(even, classes, name, classes, before)
+            for before, name in zip(NAMES, NAMES[1:], strict=False)
+        ]
+        tables = ChainPrior(tuple(links))
+        chain = tables.with_link(replace(learned, plane=NAMES[0]))
+        kept = {key: value for key, value in entry.items() if key not in ("measured", "fingerprint")}
+        card = replace(
+            other.card, learned={"planes": {NAMES[0]: kept}, "fingerprint": chain.fingerprint.hex()}
+        )
+        return self.equipped(card, {STATIC: tables, LEARNED: chain})
+
+    def _quantizers(self, level: int) -> list[VectorQuantizer]:
+        """Return the quantizers of the bands of a later level."""
+        return self._all_quantizers[(level - 1) * PARTS : level * PARTS]
+
+    @property
+    def _all_quantizers(self) -> list[VectorQuantizer]:
+        return [found for found in self.quantizers if isinstance(found, VectorQuantizer)]
 
     # x -> levels -> x
 
-    def latents(self, samples: Tensor) -> Tensor:
-        """Compute z(x): [B, 1, N] -> [B, D, N / 64]; the dimensions of level 1 have length one together."""
-        first, rest = self.encoder(samples).split(
-            (self.config.code_dim, self.config.latent_dim - self.config.code_dim), 1
-        )
-        return torch.cat((F.normalize(first, dim=1), rest), 1)
-
-    def quantise(self, latents: Tensor, count: int = LEVELS) -> Levels:
-        """Quantise latents, level by level."""
-        found, rest = Levels([], [], []), latents.float()
-        for level in range(count):
-            residual = rest[:, : self._quantizer(level).dim]
-            codes = self._quantizer(level).encode(residual.detach())
-            vectors = self._vectors(level, codes)
-            rest = rest - vectors
-            found.residuals.append(residual)
-            found.codes.append(codes)
-            found.vectors.append(vectors)
+    def quantise(self, rest: Tensor, count: int = LEVELS) -> Levels:
+        """Quantise the coefficients that level 1 leaves, over its envelope, by levels 2 to `count`."""
+        found = Levels([], [], [])
+        for level in range(1, count):
+            bands = zip(BANDS[level - 1], BANDS[level - 1][1:], self._quantizers(level), strict=False)
+            codes = torch.stack([q.encode(rest[:, low:high]) for low, high, q in bands], 2)
+            found.rests.append(rest)
+            found.codes.append(codes.flatten(1))
+            found.vectors.append(self._vectors(level, found.codes[-1]))
+            rest = rest - found.vectors[-1]
         return found
 
-    def synthesise(self, codes: Sequence[Tensor]) -> Tensor:
-        """Decode the first levels, [B, T] each: the mean of p(x | q_1 .. q_n)."""
-        total = torch.stack([self._vectors(level, found.long()) for level, found in enumerate(codes)]).sum(0)
-        decoded: Tensor = self.decoder(total)
-        return decoded
-
     def _vectors(self, level: int, codes: Tensor) -> Tensor:
-        """Look codes up, zero in dimensions that the level does not have: [B, T] -> [B, D, T]."""
-        quantizer = self._quantizer(level)
-        vectors = quantizer.decode(codes.clamp(min=0)) * (codes >= 0)[:, None]
-        return F.pad(vectors, (0, 0, 0, self.config.latent_dim - quantizer.dim))
+        """Look codes of a later level up, zero where they are missing: [B, T] -> [B, M, T / PARTS]."""
+        by_band = codes.view(len(codes), -1, PARTS).unbind(2)
+        pairs = zip(by_band, self._quantizers(level), strict=True)
+        parts = [q.decode(band.clamp(min=0)) * (band >= 0)[:, None] for band, q in pairs]
+        vectors = torch.cat(parts, 1)
+        return F.pad(vectors, (0, 0, 0, len(self.transform.basis) - vectors.shape[1]))
+
+    def decode_first(self, codes: Tensor) -> Tensor:
+        """Decode level 1 alone: [B, T] -> [B, 1, 64 T]; see MISSING."""
+        vectors = self.first.quantizer.decode(codes.clamp(min=0)) * (codes >= 0)[:, None]
+        return self.first.reconstruct(vectors).float()
+
+    def synthesise(self, codes: Sequence[Tensor]) -> Tensor:
+        """Decode the first levels, [B, T] each: the mean of p(x | their codes)."""
+        decoded = self.decode_first(codes[0].long())
+        later = [self._vectors(level, found.long()) for level, found in enumerate(codes[1:], 1)]
+        if not later or all((found == MISSING).all() for found in codes[1:]):
+            return decoded
+        return self._with(decoded, torch.stack(later).sum(0))
+
+    def _with(self, first: Tensor, vectors: Tensor) -> Tensor:
+        """Add the waveform of vectors to level 1, and refine."""
+        waveform = self.transform.inverse(vectors * self.transform.envelope(first))
+        refined: Tensor = self.refiner(first + waveform, first)
+        return refined
+
+    def rest(self, samples: Tensor, first: Tensor) -> Tensor:
+        """Return the coefficients that level 1 leaves, over its envelope."""
+        coefficients: Tensor = self.transform(samples - first)
+        return coefficients / self.transform.envelope(first)
 
     # training
 
     def loss(self, samples: Tensor) -> LossStep:
-        """Compute the distances of spectra with a random number of levels, and the commitment of all levels.
-
-        Every number of levels is drawn for the same share of a batch.
-        """
-        count = len(samples)
-        latents = self.latents(samples)
-        found = self.quantise(latents)
-        stratum = (
-            torch.arange(count, device=samples.device) + torch.rand(count, device=samples.device)
-        ) / count
-        depth = 1 + torch.floor(stratum * LEVELS)
-        used = torch.stack([(depth > level).float() for level in range(LEVELS)])
-        total = (torch.stack(found.vectors) * used[:, :, None, None]).sum(0)
-        straight_through = latents + (total - latents).detach()
-        terms = losses.spectral(self.decoder(straight_through).float(), samples, self.rate)
-        config = self.config
-        loss = config.mel * terms["mel"] + config.convergence * terms["convergence"]
-        loss = loss + config.complex * terms["complex"]
-        commitment = sum(
-            losses.commitment(residual, self._quantizer(level).decode(codes))
-            for level, (residual, codes) in enumerate(zip(found.residuals, found.codes, strict=True))
-        )
-        terms["commitment"] = torch.as_tensor(commitment)
-        kept = {name: residual.detach() for name, residual in zip(NAMES, found.residuals, strict=True)}
-        symbols = dict(zip(NAMES, found.codes, strict=True))
-        return LossStep(loss + config.commitment * terms["commitment"], terms, symbols, kept)
+        """Compute the distances of spectra with 2 to LEVELS levels, each of the same share of a batch."""
+        count, device = len(samples), samples.device
+        with torch.no_grad():
+            codes = self.first.quantizer.encode(self.first.latents(samples))
+            first = self.decode_first(codes)
+            found = self.quantise(self.rest(samples, first))
+            stratum = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
+            depth = 1 + torch.floor(stratum * (LEVELS - 1))[:, None, None]
+            total = torch.stack([v * (depth > n) for n, v in enumerate(found.vectors)]).sum(0)
+        terms = losses.spectral(self._with(first, total), samples, self.rate)
+        kept = {name: rest for name, rest in zip(NAMES[1:], found.rests, strict=True)}
+        symbols = dict(zip(NAMES, [codes, *found.codes], strict=True))
+        return LossStep(self.first.weighted(terms), terms, symbols, kept)
 
     def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
-        """Update the codebooks of all levels, as in `Trainable.update`."""
+        """Update the codebooks of the later levels, as in `Trainable.update`."""
         restart = self.config.restart_below > 0 and progress < self.config.restart_until
-        moved = [
-            self._quantizer(level).update(step.kept[name], step.symbols[name], restart, generator)
-            for level, name in enumerate(NAMES)
-        ]
-        return {"restarted": sum(moved)}
+        moved = 0
+        for level, name in enumerate(NAMES[1:], 1):
+            by_band = step.symbols[name].view(len(step.symbols[name]), -1, PARTS).unbind(2)
+            ends = BANDS[level - 1]
+            for low, high, codes, quantizer in zip(
+                ends, ends[1:], by_band, self._quantizers(level), strict=False
+            ):
+                moved += quantizer.update(step.kept[name][:, low:high], codes, restart, generator)
+        return {"restarted": moved}
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
         """Return the log-mel distance, as in `Trainable.log_figures`."""
@@ -203,98 +251,41 @@ class ResidualAudioVQVAE(PlanesOfCodes):
 
     @torch.no_grad()
     def load_from(self, other: Model, count: float) -> None:
-        """Load the weights of such a model, or level 1 from an `AudioVQVAE`, as in `Trainable.load_from`.
-
-        The dimensions that level 1 does not have start small, and without effect on the decoder.
-        """
+        """Load the weights of such a model, or level 1 from an `AudioVQVAE`, as in `Trainable.load_from`."""
         if isinstance(other, audio.AudioVQVAE):
-            self._begin_as(other)
+            self.first.load_state_dict(other.state_dict())
+            for quantizer in self._all_quantizers:
+                quantizer.set_codebook(torch.zeros_like(quantizer.codebook))
         else:
             super().load_from(other, count)
-        for level in range(LEVELS):
-            quantizer = self._quantizer(level)
-            quantizer.set_codebook(quantizer.codebook.detach(), count / self.config.codes)
+        for quantizer in self._all_quantizers:
+            quantizer.set_codebook(quantizer.codebook.detach(), count / PARTS / self.config.codes)
 
-    def _begin_as(self, other: audio.AudioVQVAE) -> None:
-        last, first = str(len(self.encoder) - 1), "0"
-        for network, known in ((self.encoder, other.encoder), (self.decoder, other.decoder)):
-            for name, tensor in network.state_dict().items():
-                theirs = known.state_dict()[name]
-                if tensor.shape == theirs.shape:
-                    tensor.copy_(theirs)
-                elif name.startswith(f"{last}."):
-                    tensor[: len(theirs)] = theirs
-                    tensor[len(theirs) :] *= 0.03
-                elif name.startswith(f"{first}."):
-                    tensor[:, : theirs.shape[1]] = theirs
-                    tensor[:, theirs.shape[1] :] *= 0.1
-                else:
-                    raise ValueError(f"{name}: {list(tensor.shape)} cannot start as {list(theirs.shape)}")
-        for level in range(LEVELS):
-            codebook = torch.zeros_like(self._quantizer(level).codebook)
-            self._quantizer(level).set_codebook(codebook if level else other.quantizer.codebook.detach())
-
-    @torch.no_grad()
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Initialise the codebooks level by level, by k-means of what is left.
+        """Refuse to begin without level 1.
 
-        Args:
-            draw: returns the n-th batch of samples, [B, 1, N].
-            generator: CPU generator for k-means.
+        Raises:
+            UsageError: always.
         """
-        self._start_levels(range(LEVELS), draw, generator)
+        raise UsageError("residual levels begin from weights of level 1", "--from vqvae-audio")
 
     @torch.no_grad()
     def complete(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Initialise the codebooks of levels that weights of one level do not have, as in `start`."""
-        empty = [level for level in range(LEVELS) if not self._quantizer(level).codebook.any()]
-        self._start_levels(empty, draw, generator)
+        """Initialise the codebooks of later levels that weights of level 1 do not have."""
+        if not self.codebook(NAMES[-1]).any():
+            self._start_levels(draw, generator)
 
-    def _start_levels(
-        self, levels: Iterable[int], draw: Callable[[int], Tensor], generator: torch.Generator
-    ) -> None:
-        for level in levels:
-            batches = (self.quantise(self.latents(draw(n)), level + 1).residuals[level] for n in range(16))
-            outputs = torch.cat([as_vectors(residual) for residual in batches])
-            picks = torch.randperm(len(outputs), generator=generator)[:50_000]
-            self._quantizer(level).set_codebook(kmeans(outputs[picks].cpu(), self.config.codes, generator))
-
-
-@dataclass(frozen=True)
-class ResidualPoint(OperatingPoint):
-    """The first 1 to LEVELS levels."""
-
-    model: ResidualAudioVQVAE
-
-    @property
-    def levels(self) -> int:
-        """Number of levels."""
-        return 1 + self.index * LEVELS // (LAST_INDEX + 1)
-
-    @property
-    def planes(self) -> tuple[Plane, ...]:
-        """A plane for each level."""
-        model = self.model
-        return tuple(
-            Plane(name, model.stride, alphabet=model.config.codes, missing=MISSING)
-            for name in NAMES[: self.levels]
-        )
-
-    @property
-    def halo(self) -> int:
-        """Codes around a block on which its samples, or its codes, can depend, as in `AudioVQVAE.halo`."""
-        encoder = int(2**self.model.config.encoder_blocks) + 1
-        decoder = 3 * (self.model.config.decoder_blocks + 1) + audio.WINDOW_HOPS // 2
-        return max(encoder, decoder)
-
-    def analyse(self, samples: Tensor) -> dict[str, Tensor]:
-        """Map samples to the nearest codes, as in `OperatingPoint.analyse`."""
-        found = self.model.quantise(self.model.latents(samples), self.levels)
-        return dict(zip(NAMES, found.codes, strict=False))
-
-    def synthesise(
-        self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None
-    ) -> Tensor:
-        """Map codes to the mean of the likelihood, as in `OperatingPoint.synthesise`."""
-        del seed, progress
-        return self.model.synthesise([symbols[plane.name] for plane in self.planes])
+    def _start_levels(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """Set codebooks by k-means of what is left, level by level, each code's number by its frequency."""
+        batches = (draw(number) for number in range(START_BATCHES))
+        firsts = ((x, self.decode_first(self.first.quantizer.encode(self.first.latents(x)))) for x in batches)
+        rest = torch.cat([self.rest(x, first).movedim(1, 2).flatten(0, 1) for x, first in firsts])
+        for level, ends in enumerate(BANDS, 1):
+            for low, high, quantizer in zip(ends, ends[1:], self._quantizers(level), strict=False):
+                part = rest[:, low:high].contiguous()
+                centres = kmeans(part.cpu(), self.config.codes, generator, rounds=10).to(part.device)
+                quantizer.set_codebook(centres)
+                codes = quantizer.encode(part.t()[None])[0]
+                order = torch.bincount(codes, minlength=len(centres)).argsort(descending=True)
+                quantizer.set_codebook(centres[order])
+                rest[:, low:high] -= centres[codes]
