@@ -79,6 +79,9 @@ def encode(
             help="A name that 'vqcodec models' lists, or a .safetensors file.  [default: best shipped]",
         ),
     ] = None,
+    tune: Annotated[
+        options.Tune, typer.Option("--tune", help="Images: weights for the eye, or for the best PSNR.")
+    ] = options.Tune.visual,
     quality: Annotated[
         float | None,
         typer.Option(
@@ -155,6 +158,8 @@ def encode(
             "-q, --bitrate, --bpp, --psnr, --target-size and --lossless exclude each other",
             "give one of them",
         )
+    if model is not None and tune is not options.Tune.visual:
+        raise UsageError("--tune chooses the model, as -m does", "leave out one of them")
     check_overwriting(force, skip_existing)
     sources = Sources(
         expand(files or []),
@@ -183,7 +188,9 @@ def encode(
     if dry_run:
         target = _target(quality, bitrate, bpp, psnr, target_size, lossless)
         raise typer.Exit(
-            rehearse(batch, todo, force, lambda job: {"model": _model_name(model, job.source), **target})
+            rehearse(
+                batch, todo, force, lambda job: {"model": _model_name(model, tune, job.source), **target}
+            )
         )
     if first is None:
         raise typer.Exit(batch.finish())
@@ -209,6 +216,7 @@ def encode(
         "strip": tuple(what.value for what in strip or ()),
         "keep_gps": keep_gps,
         "device": device,
+        "tune": tune.value,
         **limits,
     }
     task = Encoding(settings, force, not no_mtime, verify, sources.several)
@@ -327,12 +335,12 @@ class Encoding:
         }
 
 
-def _model_name(model: str | None, source: paths.Input) -> str:
+def _model_name(model: str | None, tune: options.Tune, source: paths.Input) -> str:
     from vqcodec import weights
 
     if model is not None:
         weights.locate(model)
-    return model or weights.DEFAULTS[_medium(source)]
+    return model or weights.default(_medium(source), tune.value)
 
 
 def _is_small(job: paths.Job) -> bool:

@@ -26,6 +26,13 @@ class Strip(StrEnum):
     all = "all"
 
 
+class Tune(StrEnum):
+    """Name what the default weights for images are trained for."""
+
+    visual = "visual"
+    psnr = "psnr"
+
+
 class Format(StrEnum):
     """Name a format that `decode` writes; the values are also the suffixes."""
 

@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+from vqcodec.errors import UsageError
+
 from .console import Failure
 from .outcome import Outcome
 from .paths import Job, taken
@@ -71,7 +73,7 @@ class Workers:
         again one by one, and fail where they were alone when it happened.
 
         Raises:
-            UsageError: the options are wrong.
+            UsageError: the options are wrong, or no worker starts.
         """
         while self._processes:
             for link in wait([*self._processes]):
@@ -120,8 +122,11 @@ class Workers:
         process = self._processes.pop(link)
         process.join(PATIENCE)
         batch, before = self._busy.pop(link, (None, ()))
+        if batch is None and self._processes:
+            return  # it never began: the others do the work
         if batch is None:
-            raise RuntimeError(f"a worker ended before its first file, with code {process.exitcode}")
+            message = f"no worker process could start, the last ended with code {process.exitcode}"
+            raise UsageError(message, "-j 1; in a script of your own also: if __name__ == '__main__'")
         self._start()
         code = process.exitcode or 0
         how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 DEFAULTS = {"image": "vae-image", "audio": "vqvae-audio", "set": "vae-bits"}
 """Medium -> default model of `encode`."""
 
+TUNES: dict[str, dict[str, str]] = {"visual": DEFAULTS, "psnr": {"image": "vae-image-psnr"}}
+"""What models are tuned for -> medium -> model."""
+
 UNSAVED = re.compile(r"(.*\.)?ema_|discriminator\.|layers\.")
 """Beginnings of the names of tensors used in training alone."""
 
@@ -43,6 +46,23 @@ def folder() -> Path:
 def shipped() -> list[Json]:
     """Return the cards of the shipped models as JSON objects, sorted by name."""
     return [read_json(path) for path in sorted(folder().glob("*.safetensors"))]
+
+
+def default(medium: str, tune: str = "visual") -> str:
+    """Return the name of the default model of a medium.
+
+    Args:
+        medium: "image", "audio" or "set".
+        tune: "visual" or "psnr": what its training sought.
+
+    Raises:
+        UsageError: no such tune, or none of this medium.
+    """
+    if tune not in TUNES:
+        raise UsageError(f"no tune '{tune}'", f"give {' or '.join(TUNES)}")
+    if medium not in TUNES[tune]:
+        raise UsageError(f"tune={tune} is for images, not for {medium}", "leave it out")
+    return TUNES[tune][medium]
 
 
 def locate(model: str | os.PathLike[str]) -> Path:

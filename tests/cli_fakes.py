@@ -242,6 +242,7 @@ def install(monkeypatch):
             "locate": locate,
             "choose_device": choose_device,
             "DEFAULTS": {"image": "fake-image", "audio": "fake-audio"},
+            "default": lambda medium, tune: f"fake-{medium}" + "-psnr" * (tune == "psnr"),
             "shipped": lambda: [*fakes.cards],
             "folder": lambda: Path("nowhere"),
             "read_json": lambda path: CARD,

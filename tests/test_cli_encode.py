@@ -50,7 +50,18 @@ def test_options_reach_the_api(fakes):
         "strip": ("exif", "tags"),
         "keep_gps": True,
         "device": "cpu",
+        "tune": "visual",
     }
+
+
+def test_tune_chooses_the_default_model(fakes):
+    assert invoke("encode", "a.png", "--tune", "psnr").exit_code == 0
+    assert fakes.named("encode_file")[0]["tune"] == "psnr"
+    result = invoke("encode", "a.png", "--tune", "psnr", "--dry-run", "--json", "-f")
+    assert records(result)[0]["model"] == "fake-image-psnr"
+    result = invoke("encode", "a.png", "--tune", "psnr", "-m", "fake-image")
+    assert result.exit_code == 2 and "--tune chooses the model, as -m does\n  hint: " in result.stderr
+    assert invoke("encode", "a.png", "--tune", "ssim").exit_code == 2
 
 
 def test_the_pixel_limit_is_the_apis_unless_given(fakes):

@@ -92,6 +92,39 @@ def test_gradients_of_ms_ssim() -> None:
         assert other.grad is not None and other.grad.isfinite().all()
 
 
+# the ends of parts
+
+
+def test_ends_are_those_of_each_part() -> None:
+    """Next to another part, or to the end of the grid."""
+    parts = torch.tensor([[[0, 0, 0, 1, 1, 1]] * 4 + [[2, 2, 2, 3, 3, 3]] * 3])
+    found = cutting.at_ends((1, 7, 6), parts, torch.device("cpu"))[0].int()
+    assert ["".join(map(str, row)) for row in found.tolist()] == [
+        *("111111", "101101", "101101", "111111"),
+        *("111111", "101101", "111111"),
+    ]
+    whole = cutting.at_ends((2, 3, 4), None, torch.device("cpu"))
+    assert whole.sum() == 2 * (3 * 4 - 2) and not whole[:, 1, 1:3].any()
+
+
+def test_training_quantises_ends_more_finely() -> None:
+    """A rounded latent is at most half of its step away, unless it is not coded; finer steps cost bits."""
+    torch.manual_seed(1)
+    model = codec(end_step=8)
+    index = torch.tensor([120.0])
+    latents = 6 * torch.randn(1, model.config.components, 6, 6)
+    parts = torch.zeros(1, 6, 6, dtype=torch.int64)
+    parts[:, :, 4:] = 1
+    with torch.no_grad():
+        decoded, bits = model.quantise(latents, index, noisy=False, parts=parts)
+        _, fewer = codec(end_step=16).quantise(latents, index, noisy=False, parts=parts)
+    error = (decoded - latents).abs()[0, :16]
+    end = cutting.at_ends((1, 6, 6), parts, latents.device)[0]
+    assert float(error[:, end].quantile(0.75)) <= 0.25 + 1e-3
+    assert 0.25 + 1e-3 < float(error[:, ~end].quantile(0.75)) <= 0.5 + 1e-3
+    assert bits > fewer
+
+
 # the mixture
 
 
@@ -110,6 +143,21 @@ def test_the_mixture_is_of_both() -> None:
             expected / (1 + share * rate_distortion.LOW_RATE_EASING), rel=1e-4
         )
         assert mixtures[1] == pytest.approx(expected, rel=0.03)
+
+
+def test_luma_has_weights_of_its_own() -> None:
+    image, other = (to_samples(p[None]) for p in (draw(176, 176), distort(draw(176, 176), 15)))
+    index = torch.tensor([255.0])
+    without, mixed, luma = (float(distortion(other, image, index, 1.0, s)[0]) for s in (0.0, 0.25, 1.0))
+    assert mixed == pytest.approx(0.75 * without + 0.25 * luma, rel=1e-5)
+    gray = [np.rint(p @ (0.299, 0.587, 0.114)) for p in (draw(176, 176), distort(draw(176, 176), 15))]
+    planes = (torch.from_numpy(p[None, None].astype(np.float64)) for p in gray)
+    weights = list(rate_distortion.LUMA_WEIGHTS)
+    assert sum(weights) == pytest.approx(1)
+    similarity = float(pytorch_msssim.ms_ssim(*planes, data_range=255, weights=weights))
+    expected = rate_distortion.MSE_PER_MS_SSIM * (1 - similarity)
+    easing = rate_distortion.LOW_RATE_EASING * 2 ** (-255 / 27)
+    assert luma == pytest.approx(expected / (1 + easing), rel=0.01)
 
 
 def test_validation_judges_by_the_trained_loss() -> None:

@@ -22,7 +22,7 @@ SHAPE = Shape(channels=20, width=12, hidden=10, blocks=2, near=12)
 INDEX = 90
 
 
-def prior(seed: int = 0, shape: Shape = SHAPE) -> gaussian.GaussianPrior:
+def prior(seed: int = 0, shape: Shape = SHAPE, end_step: int = 16) -> gaussian.GaussianPrior:
     """Layers of random weights large enough to reach the limits."""
     torch.manual_seed(seed)
     layers = context.layers_in_training(shape)
@@ -31,7 +31,7 @@ def prior(seed: int = 0, shape: Shape = SHAPE) -> gaussian.GaussianPrior:
             parameter.mul_(1.5).add_(0.2 * torch.randn_like(parameter))
     rise = torch.full((shape.channels,), 2.0**20 / 54)
     start = torch.linspace(2, -4, shape.channels) * 2**20
-    return gaussian.export(dict(layers.items()), shape, (rise.round(), start.round()))
+    return gaussian.export(dict(layers.items()), shape, (rise.round(), start.round()), end_step)
 
 
 def targets(count: int = 2, height: int = 7, width: int = 5, seed: int = 0) -> list[np.ndarray]:
@@ -206,6 +206,25 @@ def test_what_is_coded_is_read(trade: np.ndarray | None) -> None:
             assert (error <= 0.5 + 1 / 16).mean() > 0.9
 
 
+@pytest.mark.parametrize("trade", [None, np.full(SHAPE.channels, 5, np.float32)])
+def test_steps_are_finer_at_the_ends_of_regions(trade: np.ndarray | None) -> None:
+    same, finer = (prior(end_step=step) for step in (16, 12))
+    coarse, fine = (code(model, targets(3), trade) for model in (same, finer))
+    decoded = read(finer, [region.payload for region in fine])
+    assert all(np.array_equal(d, r.symbols["y"]) for d, r in zip(decoded, fine, strict=True))
+    end = np.ones((7, 5), bool)
+    end[1:-1, 1:-1] = False
+    errors = []
+    for regions in (coarse, fine):
+        symbols = np.stack([region.symbols["y"] for region in regions])
+        error = np.abs(symbols / 16 - np.stack(targets(3)))[1:, ..., :6]  # of the first slice, all written
+        errors.append((np.square(error[:, end]).mean(), np.square(error[:, ~end]).mean()))
+        assert trade is not None or error[:, end].max() <= (0.5 + 1 / 32) * (1 if regions is coarse else 0.75)
+    assert errors[1][0] < 0.75 * errors[0][0]
+    assert errors[1][1] == pytest.approx(errors[0][1], rel=0.3), "inside, steps are the same"
+    assert all(8 * len(f.payload) > 8 * len(c.payload) for c, f in zip(coarse, fine, strict=True))
+
+
 def test_dtypes_threads_and_batches_give_the_same_bytes() -> None:
     model = prior()
     whole = [r.payload for r in code(model, targets(3))]
@@ -227,9 +246,10 @@ def test_regions_of_one_size_are_batched() -> None:
     assert prior().batches([]) == []
 
 
-def test_numpy_gives_the_same_expectations() -> None:
+@pytest.mark.parametrize("end_step", [16, 12, 8])
+def test_numpy_gives_the_same_expectations(end_step: int) -> None:
     """The network once more, in 40 lines of int64."""
-    model, target = prior(), targets(1)[0]
+    model, target = prior(end_step=end_step), targets(1)[0]
     ours = expectations(model, target)
     theirs = reference(model, target)
     for (mean, width), (mean_again, width_again) in zip(ours, theirs, strict=True):
@@ -288,6 +308,9 @@ def reference(model: gaussian.GaussianPrior, target: np.ndarray) -> list[tuple[n
             out = np.clip(layer(f"{s}_head{p}", active(y[where])), -(2**15), 2**15)
             mean = np.stack([scaled(out[:, c], exponents[part.start + c], 4) for c in range(count)], 1)
             log = out[:, count:] + 16 * np.array(exponents[part]) + 24 + 53 * 16
+            end = np.ones((height, width), bool)
+            end[1:-1, 1:-1] = False
+            log += round(256 * math.log2(16 / model.end_step)) * end.reshape(-1, 1)[where] * (s == 0)
             found.append((mean, np.clip(log // 48, 0, 63)))
             value = np.clip(np.rint(16 * flat[where, part]), -30_000, 30_000).astype(np.int64)
             over = np.stack([scaled(value[:, c], -exponents[part.start + c], 0) for c in range(count)], 1)
@@ -308,7 +331,7 @@ def test_training_sees_what_coding_does() -> None:
         for parameter in layers.parameters():
             parameter.mul_(1.5).add_(0.2 * torch.randn_like(parameter))
     line = torch.zeros(SHAPE.channels), torch.zeros(SHAPE.channels)
-    model = gaussian.export(dict(layers.items()), SHAPE, line)
+    model = gaussian.export(dict(layers.items()), SHAPE, line, 16)
     told = torch.full((1, 1), -3.0)
     whole = context.ContextModel(SHAPE, model.layers, context.Integer(), (1, 6, 5), told)
     real = context.ContextModel(SHAPE, dict(layers.items()), context.FakeQuantized(), (1, 6, 5), told / 16)

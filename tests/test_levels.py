@@ -33,6 +33,8 @@ def test_levels_that_a_file_does_not_have(model: str, levels: int) -> None:
     data = pipeline.encode(photo(), model=model)
     with pytest.raises(ModelError, match=f"levels is {levels}, and the file of {model} has"):
         pipeline.decode(data, levels=levels)
+    with pytest.raises(ModelError, match=r"levels is 1\.0"):
+        pipeline.decode(data, levels=1.0)  # type: ignore[arg-type]
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import vqcodec
 from conftest import photo
-from toy_task import Toy, Unlucky, jobs
+from toy_task import Stillborn, Toy, Unlucky, jobs
 from vqcodec.cli import paths, schedule
 from vqcodec.cli.batch import Batch
 from vqcodec.cli.console import Console
@@ -67,6 +67,23 @@ def test_wrong_options_end_the_run_and_nothing_half_written_stays() -> None:
     finally:
         workers.stop()
     assert [path.name for path in Path().iterdir()] == ["a.out"]
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_workers_that_never_begin(deaths: int) -> None:
+    """The others do the work; where there is none, the error says what to do."""
+    for number in range(deaths):
+        Path(f"death-{number}").touch()
+    workers = Workers(Stillborn(), 2)
+    run = workers.run(iter([jobs("a"), jobs("b")]))
+    try:
+        if deaths == 1:
+            assert sorted(out.name for _, outcomes in run for out in outcomes) == ["a", "b"]
+            return
+        with pytest.raises(UsageError, match="no worker process could start, the last ended with code 3"):
+            next(run)
+    finally:
+        workers.stop()
 
 
 class FakeWorkers:

@@ -61,3 +61,15 @@ class Unlucky(Toy):
             with Path("log").open("a") as log:
                 log.write(f"{name}\n")
         return outcomes
+
+
+class Stillborn(Toy):
+    """Ends its process before the first file: always, or as often as there are files to take away."""
+
+    def prepare(self) -> None:
+        for file in Path().glob("death-*"):
+            try:
+                file.unlink()
+            except FileNotFoundError:
+                continue
+            os._exit(3)

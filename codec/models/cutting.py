@@ -10,6 +10,7 @@ the ends of crops have a smaller weight, since images are larger than crops and 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 CUT_SHARE = 0.75
@@ -34,6 +35,25 @@ def random_parts(count: int, height: int, width: int, device: torch.device) -> T
         return found
 
     return second(height)[:, :, None] + 2 * second(width)[:, None].long()
+
+
+def at_ends(grids: tuple[int, int, int], parts: Tensor | None, device: torch.device) -> Tensor:
+    """Return which positions are in the first or last row or column of their part: bool [B, h, w].
+
+    Args:
+        grids: B, h, w.
+        parts: as `random_parts` draws them; None: each grid is one part.
+        device: of the result.
+    """
+    numbers = torch.zeros(grids, device=device) if parts is None else parts.float()
+    around = F.pad(numbers[:, None], (1, 1, 1, 1), value=-1)
+    neighbours = (
+        around[:, 0, :-2, 1:-1],
+        around[:, 0, 2:, 1:-1],
+        around[:, 0, 1:-1, :-2],
+        around[:, 0, 1:-1, 2:],
+    )
+    return torch.stack([numbers != neighbour for neighbour in neighbours]).any(0)
 
 
 def less_at_ends(params: Tensor, positions: Tensor, grids: tuple[int, int, int]) -> Tensor:

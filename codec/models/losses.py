@@ -31,7 +31,7 @@ def codebook(latent: Tensor, quantized: Tensor) -> Tensor:
     return F.mse_loss(quantized, latent.detach())
 
 
-def ms_ssim(reconstruction: Tensor, target: Tensor) -> Tensor:
+def ms_ssim(reconstruction: Tensor, target: Tensor, weights: tuple[float, ...] = SCALE_WEIGHTS) -> Tensor:
     """Return the multi-scale structural similarity (Wang et al. 2003) of images, with gradients.
 
     As `metrics.image.ms_ssim`, but scales into which the window does not fit are left out: all five need
@@ -40,19 +40,26 @@ def ms_ssim(reconstruction: Tensor, target: Tensor) -> Tensor:
     Args:
         reconstruction: float32 [B, C, H, W] in -1..1, at least 11 pixels high and wide.
         target: the same shape; no gradient reaches it.
+        weights: exponents of the scales, the finest first; they sum to 1.
 
     Returns:
         [B], at most 1. A scale whose similarity is below 0.001 counts as 0.001 and has no gradient.
     """
     x, y = (((samples + 1) * 127.5).contiguous() for samples in (reconstruction, target.detach()))
     product = x.new_ones(x.shape[:2])
-    for scale, weight in enumerate(SCALE_WEIGHTS):
-        coarsest = scale == len(SCALE_WEIGHTS) - 1 or (min(x.shape[2:]) + 1) // 2 < WINDOW
+    for scale, weight in enumerate(weights):
+        coarsest = scale == len(weights) - 1 or (min(x.shape[2:]) + 1) // 2 < WINDOW
         product = product * _similarity(x, y, luminance=coarsest).clamp(min=1e-3) ** weight
         if coarsest:
             break
         x, y = _halve(x), _halve(y)
     return product.mean(1)
+
+
+def luma(samples: Tensor) -> Tensor:
+    """Return the luma of RGB samples (ITU-R BT.601): [B, 3, H, W] -> [B, 1, H, W]."""
+    red, green, blue = samples[:, :1], samples[:, 1:2], samples[:, 2:]
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def _similarity(x: Tensor, y: Tensor, *, luminance: bool) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..priors import gaussian_tables
 from ..priors.base import TOTAL
-from .losses import ms_ssim
+from .losses import luma, ms_ssim
 
 WHITE = 255.0
 """Peak of 8-bit values, the unit of errors."""
@@ -27,6 +27,10 @@ alone, both fall with the rate in this proportion (2,850 to 3,050 up to index 12
 LOW_RATE_EASING = 3.3
 """At index 0 the mixture is divided by 1 + LOW_RATE_EASING times the share of MS-SSIM, and by less as lambda
 grows: MS-SSIM favours low rates, which would otherwise rise by half."""
+
+LUMA_WEIGHTS = 0.02, 0.12, 0.5, 0.25, 0.11
+"""Exponents of the scales in the MS-SSIM of luma. A quarter of the resolution counts most: SSIMULACRA 2
+(Sneyers 2022-2023, libjxl) weighs structure of luma there highest, so that this term teaches part of it."""
 
 NEARLY_CERTAIN = -2.0
 """log2 of sigma, in steps, below which at most one symbol in twenty is not 0."""
@@ -49,7 +53,7 @@ def rd_loss(rate: Tensor, distortion: Tensor, index: Tensor) -> Tensor:
 
 
 def distortion(
-    reconstruction: Tensor, samples: Tensor, index: Tensor, ms_ssim_share: float
+    reconstruction: Tensor, samples: Tensor, index: Tensor, ms_ssim_share: float, luma_share: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Return the distortion of the loss, and the mean squared error of 8-bit values, of each image: [B] both.
 
@@ -60,11 +64,15 @@ def distortion(
         samples: the same shape.
         index: quality index, [B].
         ms_ssim_share: share of 1 - MS-SSIM in the mixture, 0..1.
+        luma_share: share of luma, with LUMA_WEIGHTS, in the MS-SSIM; the rest is of red, green, blue.
     """
     error = (reconstruction - samples).square().mean((1, 2, 3)) * (WHITE / 2) ** 2
     if not ms_ssim_share:
         return error, error
     dissimilarity = 1 - ms_ssim(reconstruction, samples)
+    if luma_share:
+        of_luma = 1 - ms_ssim(luma(reconstruction), luma(samples), LUMA_WEIGHTS)
+        dissimilarity = (1 - luma_share) * dissimilarity + luma_share * of_luma
     mixture = (1 - ms_ssim_share) * error + ms_ssim_share * MSE_PER_MS_SSIM * dissimilarity
     easing = LOW_RATE_EASING * torch.exp2(-index / INDICES_PER_LAMBDA_DOUBLING)
     return mixture / (1 + ms_ssim_share * easing), error

@@ -40,6 +40,7 @@ class Config(variable_rate.VariableRateConfig):
         encoder_fine, encoder_coarse, decoder_fine, decoder_coarse: residual blocks.
         context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
         ms_ssim: share of 1 - MS-SSIM in the distortion, the rest is squared error; used in training alone.
+        luma: share of the MS-SSIM of luma in MS-SSIM, the rest is of red, green and blue; in training alone.
     """
 
     context_width: int = setting(112, low=1, high=114)
@@ -55,6 +56,7 @@ class Config(variable_rate.VariableRateConfig):
     decoder_fine: int = setting(4, low=0, high=100)
     decoder_coarse: int = setting(2, low=0, high=100)
     ms_ssim: float = setting(0.0, low=0, high=1, training_only=True)
+    luma: float = setting(0.0, low=0, high=1, training_only=True)
 
 
 class VAE(VariableRateVAE):
@@ -68,7 +70,7 @@ class VAE(VariableRateVAE):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.ms_ssim_share = config.ms_ssim
+        self.shares = config.ms_ssim, config.luma
         size = config.components
         self.forward_basis = nn.Parameter(torch.zeros(size, 192, 4, 4))
         self.backward_basis = nn.Parameter(torch.zeros(size, 192, 4, 4))

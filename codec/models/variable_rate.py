@@ -73,6 +73,7 @@ class VariableRateConfig(Config):
     Attributes:
         components: M, channels of the latents.
         context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
+        end_step: step of the first slice at the ends of a region, see `GaussianPrior`.
     """
 
     components: int = setting(320, low=1, high=628, may_shrink=True)
@@ -80,6 +81,9 @@ class VariableRateConfig(Config):
     context_hidden: int = setting(48, low=1, high=1024)
     context_blocks: int = setting(1, low=0, high=100)
     context_near: int = setting(48, low=3, high=128)
+    end_step: int = setting(
+        LATENT_UNIT, low=LATENT_UNIT // 2, high=LATENT_UNIT, may_grow=True, may_shrink=True
+    )
 
 
 class VariableRateVAE(Model):
@@ -105,8 +109,8 @@ class VariableRateVAE(Model):
     uses_rdoq: ClassVar[bool] = False
     """Whether quantisation is rate-distortion optimised: a trained analysis network gains nothing by it."""
 
-    ms_ssim_share: float = 0.0
-    """Share of 1 - MS-SSIM in the distortion; the rest is squared error."""
+    shares: tuple[float, float] = 0.0, 0.0
+    """Shares of MS-SSIM in the distortion, and of luma in MS-SSIM, see `rate_distortion.distortion`."""
 
     config: VariableRateConfig
     deviation: Tensor
@@ -157,7 +161,7 @@ class VariableRateVAE(Model):
         """Build the conditional Gaussian, as in `Model.priors_from`."""
         del card
         arrays = {n.removeprefix(PREFIX): array for n, array in tensors.items() if n.startswith(PREFIX)}
-        return {LEARNED: GaussianPrior(arrays, shape=self.shape)}
+        return {LEARNED: GaussianPrior(arrays, shape=self.shape, end_step=self.config.end_step)}
 
     def latents(self, samples: Tensor, index: Tensor) -> Tensor:
         """Compute the mean of the posterior, in steps of the latents: -> [B, M, h, w].
@@ -216,7 +220,7 @@ class VariableRateVAE(Model):
         parts = cutting.random_parts(count, latents.shape[2], latents.shape[3], device)
         rounded, bits = self.quantise(latents, index, noisy=True, parts=parts)
         rate = bits / (height * width)
-        mixture, error = distortion(self.reconstruct(rounded, index), samples, index, self.ms_ssim_share)
+        mixture, error = distortion(self.reconstruct(rounded, index), samples, index, *self.shares)
         terms = {"rate": rate.mean(), "distortion": error.mean(), "mixture": mixture.mean()}
         return LossStep(rd_loss(rate, mixture, index), terms)
 
@@ -231,7 +235,7 @@ class VariableRateVAE(Model):
         decoded = self.reconstruct(rounded, indexes)
         pixels = samples.shape[0] * samples.shape[2] * samples.shape[3]
         whole = torch.round((decoded + 1) * (WHITE / 2)).clamp(0, WHITE) * (2 / WHITE) - 1
-        mixture, _ = distortion(whole, samples, indexes, self.ms_ssim_share)
+        mixture, _ = distortion(whole, samples, indexes, *self.shares)
         loss = rd_loss(bits * len(samples) / pixels, mixture, indexes)
         figures = {"ms_ssim": float(ms_ssim(whole, samples).mean())}
         return RoundTrip({}, decoded, float(bits.sum()), pixels, float(loss), figures)
@@ -253,6 +257,8 @@ class VariableRateVAE(Model):
         log2_gains = self.log2_gain(index)
         layers, grids, arithmetic = dict(self.layers.items()), (count, height, width), context.FakeQuantized()
         model = ContextModel(self.shape, layers, arithmetic, grids, context.condition(index), parts)
+        ends = cutting.at_ends(grids, parts, latents.device).view(-1, 1)
+        end_fineness = LATENT_UNIT / self.config.end_step - 1
         decoded = torch.zeros_like(targets)
         bits = latents.new_zeros(count)
         for s, p in self.shape.steps:
@@ -264,12 +270,13 @@ class VariableRateVAE(Model):
             mean, log2_sigma = exact.limited(params).chunk(2, 1)
             mean = exact.rounded(mean * torch.exp2(log2_gain), 4)
             target = targets[positions, part]
-            log2_scale = (log2_gain + log2_sigma).clamp(SCALE_MIN / 16, SCALE_MAX / 16)
-            error = (target - mean).detach()
+            finer = 1 + end_fineness * ends[positions] * (s == 0)
+            log2_scale = (log2_gain + log2_sigma + finer.log2()).clamp(SCALE_MIN / 16, SCALE_MAX / 16)
+            residual = (target - mean) * finer
+            error = residual.detach()
             coded = log2_scale > (SCALE_MIN + 1.5) / 16
-            value = target + (torch.round(error) * coded - error)
+            value = target + (torch.round(error) * coded - error) / finer
             value = value + (mean - mean.detach()) * (log2_scale < NEARLY_CERTAIN)
-            residual = target - mean
             residual = residual + (torch.rand_like(error) - 0.5 if noisy else torch.round(error) - error)
             spent = -likelihood(residual, torch.exp2(log2_scale)).log2().sum(1)
             bits = bits.index_add(0, owner[positions], spent)
@@ -290,7 +297,9 @@ class VariableRateVAE(Model):
             ModelError: a layer exceeds the exact range of float32.
         """
         layers = {name: cast("exact.QATLinear", layer) for name, layer in self.layers.items()}
-        return self.equipped(priors={LEARNED: gaussian.export(layers, self.shape, self.line())})
+        return self.equipped(
+            priors={LEARNED: gaussian.export(layers, self.shape, self.line(), self.config.end_step)}
+        )
 
     def make_card(self, name: str, training: Figures, measured: Figures) -> Card:
         """Make the card without settings of training alone: the fingerprint covers the card's settings."""

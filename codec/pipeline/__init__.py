@@ -83,6 +83,7 @@ class EncodeOptions:
     strip: Iterable[str] = ()
     keep_gps: bool = False
     device: str = "auto"
+    tune: str = "visual"
 
     @property
     def target(self) -> Target:
@@ -117,6 +118,7 @@ def encode(
     strip: Iterable[str] = (),
     keep_gps: bool = False,
     device: str = "auto",
+    tune: str = "visual",
     progress: Progress | None = None,
 ) -> bytes:
     """Compress an image or audio into a .vqc bitstream.
@@ -138,6 +140,7 @@ def encode(
         strip: metadata to leave out: "icc", "exif", "xmp", "tags", "all".
         keep_gps: keep the GPS position in EXIF; a media.Image keeps all its metadata.
         device: of the networks; files encoded on any device decode on any other.
+        tune: which default model for images: "visual", trained for the eye, or "psnr".
         progress: called with the number of blocks done and of all blocks.
 
     Raises:
@@ -159,6 +162,7 @@ def encode(
         strip,
         keep_gps,
         device,
+        tune,
     )
     return encode_file(source, options, progress=progress).data
 
@@ -192,6 +196,8 @@ def _opened(source: media.Source, options: EncodeOptions) -> tuple[media.Image |
     target = options.target
     if options.effort not in EFFORTS:
         raise UsageError(f"no effort {options.effort}", f"give {EFFORTS[0]} to {EFFORTS[-1]}")
+    if options.model is not None and options.tune != "visual":
+        raise UsageError("tune chooses the model, as its name does", "leave out one of them")
     named = None if options.model is None else weights.load(options.model, options.device)
     if isinstance(source, media.Image | media.Audio):
         original = source.without(options.strip)
@@ -199,7 +205,7 @@ def _opened(source: media.Source, options: EncodeOptions) -> tuple[media.Image |
         read = media.read(source, max_pixels=options.max_pixels, keep_gps=options.keep_gps)
         original = read.without(options.strip)
     medium = "image" if isinstance(original, media.Image) else "audio"
-    model = named or weights.load(weights.DEFAULTS[medium], options.device)
+    model = named or weights.load(weights.default(medium, options.tune), options.device)
     if model.medium != medium:
         ours, theirs = (rate_control.FILES[name] for name in (model.medium, medium))
         message = f"{model.card.name} is for {ours}, not for {theirs}"

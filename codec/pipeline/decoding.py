@@ -66,7 +66,8 @@ def decode_stream(
 def _check_levels(levels: int, point: OperatingPoint) -> None:
     """Refuse a number of levels that a file does not have, or one alone."""
     count = len(point.planes)
-    if not 1 <= levels <= count or any(plane.missing is None for plane in point.planes[levels:]):
+    possible = [n for n in range(1, count + 1) if all(p.missing is not None for p in point.planes[n:])]
+    if not isinstance(levels, int) or levels not in possible:
         has = f"levels 1 to {count}" if count > 1 else "one level"
         message = f"levels is {levels}, and the file of {point.model.card.name} has {has}"
         raise ModelError(message, "decode it without levels, or with fewer")

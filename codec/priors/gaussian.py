@@ -23,14 +23,17 @@ from ..errors import ModelError, UsageError
 from . import exact, gaussian_tables
 from .base import Array, Positions, Step, Symbols, in_order
 from .context import HEAD_BITS, ContextModel, Integer, Shape
-from .gaussian_tables import SCALE_LEVELS, SCALE_MIN, Gaussian
+from .gaussian_tables import LATENT_UNIT, SCALE_LEVELS, SCALE_MIN, Gaussian
 from .learned import IntegerNetwork
 
 REGIONS_PER_BATCH = 8
 """Largest number of regions of one size coded side by side."""
 
+UNITS_PER_OCTAVE = 256
+"""Units of log2 sigma, as the heads output it."""
+
 UNITS_PER_SCALE = 48
-"""Units of log2 sigma, as the heads output it, between two scales of the table: 3 / 16 octave."""
+"""Units of log2 sigma between two scales of the table: 3 / 16 octave."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +46,15 @@ class GaussianPrior(IntegerNetwork):
         shape: of the network.
         plane: name of the plane of these latents.
         temperature: factor of sigma, to the nearest scale of the table; 1 in coding.
+        end_step: step of the first slice of channels in the first and last rows and columns of a region, in
+            sixteenths of the step elsewhere. Context is missing there, and the errors of these channels
+            would show as lines in smooth areas.
     """
 
     shape: Shape = Shape(1, 1, 1, 0, 24)
     plane: str = "y"
     temperature: float = 1.0
+    end_step: int = LATENT_UNIT
 
     def check(self) -> None:
         """Refuse arrays that do not fit the shape.
@@ -123,11 +130,14 @@ class _Scan:
         self._before = step
         s, p = self._prior.shape.steps[step.number]
         log2_gains = self._log2_gains[self._prior.shape.slices[s]]
+        steps = self._relative_steps(s, p)
+        finer = torch.from_numpy(np.rint(UNITS_PER_OCTAVE * np.log2(LATENT_UNIT / steps)).astype(np.int32))
         with exact.arithmetic():
             outputs = self._context.params(s, p).clamp_(-exact.ACCUMULATOR_MAX, exact.ACCUMULATOR_MAX).int()
             means, log2_sigmas = outputs.chunk(2, 1)
             means = gaussian_tables.scaled(means, log2_gains, HEAD_BITS - 4)
             units = log2_sigmas + (log2_gains << 4) + (UNITS_PER_SCALE // 2 - (SCALE_MIN << 4))
+            units += finer.repeat(len(self._latents), 1)
             indexes = torch.div(units, UNITS_PER_SCALE, rounding_mode="floor")
             indexes = indexes.clamp_(0, SCALE_LEVELS - 1)
             if self._widening:
@@ -138,7 +148,14 @@ class _Scan:
             indexes.to(torch.uint8).numpy().reshape(count, -1, means.shape[1]),
             strict=True,
         )
-        return (Gaussian(mean, index) for mean, index in each)
+        return (Gaussian(mean, index, steps) for mean, index in each)
+
+    def _relative_steps(self, s: int, p: int) -> NDArray[np.int32]:
+        """Return the step at the positions of a phase, in sixteenths of the step inside: [n, 1]."""
+        (rows, columns), (height, width) = self._context.grid_positions(s, p), self._size
+        at_end = (rows == 0) | (rows == height - 1) | (columns == 0) | (columns == width - 1)
+        end_step = LATENT_UNIT if s else self._prior.end_step
+        return np.where(at_end, end_step, LATENT_UNIT).astype(np.int32)[:, None]
 
     def _update(self, step: Step) -> None:
         """Pass the latents of a step to the context model."""
@@ -153,13 +170,16 @@ class _Scan:
             self._context.update(s, p, features.to(self._prior.dtype))
 
 
-def export(layers: Mapping[str, exact.QATLinear], shape: Shape, line: tuple[Tensor, Tensor]) -> GaussianPrior:
+def export(
+    layers: Mapping[str, exact.QATLinear], shape: Shape, line: tuple[Tensor, Tensor], end_step: int
+) -> GaussianPrior:
     """Return the prior of a model in training, in integers.
 
     Args:
         layers: of `context.layers_in_training`.
         shape: of the network.
         line: slope and offset of log2(deviation / step) over the quality index, in 2**-20, [M] each.
+        end_step: as in `GaussianPrior`.
 
     Raises:
         ModelError: a layer exceeds the exact range of float32.
@@ -170,4 +190,4 @@ def export(layers: Mapping[str, exact.QATLinear], shape: Shape, line: tuple[Tens
     for name, layer in layers.items():
         whole = layer.export()
         arrays |= {f"{name}.{part}": getattr(whole, part) for part in ("weight", "bias", "shift")}
-    return GaussianPrior(arrays, shape=shape)
+    return GaussianPrior(arrays, shape=shape, end_step=end_step)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from functools import cache
 
@@ -105,10 +105,12 @@ class Gaussian:
     Attributes:
         means: int32 [n, c], in sixteenths of a step.
         scale_indexes: uint8 [n, c], of the standard deviation in the scale table; 0: the symbol is 0.
+        units: int32 [n, 1], of a symbol, in sixteenths of a step.
     """
 
     means: NDArray[np.int32]
     scale_indexes: NDArray[np.uint8]
+    units: NDArray[np.int32] = field(default_factory=lambda: np.full((1, 1), LATENT_UNIT, np.int32))
 
     @property
     def tables(self) -> SignedTables:
@@ -126,7 +128,8 @@ class Gaussian:
             targets: latents in steps, float32 [n, c].
             rd_tradeoff: bits equivalent to a squared error of one step, [c]; None: always the nearest.
         """
-        offsets = targets - self.means * np.float32(1 / LATENT_UNIT)
+        fineness = (LATENT_UNIT / self.units).astype(np.float32)
+        offsets = (targets - self.means * np.float32(1 / LATENT_UNIT)) * fineness
         symbols = np.rint(offsets).astype(np.int32)
         symbols[self.tables.empty[self.scale_indexes]] = 0
         if rd_tradeoff is not None:
@@ -135,15 +138,16 @@ class Gaussian:
             low = high - np.sign(high)
             offset = offsets[rows, columns]
             saved = self.tables.bits(high, indexes) - self.tables.bits(low, indexes)
-            added = rd_tradeoff[columns] * (np.square(offset - low) - np.square(offset - high))
+            tradeoff = (rd_tradeoff / np.square(fineness))[rows % len(fineness), columns]
+            added = tradeoff * (np.square(offset - low) - np.square(offset - high))
             symbols[rows, columns] = np.where(saved > added, low, high)
-        least, most = -((LIMIT + self.means) // LATENT_UNIT), (LIMIT - self.means) // LATENT_UNIT
+        least, most = -((LIMIT + self.means) // self.units), (LIMIT - self.means) // self.units
         clipped: NDArray[np.int32] = np.clip(symbols, least, most)
         return clipped
 
     def values(self, symbols: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return the latents of symbols, in sixteenths of a step."""
-        latents: NDArray[np.int32] = np.clip(LATENT_UNIT * symbols + self.means, -LIMIT, LIMIT)
+        latents: NDArray[np.int32] = np.clip(self.units * symbols + self.means, -LIMIT, LIMIT)
         return latents
 
     def bits(self, symbols: NDArray[np.int32]) -> float:
