@@ -1,4 +1,4 @@
-"""The later levels of `residual`: their bands, their lapped transform, the network after its inverse."""
+"""The later levels of `residual`: their bands, and their lapped transform."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import math
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
-
-from ..networks import ConvNeXtBlock, start_at_zero
 
 HOP = 64
 """Samples per code of each level."""
@@ -30,9 +28,6 @@ MISSING = -1
 
 QUIET = 1e-7
 """Added to the squares of an envelope, so that silence has one."""
-
-WINDOW = 256
-"""Of the spectra that the refiner reads and changes, in samples; their hop is HOP."""
 
 
 class LappedTransform(nn.Module):
@@ -69,41 +64,3 @@ class LappedTransform(nn.Module):
         """
         squares = F.pad(self(samples).square()[:, None], (1, 1, 1, 1), mode="replicate")
         return (F.avg_pool2d(squares, 3, 1)[:, 0] + QUIET) ** 0.25
-
-
-class Refiner(nn.Module):
-    """A correction of decoded audio, given that of level 1: a complex factor for each point of its spectrum.
-
-    It starts without effect. Shapes: [B, 1, N], [B, 1, N] -> [B, 1, N].
-    """
-
-    window: Tensor
-
-    def __init__(self, width: int, hidden: int, blocks: int) -> None:
-        super().__init__()
-        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
-        bins = WINDOW // 2 + 1
-        self.read = nn.Linear(4 * bins, width)
-        self.blocks = nn.Sequential(*(ConvNeXtBlock(width, hidden) for _ in range(blocks)))
-        self.norm = nn.LayerNorm(width)
-        self.factor = nn.Linear(width, 2 * bins)
-        start_at_zero(self.factor)
-
-    def forward(self, decoded: Tensor, first: Tensor) -> Tensor:
-        """Correct `decoded`, whose level 1 alone is `first`."""
-        spectrum, before = (self._spectra(x.float()[:, 0]) for x in (decoded, first))
-        phase = spectrum / (spectrum.abs() + 1e-4) * before.conj() / (before.abs() + 1e-4)
-        seen = [(s.abs() + 1e-4).log() for s in (spectrum, before)]
-        x = self.read(torch.cat((*seen, phase.real, phase.imag), 2))
-        x = self.norm(self.blocks(x.transpose(1, 2)).transpose(1, 2))
-        real, imaginary = self.factor(x).float().chunk(2, 2)
-        spectrum = spectrum * torch.complex(1 + real, imaginary)
-        corrected = torch.istft(
-            spectrum.transpose(1, 2), WINDOW, HOP, window=self.window, length=decoded.shape[2]
-        )
-        return corrected[:, None]
-
-    def _spectra(self, samples: Tensor) -> Tensor:
-        """[B, N] -> complex [B, N / HOP + 1, bins]."""
-        found = torch.stft(samples, WINDOW, HOP, window=self.window, pad_mode="constant", return_complex=True)
-        return found.transpose(1, 2)

@@ -2,7 +2,7 @@
 
     x --level 1: `audio`--> codes --its decoder--> x_1
     x - x_1 --MDCT, over the envelope of x_1--> c;   c --level 2--> q_2;   c - q_2 --level 3--> q_3;   ...
-    x_1 + the inverse of q_2 + .. + q_n --refiner--> mean of p(x | codes of levels 1 to n)
+    x_1 + inverse MDCT of the envelope times q_2 + .. + q_n = mean of p(x | codes of levels 1 to n)
 
 (Residual vector quantisation: Zeghidour et al. 2021, "SoundStream", section III.C. A codec of the waveform
 that another one leaves: Zhen et al. 2019, "Cascaded Cross-Module Residual Learning".) For example:
@@ -36,9 +36,9 @@ from ...priors.settings import setting
 from ...priors.static import StaticPrior
 from .. import losses
 from ..base import LossStep, Model
-from ..quantizers import VectorQuantizer, kmeans
+from ..quantizers import VectorQuantizer, kmeans, nearest
 from . import audio
-from .lapped import BANDS, HOP, LEVELS, MISSING, NAMES, PARTS, LappedTransform, Refiner
+from .lapped import BANDS, HOP, LEVELS, MISSING, NAMES, PARTS, QUIET, LappedTransform
 from .planes import PlanesOfCodes
 from .residual_point import ResidualPoint
 
@@ -51,15 +51,12 @@ class Config(audio.Config):
     """Settings of residual levels; the others are those of `audio.Config`, of level 1.
 
     Attributes:
-        refiner_width, refiner_hidden, refiner_blocks: channels, channels inside the ConvNeXt blocks, blocks.
+        commitment: weight of the share that the levels leave of the energy of c.
     """
 
     encoder_blocks: int = setting(6, low=0, high=12)
     decoder_width: int = setting(256, low=1, high=1 << 14)
     decoder_hidden: int = setting(512, low=1, high=1 << 14)
-    refiner_width: int = setting(192, low=1, high=1 << 14)
-    refiner_hidden: int = setting(384, low=1, high=1 << 14)
-    refiner_blocks: int = setting(4, low=0, high=100)
     frozen: bool = setting(True, training_only=True, fixed_on_resume=True)
 
 
@@ -92,9 +89,9 @@ class ResidualAudioVQVAE(PlanesOfCodes):
     points = LAST_INDEX + 1
     validation_points = tuple(index_of(level) for level in range(1, LEVELS + 1))
     prior_methods: ClassVar[Mapping[str, str]] = MappingProxyType({NAMES[0]: "wavenet"})
-    table_classes = 16, 1, 16
-    decoding = ("first.decoder.", "first.quantizer.codebook", "refiner.", "quantizers.")
-    networks = ("first.encoder.", "first.decoder.", "refiner.")
+    table_classes = 16, 4, 4
+    decoding = ("first.decoder.", "first.quantizer.codebook", "quantizers.")
+    networks = ("first.encoder.", "first.decoder.")
     config: Config
 
     def __init__(self, config: Config) -> None:
@@ -102,12 +99,11 @@ class ResidualAudioVQVAE(PlanesOfCodes):
         self.config = config
         self.first = audio.AudioVQVAE(config).requires_grad_(False)
         self.transform = LappedTransform(self.stride, max(ends[-1] for ends in BANDS))
-        self.refiner = Refiner(config.refiner_width, config.refiner_hidden, config.refiner_blocks)
         self.quantizers = nn.ModuleList(
             VectorQuantizer(
                 config.codes,
                 high - low,
-                moving_average=True,
+                moving_average=False,
                 decay=config.decay,
                 restart_below=config.restart_below,
             )
@@ -180,7 +176,7 @@ class ResidualAudioVQVAE(PlanesOfCodes):
             found.rests.append(rest)
             found.codes.append(codes.flatten(1))
             found.vectors.append(self._vectors(level, found.codes[-1]))
-            rest = rest - found.vectors[-1]
+            rest = rest - found.vectors[-1].detach()
         return found
 
     def _vectors(self, level: int, codes: Tensor) -> Tensor:
@@ -205,10 +201,8 @@ class ResidualAudioVQVAE(PlanesOfCodes):
         return self._with(decoded, torch.stack(later).sum(0))
 
     def _with(self, first: Tensor, vectors: Tensor) -> Tensor:
-        """Add the waveform of vectors to level 1, and refine."""
-        waveform = self.transform.inverse(vectors * self.transform.envelope(first))
-        refined: Tensor = self.refiner(first + waveform, first)
-        return refined
+        """Add the waveform of vectors to level 1."""
+        return first + self.transform.inverse(vectors * self.transform.envelope(first))
 
     def rest(self, samples: Tensor, first: Tensor) -> Tensor:
         """Return the coefficients that level 1 leaves, over its envelope."""
@@ -218,19 +212,24 @@ class ResidualAudioVQVAE(PlanesOfCodes):
     # training
 
     def loss(self, samples: Tensor) -> LossStep:
-        """Compute the distances of spectra with 2 to LEVELS levels, each of the same share of a batch."""
+        """Compute the distances of spectra with 2 to LEVELS levels, each for the same share of a batch."""
         count, device = len(samples), samples.device
         with torch.no_grad():
             codes = self.first.quantizer.encode(self.first.latents(samples))
             first = self.decode_first(codes)
-            found = self.quantise(self.rest(samples, first))
-            stratum = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
-            depth = 1 + torch.floor(stratum * (LEVELS - 1))[:, None, None]
-            total = torch.stack([v * (depth > n) for n, v in enumerate(found.vectors)]).sum(0)
+            rest = self.rest(samples, first)
+        found = self.quantise(rest)
+        stratum = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
+        depth = 1 + torch.floor(stratum * (LEVELS - 1))[:, None, None]
+        total = torch.stack([v * (depth > n) for n, v in enumerate(found.vectors)]).sum(0)
         terms = losses.spectral(self._with(first, total), samples, self.rate)
-        kept = {name: rest for name, rest in zip(NAMES[1:], found.rests, strict=True)}
+        loss = self.first.weighted(terms)
+        pairs = zip(found.rests, found.vectors, strict=True)
+        left = torch.stack([losses.codebook(wanted, vectors) for wanted, vectors in pairs]).mean()
+        terms["left"] = left / (rest.square().mean() + QUIET)
+        kept = dict(zip(NAMES[1:], found.rests, strict=True))
         symbols = dict(zip(NAMES, [codes, *found.codes], strict=True))
-        return LossStep(self.first.weighted(terms), terms, symbols, kept)
+        return LossStep(loss + self.config.commitment * terms["left"], terms, symbols, kept)
 
     def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
         """Update the codebooks of the later levels, as in `Trainable.update`."""
@@ -276,7 +275,10 @@ class ResidualAudioVQVAE(PlanesOfCodes):
             self._start_levels(draw, generator)
 
     def _start_levels(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Set codebooks by k-means of what is left, level by level, each code's number by its frequency."""
+        """Set codebooks by k-means of what is left, level by level, in the order of their lengths.
+
+        So a code's number tells how loud it is, in all bands alike, which contexts of tables rely on.
+        """
         batches = (draw(number) for number in range(START_BATCHES))
         firsts = ((x, self.decode_first(self.first.quantizer.encode(self.first.latents(x)))) for x in batches)
         rest = torch.cat([self.rest(x, first).movedim(1, 2).flatten(0, 1) for x, first in firsts])
@@ -284,8 +286,5 @@ class ResidualAudioVQVAE(PlanesOfCodes):
             for low, high, quantizer in zip(ends, ends[1:], self._quantizers(level), strict=False):
                 part = rest[:, low:high].contiguous()
                 centres = kmeans(part.cpu(), self.config.codes, generator, rounds=10).to(part.device)
-                quantizer.set_codebook(centres)
-                codes = quantizer.encode(part.t()[None])[0]
-                order = torch.bincount(codes, minlength=len(centres)).argsort(descending=True)
-                quantizer.set_codebook(centres[order])
-                rest[:, low:high] -= centres[codes]
+                quantizer.set_codebook(centres[centres.norm(dim=1).argsort()])
+                rest[:, low:high] -= quantizer.codebook[nearest(part, quantizer.codebook)]

@@ -44,9 +44,8 @@ class ResidualPoint(OperatingPoint):
 
     @property
     def halo(self) -> int:
-        """Blocks around a block on which its samples depend: decoder, transform, refiner."""
-        refiner = 3 * self.model.config.refiner_blocks + 4
-        later = 2 * PARTS + refiner if self.levels > 1 else 0
+        """Blocks around a block on which its samples depend: decoder, transform."""
+        later = 2 * PARTS if self.levels > 1 else 0
         return -(-(self._decoder_halo + later) // PARTS)
 
     @property
