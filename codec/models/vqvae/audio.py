@@ -172,23 +172,23 @@ class AudioVQVAE(method.VQVAE):
             self.start_codebook(draw, range(count, count + 16), generator, 50_000)
 
 
-def encoder(config: Config, outputs: int | None = None) -> nn.Sequential:
-    """Build the encoder: [B, 1, N] -> [B, outputs, N / 64], by default D of them."""
+def encoder(config: Config) -> nn.Sequential:
+    """Build the encoder: [B, 1, N] -> [B, D, N / 64]."""
     width = config.encoder_width
     widths = [1, width // 4, width // 2, width * 3 // 4, width, width, width]
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
-        layers += [nn.Conv1d(before, after, 4, 2, 1), nn.SiLU()]
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        layers += [nn.Conv1d(inputs, outputs, 4, 2, 1), nn.SiLU()]
     layers.pop()  # the residual units begin with a nonlinearity of their own
     layers += [ResidualBlock(width, width, axes=1, dilation=2**n) for n in range(config.encoder_blocks)]
-    return nn.Sequential(*layers, nn.ReLU(), nn.Conv1d(width, outputs or config.code_dim, 1))
+    return nn.Sequential(*layers, nn.ReLU(), nn.Conv1d(width, config.code_dim, 1))
 
 
-def trunk(config: Config, inputs: int | None = None) -> nn.Sequential:
-    """Build the network at the rate of the codes, common to decoders: [B, inputs or D, T] -> [B, C, T]."""
+def trunk(config: Config) -> nn.Sequential:
+    """Build the network at the rate of the codes, common to decoders: [B, D, T] -> [B, C, T]."""
     width = config.decoder_width
     return nn.Sequential(
-        nn.Conv1d(inputs or config.code_dim, width, 7, padding=3),
+        nn.Conv1d(config.code_dim, width, 7, padding=3),
         *(ConvNeXtBlock(width, config.decoder_hidden) for _ in range(config.decoder_blocks)),
     )
 

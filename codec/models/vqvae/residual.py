@@ -38,7 +38,7 @@ from .. import losses
 from ..base import LossStep, Model
 from ..quantizers import VectorQuantizer, kmeans, nearest
 from . import audio
-from .lapped import BANDS, HOP, LEVELS, MISSING, NAMES, PARTS, QUIET, LappedTransform
+from .lapped import BANDS, HOP, LEVELS, NAMES, PARTS, QUIET, LappedTransform
 from .planes import PlanesOfCodes
 from .residual_point import ResidualPoint
 
@@ -51,7 +51,7 @@ class Config(audio.Config):
     """Settings of residual levels; the others are those of `audio.Config`, of level 1.
 
     Attributes:
-        commitment: weight of the share that the levels leave of the energy of c.
+        commitment: weight of the share of the energy of c that the levels leave, in their mean.
     """
 
     encoder_blocks: int = setting(6, low=0, high=12)
@@ -180,7 +180,7 @@ class ResidualAudioVQVAE(PlanesOfCodes):
         return found
 
     def _vectors(self, level: int, codes: Tensor) -> Tensor:
-        """Look codes of a later level up, zero where they are missing: [B, T] -> [B, M, T / PARTS]."""
+        """Look codes of a later level up, see MISSING: [B, T] -> [B, M, T / PARTS]."""
         by_band = codes.view(len(codes), -1, PARTS).unbind(2)
         pairs = zip(by_band, self._quantizers(level), strict=True)
         parts = [q.decode(band.clamp(min=0)) * (band >= 0)[:, None] for band, q in pairs]
@@ -196,9 +196,7 @@ class ResidualAudioVQVAE(PlanesOfCodes):
         """Decode the first levels, [B, T] each: the mean of p(x | their codes)."""
         decoded = self.decode_first(codes[0].long())
         later = [self._vectors(level, found.long()) for level, found in enumerate(codes[1:], 1)]
-        if not later or all((found == MISSING).all() for found in codes[1:]):
-            return decoded
-        return self._with(decoded, torch.stack(later).sum(0))
+        return self._with(decoded, torch.stack(later).sum(0)) if later else decoded
 
     def _with(self, first: Tensor, vectors: Tensor) -> Tensor:
         """Add the waveform of vectors to level 1."""
