@@ -20,6 +20,7 @@ from vqcodec.models.base import Model, Symbols
 
 SHIPPED = [card["name"] for card in weights.shipped()]
 GOLDEN_CODES = {
+    "rvqvae-audio": 1499491064,
     "vqvae2-image": 1891197657,
     "vqvae-image": 2434657505,
     "vqvae-audio": 1140501815,
