@@ -1,6 +1,6 @@
 """Speed of both decoders vs. Opus in the same process, and the peak memory of both commands.
 
-python benchmarks/sound_speed.py TAR [--seconds 60] [--model M] [--effort 1] [--decoder wavenet] [--runs 5]
+python benchmarks/sound_speed.py TAR [--seconds 60] [--model M] [--quality Q] [--effort 1] [--runs 5]
 python benchmarks/sound_speed.py TAR --hours 1
 """
 
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="a tar file whose speech/ is joined end to end")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--model")
+    parser.add_argument("--quality", type=float)
     parser.add_argument("--effort", type=int, default=1)
     parser.add_argument("--decoder", default="wavenet", help="the second decoder; '' for none")
     parser.add_argument("--runs", type=int, default=5, help="number of runs, whose median is printed")
@@ -49,7 +50,7 @@ def speed(options: argparse.Namespace) -> None:
     signal = speech(options.source, options.seconds * 16_000)
     original = media.Audio(signal[None], 16_000, 16_000, len(signal))
     torch.set_num_threads(1)
-    chosen = {"model": options.model, "effort": options.effort}
+    chosen = {"model": options.model, "quality": options.quality, "effort": options.effort}
     data = pipeline.encode_file(original, pipeline.EncodeOptions(**chosen)).data
     work: dict[str, Callable[[], object]] = {
         "encode": lambda: pipeline.encode_file(original, pipeline.EncodeOptions(**chosen)),

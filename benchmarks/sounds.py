@@ -1,6 +1,7 @@
 """Tables of audio in the README: our codec vs. others on speech and music.
 
 python benchmarks/sounds.py TAR [--part speech/ --part music/] [--model M] [--effort N ...] [--json OUT]
+python benchmarks/sounds.py TAR --model rvqvae-audio --quality 1 2 3 4 [--files 10]
 python benchmarks/sounds.py TAR --drawn 10
 
 Opus is always included (libsndfile); Codec2, Speex and Opus at exact rates where
@@ -8,6 +9,7 @@ Opus is always included (libsndfile); Codec2, Speex and Opus at exact rates wher
 """
 
 import argparse
+import itertools
 import json
 import math
 import shutil
@@ -47,21 +49,23 @@ class Counts:
     """Sums over our bitstreams.
 
     Attributes:
-        codes: histogram, int64 [K].
+        codes: histogram of each plane, int64 [K].
         payload: bits of chunks.
         ideal: cross-entropy of the codes in bits.
         head: largest header in bytes.
     """
 
-    codes: np.ndarray
+    codes: dict[str, np.ndarray]
     payload: int = 0
     ideal: float = 0.0
     head: int = 0
 
-    def add(self, encoded: pipeline.Encoded) -> None:
-        """Add a bitstream."""
+    def add(self, encoded: pipeline.Encoded, size: int) -> None:
+        """Add a bitstream of a model with codebooks of `size`."""
         info = container.read_info(encoded.data)
-        self.codes += np.bincount(encoded.symbols["codes"].ravel(), minlength=len(self.codes))
+        for name, codes in encoded.symbols.items():
+            counted = np.bincount(codes.ravel(), minlength=size)
+            self.codes[name] = self.codes.get(name, np.zeros(size, np.int64)) + counted
         self.payload += 8 * info.code_bytes
         self.ideal += encoded.estimate_bits
         self.head = max(self.head, info.header_bytes)
@@ -73,6 +77,8 @@ def main() -> None:
     parser.add_argument("--part", action="append", help="print a table of files whose names start with this")
     parser.add_argument("--model", help="name or file; the default model if absent")
     parser.add_argument("--effort", type=int, nargs="+", default=[1], help="one row for each")
+    parser.add_argument("--quality", type=float, nargs="+", help="one row for each; the default if absent")
+    parser.add_argument("--files", type=int, help="measure this many files of each part, evenly spread")
     parser.add_argument("--drawn", type=int, help="compare both our decoders on this many files of each part")
     parser.add_argument("--decoder", default="wavenet", help="name or file of the autoregressive decoder")
     parser.add_argument("--against", nargs="*", default=["opus:6"], help="opus:KBPS")
@@ -80,16 +86,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write all rows, file by file")
     parser.add_argument("--plot", type=Path, help="rate against PESQ-WB, ViSQOL and ESTOI, .svg or .png")
     options = parser.parse_args()
-    if options.drawn and len(options.effort) > 1:
-        parser.error("--drawn goes with one --effort")
+    if options.drawn and (len(options.effort) > 1 or options.quality):
+        parser.error("--drawn goes with one --effort, and without --quality")
     torch.set_num_threads(options.threads)
     codec = weights.load(options.model or weights.DEFAULTS["audio"], "cpu")
     entries = datasets.entries(options.sources)
     everything = []
     for part in options.part or [""]:
         chosen = [entry for entry in entries if entry.path.startswith(part)]
-        if options.drawn:
-            chosen = chosen[:: max(len(chosen) // options.drawn, 1)][: options.drawn]
+        if count := options.drawn or options.files:
+            chosen = chosen[:: max(len(chosen) // count, 1)][:count]
         rows, counts = measured(chosen, codec, options)
         everything += rows
         show(part, rows, counts, len(chosen))
@@ -110,11 +116,13 @@ def measured(
     for index, entry in enumerate(entries, 1):
         print(f"\r{index}/{len(entries)} {entry.name[-60:]:60}", end="", file=sys.stderr, flush=True)
         original = media.read_audio(entry.read(), codec.rate)
-        for effort in options.effort:
-            row, encoded, _ = evaluation.measure(original, model=options.model, effort=effort)
-            name = f"{row['codec']}, effort {effort}"
+        for quality, effort in itertools.product(options.quality or [None], options.effort):
+            row, encoded, _ = evaluation.measure(
+                original, model=options.model, quality=quality, effort=effort
+            )
+            name = f"{row['codec']}, {'' if quality is None else f'-q {quality:g}, '}effort {effort}"
             rows.append(row | {"file": entry.name, "codec": name})
-            counts.setdefault(name, Counts(np.zeros(codec.config.codes, np.int64))).add(encoded)
+            counts.setdefault(name, Counts({})).add(encoded, codec.config.codes)
         if options.drawn:
             rows.append(drawn(original, encoded, options) | {"file": entry.name})
         for name in others:
@@ -201,10 +209,13 @@ def show(part: str, rows: list[dict[str, Any]], counts: dict[str, Counts], files
         print("| " + " | ".join(cells) + " |")
     print()
     for name, sums in counts.items():
-        use = code_use(sums.codes)
+        uses = [code_use(codes) for codes in sums.codes.values()]
+        used = ", ".join(
+            f"{use.used} of {len(sums.codes[plane])}" for plane, use in zip(sums.codes, uses, strict=True)
+        )
         print(
-            f"{name}: codes used {use.used} of {len(sums.codes)}, perplexity {use.perplexity:.0f}, "
-            f"{sums.payload / use.total:.3f} bits per code, payload / ideal "
+            f"{name}: codes used {used}, perplexity {', '.join(f'{use.perplexity:.0f}' for use in uses)}, "
+            f"{sums.payload / sum(use.total for use in uses):.3f} bits per code, payload / ideal "
             f"{sums.payload / sums.ideal:.4f}, header and index {sums.head} bytes at most"
         )
 

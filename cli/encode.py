@@ -90,7 +90,7 @@ def encode(
             min=1,
             max=5,
             metavar="1..5",
-            help="Quality 1-5, 5 is best; images accept decimals.  [default: 3]",
+            help="Quality 1-5, 5 is best; images accept decimals; levels of rvqvae-audio.  [default: 3]",
         ),
     ] = None,
     bitrate: Annotated[

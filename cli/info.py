@@ -73,7 +73,7 @@ def describe(header: container.Info) -> Fields:
         geometry["gains"] = geometry["gains"].hex()
     fields |= geometry | extent(header.geometry)
     fields["settings"] = header.settings.hex()
-    if header.kind == "image" and len(header.settings) in (1, RESIDUAL_SETTINGS):
+    if header.kind in ("image", "audio") and len(header.settings) in (1, RESIDUAL_SETTINGS):
         fields["quality"] = quality_of(header.settings[0])
     for name in ("priors", "bits_per_code"):
         fields[name] = {PRIORS.get(key, str(key)): value for key, value in fields[name].items()}

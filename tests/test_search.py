@@ -95,7 +95,7 @@ def distance(codec: AudioVQVAE, codes: torch.Tensor) -> float:
 def test_bits_are_those_that_codes_take(singer: AudioVQVAE) -> None:
     codes = torch.from_numpy(np.random.default_rng(2).integers(0, 16, (1, 300)))
     state = torch.get_rng_state()
-    bits = search_audio.bits_of(singer)(codes)
+    bits = search_audio.bits_of(singer.priors[LEARNED], singer.quantizer.codebook)(codes)
     assert torch.equal(torch.get_rng_state(), state)
     real = bits_by(singer.priors[LEARNED], [codes[0].numpy().astype(np.int32)])
     assert float(bits.gather(1, codes[:, None]).sum()) == pytest.approx(real, rel=0.01)
@@ -182,7 +182,7 @@ def test_what_is_no_number_leaves_the_nearest_codes(singer: AudioVQVAE) -> None:
 def test_operating_points_search_as_their_effort_says(codec: ImageVQVAE, singer: AudioVQVAE) -> None:
     """With the bits of the model's own priors."""
     samples = to_samples(draw(64, 48, 5)[None])
-    rates, bits = rates_of(codec), search_audio.bits_of(singer)
+    rates, bits = rates_of(codec), search_audio.bits_of(singer.priors[LEARNED], singer.quantizer.codebook)
     for effort in range(4):
         wanted = codec.search(samples, effort, rates)
         assert torch.equal(codec.at(0, effort).analyse(samples)["codes"], wanted)

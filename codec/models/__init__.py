@@ -19,10 +19,12 @@ from .vqvae import (
     AudioVQVAE,
     HierarchicalVQVAE,
     ImageVQVAE,
+    ResidualAudioVQVAE,
     WaveNetVQVAE,
     audio,
     hierarchical,
     image,
+    residual,
     wavenet,
 )
 
@@ -54,6 +56,7 @@ MODELS: dict[str, Entry] = {
     "vqvae-image": Entry(image.Config(), ImageVQVAE, _IMAGE),
     "vqvae-image-paper": Entry(image.PAPER, ImageVQVAE, _IMAGE),
     "vqvae-audio": Entry(audio.Config(), AudioVQVAE, _AUDIO),
+    "rvqvae-audio": Entry(residual.Config(), ResidualAudioVQVAE, _AUDIO),
     "vqvae-audio-wavenet": Entry(wavenet.Config(), WaveNetVQVAE, _AUDIO),
     "vqvae-audio-paper": Entry(wavenet.PAPER, WaveNetVQVAE, _AUDIO),
     "vqvae2-image": Entry(hierarchical.Config(), HierarchicalVQVAE, _IMAGE),

@@ -324,6 +324,11 @@ class Model(Trainable):
         del config
         return False
 
+    @classmethod
+    def can_start_as(cls, other: type[Model]) -> bool:
+        """Whether `load_from` takes weights of another class: those of a case of this one, or the reverse."""
+        return issubclass(cls, other) or issubclass(other, cls)
+
     def codebook(self, plane: str) -> Tensor | None:
         """Return the vectors of the indices of a plane, [K, D]; None: they have none."""
         del plane

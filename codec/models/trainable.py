@@ -144,6 +144,14 @@ class Trainable(nn.Module, ABC):
             count: positions of the coarsest plane in a batch.
         """
 
+    def complete(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """Set what the weights of `load_from` do not tell: nothing, by default.
+
+        Args:
+            draw: returns the n-th batch of samples.
+            generator: CPU generator.
+        """
+
     def keep_prior(self, other: Model) -> Self:
         """Return the model with the learned prior of the weights that a training starts from."""
         del other

@@ -220,16 +220,22 @@ class _Trials:
 
 
 def _to_size(limit: int, target: Target, trials: _Trials) -> Encoded:
-    smallest = ""
+    smallest, sizes = "", dict[tuple[int, int | None], float]()
 
     def log_size(index: int) -> float:
         nonlocal smallest
+        # Of models with a few operating points many positions are the same.
+        rung = ladder.Rung.of(trials.model, index)
+        key = trials.model.at(rung.base).index, rung.step
+        if key in sizes and index:
+            return sizes[key]
         encoded = trials.at(index)
         if len(encoded.data) <= limit:
             trials.keep(encoded)  # the search goes up from here
         elif index == 0:
             smallest = target.describe(encoded)
-        return math.log2(len(encoded.data))
+        sizes[key] = math.log2(len(encoded.data))
+        return sizes[key]
 
     slope, tolerance = 1 / INDICES_PER_RATE_DOUBLING, BYTES_TOLERANCE / math.log(2)
     found = find_index(log_size, math.log2(max(limit, 1)), slope, tolerance, at_least=False, last=trials.last)

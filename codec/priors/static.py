@@ -38,7 +38,7 @@ from .base import (
 TABLE_TOTAL = 2**16
 
 FINER = 2
-"""Codes along each axis that one code of the coarser plane lies above."""
+"""Codes along each axis that one code of a coarser plane lies above; of a plane of the same grid, one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,13 +111,15 @@ class StaticPrior(PlanePrior):
         del index
         codes = [symbols[self.plane] for symbols in known]
         sequences = bool(codes) and codes[0].ndim == 1
-        return _SequenceScan(self, codes) if sequences else _DiagonalScan(self, codes, known)
+        return _SequenceScan(self, codes, known) if sequences else _DiagonalScan(self, codes, known)
 
     def _above_rows(self, symbols: Symbols, *positions: Array) -> NDArray[np.intp] | int:
         """What the codes above some positions add to the rows of the tables."""
         if self.above is None:
             return 0
-        found = self.above[symbols[self.above_plane][tuple(axis // FINER for axis in positions)]]
+        coarse = symbols[self.above_plane]
+        scale = finer(symbols[self.plane].shape, coarse.shape)
+        found = self.above[coarse[tuple(axis // scale for axis in positions)]]
         rows: NDArray[np.intp] = found.astype(np.intp) * (self.class_count + 1) ** 2
         return rows
 
@@ -183,8 +185,8 @@ class _DiagonalScan:
 class _SequenceScan:
     """Scan by time: step t visits the t-th code of every region that has one."""
 
-    def __init__(self, prior: StaticPrior, codes: Sequence[Codes]) -> None:
-        self.prior = prior
+    def __init__(self, prior: StaticPrior, codes: Sequence[Codes], known: Sequence[Symbols]) -> None:
+        self.prior, self.known = prior, known
         self.codes = codes
         self.last = np.full(len(codes), prior.class_count, np.intp)
         self.before = self.last.copy()
@@ -200,11 +202,21 @@ class _SequenceScan:
             newest = [region[min(t, len(region)) - 1] for region in self.codes]
             self.last = prior.classes[newest].astype(np.intp)
         rows = self.last * (prior.class_count + 1) + self.before
+        if prior.above is not None:
+            parts = zip(self.known, self.codes, strict=True)
+            rows += np.array(
+                [prior._above_rows(s, np.array(t)) if t < len(c) else 0 for s, c in parts], np.intp
+            )
         none = Categorical(tables[:0])
         return (
             Categorical(tables[row : row + 1]) if t < len(region) else none
             for row, region in zip(rows, self.codes, strict=True)
         )
+
+
+def finer(shape: tuple[int, ...], coarse: tuple[int, ...]) -> int:
+    """Return the codes along each axis under one code of the plane above: 1 or FINER."""
+    return 1 if shape == coarse else FINER
 
 
 def counts_given(
@@ -217,7 +229,7 @@ def counts_given(
     """Count codes by context, that of a coarser plane included.
 
     Args:
-        regions: codes int32 [h, w], and those of the coarser plane, [ceil(h / 2), ceil(w / 2)].
+        regions: codes int32 [h, w], and those of the coarser plane, [ceil(h / 2), ceil(w / 2)]; or [T] both.
         classes: uint8 [K].
         class_count: C.
         above: classes of the codes of the coarser plane.
@@ -229,8 +241,9 @@ def counts_given(
     cells = (class_count + 1) ** 2
     counted = np.zeros(above_count * cells * len(classes), np.int64)
     for region, coarse in regions:
-        spread = above[coarse].repeat(FINER, 0).repeat(FINER, 1)[: region.shape[0], : region.shape[1]]
-        rows = spread.astype(np.intp) * cells + _contexts(region, classes, class_count)
+        scale = finer(region.shape, coarse.shape)
+        nearest = np.ix_(*(np.arange(side) // scale for side in region.shape))
+        rows = above[coarse][nearest].astype(np.intp) * cells + _contexts(region, classes, class_count)
         counted += np.bincount((rows * len(classes) + region).ravel(), minlength=counted.size)
     return counted.reshape(above_count, class_count + 1, class_count + 1, len(classes))
 

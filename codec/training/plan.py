@@ -214,7 +214,7 @@ def _check_kin(name: str, ours: type[Model], card: Card) -> None:
         UsageError: neither method is a case of the other.
     """
     theirs = class_for(card.medium, card.method)
-    if theirs is None or not (issubclass(ours, theirs) or issubclass(theirs, ours)):
+    if theirs is None or not ours.can_start_as(theirs):
         raise UsageError(f"{name} cannot begin as {card.name}, a {card.method}", "leave out --from")
 
 

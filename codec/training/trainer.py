@@ -117,6 +117,7 @@ class Trainer:
         if fresh:
             positions = math.prod(side // start.stride for side in self._start_batch(0).shape[2:])
             self.model.load_from(start, self.settings.batch * positions)
+            self.model.complete(self._start_batch, self._generator(0))
         self.model = self.model.keep_prior(start)
 
     def run(self) -> Run:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ...bitstream.container import LEARNED
 from ...priors import settings
 from ...priors.settings import HUGE, setting
 from .. import losses
@@ -118,7 +119,7 @@ class AudioVQVAE(method.VQVAE):
         """Return a search by the distance of spectra after decoding, as in `VQVAE.searcher`."""
         if not self.searches(effort):
             return self.analyse
-        bits = search_audio.bits_of(self)
+        bits = search_audio.bits_of(self.priors.get(LEARNED), self.quantizer.codebook)
         return lambda samples: search_audio.find_codes(self, samples, effort, bits)
 
     def latents(self, samples: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -21,15 +21,13 @@ from ...priors.static import StaticPrior
 from ..base import Card, Model
 from .method import TABLE_CLASSES, classes_of
 
-FINE_CLASSES = 8
-"""Classes of a finer plane's codes: they are counted for each class of the code above."""
-
-ABOVE_CLASSES = 16
-"""Classes of the codes above."""
-
 
 class PlanesOfCodes(Model):
-    """Priors of a model whose planes are all indices, each of half the stride of the plane before."""
+    """Priors of a model whose planes are all indices, each of the stride of the plane before, or of half."""
+
+    table_classes: ClassVar[tuple[int, int, int]] = (TABLE_CLASSES, 8, 16)
+    """Classes of codes in the tables: of the first plane's, of the others' (they are counted for each class
+    of the code above), and of the codes above."""
 
     def codebook(self, plane: str) -> Tensor:
         """As in `Model.codebook`."""
@@ -101,15 +99,15 @@ class PlanesOfCodes(Model):
 
     def fit_tables(self, regions: Iterable[Symbols], seed: int) -> Self:
         """As in `Model.fit_tables`: by both neighbours, and of finer planes also by the code above."""
-        names = self.plane_names
-        own = [TABLE_CLASSES, *[FINE_CLASSES] * (len(names) - 1)]
+        names, (first, fine, coarse) = self.plane_names, self.table_classes
+        own = [first, *[fine] * (len(names) - 1)]
         classes = [classes_of(self.codebook(n), c, seed) for n, c in zip(names, own, strict=True)]
-        above = [classes_of(self.codebook(name), ABOVE_CLASSES, seed) for name in names[:-1]]
+        above = [classes_of(self.codebook(name), coarse, seed) for name in names[:-1]]
         counted: list[NDArray[np.int64]] = []
         for region in regions:
             more = [static.counts([region[names[0]]], classes[0], int(classes[0].max()) + 1)]
-            for fine, coarse, ours, theirs in zip(names[1:], names, classes[1:], above, strict=False):
-                pair = [(region[fine], region[coarse])]
+            for finer, coarser, ours, theirs in zip(names[1:], names, classes[1:], above, strict=False):
+                pair = [(region[finer], region[coarser])]
                 sizes = int(ours.max()) + 1, int(theirs.max()) + 1
                 more.append(static.counts_given(pair, ours, sizes[0], theirs, sizes[1]))
             counted = [a + b for a, b in zip(counted, more, strict=True)] if counted else more

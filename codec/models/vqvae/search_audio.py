@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...bitstream.container import LEARNED
+from ...priors.base import Prior
 from ...priors.wavenet import WaveNetPrior
 from .. import losses
 
@@ -40,15 +40,14 @@ PRIOR_INTERVAL = 5
 """Steps between evaluations of the learned prior, whose probabilities change slowly."""
 
 
-def bits_of(codec: AudioVQVAE) -> Callable[[Tensor], Tensor] | None:
-    """Return the function from codes to bits by the learned prior; None for a model without one.
+def bits_of(learned: Prior | None, codebook: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """Return the function from codes to bits by a learned prior; None without one.
 
     It maps int64 [1, T] to [1, K, T]: the bits of every code at each position, given the codes before it.
     """
-    learned = codec.priors.get(LEARNED)
     if not isinstance(learned, WaveNetPrior):
         return None
-    network = learned.network(codec.quantizer.codebook)
+    network = learned.network(codebook)
     return lambda codes: -F.log_softmax(network(codes), 1) / math.log(2)
 
 
