@@ -27,7 +27,7 @@ OUTPUT_SCALE, LINEAR_UNIT = 32, 128
 
 ACTIVATION, LATENT, COARSE, FEATURE, LINEAR, INDEX = 4, 3, 3, 4, 5, 6
 """Fractional bits of activations, 0..INPUT as integers, and of maps with a sign, -ZERO..INPUT - ZERO: latents
-in standard deviations, coarse maps and features, the linear synthesis in its unit, and the index. What goes into
+in standard deviations, coarse maps and features, the linear synthesis in its unit, and the index. What enters
 one layer shares the 8 bits of its weights: where one part has more bits, its weights have less."""
 
 
