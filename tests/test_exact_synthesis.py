@@ -95,7 +95,7 @@ class Reference:
         features = self.signed(self.shuffled(self.layer("deep.3", self.signed(x, 0.5))), 1)
         height, width = linear.shape[:2]
         plane = np.full((height, width, 1), q >> 1)
-        joined = np.concatenate((features, self.signed(linear, 2.0**-9), plane), 2)
+        joined = np.concatenate((features, self.signed(linear, 2.0**-10), plane), 2)
         x = self.layer("shallow.0", joined, border=64)
         x = self.blocks(x, "shallow", 1, 2)
         levels = self.layer("shallow.4", self.activation(x)) + linear + np.repeat(self.arrays["mean"], 16)

@@ -25,9 +25,10 @@ from .networks import residual_stack, start_at_zero
 OUTPUT_SCALE, LINEAR_UNIT = 32, 128
 """Units of the outputs of the network, and of the linear synthesis as its input, in levels."""
 
-ACTIVATION, LATENT, COARSE, FEATURE, LINEAR = 4, 3, 3, 4, 6
+ACTIVATION, LATENT, COARSE, FEATURE, LINEAR, INDEX = 4, 3, 3, 4, 5, 6
 """Fractional bits of activations, 0..INPUT as integers, and of maps with a sign, -ZERO..INPUT - ZERO: latents
-in standard deviations, coarse maps and features, and the linear synthesis in its unit."""
+in standard deviations, coarse maps and features, the linear synthesis in its unit, and the index. What enters
+one layer shares the 8 bits of its weights: where one part has more bits, its weights have less."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Shape:
         """Return the fractional bits of the inputs of every layer, of each channel."""
         signs = {"deep.0": LATENT, self.spread: COARSE}
         found = {name: [signs.get(name, ACTIVATION)] * size for name, (_, size, _) in self.sizes().items()}
-        found["shallow.0"] = [FEATURE] * self.fine[0] + [LINEAR] * (SAMPLES + 1)
+        found["shallow.0"] = [FEATURE] * self.fine[0] + [LINEAR] * SAMPLES + [INDEX]
         return found
 
 
