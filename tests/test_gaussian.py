@@ -225,6 +225,15 @@ def test_steps_are_finer_at_the_ends_of_regions(trade: np.ndarray | None) -> Non
     assert all(8 * len(f.payload) > 8 * len(c.payload) for c, f in zip(coarse, fine, strict=True))
 
 
+def test_steps_are_equal_at_high_qualities() -> None:
+    known = np.zeros((7, 5, SHAPE.channels), np.int16)
+    for index, units in ((159, {12, 16}), (160, {16})):
+        scan = prior(end_step=12).scan([{"y": known}], index)
+        found = [{*next(iter(scan.models(step))).units.ravel().tolist()} for step in scan.steps]
+        assert set.union(*found[: context.phases(0)]) == units
+        assert all(later == {16} for later in found[context.phases(0) :])
+
+
 def test_dtypes_threads_and_batches_give_the_same_bytes() -> None:
     model = prior()
     whole = [r.payload for r in code(model, targets(3))]

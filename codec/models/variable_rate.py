@@ -257,7 +257,10 @@ class VariableRateVAE(Model):
         log2_gains = self.log2_gain(index)
         layers, grids, arithmetic = dict(self.layers.items()), (count, height, width), context.FakeQuantized()
         model = ContextModel(self.shape, layers, arithmetic, grids, context.condition(index), parts)
-        ends = cutting.at_ends(grids, parts, latents.device).view(-1, 1)
+        ends = (
+            cutting.at_ends(grids, parts, latents.device) & (index < gaussian.END_STEP_BELOW)[:, None, None]
+        )
+        ends = ends.view(-1, 1)
         end_fineness = LATENT_UNIT / self.config.end_step - 1
         decoded = torch.zeros_like(targets)
         bits = latents.new_zeros(count)

@@ -29,6 +29,10 @@ from .learned import IntegerNetwork
 REGIONS_PER_BATCH = 8
 """Largest number of regions of one size coded side by side."""
 
+END_STEP_BELOW = 160
+"""Quality index from which on steps at the ends of a region are those inside: nearly all latents are coded
+there, with the same error everywhere."""
+
 UNITS_PER_OCTAVE = 256
 """Units of log2 sigma, as the heads output it."""
 
@@ -109,6 +113,7 @@ class _Scan:
 
     def __init__(self, prior: GaussianPrior, latents: Sequence[NDArray[np.int16]], index: int) -> None:
         self._prior, self._latents, self._log2_gains = prior, latents, prior.log2_gains(index)
+        self._end_step = prior.end_step if index < END_STEP_BELOW else LATENT_UNIT
         self._widening = round(16 / 3 * np.log2(prior.temperature))
         self._before: Step | None = None
         height, width = latents[0].shape[:2] if latents else (0, 0)
@@ -154,7 +159,7 @@ class _Scan:
         """Return the step at the positions of a phase, in sixteenths of the step inside: [n, 1]."""
         (rows, columns), (height, width) = self._context.grid_positions(s, p), self._size
         at_end = (rows == 0) | (rows == height - 1) | (columns == 0) | (columns == width - 1)
-        end_step = LATENT_UNIT if s else self._prior.end_step
+        end_step = LATENT_UNIT if s else self._end_step
         return np.where(at_end, end_step, LATENT_UNIT).astype(np.int32)[:, None]
 
     def _update(self, step: Step) -> None:
