@@ -13,6 +13,7 @@ from make_golden import GOLDEN, golden_bytes
 from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container
 from vqcodec.coding import chunks
+from vqcodec.errors import UsageError
 from vqcodec.evaluation.baselines.image import QualitySweep
 from vqcodec.metrics.audio import log_mel_distance, si_sdr
 from vqcodec.metrics.image import psnr
@@ -25,6 +26,7 @@ GOLDEN_CODES = {
     "vqvae-image": 2434657505,
     "vqvae-audio": 1140501815,
     "vae-image": 3640983628,
+    "vae-image-psnr": 2338116954,
     "ppca-image": 3271163889,
     "ppca-thumbnail": 1793796685,
 }
@@ -37,6 +39,7 @@ SHAPES = {
     "vqvae-audio": [(1, 2125)],
     "rvqvae-audio": [(1, 2125)] * 3,
     "vae-image": [(9, 10, 256)],
+    "vae-image-psnr": [(9, 10, 256)],
     "ppca-image": [(9, 10, 320)],
     "ppca-thumbnail": [(5, 5, 192)],
 }
@@ -135,6 +138,20 @@ def test_the_sample_photograph_at_every_quality(quality: float) -> None:
     jpeg = QualitySweep(photo, "jpeg").matched_to(len(encoded.data))
     assert psnr(photo.samples, decoded.samples) > jpeg["psnr_db"] + 1
     assert container.read_info(encoded.data).header_bytes <= 64
+
+
+def test_tune_chooses_the_weights_and_its_purpose_is_met() -> None:
+    """At the same rate, those for PSNR have more of it than those for the eye."""
+    photo = media.read_image(Path(__file__).parent.parent / "docs" / "parrots.jpg")
+    found = {tune: pipeline.encode(photo, bpp=0.5, tune=tune) for tune in ("visual", "psnr")}
+    assert [container.parse(f).model for f in found.values()] == ["vae-image", "vae-image-psnr"]
+    eye, error = (psnr(photo.samples, pipeline.decode_image(f).samples) for f in found.values())
+    assert error > eye
+    for wrong in ({"tune": "ssim"}, {"tune": "psnr", "model": "vae-image"}):
+        with pytest.raises(UsageError):
+            pipeline.encode(photo, **wrong)
+    with pytest.raises(UsageError, match="for images, not for audio"):
+        pipeline.encode(media.Audio.of(np.zeros(1600, np.float32), 16_000), tune="psnr")
 
 
 def test_the_sample_photograph_survives() -> None:
