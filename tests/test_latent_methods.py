@@ -15,7 +15,7 @@ from torch import Tensor
 from vqcodec.evaluation import latents as evaluation
 from vqcodec.metrics import latents
 from vqcodec.models import MODELS, build, ppca
-from vqcodec.models.latent import VAE, Posterior, beta_vae, delta_vae, vae, vae_gan
+from vqcodec.models.latent import VAE, Posterior, beta_vae, delta_vae, networks, vae, vae_gan
 
 SIDE = 6
 
@@ -200,6 +200,16 @@ def test_an_autoregressive_decoder_sees_the_pixels_before(strength: str, reach: 
     assert set(drawn.unique().tolist()) <= {0.0, 1.0} and drawn.shape == (2, 1, SIDE, SIDE)
 
 
+def test_a_decoder_of_convolutions_has_no_checkerboard() -> None:
+    """Features that are the same everywhere give pixels that are, but for the margin."""
+    network = networks.decoder("conv", 16, 1, 64, 3)
+    network[2].weight.zero_()
+    network[2].bias.copy_(torch.rand(16).repeat_interleave(16))
+    inside = network(torch.randn(2, 3))[:, 0, 4:-4, 4:-4]
+    assert inside.abs().max() > 0.01
+    assert torch.allclose(inside, inside[:, :1, :1].expand_as(inside), atol=1e-6)
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     from vqcodec.errors import UsageError
 
@@ -208,6 +218,7 @@ def test_settings_that_cannot_be_are_refused() -> None:
         (vae.Config(side=30, network="conv"), "side is 30"),
         (vae.Config(side=4, units=17, likelihood="gaussian"), "units is 17"),
         (delta_vae.Config(steps=5), "steps is 5"),
+        (vae_gan.Config(side=4), "side is 4"),
     ):
         with pytest.raises(UsageError, match=message):
             config.check()
@@ -230,6 +241,18 @@ def test_free_bits_cost_nothing_and_warm_up_rises() -> None:
         assert float(cost.detach()) == pytest.approx(weight * (0.5 + 0.5 + 0.6 + 3.0))
     (gradient,) = torch.autograd.grad(cost, kl)
     assert gradient.sum(0).tolist() == [0.0, 0.0, 3.0, 3.0]
+
+
+@torch.enable_grad()
+@pytest.mark.parametrize(("nats", "cost", "slope"), [(3.0, 3.9, 1.0), (5.0, 5.0, 0.0)])
+def test_free_bits_of_all_units_are_shared(nats: float, cost: float, slope: float) -> None:
+    """Whole pictures have 2.6 and 5.2 nats: under the mean of them free bits change nothing."""
+    model = beta_vae.BetaVAE(beta_vae.Config(beta=1.0, free_bits=nats, free_bits_of="all"))
+    kl = torch.tensor([[0.0, 0.2, 0.4, 2.0], [0.2, 0.2, 0.8, 4.0]], requires_grad=True)
+    found = model.rate_cost(kl)
+    assert float(found.detach()) == pytest.approx(cost)
+    (gradient,) = torch.autograd.grad(found, kl)
+    assert gradient.sum(0).tolist() == [slope] * 4
 
 
 # delta-VAE
