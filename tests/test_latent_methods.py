@@ -324,21 +324,23 @@ def test_the_auxiliary_prior_is_the_nearest_gaussian() -> None:
     config = delta_vae.Config(steps=4, side=8, units=8, hidden=8, decoder="factorised")
     model = delta_vae.DeltaVAE(config).eval()
     with torch.no_grad():
-        model.encoder[1].last.weight.normal_()
+        model.encoder[1].last.weight.normal_(std=0.3)
     x = torch.rand(500, 1, 8, 8)
     found = model.posterior(x)
     assert model.auxiliary_kl(found) is None
     model.fit_tables([{"pictures": x[:200].numpy()}, {"pictures": x[200:].numpy()}], 0)
     ours = model.auxiliary_kl(found)
+    prior = torch.distributions.MultivariateNormal(
+        model.auxiliary_mean.double(), scale_tril=model.auxiliary_factor.double()
+    )
     theirs = torch.distributions.kl_divergence(
         torch.distributions.MultivariateNormal(
             found.mean.double(), torch.diag_embed(found.log_variance.double().exp())
         ),
-        torch.distributions.MultivariateNormal(
-            model.auxiliary_mean.double(), scale_tril=model.auxiliary_factor.double()
-        ),
+        prior,
     )
     assert torch.allclose(ours, theirs, atol=1e-3)
+    assert torch.allclose(model.log_prior(found.mean).double(), prior.log_prob(found.mean.double()), rtol=1e-3)
     assert float(ours.mean()) < float(model.kl(found).sum(1).mean())
     generator = torch.Generator().manual_seed(0)
     drawn = model.sample_prior(20_000, generator).double()
