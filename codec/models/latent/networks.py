@@ -178,7 +178,7 @@ class Recurrent(nn.Module):
         self.backwards = backwards
         self.gru = nn.GRU(inputs, hidden, batch_first=True)
         self.last = nn.Linear(hidden, outputs)
-        # With the usual weights, latents would hardly tell anything at first, and a PixelCNN never asked them.
+        # With the usual weights latents would tell hardly anything at first, and a PixelCNN never ask them.
         for weight in (self.gru.get_parameter("weight_ih_l0"), self.last.weight):
             nn.init.kaiming_normal_(weight)
 
