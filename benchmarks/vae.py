@@ -59,8 +59,8 @@ class Bench:
         self.options, self.runs = options, options.output
         self.runs.mkdir(parents=True, exist_ok=True)
         if options.table == "beta":
-            return
-        if options.data.suffix == ".whl":
+            self.train = self.test = self.runs / "sprites.npy"
+        elif options.data.suffix == ".whl":
             self.train, self.test = (self.runs / f"mnist-{part}.npy" for part in ("train", "test"))
             if not self.test.exists():
                 for path, pixels in zip((self.train, self.test), mnist(options.data), strict=True):
@@ -231,9 +231,11 @@ def gaussian(bench: Bench) -> None:
 def beta(bench: Bench) -> None:
     """Disentanglement of sprites over beta, with PCA, the factors themselves, and noise."""
     source = np.random.default_rng(SEED)
-    path = bench.runs / "sprites.npy"
+    path = bench.train
     if not path.exists():
-        np.save(path, disentanglement.render(disentanglement.draw_factors(50_000, source)))
+        np.save(
+            path, disentanglement.render(disentanglement.draw_factors(50_000, np.random.default_rng(SEED)))
+        )
     print("| representation | FactorVAE | MIG | rate, nats |\n|---|---:|---:|---:|")
     plain = np.load(path)[:10_000].reshape(10_000, -1) / 255
     mean, basis = plain.mean(0), np.linalg.eigh(np.cov(plain.T))[1][:, ::-1][:, :10]
