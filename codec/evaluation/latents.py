@@ -46,7 +46,7 @@ class Figures:
         bits_per_dimension: by the ELBO; with a Gaussian likelihood, of bytes with uniform noise added.
         noise_variance: of a Gaussian likelihood, pixels being 0..1.
         auxiliary_rate: the rate by an auxiliary prior.
-        importance: importance-weighted bound, with `samples` samples.
+        importance: importance-weighted bound, with `samples` samples, under the prior that is sampled from.
         samples: K.
     """
 

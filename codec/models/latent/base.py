@@ -106,7 +106,7 @@ class LatentModel(Model):
         return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
 
     def log_prior(self, z: Tensor) -> Tensor:
-        """Return log p(z) under N(0, I), in nats: [..., M] -> [...]."""
+        """Return log p(z) under the prior of `sample_prior`, N(0, I), in nats: [..., M] -> [...]."""
         return -0.5 * (LOG_2PI + z.square()).sum(-1)
 
     def auxiliary_kl(self, posterior: Posterior) -> Tensor | None:

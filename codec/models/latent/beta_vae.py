@@ -2,13 +2,15 @@
 
 beta       distortion + beta * rate (eq. 4)
 warm-up    beta rises from 0 at the beginning of the training (Bowman et al. 2016)
-free bits  each unit's rate counts as `free_bits` nats where the mean of the batch is less: no gradient
-lowers it further (Kingma et al. 2016, with a group for each unit)
+free bits  the rate of a group of units counts as `free_bits` nats where the mean of the batch is less: no
+gradient lowers it further (Kingma et al. 2016, eq. 15). A group is one unit, or all of them, which
+leaves it to the units how they share the nats
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,7 +29,8 @@ class Config(vae.Config):
         network, hidden, decoder, pixelcnn_width, pixelcnn_blocks, linear_start: see `vae.Config`.
         beta: weight of the rate.
         kl_warmup: share of the training over which the weight rises from 0 to `beta`.
-        free_bits: nats of every unit that cost nothing.
+        free_bits: nats of every group that cost nothing.
+        free_bits_of: the groups: each "unit", or "all" of them as one.
     """
 
     side: int = setting(32, low=4, high=256)
@@ -37,6 +40,7 @@ class Config(vae.Config):
     beta: float = setting(4.0, low=0, high=1e6, training_only=True)
     kl_warmup: float = setting(0.0, low=0, high=1, training_only=True)
     free_bits: float = setting(0.0, low=0, high=1e3, training_only=True)
+    free_bits_of: Literal["unit", "all"] = setting("unit", training_only=True)
 
 
 class BetaVAE(vae.VAE):
@@ -61,8 +65,8 @@ class BetaVAE(vae.VAE):
 
     def rate_cost(self, kl: Tensor) -> Tensor:
         """Return what the loss has for the rate, in nats: [B, M] -> []."""
-        by_unit = kl.mean(0).clamp(min=self.config.free_bits)
-        return self.warm * self.config.beta * by_unit.sum()
+        groups = kl.mean(0) if self.config.free_bits_of == "unit" else kl.sum(1).mean()
+        return self.warm * self.config.beta * groups.clamp(min=self.config.free_bits).sum()
 
     def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
         """Continue the warm-up, as in `Trainable.update`."""

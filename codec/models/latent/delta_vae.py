@@ -145,7 +145,10 @@ class DeltaVAE(vae.VAE):
         return 0.5 * torch.cat((first, later), 1).flatten(1)
 
     def log_prior(self, z: Tensor) -> Tensor:
-        """Return log p(z), as in `LatentModel.log_prior`."""
+        """Return log p(z), as in `LatentModel.log_prior`: under the auxiliary prior once it is fitted."""
+        if self.fitted:
+            white = (z - self.auxiliary_mean) @ torch.linalg.inv(self.auxiliary_factor).t()
+            return super().log_prior(white) - self.auxiliary_factor.diagonal().log().sum()
         if not self.sequential:
             return super().log_prior(z)
         sequence, a = self._sequence(z), self.config.alpha

@@ -10,10 +10,14 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 Kind = Literal["linear", "mlp", "conv"]
 Strength = Literal["factorised", "local", "pixelcnn"]
+
+DILATIONS = 3
+"""Of the blocks of a PixelCNN: 1, 2, 4, and again from 1."""
 
 
 def encoder(kind: Kind, side: int, channels: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -32,7 +36,7 @@ def encoder(kind: Kind, side: int, channels: int, hidden: int, outputs: int) -> 
     if kind == "mlp":
         return nn.Sequential(nn.Flatten(), *_layers(inputs, hidden, hidden, outputs))
     narrow, wide = max(hidden // 8, 1), max(hidden // 4, 1)
-    return nn.Sequential(
+    return _network(
         nn.Conv2d(channels, narrow, 4, 2, 1),
         nn.ReLU(),
         nn.Conv2d(narrow, wide, 4, 2, 1),
@@ -45,7 +49,10 @@ def encoder(kind: Kind, side: int, channels: int, hidden: int, outputs: int) -> 
 
 
 def decoder(kind: Kind, side: int, channels: int, hidden: int, units: int) -> nn.Sequential:
-    """Build a network from latents, [B, units], to maps, [B, C, S, S]: `encoder` in reverse."""
+    """Build a network from latents, [B, units], to maps, [B, C, S, S]: `encoder` in reverse.
+
+    Convolutions follow an enlargement, since transposed ones leave a checkerboard (Odena et al. 2016).
+    """
     outputs = channels * side**2
     shape = nn.Unflatten(1, (channels, side, side))
     if kind == "linear":
@@ -53,15 +60,17 @@ def decoder(kind: Kind, side: int, channels: int, hidden: int, units: int) -> nn
     if kind == "mlp":
         return nn.Sequential(*_layers(units, hidden, hidden, outputs), shape)
     narrow, wide = max(hidden // 8, 1), max(hidden // 4, 1)
-    return nn.Sequential(
+    return started(
         nn.Linear(units, hidden),
         nn.ReLU(),
         nn.Linear(hidden, wide * (side // 4) ** 2),
         nn.ReLU(),
         nn.Unflatten(1, (wide, side // 4, side // 4)),
-        nn.ConvTranspose2d(wide, narrow, 4, 2, 1),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(wide, narrow, 3, padding=1),
         nn.ReLU(),
-        nn.ConvTranspose2d(narrow, channels, 4, 2, 1),
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(narrow, channels, 3, padding=1),
     )
 
 
@@ -72,26 +81,51 @@ def _layers(*sizes: int) -> list[nn.Module]:
     return layers[:-1]
 
 
+def started(*layers: nn.Module) -> nn.Sequential:
+    """Return a network whose signals keep their variance through ReLU at first (He et al. 2015)."""
+    for layer in layers:
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.get_parameter("bias"))
+    return _network(*layers)
+
+
+def _network(*layers: nn.Module) -> nn.Sequential:
+    """Return a network with channels last, in which convolutions are nearly twice as fast on a CPU."""
+    network = nn.Sequential(*layers)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
 class MaskedConv2d(nn.Conv2d):
-    """Convolution that sees the pixels before its own, row by row; with mask "B" also its own."""
+    """Convolution that sees the pixels before its own, row by row; with mask "B" also its own.
+
+    The kernel has the rows above and its own alone, of which the rest is masked.
+    """
 
     mask: Tensor
 
-    def __init__(self, mask: Literal["A", "B"], inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
-        keep = torch.zeros(kernel, kernel)
-        keep[: kernel // 2] = 1
-        keep[kernel // 2, : kernel // 2 + (mask == "B")] = 1
+    def __init__(
+        self, mask: Literal["A", "B"], inputs: int, outputs: int, kernel: int, dilation: int = 1
+    ) -> None:
+        half = kernel // 2
+        super().__init__(inputs, outputs, (half + 1, kernel), padding=(0, half * dilation), dilation=dilation)
+        self.above = half * dilation
+        keep = torch.ones(half + 1, kernel)
+        keep[half, half + (mask == "B") :] = 0
         self.register_buffer("mask", keep, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve with the masked kernel."""
-        convolved: Tensor = self._conv_forward(x, self.weight * self.mask, self.bias)
+        padded = F.pad(x, (0, 0, self.above, 0))
+        convolved: Tensor = self._conv_forward(padded, self.weight * self.mask, self.bias)
         return convolved
 
 
 class AutoregressiveDecoder(nn.Module):
     """p(x | z) pixel by pixel: maps of z and the pixels before -> one parameter per pixel and channel.
+
+    Dilations of 1, 2, 4, and so on in turn let a pixel of a PixelCNN see most of a small picture.
 
     Shapes: x [B, C, S, S] in 0..1, context [B, K, S, S] -> [B, C, S, S].
     """
@@ -101,8 +135,10 @@ class AutoregressiveDecoder(nn.Module):
         strong = strength == "pixelcnn"
         self.first = MaskedConv2d("A", channels, width, 7 if strong else 3)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), MaskedConv2d("B", width, width, 3 if strong else 1))
-            for _ in range(blocks)
+            nn.Sequential(
+                nn.ReLU(), MaskedConv2d("B", width, width, 3 if strong else 1, 1 << number % DILATIONS)
+            )
+            for number in range(blocks)
         )
         self.last = nn.Sequential(
             nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, channels, 1)
@@ -110,7 +146,8 @@ class AutoregressiveDecoder(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Compute the parameters of all pixels at once, as in training."""
-        features = self.first(2 * x - 1) + context
+        inputs = (2 * x - 1).contiguous(memory_format=torch.channels_last)  # nearly twice as fast on a CPU
+        features = self.first(inputs) + context
         for block in self.blocks:
             features = features + block(features)
         parameters: Tensor = self.last(features)
@@ -141,6 +178,9 @@ class Recurrent(nn.Module):
         self.backwards = backwards
         self.gru = nn.GRU(inputs, hidden, batch_first=True)
         self.last = nn.Linear(hidden, outputs)
+        # With the usual weights latents would tell hardly anything at first, and a PixelCNN never ask them.
+        for weight in (self.gru.get_parameter("weight_ih_l0"), self.last.weight):
+            nn.init.kaiming_normal_(weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the outputs of all steps."""

@@ -214,7 +214,7 @@ class VAE(LatentModel):
         # Fewer pictures than units leave no noise, and a rate without bound.
         linear = linear.with_noise(self.config.variance or max(linear.noise_variance, LEAST_VARIANCE))
         for network in (self.encoder, self.decoder):
-            last = [layer for layer in network if isinstance(layer, nn.Linear | nn.ConvTranspose2d)][-1]
+            last = [layer for layer in network if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
             start_at_zero(last)
         means, variances = linear.posterior(torch.zeros_like(linear.mean)[None])
         self.linear_encoder.weight.copy_((linear.weights / linear.variances).t())

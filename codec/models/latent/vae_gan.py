@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from ...errors import UsageError
 from ...priors.settings import setting
 from ..base import Discriminator, LossStep
 from . import networks, vae
@@ -47,20 +48,28 @@ class Config(vae.Config):
     gamma: float = setting(1e-2, low=1e-9, high=1e6, training_only=True)
     features: int = setting(32, low=1, high=1 << 12, training_only=True, fixed_on_resume=True)
 
+    def check(self) -> None:
+        """Refuse values out of range, as in `Config.check`."""
+        super().check()
+        if self.side < 8:
+            raise UsageError(
+                f"side is {self.side}", "at least 8 pixels, which the discriminator halves thrice"
+            )
+
 
 class PictureDiscriminator(Discriminator):
     """Three convolutions of stride 2, the last of which gives the features, and one layer."""
 
     def __init__(self, side: int, channels: int, width: int) -> None:
         super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(channels, width, 5, 2, 2),
+        self.convolutions = networks.started(
+            nn.Conv2d(channels, width, 4, 2, 1),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 5, 2, 2),
+            nn.Conv2d(width, 2 * width, 4, 2, 1),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 4 * width, 5, 2, 2),
+            nn.Conv2d(2 * width, 4 * width, 4, 2, 1),
         )
-        self.score = nn.Linear(4 * width * (-(-side // 8)) ** 2, 1)
+        self.score = nn.Linear(4 * width * (side // 8) ** 2, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits, high for real pictures, [B], and features, [B, F], of pictures [B, C, S, S]."""
