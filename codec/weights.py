@@ -31,8 +31,8 @@ DEFAULTS = {"image": "vae-image", "audio": "vqvae-audio", "set": "vae-bits"}
 TUNES: dict[str, dict[str, str]] = {"visual": DEFAULTS, "psnr": {"image": "vae-image-psnr"}}
 """What models are tuned for -> medium -> model."""
 
-UNSAVED = re.compile(r"(.*\.)?ema_|discriminator\.|layers\.")
-"""Beginnings of the names of tensors used in training alone."""
+UNSAVED = ("discriminator.", "layers.")
+"""Prefixes of the names of tensors used in training alone; moving averages of codebooks are, too."""
 
 MINIMUM_HALF = 1024
 """Tensors of at least this many elements are stored in half precision."""
@@ -186,11 +186,16 @@ def save(model: Model, card: Card, path: Path) -> Card:
     return card
 
 
+def _unsaved(name: str) -> bool:
+    """Return whether a tensor is used in training alone."""
+    return name.startswith(UNSAVED) or name.rpartition(".")[2].startswith("ema_")
+
+
 def exported(model: Model) -> dict[str, np.ndarray]:
     """Return the tensors of a model as stored: networks in half precision, others unchanged."""
     tensors: dict[str, np.ndarray] = {}
     for name, tensor in model.state_dict().items():
-        if UNSAVED.match(name) or name.startswith(model.in_file_as_integers):
+        if _unsaved(name) or name.startswith(model.in_file_as_integers):
             continue
         half = name.startswith(model.networks) and tensor.numel() >= MINIMUM_HALF
         array = tensor.detach().cpu().contiguous().numpy()
@@ -243,7 +248,7 @@ def _load(path: Path, _modified: int, device: str) -> Model:
         model = from_card(card).with_integers(tensors)
         state = model.state_dict()
         for name in state:
-            if not (UNSAVED.match(name) or name.startswith(model.in_file_as_integers)):
+            if not (_unsaved(name) or name.startswith(model.in_file_as_integers)):
                 state[name] = torch.from_numpy(tensors[name].astype(np.float32))
         model.load_state_dict(state)
         model = model.equipped(card, model.priors_from(card, tensors))

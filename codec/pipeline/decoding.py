@@ -208,7 +208,8 @@ def other_decoder(
     named = f"{stream.model}-{decoder}"
     shipped = (weights.folder() / f"{named}.safetensors").is_file()
     if not shipped and not Path(decoder).is_file():
-        names = [path.stem for path in weights.folder().glob(f"{stream.model}-*.safetensors")]
+        found = {path.stem for path in weights.folder().glob(f"{stream.model}-*.safetensors")}
+        names = found.difference(*(models.values() for models in weights.TUNES.values()))
         known = ", ".join(sorted(name.removeprefix(f"{stream.model}-") for name in names))
         hint = f"choose {known}, or a .safetensors file" if known else "leave out --decoder"
         raise UsageError(f"{stream.model} has no decoder '{decoder}'", hint)
