@@ -127,6 +127,20 @@ def test_codes_do_not_depend_on_threads(threads: int) -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("shape", [(130, 2), (2, 130), (300, 1), (9, 3), (1, 1), (516, 5)])
+def test_images_of_a_few_pixels_to_a_side(shape: tuple[int, int]) -> None:
+    """Codes of a column, or of a row, leave steps of a prior without a position."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    image = media.Image(np.stack([rows % 256, columns % 256, (rows + columns) % 256], 2).astype(np.uint8))
+    names = [n for n in MODELS if n in SHIPPED and weights.load(n, "cpu").medium == "image"]
+    for name in names:
+        encoded = pipeline.encode_file(image, pipeline.EncodeOptions(model=name))
+        assert pipeline.verify(encoded) > 15
+        coded = pipeline.encode_at(image, weights.load(name, "cpu").at(90))
+        decoded = pipeline.decode(coded.data)
+        assert isinstance(decoded, media.Image) and decoded.samples.shape == (*shape, 3), name
+
+
 @pytest.mark.parametrize("quality", [1, 3, 5])
 def test_the_sample_photograph_at_every_quality(quality: float) -> None:
     """At its own bytes it is better than JPEG by a margin that only something broken would miss."""

@@ -225,8 +225,8 @@ class _Memory:
         self.features = features
         queries = self._split(self.layers["query"](torch.cat((features, places), 1)))
         parts = [self._mixed(queries[:, rows], block) for block, rows in groups]
-        mixed = torch.cat(parts) if parts else features[:, :0]
-        return self.layers["output"](mixed)
+        width = self.layers["output"].weight.shape[1]
+        return self.layers["output"](torch.cat(parts) if parts else features.new_zeros(0, width))
 
     def _mixed(self, queries: Tensor, block: int) -> Tensor:
         """Weighted means of the values of a block: [H, N, D] -> [N, H V]."""
@@ -241,7 +241,7 @@ class _Memory:
     def _split(self, outputs: Tensor) -> Tensor:
         """Activations by head: [N, H D] -> [H, N, D]."""
         found = outputs.clamp_(-exact.INPUT, exact.INPUT)
-        return found.view(len(found), self.heads, -1).transpose(0, 1)
+        return found.view(len(found), self.heads, found.shape[1] // self.heads).transpose(0, 1)
 
 
 class AttentiveWavefront(pixelcnn.Wavefront):
