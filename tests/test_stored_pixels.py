@@ -241,3 +241,13 @@ def test_coded_regions_are_whole_beside_stored_ones(quality: float) -> None:
     assert not error[:512, :512].any()
     assert error[:512, 512:516].mean() < 1.5 * error[:512, 530:].mean()
     assert pipeline.verify(encoded) > 20
+
+
+@pytest.mark.parametrize("quality", [1, 2])
+def test_what_is_nearly_all_stored_is_stored_where_that_is_smaller(quality: float) -> None:
+    """The small corner of this slope took more bytes coded than packed with the rest."""
+    y, x = np.mgrid[:600, :600]
+    slope = np.stack([120 + x / 20 + y / 30, 150 + x / 25, 200 + y / 40], 2).astype(np.uint8)
+    data = pipeline.encode(media.Image(slope), quality=quality)
+    assert np.array_equal(pipeline.decode_image(data).samples, slope)
+    assert len(data) <= len(pipeline.encode(media.Image(slope), lossless=True))

@@ -29,6 +29,10 @@ DRAWN_GENEROSITY = 4.0
 """The same of drawn parts, against their share of the codes. Text takes less; smooth skies, which repeat too,
 took 4 to 34 times as much."""
 
+MOSTLY_STORED = 0.5
+"""Share of stored pixels from which on all of an image is stored if that is no larger: regions are chosen one
+by one, and packed together the last of them may take less than its codes."""
+
 _NOTHING = EncodedChunks([Chunk(PIXELS, b"")], {}, [0.0])
 """Of a region whose pixels are all stored."""
 
@@ -96,7 +100,10 @@ def choose(
         mask[region.samples] = False
     if dropped:
         tiles = stored.encode(pixels, mask, geometry)
-    return EncodedChunks(kept, symbols, bits, tiles, mask)
+    chosen = EncodedChunks(kept, symbols, bits, tiles, mask)
+    if MOSTLY_STORED < mask.mean() < 1:
+        return min(store_all(pixels, point, geometry), chosen, key=lambda one: one.size)
+    return chosen
 
 
 def _around(region: Region, geometry: ImageGeometry, margin: int) -> Region:
