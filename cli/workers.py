@@ -59,6 +59,7 @@ class Workers:
         self._processes: dict[Connection, BaseProcess] = {}
         self._busy: dict[Connection, tuple[Jobs, list[bool]]] = {}
         self._again: list[Jobs] = []
+        self._all_given = False
         for _ in range(count):
             self._start()
 
@@ -90,6 +91,7 @@ class Workers:
                     yield batch, result
                 following = self._again.pop() if self._again else next(batches, None)
                 if following is None:
+                    self._all_given = True
                     self._dismiss(link)
                     continue
                 self._busy[link] = following, [*map(exists, following)]
@@ -122,8 +124,8 @@ class Workers:
         process = self._processes.pop(link)
         process.join(PATIENCE)
         batch, before = self._busy.pop(link, (None, ()))
-        if batch is None and self._processes:
-            return  # it never began: the others do the work
+        if batch is None and (self._processes or (self._all_given and not self._again)):
+            return  # it never began: the others do the work, or have done it
         if batch is None:
             message = f"no worker process could start, the last ended with code {process.exitcode}"
             raise UsageError(message, "-j 1; in a script of your own also: if __name__ == '__main__'")

@@ -69,9 +69,11 @@ def test_wrong_options_end_the_run_and_nothing_half_written_stays() -> None:
     assert [path.name for path in Path().iterdir()] == ["a.out"]
 
 
-@pytest.mark.parametrize("deaths", [1, 2])
-def test_workers_that_never_begin(deaths: int) -> None:
-    """The others do the work; where there is none, the error says what to do."""
+@pytest.mark.parametrize(("deaths", "late"), [(1, False), (1, True), (2, False)])
+def test_workers_that_never_begin(deaths: int, late: bool) -> None:
+    """The others do the work, or have done it; where there is none, the error says what to do."""
+    if late:
+        Path("late").touch()
     for number in range(deaths):
         Path(f"death-{number}").touch()
     workers = Workers(Stillborn(), 2)
