@@ -143,7 +143,7 @@ class TrainConfig(Config):
         beta1, beta2: decay of AdamW's moments.
         clip: largest norm of the gradient.
         weight_decay: of AdamW.
-        precision: of products in the networks; bfloat16 takes two thirds of the time on devices that have it.
+        precision: of products in the networks; bfloat16 is faster on devices that have it.
         binarise: how bytes become 0 or 1, for models of such pixels, see `datasets.binarised`.
         validation: held-out share of the files, or a folder or tar file.
         checkpoint_every: steps between validations, each followed by a checkpoint.
