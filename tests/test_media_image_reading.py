@@ -18,6 +18,7 @@ from media_files import (
 )
 from vqcodec import media
 from vqcodec.errors import MediaError, MediaWarning
+from vqcodec.media.guard import pillow_unlimited
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -210,6 +211,15 @@ def test_pillows_own_limit_is_neither_asked_nor_changed(monkeypatch: pytest.Monk
         thread.start()
     for thread in threads:
         thread.join()
+    assert PIL.Image.MAX_IMAGE_PIXELS == 10
+
+
+def test_the_limit_comes_back_when_the_outermost_block_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 10)
+    with pillow_unlimited([]):
+        with pillow_unlimited([]):
+            assert PIL.Image.MAX_IMAGE_PIXELS is None
+        assert PIL.Image.MAX_IMAGE_PIXELS is None
     assert PIL.Image.MAX_IMAGE_PIXELS == 10
 
 

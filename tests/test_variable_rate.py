@@ -17,6 +17,7 @@ from vqcodec.bitstream.quality import LAST_INDEX, index_of, quality_of
 from vqcodec.coding import chunks
 from vqcodec.errors import DamagedError, DamageWarning, ModelError, UsageError, VersionError
 from vqcodec.metrics.image import psnr
+from vqcodec.models import rate_distortion
 from vqcodec.transform import image as image_transform
 from vqcodec.transform import tiling
 
@@ -235,3 +236,9 @@ def test_warnings_come_from_the_line_that_called(model: str) -> None:
         with pytest.warns(DamageWarning, match="^damaged in chunk 2 of 2$") as caught:
             pipeline.decode(data, model=model, salvage=True, preview=preview)
         assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_lambda_of_the_index() -> None:
+    """2**-11 bits a pixel for a mean squared error of 1 at index 0, doubled every 27 indices."""
+    found = rate_distortion.rd_lambda(torch.tensor([0.0, 27.0, 270.0, LAST_INDEX]))
+    assert found.tolist() == pytest.approx([2**-11, 2**-10, 0.5, 2 ** (LAST_INDEX / 27 - 11)])
