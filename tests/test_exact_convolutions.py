@@ -120,7 +120,7 @@ def test_training_rounds_weights_as_export_does() -> None:
     torch.manual_seed(0)
     layer = nn.Conv2d(12, 6, 3, padding=1)
     before = [3] * 5 + [6] * 7
-    exported = exact_convolutions.export(layer, before, 4, zeros=12)
+    exported = exact_convolutions.export(layer, before, 4, zeros=[ZERO] * 12)
     whole = torch.randint(-ZERO, 127 - ZERO + 1, (1, 12, 8, 8))
     real = whole / torch.exp2(torch.tensor(before))[:, None, None]
     weight = exact_convolutions.fake_quantised(layer, before)

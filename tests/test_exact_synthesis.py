@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import draw
 from numpy.typing import NDArray
 from vqcodec.bitstream.geometry import ImageGeometry
 from vqcodec.errors import ModelError
-from vqcodec.models import exact_convolutions, exact_lapped, exact_synthesis
+from vqcodec.models import equalization, exact_convolutions, exact_lapped, exact_synthesis
 from vqcodec.models.exact_convolutions import CARRIERS
 from vqcodec.models.vae import VAE, Config
 from vqcodec.priors.base import Array
@@ -89,16 +91,18 @@ class Reference:
     def pixels(self, v: NDArray[np.int16], q: int) -> NDArray[np.uint8]:
         n = self.normalised(v, q)
         linear = self.linear(n)
-        x = self.layer("deep.0", self.signed(n, 8))
+        x = self.layer("deep.0", self.signed(n, 4))
         x = self.shuffled(x)
         x = self.blocks(x, "deep", 2, 1)
         features = self.signed(self.shuffled(self.layer("deep.3", self.signed(x, 0.5))), 1)
         height, width = linear.shape[:2]
         plane = np.full((height, width, 1), q >> 1)
-        joined = np.concatenate((features, self.signed(linear, 2.0**-10), plane), 2)
-        x = self.layer("shallow.0", joined, border=64)
+        mean = np.repeat(self.arrays["mean"], 16)
+        joined = np.concatenate((features, self.activation((linear + mean) / 512), plane), 2)
+        sides = [64] * features.shape[2], self.activation(mean / 512), [64]
+        x = self.layer("shallow.0", joined, border=np.concatenate(sides))
         x = self.blocks(x, "shallow", 1, 2)
-        levels = self.layer("shallow.4", self.activation(x)) + linear + np.repeat(self.arrays["mean"], 16)
+        levels = self.layer("shallow.4", self.activation(x)) + linear + mean
         whole = rne(levels / 256).clip(0, 255).astype(np.uint8)
         return (
             whole.reshape(height, width, 3, 4, 4).transpose(0, 3, 1, 4, 2).reshape(4 * height, 4 * width, 3)
@@ -144,11 +148,12 @@ class Reference:
             x = x + self.layer(f"{name}.pointwise", hidden)
         return x
 
-    def layer(self, name: str, x: Array, border: int = 0) -> Array:
+    def layer(self, name: str, x: Array, border: Array | float = 0.0) -> Array:
         weight = self.arrays[f"{name}.weight"].astype(np.float64)
         margin = weight.shape[2] // 2
-        padded = np.pad(x, ((margin, margin), (margin, margin), (0, 0)), constant_values=border)
-        height, width = x.shape[:2]
+        height, width, size = x.shape
+        padded = np.zeros((height + 2 * margin, width + 2 * margin, size)) + border
+        padded[margin : margin + height, margin : margin + width] = x
         found = np.zeros((height, width, len(weight))) + self.arrays[f"{name}.bias"]
         for i, j in itertools.product(range(weight.shape[2]), repeat=2):
             found += padded[i : i + height, j : j + width] @ weight[:, :, i, j].T
@@ -209,6 +214,43 @@ def test_training_sees_what_is_decoded(trained: VAE, model: VAE) -> None:
     error = np.abs(decoded(model, latents, 140) - real.clamp(0, 255).numpy())
     assert error.max() < 4
     assert error.mean() < 0.5
+
+
+def test_equalization_keeps_the_function_and_lessens_the_error_of_integers(trained: VAE) -> None:
+    """Channels of unlike sizes, some dead: the same samples in real numbers, and closer ones in integers."""
+    model = copy.deepcopy(trained)
+    shape, decoder = model.decoder.shape, model.decoder
+    small = torch.exp2(-torch.arange(float(shape.fine[1])))
+    for name in shape.fine_blocks:
+        decoder.layer(f"{name}.spatial").weight.mul_(small[:, None, None, None])
+        decoder.layer(f"{name}.pointwise").weight.div_(small[:, None, None])
+    decoder.layer(f"{shape.fine_blocks[0]}.spatial").weight[0] = 0.0
+    pixels = torch.from_numpy(draw(64, 96, 3)).permute(2, 0, 1)[None] / 127.5 - 1
+    inputs = [model._inputs(pixels, index) for index in (60, 160)]
+    exact = [decoder(*each) for each in inputs]
+    colour = model.mean + 127.5
+
+    def error() -> float:
+        pairs = zip(inputs, exact, strict=True)
+        return sum(float((decoder(*x, colour) - y).square().mean()) for x, y in pairs)
+
+    before = error()
+    model.complete(lambda n: pixels, torch.Generator())
+    for each, expected in zip(inputs, exact, strict=True):
+        assert torch.allclose(decoder(*each), expected, atol=1e-4 * float(expected.abs().max()))
+    assert error() < 0.6 * before
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_the_factor_of_a_channel_fills_its_integers(bits: int) -> None:
+    """A uniform channel up to 1 gets its largest value to 127, to a step of the search; a dead one stays."""
+    uniform = torch.linspace(0, 1, 1000)
+    values = torch.stack((uniform, 8 * uniform, torch.zeros(1000), -uniform))
+    factors = equalization.best([equalization._Seen(values, bits, 0, 127)])
+    ideal = 127 / 2**bits
+    assert ideal / 2**0.25 < float(factors[0]) <= ideal * 2**0.25
+    assert float(factors[0] / factors[1]) == 8
+    assert factors[2:].tolist() == [1, 1]
 
 
 def test_the_narrow_channels_lose_little(trained: VAE) -> None:

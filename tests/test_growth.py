@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from vqcodec.models import build
+from vqcodec.models import build, vae
 from vqcodec.models.growth import grow
 from vqcodec.models.vqvae import audio, image
 
@@ -73,3 +73,27 @@ def test_pictures_go_on_as_they_were() -> None:
     for name, tensor in old.state_dict().items():
         if "ema_" not in name:
             assert torch.equal(new.state_dict()[name], tensor), name
+
+
+def test_a_synthesis_gets_further_blocks() -> None:
+    """More residual blocks in the decoder of the VAE: the same samples, prior and rate; they learn."""
+    torch.manual_seed(0)
+    small = vae.Config(
+        components=12, context_width=8, context_hidden=8, context_blocks=1, context_near=8, fine=8
+    )
+    old, new = build(small), build(replace(small, decoder_fine=7))
+    with torch.no_grad():
+        for parameter in old.decoder.parameters():
+            parameter.normal_(std=0.1)
+    start = old.export()
+    new.load_from(start, 1.0)
+    samples, index = 0.3 * torch.randn(1, 3, 64, 48), torch.tensor([100.0])
+    with torch.no_grad():
+        latents = torch.round(old.latents(samples, index))
+        assert torch.equal(torch.round(new.latents(samples, index)), latents)
+        assert torch.allclose(new.reconstruct(latents, index), old.reconstruct(latents, index), atol=1e-6)
+    assert new.export().prior.arrays.keys() == start.prior.arrays.keys()
+    for name, array in new.export().prior.arrays.items():
+        assert (array == start.prior.arrays[name]).all(), name
+    new.reconstruct(latents, index).square().sum().backward()
+    assert new.decoder.layer("shallow.7.pointwise").weight.grad.abs().sum() > 0

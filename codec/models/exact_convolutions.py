@@ -205,15 +205,15 @@ def fake_quantised(layer: nn.Conv2d, before: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def export(layer: nn.Conv2d, before: Sequence[int], after: int, zeros: int = 0) -> IntegerConv2d:
+def export(layer: nn.Conv2d, before: Sequence[int], after: int, zeros: Sequence[float] = ()) -> IntegerConv2d:
     """Return a convolution in integers.
 
     Args:
         layer: in training, with biases.
         before: fractional bits of its inputs, of each channel.
         after: fractional bits of its outputs.
-        zeros: the number of first channels whose integers are ZERO larger than what they stand for; where
-            there are any, the map has a border already.
+        zeros: by how much the integers of each channel are larger than what they stand for; where there are
+            any, the map has a border already.
 
     Raises:
         ModelError: a sum could be inexact in float32.
@@ -221,8 +221,8 @@ def export(layer: nn.Conv2d, before: Sequence[int], after: int, zeros: int = 0) 
     scale = scales(layer, before)
     weight = torch.round(layer.weight * scale).clamp_(-INPUT, INPUT).double()
     bits = torch.log2(scale[:, 0, 0, 0]) + before[0]
-    bias = torch.round(_bias(layer).double() * torch.exp2(bits).double())
-    bias -= ZERO * weight[:, :zeros].sum((1, 2, 3))
+    bias = _bias(layer).double() * torch.exp2(bits).double()
+    bias = torch.round(bias - _of_zeros(weight, zeros))
     return IntegerConv2d(
         weight.cpu().numpy().astype(np.int8, order="C"),
         bias.clamp_(-(2.0**31), 2.0**31 - 1).cpu().numpy().astype(np.int32),
@@ -232,14 +232,23 @@ def export(layer: nn.Conv2d, before: Sequence[int], after: int, zeros: int = 0) 
 
 
 @torch.no_grad()
-def take(layer: nn.Conv2d, whole: IntegerConv2d, before: Sequence[int], after: int, zeros: int = 0) -> None:
+def take(
+    layer: nn.Conv2d, whole: IntegerConv2d, before: Sequence[int], after: int, zeros: Sequence[float] = ()
+) -> None:
     """Undo `export`, for a layer of the same shape."""
     bits = torch.from_numpy(whole.shift.astype(np.float64)) + after
     weight = torch.from_numpy(whole.weight.astype(np.float64))
-    bias = torch.from_numpy(whole.bias.astype(np.float64)) + ZERO * weight[:, :zeros].sum((1, 2, 3))
+    bias = torch.from_numpy(whole.bias.astype(np.float64)) + _of_zeros(weight, zeros)
     units = torch.exp2(torch.tensor(before, dtype=torch.float64))[:, None, None]
     layer.weight.copy_(weight * units / torch.exp2(bits)[:, None, None, None])
     _bias(layer).copy_(bias / torch.exp2(bits))
+
+
+def _of_zeros(weight: Tensor, zeros: Sequence[float]) -> Tensor:
+    """Return what the outputs of a layer are for inputs that stand for zero, without the bias."""
+    if not zeros:
+        return weight.new_zeros(len(weight))
+    return weight.sum((2, 3)) @ torch.tensor(zeros, device=weight.device, dtype=weight.dtype)
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:

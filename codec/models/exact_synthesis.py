@@ -106,10 +106,15 @@ class IntegerSynthesis:
             deviations = latents[0].double() * (powers(-log2_gains.cpu()) / LATENT_UNIT).to(device)
             linear = self._lapped(deviations, carrier)
             maps = deviations.permute(2, 0, 1)[None]
-            by = _Integers(self._layers, carrier)
+            colours = self._mean.to(device).repeat(SIDE**2)
+            by = _Integers(self._layers, carrier, colours)
             samples = correction(self.shape, by, maps, linear, torch.tensor([index])).add_(linear)[0]
-            colours = self._mean.to(device).repeat(SIDE**2)[:, None, None]
-            whole = ((samples + colours) * 2.0**-SAMPLE_BITS).round_().clamp_(0, 255).to(torch.uint8)
+            whole = (
+                ((samples + colours[:, None, None]) * 2.0**-SAMPLE_BITS)
+                .round_()
+                .clamp_(0, 255)
+                .to(torch.uint8)
+            )
             height, width = whole.shape[1:]
             squares = whole.permute(1, 2, 0).reshape(height, width, SIDE, 3 * SIDE)
             return squares.transpose(1, 2).reshape(SIDE * height, SIDE * width, 3)
@@ -118,17 +123,16 @@ class IntegerSynthesis:
         """Undo `export`: set the weights of the network, and return the basis [M, 192, 4, 4]."""
         for name, inputs in self.shape.inputs().items():
             layer = self._layer(name, *self.shape.sizes()[name])
-            exact_convolutions.take(
-                decoder.layer(name), layer, inputs, self.shape.after(name), _zeros(name, inputs)
-            )
+            zeros = _zeros(name, inputs, self.arrays["mean"])
+            exact_convolutions.take(decoder.layer(name), layer, inputs, self.shape.after(name), zeros)
         return exact_lapped.restored(self._lapped, deviation)
 
 
 class _Integers:
     """Arithmetic of the network in integers, see `synthesis.Arithmetic`."""
 
-    def __init__(self, layers: Mapping[str, IntegerConv2d], carrier: Carrier) -> None:
-        self._layers, self._carrier = layers, carrier
+    def __init__(self, layers: Mapping[str, IntegerConv2d], carrier: Carrier, colours: Tensor) -> None:
+        self._layers, self._carrier, self._colours = layers, carrier, colours
 
     def convolved(self, name: str, x: Tensor) -> Tensor:
         """Apply a layer."""
@@ -155,7 +159,8 @@ class _Integers:
         inner = whole[1:-1, 1:-1]
         inner[:, :, :count] = features[0].permute(1, 2, 0)
         scale = 2.0 ** (LINEAR - SAMPLE_BITS) / LINEAR_UNIT
-        inner[:, :, count:-1] = signed(linear[0].permute(1, 2, 0), scale)
+        whole[:, :, count:-1] = activation(self._colours * scale)
+        inner[:, :, count:-1] = activation((linear[0].permute(1, 2, 0) + self._colours) * scale)
         inner[:, :, -1] = int(index) >> 1
         return whole.permute(2, 0, 1)[None]
 
@@ -176,18 +181,21 @@ def export(decoder: Decoder, basis: Tensor, deviation: Tensor, mean: Tensor) -> 
     levels = torch.round(mean.double() * 2**SAMPLE_BITS).cpu().numpy().astype(np.int32)
     arrays: dict[str, Array] = {"mean": levels}
     for name, inputs in shape.inputs().items():
-        layer = exact_convolutions.export(
-            decoder.layer(name), inputs, shape.after(name), _zeros(name, inputs)
-        )
+        zeros = _zeros(name, inputs, levels)
+        layer = exact_convolutions.export(decoder.layer(name), inputs, shape.after(name), zeros)
         arrays |= {f"{name}.{part}": getattr(layer, part) for part in ("weight", "bias", "shift")}
     lapped = exact_lapped.export(basis, deviation)
     arrays |= {f"linear.{name}": array for name, array in lapped.arrays().items()}
     return IntegerSynthesis(arrays, shape)
 
 
-def _zeros(name: str, inputs: Sequence[int]) -> int:
-    """Return the number of channels of a layer's inputs that have a sign."""
-    return len(inputs) if inputs[0] != ACTIVATION or name == FIRST_FINE else 0
+def _zeros(name: str, inputs: Sequence[int], mean: Array) -> list[float]:
+    """Return the integers that stand for zero in each channel of a layer's inputs; none for activations."""
+    if name != FIRST_FINE:
+        return [] if inputs[0] == ACTIVATION else [ZERO] * len(inputs)
+    scale = 2.0 ** (LINEAR - SAMPLE_BITS) / LINEAR_UNIT
+    colours = np.repeat(mean * scale, SAMPLES // 3).tolist()
+    return [ZERO] * (len(inputs) - SAMPLES - 1) + colours + [ZERO]
 
 
 def _in_rows(layers: Mapping[str, IntegerConv2d], shape: Shape) -> dict[str, IntegerConv2d]:

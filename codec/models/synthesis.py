@@ -25,10 +25,11 @@ from .networks import residual_stack, start_at_zero
 OUTPUT_SCALE, LINEAR_UNIT = 32, 128
 """Units of the outputs of the network, and of the linear synthesis as its input, in levels."""
 
-ACTIVATION, LATENT, COARSE, FEATURE, LINEAR, INDEX = 4, 3, 3, 4, 5, 6
+ACTIVATION, LATENT, COARSE, FEATURE, LINEAR, INDEX = 4, 2, 3, 4, 6, 6
 """Fractional bits of activations, 0..INPUT as integers, and of maps with a sign, -ZERO..INPUT - ZERO: latents
-in standard deviations, coarse maps and features, the linear synthesis in its unit, and the index. What enters
-one layer shares the 8 bits of its weights: where one part has more bits, its weights have less."""
+in standard deviations, coarse maps, features, and the index. The linear synthesis, in its unit, enters as
+half its pixels, 0..INPUT. What enters one layer shares the 8 bits of its weights: where one part has more
+bits, its weights have less."""
 
 
 @dataclass(frozen=True)
@@ -156,11 +157,17 @@ class Decoder(nn.Module):
             nn.Conv2d(fine + SAMPLES + 1, fine, 3, padding=1), *residual_stack(*shape.fine), nn.ReLU(), last
         )
 
-    def forward(self, latents: Tensor, linear: Tensor, index: Tensor, *, quantised: bool = False) -> Tensor:
-        """Compute `correction`, of a linear synthesis in its unit; `quantised`: rounded as in integers."""
-        return correction(
-            self.shape, FakeQuantised(self) if quantised else Real(self), latents, linear, index
-        )
+    def forward(self, latents: Tensor, linear: Tensor, index: Tensor, mean: Tensor | None = None) -> Tensor:
+        """Compute `correction`, of a linear synthesis in its unit.
+
+        Args:
+            latents: as of `correction`.
+            linear: as of `correction`.
+            index: as of `correction`.
+            mean: colour of the pixels, 0..255, [3]; where it is given, all is rounded as in integers.
+        """
+        by = Real(self) if mean is None else FakeQuantised(self, mean)
+        return correction(self.shape, by, latents, linear, index)
 
     def layer(self, name: str) -> nn.Conv2d:
         """Return a convolution."""
@@ -199,6 +206,10 @@ class Real:
 class FakeQuantised(Real):
     """Arithmetic of real numbers that are rounded like integers, for training."""
 
+    def __init__(self, decoder: Decoder, mean: Tensor) -> None:
+        super().__init__(decoder)
+        self._mean = mean.repeat_interleave(SAMPLES // 3)[:, None, None] / LINEAR_UNIT
+
     def convolved(self, name: str, x: Tensor) -> Tensor:
         """Apply a layer."""
         layer = self._decoder.layer(name)
@@ -216,7 +227,8 @@ class FakeQuantised(Real):
     def joined(self, features: Tensor, linear: Tensor, index: Tensor) -> Tensor:
         """Make inputs of the first layer of fine maps."""
         plane = torch.floor(index / 2) / ZERO - 1
-        return torch.cat((features, with_index(self.signed(linear, LINEAR), plane)), 1)
+        levels = rounded(linear + self._mean, LINEAR, 0, INPUT) - self._mean
+        return torch.cat((features, with_index(levels, plane)), 1)
 
 
 def with_index(maps: Tensor, plane: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ own prior, and the networks learn the nonlinear remainder. The loss is in `varia
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, cast
 
 import numpy as np
@@ -25,7 +25,10 @@ from torch import Tensor, nn
 from ..bitstream.quality import LAST_INDEX
 from ..priors.settings import setting
 from . import exact_lapped, exact_synthesis, ppca, variable_rate
+from .base import Model
+from .equalization import equalise
 from .exact_synthesis import IntegerSynthesis
+from .growth import grow
 from .networks import residual_stack, start_at_zero
 from .rate_distortion import WHITE
 from .synthesis import LINEAR_UNIT, OUTPUT_SCALE, Decoder, Shape, with_index
@@ -59,13 +62,16 @@ class Config(variable_rate.VariableRateConfig):
     coarse_hidden: int = setting(64, low=1, high=1 << 14)
     encoder_fine: int = setting(2, low=0, high=100)
     encoder_coarse: int = setting(2, low=0, high=100)
-    decoder_fine: int = setting(4, low=0, high=100)
+    decoder_fine: int = setting(4, low=0, high=100, may_grow=True)
     decoder_coarse: int = setting(2, low=0, high=100)
     ms_ssim: float = setting(0.0, low=0, high=1, training_only=True)
     luma: float = setting(0.0, low=0, high=1, training_only=True)
     integer_synthesis: bool = setting(False, may_grow=True)
     synthesis_only: bool = setting(False, training_only=True, fixed_on_resume=True)
 
+
+EQUALISED_AT = 40, 80, 120, 160, 200
+"""Quality indices at which maps are looked at before the synthesis becomes integers."""
 
 SYNTHESIS = ("backward_", "decoder.")
 """Prefixes of the names of its parameters."""
@@ -124,11 +130,17 @@ class VAE(VariableRateVAE):
         quantised, basis = self.config.integer_synthesis, cast("Tensor", self.backward_basis)
         if quantised:
             basis = exact_lapped.fake_quantised(basis, self.deviation)
-        blocks = F.conv_transpose2d(latents, basis, stride=2, padding=1)
-        linear = F.pixel_unshuffle(F.pixel_shuffle(blocks, 8), 4)
+        linear = self._linear(latents, basis)
         normalised = latents / self.deviation[:, None, None]
-        corrected: Tensor = self.decoder(normalised, linear / LINEAR_UNIT, index, quantised=quantised)
+        mean = self.mean + WHITE / 2 if quantised else None
+        corrected: Tensor = self.decoder(normalised, linear / LINEAR_UNIT, index, mean)
         return F.pixel_shuffle(linear + OUTPUT_SCALE * corrected, 4)
+
+    @staticmethod
+    def _linear(latents: Tensor, basis: Tensor) -> Tensor:
+        """Compute the linear synthesis, [B, 48, 4 h, 4 w]."""
+        blocks = F.conv_transpose2d(latents, basis, stride=2, padding=1)
+        return F.pixel_unshuffle(F.pixel_shuffle(blocks, 8), 4)
 
     def preview(self, latents: Tensor) -> Tensor:
         """Compute means of 8 x 8 pixels by the linear synthesis alone, as in `VariableRateVAE.preview`."""
@@ -169,6 +181,35 @@ class VAE(VariableRateVAE):
             basis = model.integers.take(self.decoder, torch.from_numpy(tensors["deviation"]))
             self.backward_basis.copy_(basis)
         return model
+
+    @torch.no_grad()
+    def load_from(self, other: Model, count: float) -> None:
+        """Load the weights, as in `VariableRateVAE.load_from`; additional residual blocks start at zero."""
+        super().load_from(other.with_blocks(self.config) if isinstance(other, VAE) else other, count)
+
+    @torch.no_grad()
+    def complete(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """Prepare the synthesis for integers by `equalization`, as in `Trainable.complete`."""
+        del generator
+        if self.config.integer_synthesis:
+            equalise(self.decoder, (self._inputs(draw(n), q) for n, q in enumerate(EQUALISED_AT)))
+
+    def _inputs(self, samples: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute what the synthesis network sees of samples [B, 3, H, W] at a quality index."""
+        plane = torch.full((len(samples),), float(index), device=samples.device)
+        latents = torch.round(self.latents(samples, plane)) * self._maps(self.step(plane))
+        linear = self._linear(latents, self.backward_basis)
+        return latents / self.deviation[:, None, None], linear / LINEAR_UNIT, plane
+
+    def with_blocks(self, config: Config) -> VAE:
+        """Return a model of the same function with as many fine blocks in the decoder as `config` has."""
+        if config.decoder_fine == self.config.decoder_fine:
+            return self
+        larger = VAE(replace(self.config, decoder_fine=config.decoder_fine)).equipped(priors=self.priors)
+        known = {name: x for name, x in self.state_dict().items() if not name.startswith("decoder.shallow.")}
+        larger.load_state_dict(known, strict=False)
+        grow(larger.decoder.shallow, self.decoder.shallow, torch.Generator())
+        return larger
 
     @torch.no_grad()
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
