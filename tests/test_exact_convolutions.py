@@ -50,7 +50,7 @@ def test_every_carrier_computes_integers(carrier: Carrier, inputs: int, kernel: 
     whole = np.ldexp(sums(layer, x).astype(np.float64), -layer.shift.astype(np.int64)[:, None, None])
     maps = torch.from_numpy(x)[None].contiguous(memory_format=torch.channels_last)
     assert np.array_equal(layer.exact(maps, carrier)[0].numpy(), whole)
-    assert np.array_equal(layer.activated(maps, carrier)[0].numpy(), np.rint(whole).clip(0, 127))
+    assert np.array_equal(layer.activated(maps, carrier)[0].numpy(), np.rint(whole).clip(0, 255))
 
 
 def test_halves_are_rounded_to_even() -> None:
@@ -121,7 +121,7 @@ def test_training_rounds_weights_as_export_does() -> None:
     layer = nn.Conv2d(12, 6, 3, padding=1)
     before = [3] * 5 + [6] * 7
     exported = exact_convolutions.export(layer, before, 4, zeros=[ZERO] * 12)
-    whole = torch.randint(-ZERO, 127 - ZERO + 1, (1, 12, 8, 8))
+    whole = torch.randint(-ZERO, 255 - ZERO + 1, (1, 12, 8, 8))
     real = whole / torch.exp2(torch.tensor(before))[:, None, None]
     weight = exact_convolutions.fake_quantised(layer, before)
     expected = torch.nn.functional.conv2d(real, weight, layer.bias, padding=1) * 2**4

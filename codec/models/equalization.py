@@ -13,8 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..priors.exact import INPUT
-from .exact_convolutions import ZERO
+from .exact_convolutions import INPUT, ZERO
 from .synthesis import ACTIVATION, COARSE, FEATURE, Decoder, Real, correction
 
 STEPS, SMALLEST, LARGEST = 4, -3, 4

@@ -1,9 +1,10 @@
 """Convolutions that are integer arithmetic: the same numbers from every kernel, on every machine.
 
-An integer convolution has int8 weights and takes integers of 0..INPUT (7 bits: pairs of products fit 16 bits,
-in which older int8 kernels add). Its products and sums are integers below 2**24, which float32 holds without
-rounding; its outputs are multiplied by powers of two. So any kernel gives the same numbers: oneDNN's int8
-convolution, or one of float32 or float64. FORMAT-priors.md gives the arithmetic.
+An integer convolution has int8 weights and takes integers of 0..INPUT. Its products and sums are integers
+below 2**24, which float32 holds without rounding; its outputs are multiplied by powers of two. So any
+kernel gives the same numbers: oneDNN's int8 convolution, or one of float32 or float64. Kernels for
+processors without int8 dot products may add pairs of products in 16 bits, which is too little:
+`best_carrier` finds them out. FORMAT-priors.md gives the arithmetic.
 
 Quantisation-aware training rounds likewise (`fake_quantised`), and the gradient passes straight through
 (Bengio, Leonard, Courville 2013; Jacob et al. 2018, section 3).
@@ -24,12 +25,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..priors.exact import EXACT, INPUT
+from ..priors.exact import EXACT
 
 WEIGHT_BITS_MAX = 13
 """Largest number of fractional bits of sums."""
 
-ZERO = 64
+INPUT = 255
+"""Largest integer of maps."""
+
+WEIGHT = 127
+"""Largest integer of weights; the smallest is -WEIGHT."""
+
+ZERO = 128
 """The integer 0..INPUT that stands for 0 in maps with a sign."""
 
 Carrier = Literal["onednn", "float32", "float64"]
@@ -84,7 +91,7 @@ class IntegerConv2d:
     def activated(self, x: Tensor, carrier: Carrier) -> Tensor:
         """Convolve, then take `activation`: uint8 maps [1, I, H, W] -> uint8."""
         if carrier == "onednn":
-            return self._quantised(x, torch.uint8).clamp_(max=INPUT)
+            return self._quantised(x, torch.uint8)
         return activation(self.exact(x, carrier))
 
     @cached_property
@@ -192,7 +199,7 @@ def scales(layer: nn.Conv2d, before: Sequence[int]) -> Tensor:
     """
     units = torch.exp2(-torch.tensor(before, device=layer.weight.device, dtype=torch.float32))[:, None, None]
     largest = (layer.weight * units).abs().flatten(1).amax(1).clamp(min=1e-9)
-    bits = torch.floor(torch.log2(INPUT / largest)).clamp(max=WEIGHT_BITS_MAX)
+    bits = torch.floor(torch.log2(WEIGHT / largest)).clamp(max=WEIGHT_BITS_MAX)
     return units * torch.exp2(bits)[:, None, None, None]
 
 
@@ -200,7 +207,7 @@ def fake_quantised(layer: nn.Conv2d, before: Sequence[int]) -> Tensor:
     """Return the weights rounded as `export` does, [O, I, k, k], with their gradients."""
     scale = scales(layer, before)
     detached = layer.weight.detach()
-    rounded = torch.round(detached * scale).clamp_(-INPUT, INPUT) / scale
+    rounded = torch.round(detached * scale).clamp_(-WEIGHT, WEIGHT) / scale
     return layer.weight + (rounded - detached)
 
 
@@ -219,7 +226,7 @@ def export(layer: nn.Conv2d, before: Sequence[int], after: int, zeros: Sequence[
         ModelError: a sum could be inexact in float32.
     """
     scale = scales(layer, before)
-    weight = torch.round(layer.weight * scale).clamp_(-INPUT, INPUT).double()
+    weight = torch.round(layer.weight * scale).clamp_(-WEIGHT, WEIGHT).double()
     bits = torch.log2(scale[:, 0, 0, 0]) + before[0]
     bias = _bias(layer).double() * torch.exp2(bits).double()
     bias = torch.round(bias - _of_zeros(weight, zeros))

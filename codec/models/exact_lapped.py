@@ -18,8 +18,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..priors.base import Array
-from ..priors.exact import INPUT
-from .exact_convolutions import ZERO, Carrier, IntegerConv2d
+from .exact_convolutions import WEIGHT, Carrier, IntegerConv2d
 
 SIDE = 4
 """Side of the squares of pixels that are the channels of its output."""
@@ -45,11 +44,11 @@ WIDE_BITS, WIDE_LARGEST = 22, 2.0**28
 NARROW_BITS, NARROW_LARGEST = 7, 2.0**19
 """Fractional bits of the other latents, in standard deviations, and their largest absolute value."""
 
-DIGIT_BITS, DIGITS = 7, 3
-"""Size and number of digits."""
+DIGIT_BITS, DIGITS, DIGIT_ZERO = 7, 3, 64
+"""Size and number of digits, and the digit that stands for 0."""
 
-NOTHING = ZERO * sum(1 << DIGIT_BITS * n for n in range(DIGITS))
-"""Added to latents before they are split, so that digits of small ones are ZERO, except the last."""
+NOTHING = DIGIT_ZERO * sum(1 << DIGIT_BITS * n for n in range(DIGITS))
+"""Added to latents before they are split, so that digits of small ones are DIGIT_ZERO, except the last."""
 
 NARROW_BITS_MAX = 15
 """Largest number of fractional bits of their weights."""
@@ -133,7 +132,7 @@ class IntegerLapped:
             wide = self.wide[:, order][:, :, at[0], at[1]].transpose(2, 3, 0, 1)
             narrow = np.ascontiguousarray(self.narrow[:, order][:, :, at[0], at[1]].swapaxes(0, 1))
             shift = self.shift[order, row, column].astype(np.int64) + (NARROW_BITS - SAMPLE_BITS)
-            bias = (-ZERO * narrow.astype(np.int64).sum((1, 2, 3))).astype(np.int32)
+            bias = (-DIGIT_ZERO * narrow.astype(np.int64).sum((1, 2, 3))).astype(np.int32)
             layers = [
                 IntegerConv2d(narrow, bias, (shift - DIGIT_BITS * n).astype(np.int8))
                 for n in range(DIGITS)
@@ -167,7 +166,7 @@ class IntegerLapped:
     def _digits(self, latents: Tensor) -> list[Tensor | None]:
         """Split the latents of the other channels into digits, uint8 [1, M - W, h + 2, w + 2], lowest first.
 
-        None stands for digits that are all ZERO.
+        None stands for digits that are all DIGIT_ZERO.
         """
         size = len(self.bits)
         if size == latents.shape[2]:
@@ -176,11 +175,11 @@ class IntegerLapped:
         known = (whole + NOTHING).int()
         found: list[Tensor | None] = []
         for n in range(DIGITS):
-            digit = ((known >> DIGIT_BITS * n) & INPUT).to(torch.uint8)
-            if (digit == ZERO).all():
+            digit = ((known >> DIGIT_BITS * n) & ((1 << DIGIT_BITS) - 1)).to(torch.uint8)
+            if (digit == DIGIT_ZERO).all():
                 found.append(None)
                 continue
-            padded = digit.new_full((digit.shape[0] + 2, digit.shape[1] + 2, digit.shape[2]), ZERO)
+            padded = digit.new_full((digit.shape[0] + 2, digit.shape[1] + 2, digit.shape[2]), DIGIT_ZERO)
             padded[1:-1, 1:-1] = digit
             found.append(padded.permute(2, 0, 1)[None])
         return found
@@ -201,7 +200,7 @@ def quantised(basis: Tensor) -> tuple[Tensor, Tensor]:
         for row, column in itertools.product(range(2), repeat=2):
             rows, columns = (slice(1 - odd, None, 2) for odd in (row, column))  # the taps of these outputs
             most = narrow[:, :, rows, columns].abs().amax((0, 2, 3)).clamp(min=1e-9)
-            bits = torch.floor(torch.log2(INPUT / most)).clamp(0, NARROW_BITS_MAX)
+            bits = torch.floor(torch.log2(WEIGHT / most)).clamp(0, NARROW_BITS_MAX)
             narrow_scale[:, rows, columns] = torch.exp2(bits)[:, None, None]
         scale = torch.cat((scale, narrow_scale.expand_as(narrow)))
     return torch.round(basis * scale), scale

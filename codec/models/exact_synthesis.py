@@ -161,7 +161,7 @@ class _Integers:
         scale = 2.0 ** (LINEAR - SAMPLE_BITS) / LINEAR_UNIT
         whole[:, :, count:-1] = activation(self._colours * scale)
         inner[:, :, count:-1] = activation((linear[0].permute(1, 2, 0) + self._colours) * scale)
-        inner[:, :, -1] = int(index) >> 1
+        inner[:, :, -1] = int(index)
         return whole.permute(2, 0, 1)[None]
 
 

@@ -17,18 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..bitstream.quality import LAST_INDEX
-from ..priors.exact import INPUT, rounded
-from .exact_convolutions import ZERO, fake_quantised
+from ..priors.exact import rounded
+from .exact_convolutions import INPUT, ZERO, fake_quantised
 from .exact_lapped import SAMPLE_BITS, SAMPLES
 from .networks import residual_stack, start_at_zero
 
 OUTPUT_SCALE, LINEAR_UNIT = 32, 128
 """Units of the outputs of the network, and of the linear synthesis as its input, in levels."""
 
-ACTIVATION, LATENT, COARSE, FEATURE, LINEAR, INDEX = 4, 2, 3, 4, 6, 6
+ACTIVATION, LATENT, COARSE, FEATURE, LINEAR, INDEX = 5, 3, 4, 5, 7, 7
 """Fractional bits of activations, 0..INPUT as integers, and of maps with a sign, -ZERO..INPUT - ZERO: latents
 in standard deviations, coarse maps, features, and the index. The linear synthesis, in its unit, enters as
-half its pixels, 0..INPUT. What enters one layer shares the 8 bits of its weights: where one part has more
+its pixels, 0..INPUT. What enters one layer shares the 8 bits of its weights: where one part has more
 bits, its weights have less."""
 
 
@@ -226,7 +226,7 @@ class FakeQuantised(Real):
 
     def joined(self, features: Tensor, linear: Tensor, index: Tensor) -> Tensor:
         """Make inputs of the first layer of fine maps."""
-        plane = torch.floor(index / 2) / ZERO - 1
+        plane = index / ZERO - 1
         levels = rounded(linear + self._mean, LINEAR, 0, INPUT) - self._mean
         return torch.cat((features, with_index(levels, plane)), 1)
 

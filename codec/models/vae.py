@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..bitstream.quality import LAST_INDEX
 from ..priors.settings import setting
 from . import exact_lapped, exact_synthesis, ppca, variable_rate
+from .adaptive_rounding import round_weights
 from .base import Model
 from .equalization import equalise
 from .exact_synthesis import IntegerSynthesis
@@ -70,7 +71,7 @@ class Config(variable_rate.VariableRateConfig):
     synthesis_only: bool = setting(False, training_only=True, fixed_on_resume=True)
 
 
-EQUALISED_AT = 40, 80, 120, 160, 200
+SEEN_AT = 40, 80, 120, 160, 200
 """Quality indices at which maps are looked at before the synthesis becomes integers."""
 
 SYNTHESIS = ("backward_", "decoder.")
@@ -189,10 +190,12 @@ class VAE(VariableRateVAE):
 
     @torch.no_grad()
     def complete(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Prepare the synthesis for integers by `equalization`, as in `Trainable.complete`."""
+        """Prepare the synthesis for integers, as in `Trainable.complete`."""
         del generator
         if self.config.integer_synthesis:
-            equalise(self.decoder, (self._inputs(draw(n), q) for n, q in enumerate(EQUALISED_AT)))
+            seen = [self._inputs(draw(n), q) for n, q in enumerate(SEEN_AT)]
+            equalise(self.decoder, seen)
+            round_weights(self.decoder, seen)
 
     def _inputs(self, samples: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Compute what the synthesis network sees of samples [B, 3, H, W] at a quality index."""
