@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 import typer
-from vqcodec.errors import VqcodecError
+from vqcodec.errors import VqcodecError, VqcodecWarning
 
 from .options import Color
 from .streams import OutputError, print_error, print_out
@@ -329,3 +330,16 @@ def clock_text(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     start = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
     return f"{start}:{tenths // 10:02d}.{tenths % 10}"
+
+
+@contextmanager
+def printed_warnings(console: Console) -> Iterator[None]:
+    """Print the warnings of this package as they come, each once."""
+
+    def show(message: Warning | str, *_where: object, **_more: object) -> None:
+        console.warning(None, str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", VqcodecWarning)
+        warnings.showwarning = show
+        yield
