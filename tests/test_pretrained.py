@@ -161,7 +161,8 @@ def test_tune_chooses_the_weights_and_its_purpose_is_met() -> None:
     assert [container.parse(f).model for f in found.values()] == ["vae-image", "vae-image-psnr"]
     eye, error = (psnr(photo.samples, pipeline.decode_image(f).samples) for f in found.values())
     assert error > eye
-    for wrong in ({"tune": "ssim"}, {"tune": "psnr", "model": "vae-image"}):
+    alone = ({"model": "vae-image"}, {"lossless": True})
+    for wrong in ({"tune": "ssim"}, *({"tune": "visual"} | other for other in alone)):
         with pytest.raises(UsageError):
             pipeline.encode(photo, **wrong)
     with pytest.raises(UsageError, match="for images, not for audio"):
