@@ -244,15 +244,15 @@ def explain(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, VqcodecError):
         return error.message, error.hint, error.exit_code
     if isinstance(error, FileNotFoundError):
-        return "no such file", "", 1
+        return "no such file", "check the name", 1
     if isinstance(error, PermissionError):
-        return "permission denied", "", 1
+        return "permission denied", "see who may read and write there: ls -l", 1
     if isinstance(error, IsADirectoryError):
-        return "is a folder", "", 1
+        return "is a folder", "name a file", 1
     if isinstance(error, OSError):
         if error.errno in OUT_OF_SPACE:
             return "no space left", "free some space, or write elsewhere with -o", 1
-        return (error.strerror or str(error)).lower(), "", 1
+        return (error.strerror or str(error)).lower(), "check the name and the disk", 1
     if type(error).__name__ == "OutOfMemoryError":
         return "out of memory on the accelerator", "use the CPU with --device cpu", 1
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):

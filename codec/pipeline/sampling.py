@@ -89,7 +89,8 @@ def sample(
         if generated is not None:
             if size or seconds or quality or ranks:
                 raise UsageError(
-                    f"{loaded.card.name} draws pictures of one size", "leave out size, seconds, quality, top-k"
+                    f"{loaded.card.name} draws pictures of one size",
+                    "leave out size, seconds, quality, top-k",
                 )
             return [media.Image(pixels) for pixels in to_pixels(generated)]
         wanted = DEFAULT_QUALITY if quality is None else ladder.offered(loaded, quality)
