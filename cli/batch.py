@@ -200,9 +200,11 @@ def _file_line(record: Fields) -> str:
         rate = f"{record['bpp']:.2f} bpp" if "bpp" in record else ""
         rate = f"{record['kbps']:.2f} kbit/s" if "kbps" in record else rate
         parts.append(sizes_text(record["bytes_in"], record["bytes_out"], rate, compressed=compressed))
+    # SI-SDR does not see a factor: it is infinite for a single sample, whatever became of it.
+    alike = {"psnr_db": "no loss", "si_sdr_db": "the same up to a factor (SI-SDR infinite)"}
     for key, name in (("psnr_db", ""), ("si_sdr_db", "SI-SDR ")):
         if key in record:
-            loss = "no loss" if record[key] == math.inf else f"{name}{record[key]:.2f} dB"
+            loss = alike[key] if record[key] == math.inf else f"{name}{record[key]:.2f} dB"
             parts.append(f"verified, {loss}")
     if not compressed and "width" in record:
         parts.append(f"{record['width']} x {record['height']}")
