@@ -12,6 +12,8 @@ import torch
 from make_golden import GOLDEN, golden_bytes
 from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container
+from vqcodec.bitstream.quality import index_of
+from vqcodec.cli import info
 from vqcodec.coding import chunks
 from vqcodec.errors import UsageError
 from vqcodec.evaluation.baselines.image import QualitySweep
@@ -152,6 +154,16 @@ def test_the_sample_photograph_at_every_quality(quality: float) -> None:
     jpeg = QualitySweep(photo, "jpeg").matched_to(len(encoded.data))
     assert psnr(photo.samples, decoded.samples) > jpeg["psnr_db"] + 1
     assert container.read_info(encoded.data).header_bytes <= 64
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_info_counts_the_levels_that_a_file_has(name: str) -> None:
+    """By the card alone, as the model has them."""
+    model, card = weights.load(name), weights.read_json(weights.locate(name))
+    several = len(model.at(255).planes) > 1 if model.validation_points else False
+    for quality in range(1, 6):
+        expected = len(model.at(index_of(quality)).planes) if several else None
+        assert info.levels(card, quality) == expected
 
 
 def test_tune_chooses_the_weights_and_its_purpose_is_met() -> None:
