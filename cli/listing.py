@@ -14,7 +14,7 @@ from vqcodec.errors import MediaError, UsageError, VqcodecError
 
 from .console import explain, is_terminal
 from .names import nearest, real_name
-from .remote import RemotePath, entries_of, is_special, look_up, path_of
+from .remote import RemotePath, entries_of, expand, is_special, look_up, path_of
 
 EXTRAS = {".heic": "pillow_heif", ".heif": "pillow_heif", ".hif": "pillow_heif", ".jxl": "pillow_jxl"}
 """Suffixes of images that need the extra `formats`, and the package that reads them."""
@@ -157,9 +157,9 @@ def find(
     what: str,
     silent: Collection[str] = (),
 ) -> Found:
-    """Expand the arguments into inputs, all at once; as in `find_each`."""
+    """Expand the arguments, patterns in addresses too, into inputs, all at once; as in `find_each`."""
     found = Found()
-    for part in find_each(arguments, recursive=recursive, suffixes=suffixes, what=what, silent=silent):
+    for part in find_each(expand(arguments), recursive=recursive, suffixes=suffixes, what=what, silent=silent):
         found.add(part)
     return found
 
