@@ -14,6 +14,7 @@ from .outcome import Outcome
 from .paths import Found, Input, Job, taken_each
 from .tars import TarWriter
 
+NAME_IT = "a set of pictures; name the file itself to encode it"
 EXTRA_HINT = "pip install 'vqcodec[formats]'"
 
 
@@ -39,13 +40,20 @@ class Batch:
         self._started = time.perf_counter()
         console.last = lambda interrupted: self.finish(interrupted=interrupted)
 
-    def report_found(self, found: Found, foreign: str) -> None:
-        """Report what `find` could not use: failed arguments, and files of another kind in folders."""
+    def report_found(self, found: Found, foreign: str, sets: bool = False) -> None:
+        """Report what `find` could not use.
+
+        Args:
+            found: failed arguments, and files of another kind in folders.
+            foreign: why these are skipped.
+            sets: whether sets of small pictures are inputs where they are named.
+        """
         for name, error in found.failed:
             self.fail(name, error)
         for name in found.foreign:
             package = EXTRAS.get(Path(name).suffix.lower())
-            self.skip(name, f"needs the extra formats: {EXTRA_HINT}" if package else foreign)
+            why = NAME_IT if sets and _holds_set(name) else foreign
+            self.skip(name, f"needs the extra formats: {EXTRA_HINT}" if package else why)
         for name, why in found.passed:
             self.skip(name, why)
 
@@ -161,6 +169,12 @@ class Batch:
             parts.append(sizes_text(self.bytes_in, self.bytes_out, rate, compressed=compressed))
         parts.append(time_text(time.perf_counter() - self._started))
         return "  ".join(parts)
+
+
+def _holds_set(name: str) -> bool:
+    from vqcodec.media import SET_NAMES  # waits for numpy
+
+    return SET_NAMES.search(name) is not None
 
 
 def sizes_text(bytes_in: int, bytes_out: int, rate: str = "", *, compressed: bool = False) -> str:

@@ -188,7 +188,7 @@ def encode(
     todo = sources.jobs(
         output,
         lambda source: paths.BITSTREAM,
-        lambda found: batch.report_found(found, "not an image or audio file"),
+        lambda found: batch.report_found(found, "not an image or audio file", sets=True),
         batch.fail,
     )
     first, todo = first_of(todo)

@@ -159,7 +159,9 @@ def find(
 ) -> Found:
     """Expand the arguments, patterns in addresses too, into inputs, all at once; as in `find_each`."""
     found = Found()
-    for part in find_each(expand(arguments), recursive=recursive, suffixes=suffixes, what=what, silent=silent):
+    for part in find_each(
+        expand(arguments), recursive=recursive, suffixes=suffixes, what=what, silent=silent
+    ):
         found.add(part)
     return found
 
