@@ -102,7 +102,7 @@ def levels(card: Fields, quality: float) -> int | None:
     """Return how many levels of codes a file has: one more at each quality of its model; None: no levels."""
     if "planes" not in card.get("learned", {}):
         return None
-    return sum(point["quality"] <= quality for point in card["points"])
+    return len([point for point in card["points"] if point["quality"] <= quality])
 
 
 def _print(console: Console, record: Fields) -> None:

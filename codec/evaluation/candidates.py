@@ -110,7 +110,7 @@ def choose(
         label = str(spec) if names.count(loaded.card.name) > 1 else loaded.card.name
         points = weights.operating_points(loaded.card.to_json())
         asked = dict.fromkeys(ladder.offered(loaded, value) for value in many(quality))
-        wanted = [*asked] or [point["quality"] for point in points] or [None]
+        wanted: list[float | None] = [*asked] or [point["quality"] for point in points] or [None]
         if loaded.medium not in found:
             raise UsageError(f"{label} is for {loaded.medium}, and there are no such files", "leave it out")
         found[loaded.medium] += [Candidate(spec, label, value) for value in wanted]
