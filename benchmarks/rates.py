@@ -97,20 +97,55 @@ def at_rates(title: str, whole: Curves, *, mean_first: bool) -> None:
     print("| codec | " + " | ".join(heads) + " |")
     print("|---|" + "---:|" * len(heads))
     for name, curve in whole.items():
-        several = curve.mean(0, keepdims=True) if mean_first else curve
-        cells = []
-        for column, digits in enumerate(DIGITS.values(), 1):
-            for rate in RATES:
-                at = [between(c[:, 0], c[:, column], rate) for c in several]
-                out = sum(np.isnan(at))
-                cell = "" if out == len(at) else f"{np.nanmean(at):.{digits}f}"
-                cells.append(cell + (f" ({out} out of range)" if 0 < out < len(at) else ""))
+        cells = [
+            cell(at_rate(curve[:, :, 0], curve[:, :, column], rate, mean_first=mean_first), digits)
+            for column, digits in enumerate(DIGITS.values(), 1)
+            for rate in RATES
+        ]
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
+def at_rate(bpp: np.ndarray, figure: np.ndarray, rate: float, *, mean_first: bool) -> np.ndarray:
+    """Interpolate a figure at a rate, from [images, qualities] of both.
+
+    Returns:
+        A value for each image; with `mean_first` one for the mean of the images, and for each of those that
+        are left out of it because they are exact. NaN beyond the rates, infinite for exact images.
+    """
+    if not mean_first:
+        return np.array([between(*pair, rate) for pair in zip(bpp, figure, strict=True)])
+    exact = np.isinf(figure[:, around(bpp.mean(0), rate)]).any(1)
+    if exact.all():
+        return figure[:, -1]
+    middle = between(bpp[~exact].mean(0), figure[~exact].mean(0), rate)
+    return np.array([middle, *[np.inf] * exact.sum()])
+
+
+def around(bpp: np.ndarray, rate: float) -> slice:
+    """Return where the files on either side of a rate are; beyond them, where nothing is."""
+    after = int(np.searchsorted(bpp, rate))
+    return slice(max(after - 1, 0), after + 1) if bpp[0] <= rate <= bpp[-1] else slice(0)
+
+
 def between(bpp: np.ndarray, figure: np.ndarray, rate: float) -> float:
-    """Interpolate a figure at a rate from the files on either side; NaN beyond them."""
-    return float(np.interp(np.log(rate), np.log(bpp), figure, left=np.nan, right=np.nan))
+    """Interpolate a figure at a rate from the files on either side; NaN beyond them, infinite if one is."""
+    sides = figure[around(bpp, rate)]
+    if np.isinf(sides).any():
+        return np.inf
+    return float(np.interp(np.log(rate), np.log(bpp), figure)) if len(sides) else np.nan
+
+
+def cell(values: np.ndarray, digits: int) -> str:
+    """Format the mean of the images that are neither exact nor out of range, and count the others."""
+    exact, out = int(np.isinf(values).sum()), int(np.isnan(values).sum())
+    if out == len(values):
+        return ""
+    counts = ", ".join(
+        f"{count} {what}" for count, what in ((exact, "exact"), (out, "out of range")) if count
+    )
+    there = values[np.isfinite(values)]
+    mean = f"{there.mean():.{digits}f}" if len(there) else "-"
+    return f"{mean} ({counts})" if counts else mean
 
 
 def bd_rates(rows: Sequence[dict]) -> None:
@@ -126,9 +161,9 @@ def bd_rates(rows: Sequence[dict]) -> None:
 def points(curve: np.ndarray, name: str, qualities: Sequence[float]) -> None:
     heads = " | ".join(figure.title for figure in IMAGE)
     print(f"\n| {name} -q | bpp | {heads} |\n|---|---:|" + "---:|" * len(IMAGE))
-    for quality, (bpp, *figures) in zip(qualities, curve.mean(0), strict=True):
-        cells = (f"{value:.{digits}f}" for value, digits in zip(figures, DIGITS.values(), strict=True))
-        print(f"| {quality:g} | {bpp:.4f} | {' | '.join(cells)} |")
+    for quality, files in zip(qualities, curve.swapaxes(0, 1), strict=True):
+        cells = (cell(column, digits) for column, digits in zip(files.T[1:], DIGITS.values(), strict=True))
+        print(f"| {quality:g} | {files[:, 0].mean():.4f} | {' | '.join(cells)} |")
 
 
 def targets(options: argparse.Namespace) -> None:

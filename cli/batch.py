@@ -14,6 +14,7 @@ from .outcome import Outcome
 from .paths import Found, Input, Job, taken_each
 from .tars import TarWriter
 
+NAME_IT = "a set of pictures; name the file itself to encode it"
 EXTRA_HINT = "pip install 'vqcodec[formats]'"
 
 
@@ -39,13 +40,20 @@ class Batch:
         self._started = time.perf_counter()
         console.last = lambda interrupted: self.finish(interrupted=interrupted)
 
-    def report_found(self, found: Found, foreign: str) -> None:
-        """Report what `find` could not use: failed arguments, and files of another kind in folders."""
+    def report_found(self, found: Found, foreign: str, sets: bool = False) -> None:
+        """Report what `find` could not use.
+
+        Args:
+            found: failed arguments, and files of another kind in folders.
+            foreign: why these are skipped.
+            sets: whether sets of small pictures are inputs where they are named.
+        """
         for name, error in found.failed:
             self.fail(name, error)
         for name in found.foreign:
             package = EXTRAS.get(Path(name).suffix.lower())
-            self.skip(name, f"needs the extra formats: {EXTRA_HINT}" if package else foreign)
+            why = NAME_IT if sets and _holds_set(name) else foreign
+            self.skip(name, f"needs the extra formats: {EXTRA_HINT}" if package else why)
         for name, why in found.passed:
             self.skip(name, why)
 
@@ -163,6 +171,12 @@ class Batch:
         return "  ".join(parts)
 
 
+def _holds_set(name: str) -> bool:
+    from vqcodec.media import SET_NAMES  # waits for numpy
+
+    return SET_NAMES.search(name) is not None
+
+
 def sizes_text(bytes_in: int, bytes_out: int, rate: str = "", *, compressed: bool = False) -> str:
     """Format the sizes before and after; for a compression also the ratio, and the rate if there is one."""
     text = f"{size_text(bytes_in)} -> {size_text(bytes_out)}"
@@ -200,9 +214,11 @@ def _file_line(record: Fields) -> str:
         rate = f"{record['bpp']:.2f} bpp" if "bpp" in record else ""
         rate = f"{record['kbps']:.2f} kbit/s" if "kbps" in record else rate
         parts.append(sizes_text(record["bytes_in"], record["bytes_out"], rate, compressed=compressed))
+    # SI-SDR does not see a factor: it is infinite for a single sample, whatever became of it.
+    alike = {"psnr_db": "no loss", "si_sdr_db": "the same up to a factor (SI-SDR infinite)"}
     for key, name in (("psnr_db", ""), ("si_sdr_db", "SI-SDR ")):
         if key in record:
-            loss = "no loss" if record[key] == math.inf else f"{name}{record[key]:.2f} dB"
+            loss = alike[key] if record[key] == math.inf else f"{name}{record[key]:.2f} dB"
             parts.append(f"verified, {loss}")
     if not compressed and "width" in record:
         parts.append(f"{record['width']} x {record['height']}")

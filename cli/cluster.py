@@ -40,7 +40,7 @@ class _Running:
 
 
 class ClusterWorkers:
-    """Actors of a Ray cluster that do a task, one for each of its CPUs; they have the interface of `Workers`.
+    """Actors of a Ray cluster that do a task, one for each of its CPUs; they run and stop as `Workers` do.
 
     Args:
         task: to do.
@@ -65,11 +65,6 @@ class ClusterWorkers:
         self._failures = 0
         for _ in range(count):
             self._start()
-
-    def ready(self) -> bool:
-        """Wait for the first worker: the machine that hands out work does none."""
-        self._ray.wait([*self._running], num_returns=1)
-        return True
 
     def run(self, batches: Iterator[Jobs]) -> Iterator[tuple[Jobs, list[Outcome]]]:
         """Hand out batches; yield them with their outcomes, in the order in which they are done.

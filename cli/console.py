@@ -6,6 +6,7 @@ import math
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 import typer
-from vqcodec.errors import VqcodecError
+from vqcodec.errors import VqcodecError, VqcodecWarning
 
 from .options import Color
 from .streams import OutputError, print_error, print_out
@@ -243,15 +244,15 @@ def explain(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, VqcodecError):
         return error.message, error.hint, error.exit_code
     if isinstance(error, FileNotFoundError):
-        return "no such file", "", 1
+        return "no such file", "check the name", 1
     if isinstance(error, PermissionError):
-        return "permission denied", "", 1
+        return "permission denied", "see who may read and write there: ls -l", 1
     if isinstance(error, IsADirectoryError):
-        return "is a folder", "", 1
+        return "is a folder", "name a file", 1
     if isinstance(error, OSError):
         if error.errno in OUT_OF_SPACE:
             return "no space left", "free some space, or write elsewhere with -o", 1
-        return (error.strerror or str(error)).lower(), "", 1
+        return (error.strerror or str(error)).lower(), "check the name and the disk", 1
     if type(error).__name__ == "OutOfMemoryError":
         return "out of memory on the accelerator", "use the CPU with --device cpu", 1
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
@@ -329,3 +330,16 @@ def clock_text(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     start = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
     return f"{start}:{tenths // 10:02d}.{tenths % 10}"
+
+
+@contextmanager
+def printed_warnings(console: Console) -> Iterator[None]:
+    """Print the warnings of this package as they come, each once."""
+
+    def show(message: Warning | str, *_where: object, **_more: object) -> None:
+        console.warning(None, str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", VqcodecWarning)
+        warnings.showwarning = show
+        yield

@@ -80,8 +80,9 @@ def encode(
         ),
     ] = None,
     tune: Annotated[
-        options.Tune, typer.Option("--tune", help="Images: weights for the eye, or for the best PSNR.")
-    ] = options.Tune.visual,
+        options.Tune | None,
+        typer.Option("--tune", help="Images: weights for the eye, or for the best PSNR.  [default: visual]"),
+    ] = None,
     quality: Annotated[
         float | None,
         typer.Option(
@@ -145,7 +146,9 @@ def encode(
     pixel_crc: Annotated[
         bool,
         typer.Option(
-            "--pixel-crc", help="Images: add a CRC of the decoded pixels, which decode checks (12 bytes)."
+            "--pixel-crc",
+            help="Images: add a CRC of the decoded pixels, which decode checks (12 bytes); of models trained "
+            "with integer_synthesis.",
         ),
     ] = False,
     dry_run: options.DryRun = False,
@@ -164,8 +167,9 @@ def encode(
             "-q, --bitrate, --bpp, --psnr, --target-size and --lossless exclude each other",
             "give one of them",
         )
-    if model is not None and tune is not options.Tune.visual:
-        raise UsageError("--tune chooses the model, as -m does", "leave out one of them")
+    if tune is not None and (model is not None or lossless):
+        why = "as -m does" if model is not None else "and --lossless stores pixels without one"
+        raise UsageError(f"--tune chooses the model, {why}", "leave out one of them")
     check_overwriting(force, skip_existing)
     sources = Sources(
         expand(files or []),
@@ -184,7 +188,7 @@ def encode(
     todo = sources.jobs(
         output,
         lambda source: paths.BITSTREAM,
-        lambda found: batch.report_found(found, "not an image or audio file"),
+        lambda found: batch.report_found(found, "not an image or audio file", sets=True),
         batch.fail,
     )
     first, todo = first_of(todo)
@@ -222,7 +226,7 @@ def encode(
         "strip": tuple(what.value for what in strip or ()),
         "keep_gps": keep_gps,
         "device": device,
-        "tune": tune.value,
+        "tune": None if tune is None else tune.value,
         "pixel_crc": pixel_crc,
         **limits,
     }
@@ -292,8 +296,9 @@ class Encoding:
         return outcomes
 
     def _encode_set(self, content: Path | bytes) -> "EncodedSet":
-        from vqcodec import pipeline
+        from vqcodec import pipeline, weights
 
+        weights.default("set", self.settings["tune"])
         targets = "quality", "bitrate", "bpp", "psnr", "target_size"
         if any(self.settings[name] is not None for name in targets):
             raise UsageError("a set of pictures is coded without loss", "leave out -q and targets")
@@ -343,12 +348,12 @@ class Encoding:
         }
 
 
-def _model_name(model: str | None, tune: options.Tune, source: paths.Input) -> str:
+def _model_name(model: str | None, tune: options.Tune | None, source: paths.Input) -> str:
     from vqcodec import weights
 
     if model is not None:
         weights.locate(model)
-    return model or weights.default(_medium(source), tune.value)
+    return model or weights.default(_medium(source), None if tune is None else tune.value)
 
 
 def _is_small(job: paths.Job) -> bool:

@@ -80,19 +80,29 @@ def describe(header: container.Info) -> Fields:
     fields |= {
         name: round(rate, 4) for name in ("bpp", "kbps") if (rate := getattr(header, name)) is not None
     }
-    fields["shipped"] = is_shipped(header.model, header.fingerprint)
+    card = shipped_card(header.model, header.fingerprint)
+    fields["shipped"] = card is not None
+    if card is not None and "quality" in fields and (count := levels(card, fields["quality"])):
+        fields["levels"] = count
     return fields
 
 
-def is_shipped(model: str, fingerprint: str) -> bool:
-    """Tell whether weights are shipped, by the fingerprint in the card, which is read without numpy."""
+def shipped_card(model: str, fingerprint: str) -> Fields | None:
+    """Return the card of weights that are shipped, which is read without numpy; None of others."""
     from importlib.resources import files
 
-    card = files("vqcodec.pretrained") / f"{model}.json"
     try:
-        return bool(jsonlib.loads(card.read_text("utf-8"))["fingerprint"] == fingerprint)
+        card: Fields = jsonlib.loads((files("vqcodec.pretrained") / f"{model}.json").read_text("utf-8"))
+        return card if card["fingerprint"] == fingerprint else None
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return None
+
+
+def levels(card: Fields, quality: float) -> int | None:
+    """Return how many levels of codes a file has: one more at each quality of its model; None: no levels."""
+    if "planes" not in card.get("learned", {}):
+        return None
+    return len([point for point in card["points"] if point["quality"] <= quality])
 
 
 def _print(console: Console, record: Fields) -> None:
@@ -107,6 +117,8 @@ def _print(console: Console, record: Fields) -> None:
     what, rate, chunks = {"audio": _audio, "image": _image, "set": _set}[record["kind"]](record)
     several = len(record["priors"]) > 1
     quality = f"   quality {record['quality']:.3g}" if "quality" in record else ""
+    if "levels" in record:
+        quality += f" ({record['levels']} level{'s' * (record['levels'] > 1)})"
     bits = {name: f" {value:.2f} bits per code" for name, value in record["bits_per_code"].items()}
     priors = ", ".join(
         f"{name}{f' ({count})' if several else ''}{bits.get(name, '')}"

@@ -14,7 +14,7 @@ from vqcodec.errors import MediaError, UsageError, VqcodecError
 
 from .console import explain, is_terminal
 from .names import nearest, real_name
-from .remote import RemotePath, entries_of, is_special, look_up, path_of
+from .remote import RemotePath, entries_of, expand, is_special, look_up, path_of
 
 EXTRAS = {".heic": "pillow_heif", ".heif": "pillow_heif", ".hif": "pillow_heif", ".jxl": "pillow_jxl"}
 """Suffixes of images that need the extra `formats`, and the package that reads them."""
@@ -157,9 +157,11 @@ def find(
     what: str,
     silent: Collection[str] = (),
 ) -> Found:
-    """Expand the arguments into inputs, all at once; as in `find_each`."""
+    """Expand the arguments, patterns in addresses too, into inputs, all at once; as in `find_each`."""
     found = Found()
-    for part in find_each(arguments, recursive=recursive, suffixes=suffixes, what=what, silent=silent):
+    for part in find_each(
+        expand(arguments), recursive=recursive, suffixes=suffixes, what=what, silent=silent
+    ):
         found.add(part)
     return found
 
@@ -201,7 +203,7 @@ def find_each(
         try:
             exists, is_folder = path.exists(), path.is_dir()
         except OSError as error:  # a name too long, a folder that may not be searched
-            named.failed.append((argument, MediaError(explain(error)[0])))
+            named.failed.append((argument, MediaError(*explain(error)[:2])))
             continue
         if not exists:
             named.failed.append((argument, MediaError("no such file", nearest(path))))
@@ -227,9 +229,14 @@ def find_each(
         and len(empty) == len(walk.counts)
         and not named.failed
     ):
-        raise UsageError(f"no {what} in {', '.join(empty)}")
+        raise UsageError(f"no {what} in {', '.join(empty)}", "name the folder that holds them")
     if empty:
-        yield Found(failed=[(folder, MediaError(f"no {what} in it")) for folder in empty])
+        yield Found(
+            failed=[
+                (folder, MediaError(f"no {what} in it", "name the folder that holds them"))
+                for folder in empty
+            ]
+        )
 
 
 def find_listed(file: BinaryIO, *, separator: bytes, to_folder: bool) -> Iterator[Found]:
@@ -253,7 +260,7 @@ def find_listed(file: BinaryIO, *, separator: bytes, to_folder: bool) -> Iterato
                     (name, MediaError("leads out of the output folder", "list it without .."))
                 )
             elif not path.is_file():
-                found.failed.append((name, MediaError("no such file")))
+                found.failed.append((name, MediaError("no such file", "check the list")))
             else:
                 found.inputs.append(Input(path, name, below, in_folder=True, listed=True))
         yield found
@@ -323,7 +330,7 @@ class _Walk:
             entries = sorted(entries_of(folder))
         except OSError as error:
             self.failures += 1
-            found.failed.append((str(error.filename), MediaError(explain(error)[0])))
+            found.failed.append((str(error.filename), MediaError(*explain(error)[:2])))
             return []
         for path, is_folder, is_file in entries:
             name = path.name

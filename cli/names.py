@@ -14,6 +14,9 @@ from .remote import RemotePath
 
 P = TypeVar("P", bound=PurePath)
 
+CHECK = "check the name"
+"""What to do about a missing file that no other resembles."""
+
 
 def stem_of(path: P, known: Collection[str]) -> P:
     """Remove the suffix if it is known: "Shot 12.30.45" keeps its ".45", "Shot 12.30.45.png" as well."""
@@ -59,16 +62,16 @@ def real_name(path: Path | None) -> str:
 
 
 def nearest(path: Path) -> str:
-    """Return a hint that names the file most similar to a missing one, or an empty string."""
+    """Return a hint that names the file most similar to a missing one, where there is one."""
     if isinstance(path, RemotePath):  # its folder may hold millions
-        return ""
+        return CHECK
     try:
         names = os.listdir(path.parent)
     except OSError:
-        return "" if path.parent.exists() else f"there is no folder {path.parent}"
+        return CHECK if path.parent.exists() else f"there is no folder {path.parent}"
     lower = {name.lower(): name for name in names}
     close = get_close_matches(path.name.lower(), lower, n=1, cutoff=0.7)
-    return f"is it {path.parent / lower[close[0]]}?" if close else ""
+    return f"is it {path.parent / lower[close[0]]}?" if close else CHECK
 
 
 def append(path: P, suffix: str) -> P:

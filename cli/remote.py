@@ -4,6 +4,7 @@ A `RemotePath` is a `Path` whose questions and files go to fsspec, so that input
 thing wherever they are. Credentials come from the settings of the file system, or from those of fsspec.
 """
 
+import glob
 import os
 import re
 import secrets
@@ -77,18 +78,24 @@ def look_up(paths: Iterable[Path]) -> None:
 
 
 def expand(names: Sequence[str]) -> list[str]:
-    """Replace patterns of remote files, as s3://photos/*.png, by what they match; the shell does others."""
+    """Replace patterns in addresses, as s3://photos/*.png, by what they match; the shell does others."""
     expanded: list[str] = []
     for name in names:
         path = path_of(name)
-        if not isinstance(path, RemotePath) or not set("*?[") & set(name) or path.exists():
+        if not (_URL.match(name) and set("*?[") & set(name)) or path.exists():
             expanded.append(name)
-            continue
-        with _errors():
-            matches = map(path.sibling, sorted(path.system.glob(path.key)))
-        hidden = path.name.startswith(".")
-        expanded += [str(match) for match in matches if hidden or not match.name.startswith(".")] or [name]
+        else:
+            hidden = path.name.startswith(".")
+            matches = (match for match in _matching(path) if hidden or not match.name.startswith("."))
+            expanded += [*map(str, matches)] or [name]
     return expanded
+
+
+def _matching(pattern: Path) -> list[Path]:
+    if not isinstance(pattern, RemotePath):  # of file://
+        return [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]
+    with _errors():
+        return [pattern.sibling(key) for key in sorted(pattern.system.glob(pattern.key))]
 
 
 class RemotePath(PosixPath):

@@ -10,12 +10,13 @@ from vqcodec.errors import UsageError
 from . import options, paths
 from .batch import shown, use_threads
 from .command import command
-from .console import Console
+from .console import Console, printed_warnings
 
 EXAMPLES = """\b
 Examples:
   vqcodec sample -m vqvae-image --count 16 -o samples.png
   vqcodec sample -m vqvae-audio --seconds 6 -o babble.wav
+  vqcodec sample -m rvqvae-audio -q 4 --seconds 6 -o babble.wav
   vqcodec sample --continue photo.vqc --fraction 0.6 -o completed.png
   vqcodec sample --resample bottom --from photo.vqc --temperature bottom=0.9
 """
@@ -53,6 +54,15 @@ def sample(
     ] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", metavar="S", help="Length of audio in seconds.  [default: 4]")
+    ] = None,
+    quality: Annotated[
+        float | None,
+        typer.Option(
+            "-q",
+            "--quality",
+            metavar="1..5",
+            help="Quality, as in encode: which levels are drawn of models that have several.  [default: 3]",
+        ),
     ] = None,
     temperature: Annotated[
         str,
@@ -124,19 +134,21 @@ def sample(
     from vqcodec.pipeline import sampling
 
     use_threads(jobs)
-    samples = sampling.sample(
-        model,
-        count=count,
-        size=extent,
-        seconds=seconds,
-        temperature=temperatures,
-        top_k=None if ranks is None else {plane: round(rank) for plane, rank in ranks.items()},
-        seed=seed,
-        continued=data,
-        fraction=fraction,
-        resample=resample,
-        device=device,
-    )
+    with printed_warnings(console):
+        samples = sampling.sample(
+            model,
+            count=count,
+            size=extent,
+            seconds=seconds,
+            quality=quality,
+            temperature=temperatures,
+            top_k=None if ranks is None else {plane: round(rank) for plane, rank in ranks.items()},
+            seed=seed,
+            continued=data,
+            fraction=fraction,
+            resample=resample,
+            device=device,
+        )
     images = isinstance(samples[0], media.Image)
     formats = ("png",) if images else ("wav", "flac")
     target = Path(f"sample.{formats[0]}") if output is None else Path(output)

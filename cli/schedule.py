@@ -65,6 +65,7 @@ def work_through(
     limit = workers or processors()
     batches = _Ahead(_batches(jobs, small))
     pool: Workers | ClusterWorkers | None = None
+    starting: Workers | None = None  # that this process does not wait for
     with batch.console.bar(verb, None) as bar:
         if batch.console.progress and count is not None:
             threading.Thread(target=lambda: bar.total(count()), daemon=True).start()
@@ -83,8 +84,7 @@ def work_through(
                 pool = ClusterWorkers(task, ray, workers)
             elif limit > 1 and batches.hold(MANY) and (processes := _processes(batches, limit)) > 1:
                 pool = Workers(task, processes)
-            alone = pool is None
-            while pool is None or (alone and not pool.ready()):
+            while pool is None or (starting is not None and not starting.ready()):
                 some = next(batches, None)
                 if some is None:
                     break
@@ -97,7 +97,7 @@ def work_through(
                     batches.count(math.ceil(WORTH / taken * number))
                     processes = _processes(batches, limit)
                     if processes > 1 and taken / files * batches.files >= WORTH:
-                        pool = Workers(task, processes)
+                        pool = starting = Workers(task, processes)
             else:
                 for given, outcomes in pool.run(_elsewhere(batches, here, limit)):
                     for job, outcome in zip(given, outcomes, strict=True):

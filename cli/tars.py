@@ -79,7 +79,7 @@ def members(archive: Path, suffixes: Collection[str], silent: Collection[str], w
         hint = "unpack it first" if _compressed(archive) else "copy it again"
         found.failed.append((str(archive), MediaError(f"not a tar that can be read: {error}", hint)))
     if not count and not found.failed:
-        found.failed.append((str(archive), MediaError(f"no {what} in it")))
+        found.failed.append((str(archive), MediaError(f"no {what} in it", f"see what is: tar tf {archive}")))
     yield found
 
 

@@ -2,21 +2,18 @@
 
 import os
 import shlex
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from vqcodec.errors import UsageError, VqcodecWarning
+from vqcodec.errors import UsageError
 from vqcodec.figures import text_of
 
 from . import options
 from .batch import Fields, plain, use_threads
 from .command import command
-from .console import Bar, Console, printable, size_text, time_text
+from .console import Bar, Console, printable, printed_warnings, size_text, time_text
 
 EXAMPLES = """\b
 Examples:
@@ -295,19 +292,6 @@ def short(event: Fields) -> str:
     """Format the figures of a step that fit next to the bar."""
     wanted = ("loss", "bits", "psnr_db", "log_mel", "codes_used")
     return line({"event": "step"} | {key: event[key] for key in ("step", *wanted) if key in event})
-
-
-@contextmanager
-def printed_warnings(console: Console) -> Iterator[None]:
-    """Print the warnings of this package as they come, each once."""
-
-    def show(message: Warning | str, *_where: object, **_more: object) -> None:
-        console.warning(None, str(message))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("once", VqcodecWarning)
-        warnings.showwarning = show
-        yield
 
 
 def _check(

@@ -26,6 +26,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 
 class VqcodecError(Exception):
@@ -33,12 +34,16 @@ class VqcodecError(Exception):
 
     Attributes:
         message: what is wrong, in one line, without the file's name.
-        hint: what to do about it, as a short sentence in lower case; may be empty.
+        hint: what to do about it, as a short sentence in lower case.
     """
 
     exit_code = 1
 
+    remedy: ClassVar[str] = ""
+    """Hint of errors of a class that are raised without one."""
+
     def __init__(self, message: str, hint: str = "") -> None:
+        hint = hint or self.remedy
         super().__init__(message if not hint else f"{message} ({hint})")
         self.message = message
         self.hint = hint
@@ -63,13 +68,19 @@ class VersionError(BitstreamError):
 class DamagedError(BitstreamError):
     """A bitstream is truncated, has a wrong checksum, or contradicts itself."""
 
+    remedy = "copy the file again, or encode the original again"
+
 
 class LimitError(BitstreamError):
     """The header asks for more than the limits allow."""
 
+    remedy = "the format has no larger ones: encode it in parts, or copy the file again"
+
 
 class ModelError(VqcodecError):
     """Weights are missing, unreadable, or not those that a bitstream needs."""
+
+    remedy = "copy the weights file again"
 
 
 class TargetError(VqcodecError):

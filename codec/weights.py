@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DEFAULTS = {"image": "vae-image", "audio": "vqvae-audio", "set": "vae-bits"}
 """Medium -> default model of `encode`."""
 
-TUNES: dict[str, dict[str, str]] = {"visual": DEFAULTS, "psnr": {"image": "vae-image-psnr"}}
+TUNES = {"visual": {"image": DEFAULTS["image"]}, "psnr": {"image": "vae-image-psnr"}}
 """What models are tuned for -> medium -> model."""
 
 UNSAVED = ("discriminator.", "layers.")
@@ -48,16 +48,18 @@ def shipped() -> list[Json]:
     return [read_json(path) for path in sorted(folder().glob("*.safetensors"))]
 
 
-def default(medium: str, tune: str = "visual") -> str:
+def default(medium: str, tune: str | None = None) -> str:
     """Return the name of the default model of a medium.
 
     Args:
         medium: "image", "audio" or "set".
-        tune: "visual" or "psnr": what its training sought.
+        tune: "visual" or "psnr": what its training sought; None: the default.
 
     Raises:
         UsageError: no such tune, or none of this medium.
     """
+    if tune is None:
+        return DEFAULTS[medium]
     if tune not in TUNES:
         raise UsageError(f"no tune '{tune}'", f"give {' or '.join(TUNES)}")
     if medium not in TUNES[tune]:

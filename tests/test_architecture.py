@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import vqcodec
+from vqcodec import errors
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = {"codec": "", "cli": "cli", "pretrained": "pretrained"}
@@ -306,3 +307,19 @@ def test_modules_are_of_a_readable_length() -> None:
         if (count := len(path.read_text().splitlines())) > 400
     }
     assert not long
+
+
+def test_every_error_says_what_to_do() -> None:
+    """Errors have a hint, those of their class if no other."""
+    silent = [
+        f"{name}:{node.lineno}"
+        for name, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if isinstance(kind := getattr(errors, node.func.id, None), type)
+        if issubclass(kind, errors.VqcodecError) and not kind.remedy
+        if len(node.args) < 2 and not any(isinstance(argument, ast.Starred) for argument in node.args)
+    ]
+    assert not silent
+    assert errors.DamagedError("damaged header").hint == errors.DamagedError.remedy
+    assert errors.DamagedError("damaged", "another").hint == "another"

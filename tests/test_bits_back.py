@@ -310,9 +310,11 @@ def test_the_commands_take_sets(weights_file: Path, tmp_path: Path, monkeypatch:
     for options, message in (
         (["-q", 2], "coded without loss"),
         (["--fast"], "no faster prior"),
+        (["--tune", "psnr"], "tune=psnr is for images, not for set"),
         (["--max-pixels", 100], "5,760 pixels, limit 100"),
     ):
-        wrong = invoke("encode", "digits.npy", "-m", weights_file, "-f", *options)
+        named = [] if "--tune" in options else ["-m", weights_file]
+        wrong = invoke("encode", "digits.npy", *named, "-f", *options)
         assert wrong.exit_code != 0 and message in wrong.stderr, wrong.stderr
     wrong = invoke("decode", "digits.vqc", "-m", weights_file, "--preview", "-f")
     assert wrong.exit_code == 1 and "no preview" in wrong.stderr

@@ -65,7 +65,6 @@ def work(cluster: Any, task: Any, batches: Any, meanwhile: Any = None) -> dict[s
     workers = ClusterWorkers(task, cluster.address, None)
     finished: list[Outcome] = []
     try:
-        assert workers.ready()
         for given, outcomes in workers.run(iter(batches)):
             assert [job.source.name for job in given] == [outcome.name for outcome in outcomes]
             finished += outcomes

@@ -50,7 +50,7 @@ def test_options_reach_the_api(fakes):
         "strip": ("exif", "tags"),
         "keep_gps": True,
         "device": "cpu",
-        "tune": "visual",
+        "tune": None,
         "pixel_crc": True,
     }
 
@@ -62,6 +62,9 @@ def test_tune_chooses_the_default_model(fakes):
     assert records(result)[0]["model"] == "fake-image-psnr"
     result = invoke("encode", "a.png", "--tune", "psnr", "-m", "fake-image")
     assert result.exit_code == 2 and "--tune chooses the model, as -m does\n  hint: " in result.stderr
+    for needless in (["-m", "fake-image"], ["--lossless"]):
+        result = invoke("encode", "a.png", "--tune", "visual", *needless)
+        assert result.exit_code == 2 and "--tune chooses the model, " in result.stderr
     assert invoke("encode", "a.png", "--tune", "ssim").exit_code == 2
 
 

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from cli_fakes import invoke
 from vqcodec.bitstream import container
 
@@ -104,6 +105,16 @@ def test_output_folders(fakes):
     assert os.listdir("there") == ["a.vqc"]
     result = invoke("encode", "a.png", "-o", "absent/x.vqc")
     assert (result.exit_code, "no folder absent" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["digits.npz", "digits-idx3-ubyte.gz"])
+def test_how_a_set_in_a_folder_is_encoded_is_told(fakes, name):
+    Path("holiday").mkdir()
+    for inside in (name, "a.png"):
+        Path("holiday", inside).write_bytes(b"p" * 100)
+    result = invoke("encode", "holiday", "-r", "-o", "packed/")
+    assert f"holiday/{name}: skipped, a set of pictures; name the file itself to encode it" in result.stderr
+    assert invoke("decode", "holiday", "-r").stderr.count("not a bitstream") == 2
 
 
 def test_folders_are_mirrored_and_foreign_files_told(fakes):

@@ -136,9 +136,9 @@ def test_errors_and_stdin(photo):
 def test_shipped_weights_are_recognised(photo, monkeypatch, tmp_path):
     (tmp_path / "fake-image.json").write_text('{"fingerprint": "3f9a1c0011223344"}')
     monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
-    assert info.is_shipped("fake-image", "3f9a1c0011223344")
-    assert not info.is_shipped("fake-image", "0000000000000000")
-    assert not info.is_shipped("other", "3f9a1c0011223344")
+    assert info.shipped_card("fake-image", "3f9a1c0011223344")
+    assert not info.shipped_card("fake-image", "0000000000000000")
+    assert not info.shipped_card("other", "3f9a1c0011223344")
     assert "(weights 3f9a1c…, shipped)" in invoke("info", "photo.vqc").stdout
 
 

@@ -92,7 +92,10 @@ def test_no_network_or_array_library_is_imported(tmp_path, arguments):
 
 def test_module_runs_as_a_program(tmp_path):
     result = run("info", "gone.vqc", cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (1, b"vqcodec: gone.vqc: no such file\n")
+    assert (result.returncode, result.stderr) == (
+        1,
+        b"vqcodec: gone.vqc: no such file\n  hint: check the name\n",
+    )
 
 
 def test_broken_pipe_is_quiet(tmp_path):

@@ -35,7 +35,6 @@ SAME = {
     ("", ()),
     (None, media.MAX_PIXELS),
     (None, media.MAX_SECONDS),
-    ("visual", "visual"),
 }
 """Defaults that are written differently and mean the same: a command leaves None out of its call, takes
 inputs from a list where none are named, and has a type for each list of names."""

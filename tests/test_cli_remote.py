@@ -107,6 +107,19 @@ def test_folders_patterns_lists_and_what_exists(fakes: Any, memory: Any) -> None
     assert "no such file" in invoke("encode", "memory://in/*.gif").stderr
 
 
+def test_patterns_of_local_addresses(fakes: Any) -> None:
+    for name in ("a.png", "b[1].png", "c.jpg", ".hidden.png"):
+        Path("in", name).parent.mkdir(exist_ok=True)
+        photo(Path("in", name))
+    here = f"file://{Path('in').resolve()}"
+    done("encode", f"{here}/*.png", f"{here}/c.jpg", "-o", "out/")
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.vqc", "b[1].vqc", "c.vqc"]
+    done("encode", f"{here}/b[1].png", "-o", "one/")
+    assert [path.name for path in Path("one").iterdir()] == ["b[1].vqc"]
+    assert len(records(invoke("info", "--json", f"file://{Path('out').resolve()}/?.vqc"))) == 3
+    assert "no such file" in invoke("encode", f"{here}/*.gif").stderr
+
+
 def test_other_file_systems_are_asked_for_several_at_once(
     fakes: Any, memory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,10 @@ def test_json_and_verify(small_sound: str) -> None:
         "kbps": round(encoded.kbps, 4),
         "si_sdr_db": round(pipeline.verify(encoded), 3),
     }
+    soundfile.write("one.wav", np.array([0.5]), 16_000)
+    assert (
+        "verified, the same up to a factor" in done("encode", "one.wav", "-m", small_sound, "--verify").stderr
+    )
     found, _ = records(done("decode", "song.vqc", "-m", small_sound, "--json", "--format", "flac", "-f"))
     assert (found["output"], found["audio_seconds"], found["rate"]) == ("song.decoded.flac", 0.5, 22_050)
     found, _ = records(done("info", "song.vqc", "--json"))

@@ -116,8 +116,9 @@ def test_errors_become_messages_and_exit_codes(capsys):
         assert caught.value.exit_code == code
     told = capsys.readouterr().err.splitlines()
     assert told[:3] == ["vqcodec: no", "  hint: do", "vqcodec: broken"]
-    assert told[3].startswith("vqcodec: internal error: KeyError")
-    assert told[5] == "vqcodec: permission denied"
+    assert told[3].startswith("  hint: copy the file again")
+    assert told[4].startswith("vqcodec: internal error: KeyError")
+    assert told[6] == "vqcodec: permission denied"
 
 
 def test_interruptions_and_exits_pass():

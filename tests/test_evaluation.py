@@ -123,7 +123,8 @@ def codec(monkeypatch):
             raise UsageError("no model 'absent'")
         points = [{"quality": 1}, {"quality": 3}]
         name = "fake" if model != "other" else "other"
-        return SimpleNamespace(card=Card(name, "image", "fake", {}, points=points), medium="image")
+        card, at = Card(name, "image", "fake", {}, points=points), lambda index: SimpleNamespace(index=index)
+        return SimpleNamespace(card=card, medium="image", points=256, at=at)
 
     def encode_file(source, options):
         calls.append({name: getattr(options, name) for name in ("model", "quality", "effort", "device")})

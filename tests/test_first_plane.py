@@ -46,7 +46,7 @@ def test_the_top_of_a_damaged_bottom(run: training.Run, model: Model, data: byte
     found = salvaged(bytes(broken), model)
     assert np.array_equal(found.symbols["top"], right.symbols["top"]) and not found.lost
     assert (found.symbols["bottom"] == -1).all()
-    assert found.damage == ["chunk 1 is decoded to its top alone"]
+    assert found.damage == ["chunk 1 is decoded to its top alone, which has a checksum of its own"]
     with torch.inference_mode():
         alone = model.at(0).synthesise({"top": torch.from_numpy(right.symbols["top"])[None]})
     with pytest.warns(vqcodec.VqcodecWarning):

@@ -72,7 +72,7 @@ def test_operating_points() -> None:
     model = build(TINY)
     assert [plane.name for plane in model.at(0).planes] == ["top"] == [p.name for p in model.at(127).planes]
     assert [plane.name for plane in model.at(128).planes] == ["top", "bottom"]
-    assert model.at(128).index == 255 and model.at(100).index == 0
+    assert model.at(255).index == model.at(128).index == 128 and model.at(100).index == 0
 
 
 @pytest.mark.parametrize("config", [TINY, TINY_PAPER, replace(TINY_PAPER, codebook_update="loss")])
@@ -181,7 +181,7 @@ def test_a_preview_is_the_picture_of_the_top(saved: Path) -> None:
 def test_the_quality_is_monotone(saved: Path) -> None:
     image = draw(200, 150, 5)
     sizes, errors = [], []
-    for quality in (1.0, 5.0):
+    for quality in (1.0, 3.0):
         data = vqcodec.encode(image, model=saved, quality=quality)
         sizes.append(len(data))
         errors.append(np.square(vqcodec.decode(data, model=saved).samples - image.astype(float)).mean())

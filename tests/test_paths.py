@@ -147,7 +147,7 @@ def test_barren_folders():
 def test_nearest_name():
     Path("Photo1.png").touch()
     assert paths.nearest(Path("photo1.pgn")) == "is it Photo1.png?"
-    assert paths.nearest(Path("zebra")) == ""
+    assert paths.nearest(Path("zebra")) == "check the name"
     assert paths.nearest(Path("gone/photo")) == "there is no folder gone"
 
 

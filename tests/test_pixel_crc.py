@@ -121,11 +121,18 @@ def test_the_box_counts_in_sizes(integers: str, picture: NDArray[np.uint8]) -> N
     assert "pixel-crc" in container.parse(data).boxes
 
 
-def test_models_in_floating_point_are_refused(picture: NDArray[np.uint8]) -> None:
-    """Their pixels differ between machines."""
-    options = pipeline.EncodeOptions(model="vqvae-image", pixel_crc=True)
-    with pytest.raises(UsageError, match="floating point"):
-        pipeline.encode_file(picture, options)
+def test_files_without_use_of_it_are_refused(integers: str, picture: NDArray[np.uint8]) -> None:
+    """Pixels of floating point differ between machines; audio has none; stored ones are exact."""
+    sound = media.Audio.of(np.zeros(1600, np.float32), 16_000)
+    for source, options, message, hint in (
+        (picture, {"model": "vqvae-image"}, "floating point", "integer_synthesis=true"),
+        (sound, {}, "for images, not for audio", "leave out --pixel-crc"),
+        (picture, {"lossless": True}, "stored pixels are exact", "leave out --pixel-crc"),
+        (picture, {"model": integers, "lossless": True}, "stored pixels are exact", "leave out --pixel-crc"),
+    ):
+        with pytest.raises(UsageError, match=message) as refused:
+            pipeline.encode_file(source, pipeline.EncodeOptions(**options, pixel_crc=True))  # type: ignore[arg-type]
+        assert hint in refused.value.hint
 
 
 def test_commands(

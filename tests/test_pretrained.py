@@ -12,6 +12,8 @@ import torch
 from make_golden import GOLDEN, golden_bytes
 from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container
+from vqcodec.bitstream.quality import index_of
+from vqcodec.cli import info
 from vqcodec.coding import chunks
 from vqcodec.errors import UsageError
 from vqcodec.evaluation.baselines.image import QualitySweep
@@ -154,6 +156,16 @@ def test_the_sample_photograph_at_every_quality(quality: float) -> None:
     assert container.read_info(encoded.data).header_bytes <= 64
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_info_counts_the_levels_that_a_file_has(name: str) -> None:
+    """By the card alone, as the model has them."""
+    model, card = weights.load(name), weights.read_json(weights.locate(name))
+    several = len(model.at(255).planes) > 1 if model.validation_points else False
+    for quality in range(1, 6):
+        expected = len(model.at(index_of(quality)).planes) if several else None
+        assert info.levels(card, quality) == expected
+
+
 def test_tune_chooses_the_weights_and_its_purpose_is_met() -> None:
     """At the same rate, those for PSNR have more of it than those for the eye."""
     photo = media.read_image(Path(__file__).parent.parent / "docs" / "parrots.jpg")
@@ -161,7 +173,8 @@ def test_tune_chooses_the_weights_and_its_purpose_is_met() -> None:
     assert [container.parse(f).model for f in found.values()] == ["vae-image", "vae-image-psnr"]
     eye, error = (psnr(photo.samples, pipeline.decode_image(f).samples) for f in found.values())
     assert error > eye
-    for wrong in ({"tune": "ssim"}, {"tune": "psnr", "model": "vae-image"}):
+    alone = ({"model": "vae-image"}, {"lossless": True})
+    for wrong in ({"tune": "ssim"}, *({"tune": "visual"} | other for other in alone)):
         with pytest.raises(UsageError):
             pipeline.encode(photo, **wrong)
     with pytest.raises(UsageError, match="for images, not for audio"):

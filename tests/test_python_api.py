@@ -162,10 +162,14 @@ def test_what_is_no_token(small: str, tokens: torch.Tensor, message: str) -> Non
 
 
 def test_models_without_tokens(small: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="ppca-image has no tokens"):
-        vqcodec.tokenize(draw(8, 8), model="ppca-image")
-    with pytest.raises(UsageError, match="vqvae2-image has no tokens"):
-        vqcodec.tokenize(draw(8, 8), model="vqvae2-image")
+    several = "several levels of codes"
+    for name, why in (
+        ("ppca-image", "latents, not codes"),
+        ("vqvae2-image", several),
+        ("rvqvae-audio", several),
+    ):
+        with pytest.raises(UsageError, match=f"{name} has {why}"):
+            vqcodec.tokenize(draw(8, 8), model=name)
     with pytest.raises(UsageError, match="tokens are a ndarray"):
         vqcodec.detokenize(np.zeros((2, 2), np.int64), model=small)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="is for image"):

@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
+import vqcodec
+from cli_fakes import invoke
 from conftest import sing
 from vqcodec import media, pipeline, training, weights
 from vqcodec.bitstream import container
 from vqcodec.bitstream.container import LEARNED
 from vqcodec.bitstream.quality import index_of
 from vqcodec.cli.info import describe
-from vqcodec.errors import ModelError, TargetError, UsageError
+from vqcodec.errors import ModelError, TargetError, UsageError, VqcodecWarning
 from vqcodec.metrics.audio import si_sdr
 from vqcodec.models.vqvae import AudioVQVAE, ResidualAudioVQVAE
 from vqcodec.models.vqvae.lapped import LappedTransform
+from vqcodec.pipeline import sampling
 from vqcodec.priors.chain import ChainPrior
+from vqcodec.training.inspection import Inspection
 from vqcodec.transform import audio as transform
 
 LEVELS = 4
@@ -156,7 +160,7 @@ def test_each_level_comes_nearer_to_the_waveform(ladder: str, song: media.Audio)
 
 
 def test_a_prefix_of_a_file_is_the_file_of_fewer_levels(ladder: str, song: media.Audio) -> None:
-    every = pipeline.encode(song, model=ladder, quality=5)
+    every = pipeline.encode(song, model=ladder, quality=4)
     for levels in range(1, LEVELS + 1):
         data = pipeline.encode(song, model=ladder, quality=levels)
         expected = pipeline.decode_audio(data, model=ladder).signal
@@ -173,6 +177,37 @@ def test_a_bitrate_chooses_the_levels(ladder: str, song: media.Audio) -> None:
         assert len(pipeline.encode(song, model=ladder, bitrate=bitrate)) == sizes[levels - 1]
     with pytest.raises(TargetError):
         pipeline.encode(song, model=ladder, bitrate=0.3)
+
+
+def test_a_file_has_the_quality_that_was_coded(ladder: str, song: media.Audio, tmp_path: Path) -> None:
+    for asked, used in ((5, 4), (2.5, 2)):
+        with pytest.warns(VqcodecWarning, match=f"ladder has no quality {asked}; {used} is used"):
+            data = pipeline.encode(song, model=ladder, quality=asked)
+        assert data == pipeline.encode(song, model=ladder, quality=used)
+    found = pipeline.encode_file(song, pipeline.EncodeOptions(ladder, bitrate=100))
+    assert (found.quality, found.point.index) == (4, index_of(4))
+    song.save(tmp_path / "song.wav")
+    with pytest.warns(VqcodecWarning, match="no quality 5; 4 is used"):
+        rows = vqcodec.evaluate(tmp_path / "song.wav", model=ladder, quality=[5, 4, 1])
+    assert [row["q"] for row in rows] == [4, 1]
+
+
+def test_inspection_looks_at_all_levels(ladder: str, talks: Path) -> None:
+    planes = Inspection(ladder, [talks], count=2).figures()["planes"]
+    assert [plane["plane"] for plane in planes] == [f"level{n}" for n in range(1, LEVELS + 1)]
+
+
+def test_quality_chooses_the_levels_of_a_sample(ladder: str, tmp_path: Path) -> None:
+    drawn = [sampling.sample(ladder, seconds=0.3, quality=q)[0].samples for q in (None, 3, 4)]
+    assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[1], drawn[2])
+    arguments = "sample", "-m", ladder, "--seconds", "0.3", "-o", str(tmp_path / "s.wav"), "--force"
+    assert invoke(*arguments, "-q", "4").stderr.splitlines()[0].endswith("s.wav: 1 audio sample")
+    told = invoke(*arguments, "--quality", "5").stderr
+    assert told.splitlines()[0] == "warning: ladder has no quality 5; 4 is used"
+    assert invoke(*arguments, "-q", "6").exit_code == 2
+    (tmp_path / "s.vqc").write_bytes(pipeline.encode(media.read(tmp_path / "s.wav"), model=ladder))
+    with pytest.raises(UsageError, match="has a quality already"):
+        sampling.sample(ladder, continued=tmp_path / "s.vqc", quality=4)
 
 
 def test_info_tells_the_levels(ladder: str, song: media.Audio) -> None:

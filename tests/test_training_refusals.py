@@ -75,7 +75,13 @@ def test_held_out_folder_without_pictures(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message", "hint"),
     [
-        ({"colour": "red"}, "no setting 'colour'", "see config.json"),
+        ({"colour": "red"}, "no setting 'colour' of vqvae-image", "give one of average, "),
+        (
+            {"integer_synthesis": "true"},
+            "no setting 'integer_synthesis' of vqvae-image",
+            "give one of average, ",
+        ),
+        ({"decoder_widht": "8"}, "no setting 'decoder_widht' of vqvae-image", "is it decoder_width?"),
         ({"codes": "many"}, "codes is 'many'", "give a whole number"),
         ({"codes": "64.5"}, "codes is '64.5'", "give a whole number"),
         ({"codes": "1"}, "codes is 1", "give 2 to 65535"),

@@ -228,7 +228,7 @@ def _check_magic(data: bytes) -> None:
     if data.startswith(MAGIC):
         return
     if not data:
-        raise NotABitstreamError("empty file")
+        raise NotABitstreamError("empty file", "copy the file again, or encode the original again")
     if MAGIC.startswith(data):
         raise DamagedError(f"truncated: {len(data)} bytes, and the header is longer")
     known = next((name for start, name in _FOREIGN.items() if data.startswith(start)), "")

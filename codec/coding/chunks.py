@@ -226,7 +226,8 @@ def decode(
         if not salvage:
             raise DamagedError(message, "decode the undamaged part with --salvage")
         decoded.damage.append(message)
-    decoded.damage += [f"chunk {n + 1} is decoded to its {planes[0].name} alone" for n in sorted(reduced)]
+    checked = f"is decoded to its {planes[0].name} alone, which has a checksum of its own"
+    decoded.damage += [f"chunk {n + 1} {checked}" for n in sorted(reduced)]
     decoded.lost = [regions[n] for n in sorted(lost)]
     decoded.has_symbols = bool(lost) or by_prior.keys() != {PIXELS}
     if lost:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from .. import media, weights
 from ..errors import UsageError
 from ..models.base import Model
-from ..pipeline import Encoded
+from ..pipeline import Encoded, ladder
 
 Row = dict[str, Any]
 Source = str | os.PathLike[str]
@@ -94,7 +94,11 @@ def choose(
     """Choose the models and operating points of each medium; models are loaded here, outside of timings.
 
     Raises:
-        UsageError: no such model, or none for one of the media.
+        UsageError: no such model or quality, or no model for one of the media.
+
+    Warns:
+        VqcodecWarning: a model does not have a quality, as in `ladder.offered`; each of its own is measured
+            once.
     """
     specs = many(model)
     found: dict[str, list[Candidate]] = {medium: [] for medium in mediums}
@@ -105,7 +109,8 @@ def choose(
     for spec, loaded in pairs:
         label = str(spec) if names.count(loaded.card.name) > 1 else loaded.card.name
         points = weights.operating_points(loaded.card.to_json())
-        wanted = many(quality) or [point["quality"] for point in points] or [None]
+        asked = dict.fromkeys(ladder.offered(loaded, value) for value in many(quality))
+        wanted: list[float | None] = [*asked] or [point["quality"] for point in points] or [None]
         if loaded.medium not in found:
             raise UsageError(f"{label} is for {loaded.medium}, and there are no such files", "leave it out")
         found[loaded.medium] += [Candidate(spec, label, value) for value in wanted]

@@ -29,14 +29,14 @@ def files(sources: Source | Sequence[Source]) -> list[Path]:
             known = IMAGE_SUFFIXES | AUDIO_SUFFIXES
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in known and p.is_file())
             if not inside:
-                raise UsageError(f"no images or audio in {path}")
+                raise UsageError(f"no images or audio in {path}", "name the folder that holds them, or files")
             found += inside
         elif is_special(path):
             raise MediaError(f"{path}: a pipe or device can be read only once", "measure a file")
         elif path.exists():
             found.append(path)
         else:
-            raise MediaError(f"{path}: no such file")
+            raise MediaError(f"{path}: no such file", "check the name")
     if not found:
         raise UsageError("nothing to evaluate", "name a folder or files")
     return found

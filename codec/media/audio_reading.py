@@ -56,7 +56,7 @@ def read_audio(source: Readable, rate: int = 16_000, *, strip: Iterable[str] = (
     with opened(source) as stream:
         format = format_of(stream)
         if not format:
-            raise MediaError(_UNKNOWN)
+            raise MediaError(_UNKNOWN, "convert it to PNG or WAV")
         try:
             links, stated = _links(stream, format)
             tags, lost = ({}, []) if {"tags", "all"} & {*strip} else read_tags(stream, format, links.streams)
@@ -72,7 +72,7 @@ def read_audio(source: Readable, rate: int = 16_000, *, strip: Iterable[str] = (
                 f"damaged {format}, or of a kind this build cannot read", f"{_AGAIN}, or convert it to WAV"
             ) from error
         except OSError as error:
-            raise MediaError(f"cannot be read: {error.strerror or error}") from error
+            raise MediaError(f"cannot be read: {error.strerror or error}", _AGAIN) from error
         for note in links.notes:
             warn(note, MediaWarning)
         if lost:

@@ -153,7 +153,7 @@ def decoding(kind: str, stream: BinaryIO | None = None) -> Iterator[None]:
         if not kind:
             if stream:
                 refuse_by_name(stream)
-            raise MediaError(_UNKNOWN) from error
+            raise MediaError(_UNKNOWN, "convert it to PNG or WAV") from error
         cut = _cut_short(stream, kind) if stream else None
         if cut or "truncated" in text.lower():
             raise MediaError(f"truncated {kind}", "copy the file again") from error

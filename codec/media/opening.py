@@ -52,16 +52,16 @@ def opened(source: Readable) -> Iterator[BinaryIO]:
         empty = not stream.read(1)
         stream.seek(0)
     except FileNotFoundError as error:
-        raise MediaError("no such file") from error
+        raise MediaError("no such file", "check the name") from error
     except IsADirectoryError as error:
         raise MediaError("is a folder", "add -r to enter it") from error
     except PermissionError as error:
-        raise MediaError("permission denied") from error
+        raise MediaError("permission denied", "see who may read it: ls -l") from error
     except OSError as error:
-        raise MediaError(f"cannot be read: {error.strerror or error}") from error
+        raise MediaError(f"cannot be read: {error.strerror or error}", "copy it to another disk") from error
     try:
         if empty:
-            raise MediaError("empty file")
+            raise MediaError("empty file", "copy the file again")
         yield stream
     finally:
         if stream is not source:

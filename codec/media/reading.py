@@ -86,7 +86,7 @@ def _from_array(array: np.ndarray, max_pixels: int) -> Image:
         hint = "give uint8 [H, W] or [H, W, C] with C = 1 or 3, or 2 or 4 with alpha"
         raise MediaError(f"array is {array.dtype} {list(array.shape)}", hint)
     if array.size == 0:
-        raise MediaError("no samples")
+        raise MediaError("no samples", "give one pixel or more")
     _check_pixels(array.shape[1], array.shape[0], max_pixels)
     samples = array[:, :, None] if array.ndim == 2 else array
     if samples.shape[2] in (2, 4):

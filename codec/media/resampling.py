@@ -27,7 +27,7 @@ def check(rate: int, channels: int, frames: int = 1) -> None:
     if not 1 <= channels <= MAX_CHANNELS:
         raise MediaError(f"{channels} channels, limit {MAX_CHANNELS}", "split the file")
     if frames < 1:
-        raise MediaError("no samples")
+        raise MediaError("no samples", "give one or more; if there should be some, copy the file again")
 
 
 def to_signal(

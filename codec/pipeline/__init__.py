@@ -84,7 +84,7 @@ class EncodeOptions:
     strip: Iterable[str] = ()
     keep_gps: bool = False
     device: str = "auto"
-    tune: str = "visual"
+    tune: str | None = None
     pixel_crc: bool = False
 
     @property
@@ -121,7 +121,7 @@ def encode(
     strip: Iterable[str] = (),
     keep_gps: bool = False,
     device: str = "auto",
-    tune: str = "visual",
+    tune: str | None = None,
     pixel_crc: bool = False,
     progress: Progress | None = None,
 ) -> bytes:
@@ -144,7 +144,7 @@ def encode(
         strip: metadata to leave out: "icc", "exif", "xmp", "tags", "all".
         keep_gps: keep the GPS position in EXIF; a media.Image keeps all its metadata.
         device: of the networks; files encoded on any device decode on any other.
-        tune: which default model for images: "visual", trained for the eye, or "psnr".
+        tune: which default model for images: "visual", trained for the eye, the default, or "psnr".
         pixel_crc: for images of models in integers, add the CRC of the decoded pixels, which `decode` checks.
         progress: called with the number of blocks done and of all blocks.
 
@@ -203,8 +203,9 @@ def _opened(source: media.Source, options: EncodeOptions) -> tuple[media.Image |
     target = options.target
     if options.effort not in EFFORTS:
         raise UsageError(f"no effort {options.effort}", f"give {EFFORTS[0]} to {EFFORTS[-1]}")
-    if options.model is not None and options.tune != "visual":
-        raise UsageError("tune chooses the model, as its name does", "leave out one of them")
+    if options.tune is not None and (options.model is not None or options.lossless):
+        why = "as its name does" if options.model is not None else "and lossless stores pixels without one"
+        raise UsageError(f"tune chooses the model, {why}", "leave out one of them")
     named = None if options.model is None else weights.load(options.model, options.device)
     if isinstance(source, media.Image | media.Audio):
         original = source.without(options.strip)
@@ -219,7 +220,7 @@ def _opened(source: media.Source, options: EncodeOptions) -> tuple[media.Image |
         raise UsageError(message, f"name a model for {medium} with -m, or leave out -m")
     target.check(model)
     if options.pixel_crc:
-        pixel_crc.check_model(model)
+        pixel_crc.check(model, lossless=options.lossless)
     if options.fast and STATIC not in model.priors:
         warn(f"{model.card.name} has no static tables; fast changes nothing", VqcodecWarning)
     return original, model

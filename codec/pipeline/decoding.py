@@ -233,7 +233,7 @@ def bytes_of(data: bytes | str | os.PathLike[str] | IO[bytes]) -> bytes:
         try:
             return Path(data).read_bytes()
         except OSError as error:
-            raise MediaError(f"{data}: {(error.strerror or str(error)).lower()}") from error
+            raise MediaError(f"{data}: {(error.strerror or str(error)).lower()}", "check the name") from error
     if not hasattr(data, "read"):
         raise MediaError(f"a {type(data).__name__} is no bitstream", "give bytes, a path or a binary file")
     content = data.read()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..bitstream.quality import LAST_INDEX
+from ..bitstream.quality import BEST, DEFAULT_QUALITY, LAST_INDEX, WORST, index_of, quality_of
 from ..coding.residual import step_size
+from ..errors import UsageError, VqcodecWarning, warn
 from ..models.base import Model
 
 FIRST = 192
@@ -43,7 +44,10 @@ class Rung:
     @classmethod
     def of(cls, model: Model, position: int) -> Rung:
         """Return the rung at a position, 0 to `last_of(model)`."""
-        if not model.has_residual or position < FIRST:
+        if not model.has_residual:
+            index = model.at(position).index
+            return cls(position, index, index)
+        if position < FIRST:
             return cls(position, position, position)
         step = COARSEST - (position - FIRST)
         index = FIRST + (LAST_INDEX - FIRST) * (position - FIRST) // (COARSEST - FINE)
@@ -71,6 +75,29 @@ class Rung:
             return rd_lambda * error
         ratio = 12 * error / step_size(self.step) ** 2
         return channels * (math.log2(max(ratio, 1)) / 2 + min(ratio, 1) / (2 * math.log(2)))
+
+
+def offered(model: Model, quality: float) -> float:
+    """Return the quality that a model codes at where this one is asked for.
+
+    Raises:
+        UsageError: there is no such quality.
+
+    Warns:
+        VqcodecWarning: it is another one, of a model of one or a few operating points.
+    """
+    if not WORST <= quality <= BEST:
+        raise UsageError(f"no quality {quality:g}", f"give {WORST:g} to {BEST:g}, decimals included")
+    index = index_of(quality)
+    found = index_of(DEFAULT_QUALITY) if model.points == 1 else model.at(index).index
+    if found == index:
+        return quality
+    name, used = model.card.name, quality_of(found)
+    if model.points == 1:
+        warn(f"{name} has one quality, {used:g}, which is used", VqcodecWarning)
+    else:
+        warn(f"{name} has no quality {quality:g}; {used:g} is used", VqcodecWarning)
+    return used
 
 
 def position_of(model: Model, index: int) -> int:

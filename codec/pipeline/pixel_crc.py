@@ -18,15 +18,21 @@ BOX_BYTES = 12
 """Most bytes that the box adds to a file, its entry in the table included."""
 
 
-def check_model(model: Model) -> None:
-    """Refuse models whose samples differ between machines.
+def check(model: Model, *, lossless: bool) -> None:
+    """Refuse files that have no pixels, pixels that are exact anyway, and pixels that machines differ in.
 
     Raises:
-        UsageError: such a model.
+        UsageError: such a file.
     """
+    hint = "leave out --pixel-crc"
+    if model.medium != "image":
+        raise UsageError("the CRC of pixels is for images, not for audio", hint)
+    if lossless:
+        raise UsageError("stored pixels are exact on every machine, and need no CRC", hint)
     if not model.in_file_as_integers:
         what = f"{model.card.name} decodes in floating point, a little differently on every machine"
-        raise UsageError(what, "leave out --pixel-crc, or name an image model in integers with -m")
+        need = "name with -m an image model trained with --set integer_synthesis=true"
+        raise UsageError(what, f"{hint}, or {need}")
 
 
 def crc_of(samples: NDArray[np.uint8]) -> bytes:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .. import media
-from ..bitstream.quality import BEST, DEFAULT_QUALITY, LAST_INDEX, WORST, index_of
-from ..errors import TargetError, UsageError, VqcodecWarning, warn
+from ..bitstream.quality import DEFAULT_QUALITY, LAST_INDEX, index_of
+from ..errors import TargetError, UsageError
 from ..models.base import Model, Progress
 from . import ladder
 from .decoding import verify
@@ -105,18 +105,14 @@ class Target:
             UsageError: another medium, or no quality at all.
 
         Warns:
-            VqcodecWarning: the model has one quality, and it is another one.
+            VqcodecWarning: the model does not have this quality, as in `ladder.offered`.
         """
-        name, units = model.card.name, UNITS[model.medium]
+        units = UNITS[model.medium]
         if self.unit != "quality" and self.unit not in units:
             others = f"{', '.join(units[:-1])} or {units[-1]}"
             raise UsageError(f"{self.unit} does not apply to {FILES[model.medium]}", f"give {others}")
-        if self.unit != "quality" or self.value is None:
-            return
-        if not WORST <= self.value <= BEST:
-            raise UsageError(f"no quality {self.value:g}", f"give {WORST:g} to {BEST:g}, decimals included")
-        if model.points == 1 and self.value != DEFAULT_QUALITY:
-            warn(f"{name} has one quality, {DEFAULT_QUALITY:g}, which is used", VqcodecWarning)
+        if self.unit == "quality" and self.value is not None:
+            ladder.offered(model, self.value)
 
     def limit(self, original: media.Image | media.Audio) -> int | None:
         """Return the maximum size of the file in bytes; None where there is none."""
@@ -226,7 +222,7 @@ def _to_size(limit: int, target: Target, trials: _Trials) -> Encoded:
         nonlocal smallest
         # Of models with a few operating points many positions are the same.
         rung = ladder.Rung.of(trials.model, index)
-        key = trials.model.at(rung.base).index, rung.step
+        key = rung.base, rung.step
         if key in sizes and index:
             return sizes[key]
         encoded = trials.at(index)

@@ -22,6 +22,7 @@ from ..errors import UsageError
 from ..models.base import Model, OperatingPoint
 from ..priors.base import Symbols
 from ..transform.pixels import to_pixels
+from . import ladder
 from .decoding import open_stream, render
 
 DEFAULT_MODEL = "vqvae-image"
@@ -37,6 +38,7 @@ def sample(
     count: int = 1,
     size: tuple[int, int] | None = None,
     seconds: float | None = None,
+    quality: float | None = None,
     temperature: float | Mapping[str, float] = 1.0,
     top_k: int | Mapping[str, int] | None = None,
     seed: int = 0,
@@ -53,6 +55,7 @@ def sample(
         count: number of samples.
         size: width and height of images in pixels; by default 128 x 128.
         seconds: length of audio; by default 4.
+        quality: 1..5, of models with several; by default 3.
         temperature: divisor of logits, its inverse rounded to a 64th: below 1 makes likely symbols likelier.
             For variable-rate models it is a factor of deviations, rounded to a scale of their table. By
             plane, or one for all.
@@ -84,16 +87,20 @@ def sample(
         loaded = model if isinstance(model, Model) else weights.load(model or DEFAULT_MODEL, device)
         generated = loaded.generate(count, seed, temperatures.get("", 1.0))
         if generated is not None:
-            if size or seconds or ranks:
+            if size or seconds or quality or ranks:
                 raise UsageError(
-                    f"{loaded.card.name} draws pictures of one size", "leave out size, seconds, top-k"
+                    f"{loaded.card.name} draws pictures of one size",
+                    "leave out size, seconds, quality, top-k",
                 )
             return [media.Image(pixels) for pixels in to_pixels(generated)]
-        point = loaded.at(index_of(DEFAULT_QUALITY))
+        wanted = DEFAULT_QUALITY if quality is None else ladder.offered(loaded, quality)
+        point = loaded.at(index_of(wanted))
         geometry = _geometry(point, size, seconds)
     else:
         if size is not None or seconds is not None:
             raise UsageError("the continued file has a size already", "leave out size and seconds")
+        if quality is not None:
+            raise UsageError("the continued file has a quality already", "leave out quality")
         stream, point = open_stream(continued, model=model, device=device)
         geometry = stream.geometry
         _check_size(geometry)

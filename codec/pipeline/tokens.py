@@ -92,8 +92,11 @@ def _point(model: str | os.PathLike[str], device: str, effort: int = 0) -> Opera
     """Return the operating point of a model with one plane of codes."""
     loaded = weights.load(model, device)
     point = loaded.at(index_of(DEFAULT_QUALITY), effort)
-    if len(point.planes) != 1 or point.planes[0].alphabet is None:
-        raise UsageError(f"{loaded.card.name} has no tokens", "name a VQ-VAE, such as vqvae-image")
+    hint = "name a VQ-VAE with one level of codes, such as vqvae-image or vqvae-audio"
+    if not all(plane.alphabet for plane in point.planes):
+        raise UsageError(f"{loaded.card.name} has latents, not codes", hint)
+    if len(point.planes) > 1:
+        raise UsageError(f"{loaded.card.name} has several levels of codes, and tokens are those of one", hint)
     return point
 
 

@@ -16,7 +16,7 @@ import torch
 
 from .. import media, weights
 from ..bitstream.container import LEARNED
-from ..bitstream.quality import DEFAULT_QUALITY, index_of
+from ..bitstream.quality import DEFAULT_QUALITY, LAST_INDEX, index_of
 from ..errors import UsageError
 from ..evaluation import disentanglement, latents
 from ..metrics.image import code_use
@@ -104,8 +104,8 @@ class Inspection:
         if isinstance(self.model, LatentModel) or importance or scores:
             record |= self._latent_figures(importance)
             return record | (self._scores() if scores else {})
-        point = self.model.at(index_of(DEFAULT_QUALITY), effort=0)
-        return record | {"planes": [*_codebooks(point, self.arrays), *_channels(point, self.arrays)]}
+        best, usual = (self.model.at(index, effort=0) for index in (LAST_INDEX, index_of(DEFAULT_QUALITY)))
+        return record | {"planes": [*_codebooks(best, self.arrays), *_channels(usual, self.arrays)]}
 
     def _latent_figures(self, importance: int) -> Json:
         model = self.latent
@@ -182,7 +182,7 @@ def cures(model: LatentModel) -> list[str]:
 
 
 def _codebooks(point: OperatingPoint, arrays: Sequence[np.ndarray]) -> list[Json]:
-    """How the codes of each plane of indices are used."""
+    """How the codes of each plane of indices are used, at the quality that has all of them."""
     medium = MEDIA[point.model.medium]
     counts = {plane.name: np.zeros(plane.alphabet, np.int64) for plane in point.planes if plane.alphabet}
     for array in arrays if counts else ():

@@ -177,7 +177,7 @@ def new_plan(
     default = entry.config
     model = default.with_values(saved.get("model", {}))
     limits = model.limits()
-    settable, where = set(limits), ""
+    settable, where = set(limits), f" of {name}"
     kept: Mapping[str, Value] = {}
     if start is not None:
         card = weights.read_card(weights.locate(start))

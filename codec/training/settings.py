@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 
 from ..errors import UsageError
 from ..models.base import Model
@@ -30,13 +31,17 @@ def overridden(
     Raises:
         UsageError: no such setting, or no value of it.
     """
+    of_training = {f.name for f in fields(settings)}
     for key, text in overrides.items():
         if key in settable:
             config = config.with_texts({key: text})
-        elif key in {f.name for f in fields(settings)}:
+        elif key in of_training:
             settings = settings.with_texts({key: text})
         else:
-            raise UsageError(f"no setting '{key}'{where}", "see config.json")
+            known = sorted(settable | of_training)
+            close = get_close_matches(key, known, n=1)
+            hint = f"is it {close[0]}?" if close else f"give one of {', '.join(known)}"
+            raise UsageError(f"no setting '{key}'{where}", hint)
     return config, settings
 
 

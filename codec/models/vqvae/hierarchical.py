@@ -30,7 +30,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ...bitstream.container import STATIC
-from ...bitstream.quality import LAST_INDEX
+from ...bitstream.quality import DEFAULT_QUALITY, LAST_INDEX, index_of
 from ...metrics.image import psnr_db
 from ...priors.base import Step
 from ...priors.chain import ChainPrior
@@ -46,6 +46,9 @@ from .search_image import ROUNDS, Grid, Rates, find_codes
 
 STRIDES = {"top": 8, "bottom": 4}
 """Plane -> pixels per code along each axis, in the order of coding."""
+
+BOTH = index_of(DEFAULT_QUALITY)
+"""Quality index of both levels."""
 
 MISSING = -1
 """In place of a code that is not known: its vector is zero."""
@@ -134,7 +137,7 @@ class HierarchicalVQVAE(PlanesOfCodes):
     method = "VQ-VAE-2"
     stride = STRIDES["top"]
     points = LAST_INDEX + 1
-    validation_points = (LAST_INDEX,)
+    validation_points = (BOTH,)
     prior_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"top": "attentive-pixelcnn", "bottom": "conditional-pixelcnn"}
     )
@@ -167,7 +170,7 @@ class HierarchicalVQVAE(PlanesOfCodes):
 
     def at(self, index: int, effort: int = 1) -> HierarchicalPoint:
         """As in `Model.at`: the top alone below the middle of the scale, both from there on."""
-        return HierarchicalPoint(self, LAST_INDEX if 2 * index > LAST_INDEX else 0, effort)
+        return HierarchicalPoint(self, BOTH if 2 * index > LAST_INDEX else 0, effort)
 
     # x -> top, bottom -> x
 

@@ -96,7 +96,7 @@ def load(files: Sequence[Entry]) -> Pictures:
     for entry in files:
         try:
             if not is_set(entry):
-                raise MediaError("not a set of pictures")
+                raise MediaError("not a set of pictures", "give .npy, .npz or idx files")
             found[entry.name] = _pictures(entry.read())
         except MediaError as error:
             skipped.append(f"{entry.name}: {error.message}")
