@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from variable_rate_models import model, run, train
 from vqcodec import training, weights
 from vqcodec.coding import driver
 from vqcodec.errors import UsageError
+from vqcodec.models import build, vae
+from vqcodec.models.discriminators import PatchDiscriminator
 
 __all__ = ["model", "run"]
 
@@ -120,3 +123,44 @@ def test_the_rate_is_taken_of_noisy_latents_and_the_distortion_of_rounded_ones(
     assert drawn, "training draws from the posterior"
     assert sum(part.numel() for part in drawn) == 2 * latents.numel()
     assert float(first.loss) != float(second.loss)
+
+
+def test_a_second_decoder_learns_from_a_discriminator_alone() -> None:
+    """`synthesis_only` and `adversarial`: other decoders of the same latents, whose files stay the same."""
+    torch.manual_seed(0)
+    context = {"context_width": 8, "context_hidden": 8, "context_blocks": 0, "context_near": 8}
+    plain = vae.Config(components=12, fine=8, fine_hidden=4, coarse=8, coarse_hidden=4, **context)
+    sharp = replace(plain, adversarial=0.3, matching=0.5, synthesis_only=True)
+    first, second = build(plain), build(sharp)
+    second.load_from(first.export(), 1.0)
+    samples = 0.3 * torch.randn(2, 3, 192, 192)
+    step = second.loss(samples)
+    step.loss.backward()
+    assert {"adversarial", "matching"} < set(step.terms)
+    assert second.discriminator.loss(step.kept["reconstruction"], step.kept["samples"]).loss > 0
+    learned = {n for n, p in second.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert learned and all(name.startswith(("backward_", "decoder.", "discriminator.")) for name in learned)
+    with torch.no_grad():
+        second.backward_basis.add_(0.01)
+    assert second.export().decodes(first.export()) and first.export().decodes(second.export())
+    other = build(replace(plain, end_step=10))
+    other.load_from(first.export(), 1.0)
+    assert not other.export().decodes(first.export()), "other probabilities"
+
+
+def test_a_discriminator_of_patches_learns_to_tell() -> None:
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator()
+    flat = torch.zeros(2, 3, 64, 64)
+    rough = 0.2 * torch.randn(2, 3, 64, 64)
+    optimiser = torch.optim.AdamW(discriminator.parameters(), lr=3e-3)
+    first = float(discriminator.loss(flat, rough).loss.detach())
+    for _ in range(15):
+        optimiser.zero_grad()
+        discriminator.loss(flat, rough).loss.backward()
+        optimiser.step()
+    assert float(discriminator.loss(flat, rough).loss.detach()) < 0.5 * first
+    terms = discriminator.judge(flat.requires_grad_(), rough)
+    assert float(terms["matching"].detach()) > 0.2
+    terms["adversarial"].backward()
+    assert flat.grad is not None and flat.grad.abs().sum() > 0

@@ -27,12 +27,14 @@ from ..priors.settings import setting
 from . import exact_lapped, exact_synthesis, ppca, variable_rate
 from .adaptive_rounding import round_weights
 from .base import Model
+from .discriminators import PatchDiscriminator
 from .equalization import equalise
 from .exact_synthesis import IntegerSynthesis
 from .growth import grow
 from .networks import residual_stack, start_at_zero
 from .rate_distortion import WHITE
 from .synthesis import LINEAR_UNIT, OUTPUT_SCALE, Decoder, Shape, with_index
+from .trainable import DISCRIMINATOR
 from .variable_rate import VariableRateVAE
 
 
@@ -50,6 +52,8 @@ class Config(variable_rate.VariableRateConfig):
         luma: share of the MS-SSIM of luma in MS-SSIM, the rest is of red, green and blue; in training alone.
         integer_synthesis: decode in integers, to the same pixels on every machine; of networks that are
             trained already.
+        adversarial, matching: weights of the terms of `PatchDiscriminator`, as shares of the squared error; 0
+            `adversarial` trains without it.
         synthesis_only: train the synthesis alone: the same latents, and the same files.
     """
 
@@ -68,6 +72,8 @@ class Config(variable_rate.VariableRateConfig):
     ms_ssim: float = setting(0.0, low=0, high=1, training_only=True)
     luma: float = setting(0.0, low=0, high=1, training_only=True)
     integer_synthesis: bool = setting(False, may_grow=True)
+    adversarial: float = setting(0.0, low=0, high=100, training_only=True, fixed_on_resume=True)
+    matching: float = setting(0.0, low=0, high=100, training_only=True)
     synthesis_only: bool = setting(False, training_only=True, fixed_on_resume=True)
 
 
@@ -90,6 +96,8 @@ class VAE(VariableRateVAE):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.shares = config.ms_ssim, config.luma
+        self.weights = {"adversarial": config.adversarial, "matching": config.matching}
+        self.discriminator = PatchDiscriminator() if config.adversarial else None
         size = config.components
         self.forward_basis = nn.Parameter(torch.zeros(size, 192, 4, 4))
         self.backward_basis = nn.Parameter(torch.zeros(size, 192, 4, 4))
@@ -104,7 +112,7 @@ class VAE(VariableRateVAE):
         )
         if config.synthesis_only:
             for name, parameter in self.named_parameters():
-                parameter.requires_grad_(name.startswith(SYNTHESIS))
+                parameter.requires_grad_(name.startswith((*SYNTHESIS, DISCRIMINATOR)))
 
     @property
     def halo(self) -> int:

@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import ClassVar, cast
 
 import numpy as np
@@ -49,6 +50,7 @@ from ..priors.gaussian_tables import LATENT_UNIT, SCALE_MAX, SCALE_MIN
 from ..priors.settings import Config, setting
 from . import cutting
 from .base import Card, Figures, LossStep, Model, RoundTrip
+from .discriminators import PatchDiscriminator
 from .exact_synthesis import IntegerSynthesis
 from .losses import ms_ssim
 from .rate_distortion import (
@@ -59,6 +61,7 @@ from .rate_distortion import (
     likelihood,
     rd_loss,
 )
+from .trainable import DISCRIMINATOR
 from .variable_rate_point import VariableRatePoint
 
 
@@ -107,6 +110,11 @@ class VariableRateVAE(Model):
 
     shares: tuple[float, float] = 0.0, 0.0
     """Shares of MS-SSIM in the distortion, and of luma in MS-SSIM, see `rate_distortion.distortion`."""
+
+    weights: Mapping[str, float] = MappingProxyType({})
+    """Of the terms of a discriminator, as shares of the squared error."""
+
+    discriminator: PatchDiscriminator | None
 
     trains_latents: bool = True
     """Whether a training changes more than the synthesis."""
@@ -169,6 +177,17 @@ class VariableRateVAE(Model):
         arrays = {n.removeprefix(PREFIX): array for n, array in tensors.items() if n.startswith(PREFIX)}
         return {LEARNED: GaussianPrior(arrays, shape=self.shape, end_step=self.config.end_step)}
 
+    def decodes(self, other: Model) -> bool:
+        """Return whether another model has the same latents, with the same probabilities."""
+        if not (isinstance(other, VariableRateVAE) and self.shape == other.shape and other.priors):
+            return False
+        ours, theirs = self.prior.arrays, other.prior.arrays
+        return (
+            self.config.end_step == other.config.end_step
+            and torch.equal(self.deviation, other.deviation)
+            and all(np.array_equal(ours[name], theirs[name]) for name in ours)
+        )
+
     def latents(self, samples: Tensor, index: Tensor) -> Tensor:
         """Compute the mean of the posterior, in steps of the latents: -> [B, M, h, w].
 
@@ -227,9 +246,16 @@ class VariableRateVAE(Model):
             parts = cutting.random_parts(count, latents.shape[2], latents.shape[3], device)
             rounded, bits = self.quantise(latents, index, noisy=True, parts=parts)
         rate = bits / (height * width)
-        mixture, error = distortion(self.reconstruct(rounded, index), samples, index, *self.shares)
+        reconstruction = self.reconstruct(rounded, index)
+        mixture, error = distortion(reconstruction, samples, index, *self.shares)
         terms = {"rate": rate.mean(), "distortion": error.mean(), "mixture": mixture.mean()}
-        return LossStep(rd_loss(rate, mixture, index), terms)
+        if self.discriminator is None:
+            return LossStep(rd_loss(rate, mixture, index), terms)
+        judged = self.discriminator.judge(reconstruction, samples)
+        unlike = sum(self.weights[name] * term for name, term in judged.items())
+        kept = {"reconstruction": reconstruction.detach(), "samples": samples}
+        loss = rd_loss(rate, mixture + error.detach() * unlike, index)
+        return LossStep(loss, terms | judged, kept=kept)
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
         """Compute the PSNR, as in `Trainable.log_figures`."""
@@ -327,7 +353,7 @@ class VariableRateVAE(Model):
             raise TypeError(f"{other.method} is no variable-rate VAE")
         known = other.state_dict()
         for name, tensor in self.state_dict().items():
-            if not name.startswith("layers."):
+            if not name.startswith(("layers.", DISCRIMINATOR)):
                 tensor.copy_(known[name][tuple(slice(size) for size in tensor.shape)])
         before = context.layers_in_training(other.shape)
         for name, layer in before.items():

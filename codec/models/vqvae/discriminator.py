@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ...metrics import spectra
-from ..base import Discriminator, LossStep
+from ..discriminators import HingeDiscriminator
 
 WINDOWS = (256, 512, 1024)
 CHANNELS = 12
@@ -47,42 +47,8 @@ class ScaleDiscriminator(nn.Module):
         return self.score(x), maps
 
 
-class STFTDiscriminator(Discriminator):
+class STFTDiscriminator(HingeDiscriminator):
     """Multi-scale STFT discriminator: one network per scale."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.scales = nn.ModuleList(ScaleDiscriminator(window) for window in WINDOWS)
-
-    def judge(self, reconstruction: Tensor, samples: Tensor) -> dict[str, Tensor]:
-        """Compute the terms of the decoder's loss.
-
-        Args:
-            reconstruction: [B, 1, N].
-            samples: the same shape.
-
-        Returns:
-            "adversarial": mean of max(0, 1 - score) of reconstructions; "matching": mean |difference| of
-            feature maps over the mean |map| of the originals (relative feature matching, section 3.4).
-        """
-        scores, differences = [], []
-        for scale in self.scales:
-            with torch.no_grad():
-                _, theirs = scale(samples)
-            score, ours = scale(reconstruction)
-            scores.append(F.relu(1 - score).mean())
-            differences += [
-                F.l1_loss(a, b) / b.abs().mean().clamp(min=1e-6) for a, b in zip(ours, theirs, strict=True)
-            ]
-        return {
-            "adversarial": torch.stack(scores).mean(),
-            "matching": torch.stack(differences).mean(),
-        }
-
-    def loss(self, reconstruction: Tensor, samples: Tensor) -> LossStep:
-        """Compute the hinge loss, as in `Discriminator.loss`: 0 if all are distinguished, 2 if none is."""
-        losses = []
-        for scale in self.scales:
-            real, unreal = scale(samples)[0], scale(reconstruction.detach())[0]
-            losses.append(F.relu(1 - real).mean() + F.relu(1 + unreal).mean())
-        return LossStep(torch.stack(losses).mean())
+        super().__init__(ScaleDiscriminator(window) for window in WINDOWS)
