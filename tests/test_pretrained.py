@@ -20,6 +20,7 @@ from vqcodec.evaluation.baselines.image import QualitySweep
 from vqcodec.metrics.audio import log_mel_distance, si_sdr
 from vqcodec.metrics.image import psnr
 from vqcodec.models.base import Model, Symbols
+from vqcodec.pipeline import pixel_crc
 
 SHIPPED = [card["name"] for card in weights.shipped()]
 GOLDEN_CODES = {
@@ -94,6 +95,15 @@ def test_golden_file_decodes_to_its_codes(name: str) -> None:
     held = held_by(stream, weights.load(name, "cpu"))
     assert [plane.shape for plane in held.values()] == SHAPES[name]
     assert crc_of(held) == GOLDEN_CODES[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_golden_file_decodes_to_its_pixels(name: str) -> None:
+    """Where the synthesis is in integers, the file has the CRC of its pixels, which `decode` checks."""
+    data = (GOLDEN / f"{name}.vqc").read_bytes()
+    config = weights.load(name, "cpu").card.config
+    assert (pixel_crc.BOX in container.parse(data).boxes) == config.get("integer_synthesis", False)
+    pipeline.decode(data, device="cpu")
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -6,8 +6,8 @@ kernel gives the same numbers: oneDNN's int8 convolution, or one of float32 or f
 processors without int8 dot products may add pairs of products in 16 bits, which is too little:
 `best_carrier` finds them out. FORMAT-priors.md gives the arithmetic.
 
-Quantisation-aware training rounds likewise (`fake_quantised`), and the gradient passes straight through
-(Bengio, Leonard, Courville 2013; Jacob et al. 2018, section 3).
+Training rounds maps likewise, and the gradient passes straight through (Bengio, Leonard, Courville 2013;
+Jacob et al. 2018, section 3).
 """
 
 from __future__ import annotations
@@ -201,14 +201,6 @@ def scales(layer: nn.Conv2d, before: Sequence[int]) -> Tensor:
     largest = (layer.weight * units).abs().flatten(1).amax(1).clamp(min=1e-9)
     bits = torch.floor(torch.log2(WEIGHT / largest)).clamp(max=WEIGHT_BITS_MAX)
     return units * torch.exp2(bits)[:, None, None, None]
-
-
-def fake_quantised(layer: nn.Conv2d, before: Sequence[int]) -> Tensor:
-    """Return the weights rounded as `export` does, [O, I, k, k], with their gradients."""
-    scale = scales(layer, before)
-    detached = layer.weight.detach()
-    rounded = torch.round(detached * scale).clamp_(-WEIGHT, WEIGHT) / scale
-    return layer.weight + (rounded - detached)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..bitstream.quality import LAST_INDEX
 from ..priors.exact import rounded
-from .exact_convolutions import INPUT, ZERO, fake_quantised
+from .exact_convolutions import INPUT, ZERO
 from .exact_lapped import SAMPLE_BITS, SAMPLES
 from .networks import residual_stack, start_at_zero
 
@@ -204,17 +204,14 @@ class Real:
 
 
 class FakeQuantised(Real):
-    """Arithmetic of real numbers that are rounded like integers, for training."""
+    """Arithmetic of real numbers whose maps are rounded like integers, for training.
+
+    Weights are rounded at the end, by `adaptive_rounding`, which loses less than training with rounded ones.
+    """
 
     def __init__(self, decoder: Decoder, mean: Tensor) -> None:
         super().__init__(decoder)
         self._mean = mean.repeat_interleave(SAMPLES // 3)[:, None, None] / LINEAR_UNIT
-
-    def convolved(self, name: str, x: Tensor) -> Tensor:
-        """Apply a layer."""
-        layer = self._decoder.layer(name)
-        weight = fake_quantised(layer, self._decoder.inputs[name])
-        return F.conv2d(x, weight, layer.bias, padding=cast("tuple[int, int]", layer.padding))
 
     def activation(self, x: Tensor) -> Tensor:
         """Apply ReLU."""

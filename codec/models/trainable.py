@@ -152,6 +152,13 @@ class Trainable(nn.Module, ABC):
             generator: CPU generator.
         """
 
+    def prepare_export(self, draw: Callable[[int], Tensor]) -> None:
+        """Round the averaged weights so that `export` changes them no more: nothing, by default.
+
+        Args:
+            draw: returns the n-th batch of samples.
+        """
+
     def keep_prior(self, other: Model) -> Self:
         """Return the model with the learned prior of the weights that a training starts from."""
         del other

@@ -71,7 +71,7 @@ class Config(variable_rate.VariableRateConfig):
     decoder_coarse: int = setting(2, low=0, high=100)
     ms_ssim: float = setting(0.0, low=0, high=1, training_only=True)
     luma: float = setting(0.0, low=0, high=1, training_only=True)
-    integer_synthesis: bool = setting(False, may_grow=True)
+    integer_synthesis: bool = setting(False, may_grow=True, may_shrink=True)
     adversarial: float = setting(0.0, low=0, high=100, training_only=True, fixed_on_resume=True)
     matching: float = setting(0.0, low=0, high=100, training_only=True)
     synthesis_only: bool = setting(False, training_only=True, fixed_on_resume=True)
@@ -79,6 +79,9 @@ class Config(variable_rate.VariableRateConfig):
 
 SEEN_AT = 40, 80, 120, 160, 200
 """Quality indices at which maps are looked at before the synthesis becomes integers."""
+
+SEEN = 4
+"""Crops that are looked at, at each of them."""
 
 SYNTHESIS = ("backward_", "decoder.")
 """Prefixes of the names of its parameters."""
@@ -198,12 +201,21 @@ class VAE(VariableRateVAE):
 
     @torch.no_grad()
     def complete(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Prepare the synthesis for integers, as in `Trainable.complete`."""
+        """Scale the channels of the synthesis for integers, as in `Trainable.complete`."""
         del generator
         if self.config.integer_synthesis:
-            seen = [self._inputs(draw(n), q) for n, q in enumerate(SEEN_AT)]
-            equalise(self.decoder, seen)
-            round_weights(self.decoder, seen)
+            equalise(self.decoder, self._seen(draw))
+
+    @torch.no_grad()
+    def prepare_export(self, draw: Callable[[int], Tensor]) -> None:
+        """Round the weights of the synthesis, as in `Trainable.prepare_export`."""
+        if self.config.integer_synthesis:
+            round_weights(self.decoder, self._seen(draw))
+
+    def _seen(self, draw: Callable[[int], Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Compute inputs of the synthesis network, at several quality indices."""
+        device = self.deviation.device
+        return [self._inputs(draw(n)[:SEEN].to(device), q) for n, q in enumerate(SEEN_AT)]
 
     def _inputs(self, samples: Tensor, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Compute what the synthesis network sees of samples [B, 3, H, W] at a quality index."""

@@ -192,14 +192,14 @@ def new_plan(
         chain = list(card.training["chain"])
     settings = replace(entry.training.with_values(saved.get("settings", {})), **given)
     model, settings = overridden(model, settings, overrides, settable, where)
-    for key in overrides.keys() & kept.keys() & limits.keys():
+    structure = {key for key in kept.keys() & limits.keys() if not limits[key].training_only}
+    for key in overrides.keys() & structure:
         before, now = kept[key], getattr(model, key)
-        if limits[key].may_grow and now < before:
+        if now < before and not limits[key].may_shrink:
             raise UsageError(f"{key} is {overrides[key]}, --from has {before}", "give as much or more")
-        if limits[key].may_shrink and now > before:
+        if now > before and not limits[key].may_grow:
             raise UsageError(f"{key} is {overrides[key]}, --from has {before}", "give as much or less")
     chosen = {*given, *overrides, *saved.get("settings", {})}
-    structure = {key for key in kept.keys() & limits.keys() if not limits[key].training_only}
     if structure and "learning_rate" not in chosen and all(getattr(model, k) == kept[k] for k in structure):
         settings = replace(settings, learning_rate=CONTINUED * settings.learning_rate)
     command = command_line(data, name, start, config, given, overrides, note, stage)

@@ -311,7 +311,9 @@ class Trainer:
     def _validate(self) -> None:
         held_out = self.held_out.arrays
         chosen = held_out[:: -(-len(held_out) // self.validation.files)]
-        score, result = self.validation.validate(self.average, chosen)
+        averaged = copy.deepcopy(self.average)
+        averaged.prepare_export(self._start_batch)
+        score, result = self.validation.validate(averaged, chosen)
         # No validation figure measures what a discriminator teaches: the newest weights are kept.
         best = score > self.state.best_score or self.opponent is not None
         self._say(event="validation", step=self.state.step, best=best, **result)
@@ -319,11 +321,11 @@ class Trainer:
             self.state.best_score, self.state.best_step = score, self.state.step
         if not distributed.leads():
             return
-        shown = self.validation.preview_sheet(self.average, chosen[:8])
+        shown = self.validation.preview_sheet(averaged, chosen[:8])
         with atomically(self.plan.folder / "samples" / f"step-{self.state.step:09d}.png") as file:
             shown.save(file, format="PNG")
         if best:
-            weights.save(self.average.export(), self._card({}), self.plan.folder / "best.safetensors")
+            weights.save(averaged.export(), self._card({}), self.plan.folder / "best.safetensors")
         write_report(self.plan.folder, self.plan.chain, self.device)
 
     def _checkpoint(self) -> None:
