@@ -196,7 +196,7 @@ def closed_form(bench: Bench) -> None:
     evidence = float(fit.log_likelihood(test[:1000]).mean())
     print(f"\nimportance bound (50) of pPCA, 1,000 test pictures: {bound:.3f}; evidence {evidence:.3f}")
     settings = {"units": "10", "likelihood": "gaussian", "network": "linear", "linear_start": "false"}
-    options = {"overrides": settings, "batch": 64, "learning_rate": 1e-2}
+    options = {"overrides": settings, "batch": 256, "learning_rate": 1e-2}
     linear = bench.trained("ppca-linear", "vae-bits", **options)
     subspace = torch.linalg.qr(linear.decoder[0].weight.double())[0]
     angle = math.degrees(math.acos(float(torch.linalg.svdvals(fit.components @ subspace).min().clamp(max=1))))
