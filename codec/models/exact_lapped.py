@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import ModelError
 from ..priors.base import Array
 from ..priors.exact import INPUT
-from .exact_convolutions import ZERO, Carrier, IntegerConv2d
+from ..priors.exact_convolutions import ZERO, Carrier, IntegerConv2d
 
 SIDE = 4
 """Side of the squares of pixels that are the channels of its output."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..bitstream.quality import LAST_INDEX
 from ..priors.exact import INPUT, rounded
-from .exact_convolutions import ZERO, fake_quantised
+from ..priors.exact_convolutions import ZERO, fake_quantised
 from .exact_lapped import SAMPLE_BITS, SAMPLES
 from .networks import residual_stack, start_at_zero
 

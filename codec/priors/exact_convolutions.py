@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..priors.exact import EXACT, INPUT
+from .exact import EXACT, INPUT
 
 WEIGHT_BITS_MAX = 13
 """Largest number of fractional bits of sums."""
@@ -46,6 +46,7 @@ class IntegerConv2d:
         bias: int32 [O].
         shift: int8 [O], -24..24.
         padding: rows and columns of zeros around x.
+        largest: largest absolute value of x. Above INPUT, x are float32 integers with a sign.
 
     Raises:
         ModelError: on construction, if shapes or types are others, or a sum could reach EXACT.
@@ -55,6 +56,7 @@ class IntegerConv2d:
     bias: NDArray[np.int32]
     shift: NDArray[np.int8]
     padding: int = 0
+    largest: int = INPUT
 
     def __post_init__(self) -> None:
         kinds = (self.weight.dtype, self.bias.dtype, self.shift.dtype)
@@ -72,18 +74,18 @@ class IntegerConv2d:
     def bound(self) -> NDArray[np.int64]:
         """Upper bound of the absolute value of every partial sum: int64 [O]."""
         weights = np.abs(self.weight.astype(np.int64)).sum((1, 2, 3))
-        bound: NDArray[np.int64] = weights * INPUT + np.abs(self.bias.astype(np.int64))
+        bound: NDArray[np.int64] = weights * self.largest + np.abs(self.bias.astype(np.int64))
         return bound
 
     def exact(self, x: Tensor, carrier: Carrier) -> Tensor:
         """Convolve uint8 maps [1, I, H, W] of 0..INPUT: -> float32, multiples of 2**-shift."""
-        if carrier == "onednn":
+        if carrier == "onednn" and self.largest <= INPUT:
             return self._quantised(x, torch.float32)
         return self._floating(x, torch.float64 if carrier == "float64" else torch.float32)
 
     def activated(self, x: Tensor, carrier: Carrier) -> Tensor:
         """Convolve, then take `activation`: uint8 maps [1, I, H, W] -> uint8."""
-        if carrier == "onednn":
+        if carrier == "onednn" and self.largest <= INPUT:
             return self._quantised(x, torch.uint8).clamp_(max=INPUT)
         return activation(self.exact(x, carrier))
 
@@ -205,7 +207,9 @@ def fake_quantised(layer: nn.Conv2d, before: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def export(layer: nn.Conv2d, before: Sequence[int], after: int, zeros: int = 0) -> IntegerConv2d:
+def export(
+    layer: nn.Conv2d, before: Sequence[int], after: int, zeros: int = 0, largest: int = INPUT
+) -> IntegerConv2d:
     """Return a convolution in integers.
 
     Args:
@@ -214,6 +218,7 @@ def export(layer: nn.Conv2d, before: Sequence[int], after: int, zeros: int = 0) 
         after: fractional bits of its outputs.
         zeros: the number of first channels whose integers are ZERO larger than what they stand for; where
             there are any, the map has a border already.
+        largest: largest absolute value of an input.
 
     Raises:
         ModelError: a sum could be inexact in float32.
@@ -228,6 +233,7 @@ def export(layer: nn.Conv2d, before: Sequence[int], after: int, zeros: int = 0) 
         bias.clamp_(-(2.0**31), 2.0**31 - 1).cpu().numpy().astype(np.int32),
         (bits - after).cpu().numpy().astype(np.int8),
         0 if zeros else int(layer.padding[0]),
+        largest,
     )
 
 
