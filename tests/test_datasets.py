@@ -202,6 +202,29 @@ def test_crops_and_flips_are_real_pixels() -> None:
     assert 160 < flips < 240
 
 
+def test_crops_are_downscaled_between_the_root_of_a_factor_and_itself() -> None:
+    """Rows and columns of the numbered images then count up by it."""
+    data = numbered(200, 180).degraded(4.0, 0.0)
+    steps = []
+    for step in range(40):
+        pixels = to_pixels(data.batch(step, seed=0, size=1, crop=24))[0].astype(int)
+        assert np.ptp(pixels[:, :, 0]) == 0, "one picture"
+        steps += [np.ptp(pixels[4:-4, 5, 1]) / 15, np.ptp(pixels[5, 4:-4, 2]) / 15]
+    assert 1.9 < min(steps) < 2.4 and 3.5 < max(steps) < 4.1
+
+
+def test_noise_is_of_every_strength_and_drawn_again_for_every_step() -> None:
+    data = Images([np.full((90, 90, 3), 128, np.uint8)], ["gray"], []).degraded(1.0, 8.0)
+    batches = [to_pixels(data.batch(step, seed=0, size=8, crop=64)).astype(int) for step in range(6)]
+    assert np.array_equal(batches[2], to_pixels(data.batch(2, seed=0, size=8, crop=64)))
+    spread = np.array([crop.std() for batch in batches for crop in batch])
+    assert 0.1 < (spread == 0).mean() < 0.6, "some have none"
+    assert 4 < spread.max() < 9
+    once = data.degraded_once(1.5, 8.0).arrays[0]
+    assert np.array_equal(once, data.degraded_once(1.5, 8.0).arrays[0]) and 60 <= len(once) <= 74
+    assert data.degraded_once(1.0, 0.0).arrays[0].std() == 0
+
+
 def test_samples_are_in_minus_one_to_one_and_back() -> None:
     values = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
     samples = to_samples(values)

@@ -221,7 +221,7 @@ def _opened(source: media.Source, options: EncodeOptions) -> tuple[media.Image |
     target.check(model)
     if options.pixel_crc:
         pixel_crc.check(model, lossless=options.lossless)
-    if options.fast and STATIC not in model.priors:
+    if options.fast and STATIC not in model.priors and not options.lossless:
         warn(f"{model.card.name} has no static tables; fast changes nothing", VqcodecWarning)
     return original, model
 

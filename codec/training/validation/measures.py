@@ -275,6 +275,24 @@ class Likelihoods(Reconstructions):
             at += len(window)
 
 
+class Lossless(Reconstructions):
+    """Validation of models that code pixels without loss, by their bits."""
+
+    def __init__(self, medium: Medium) -> None:
+        super().__init__(medium)
+        self.headline = ("bits", "bits per pixel")
+
+    @torch.inference_mode()
+    def validate(self, model: Trainable, held_out: Sequence[np.ndarray]) -> tuple[float, Figures]:
+        """As in `Validation.validate`: "bits" per pixel over all files, by the network in training."""
+        point, bits, units = model.codec.at(0), 0.0, 0
+        for original in held_out:
+            samples = self.medium.to_tensor(self.medium.window(original, point))
+            trip = model.round_trip(samples.to(point.device))
+            bits, units = bits + (trip.bits or 0.0), units + trip.units
+        return -bits / units, {"bits": bits / units}
+
+
 class Priors:
     """Validation of learned priors, by the bits per symbol."""
 
@@ -345,6 +363,8 @@ def of(model: Trainable, stage: str) -> Validation:
     medium = MEDIA[model.codec.medium]
     if stage == "prior":
         return Priors(medium)
+    if model.codec.lossless:
+        return Lossless(medium)
     return Likelihoods(medium) if model.codec.draws else Reconstructions(medium)
 
 
