@@ -118,12 +118,14 @@ def encode(
         ),
     ] = None,
     lossless: Annotated[
-        bool, typer.Option("--lossless", help="Images: store all pixels exactly, as lossless WebP does.")
+        bool,
+        typer.Option("--lossless", help="Images: store all pixels exactly; photographs by a learned prior."),
     ] = False,
     fast: Annotated[
         bool,
         typer.Option(
-            "--fast", help="Use static tables: larger files, faster both ways. Audio and vqvae-image only."
+            "--fast",
+            help="Use static tables: larger files, faster both ways. Audio, vqvae-image and --lossless only.",
         ),
     ] = False,
     effort: options.Effort = 1,

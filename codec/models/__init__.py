@@ -50,7 +50,9 @@ _IMAGE = TrainConfig()
 _AUDIO = TrainConfig(crop=0.64, beta1=0.8, beta2=0.99)
 _PPCA = TrainConfig(steps=500, batch=8, crop=192, learning_rate=2e-3, average=0.99)
 _LATENT = TrainConfig(batch=128, crop=32, clip=1000.0, weight_decay=0.0, learning_rate=1e-3, average=0.998)
-_LOSSLESS = TrainConfig(batch=4, crop=96, learning_rate=5e-3, average=0.998, downscale=2.0, noise=3.0)
+_LOSSLESS = TrainConfig(
+    batch=4, crop=96, learning_rate=5e-3, average=0.998, downscale=2.0, noise=3.0, coarse_chroma=0.5
+)
 _THUMBNAIL = TrainConfig(steps=1, batch=16, crop=256, learning_rate=1e-6)
 
 MODELS: dict[str, Entry] = {

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import PIL.Image
 from torch import Tensor
 
 from ... import media
 from ...errors import MediaError, MediaWarning, TrainingError
 from ...transform.pixels import to_samples
 from ...transform.tiling import extend
+from .degradation import Degradation
 from .files import MEMORY, WINDOWS, Entry, random_stream
 
 WINDOW = 512
@@ -22,9 +22,6 @@ WINDOW = 512
 
 SMALLEST_WINDOW = 64
 """Side that windows keep, however many images share the memory."""
-
-NOISY = 0.75
-"""Share of crops that noise is added to; in half of these it is smooth."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +32,13 @@ class Images:
         arrays: uint8 [H, W, 3] each.
         names: of the file that each came from.
         skipped: "name: why" of every file that could not be read.
-        downscale: largest factor that crops are downscaled by.
-        noise: largest standard deviation of noise added to crops, in levels.
+        degradation: what is done to each crop.
     """
 
     arrays: list[np.ndarray]
     names: list[str]
     skipped: list[str]
-    downscale: float = 1.0
-    noise: float = 0.0
+    degradation: Degradation = Degradation()
 
     def __len__(self) -> int:
         return len(self.arrays)
@@ -66,26 +61,26 @@ class Images:
         out = np.empty((size, crop, crop, 3), np.uint8)
         for n in range(size):
             image = self.arrays[rng.integers(len(self.arrays))]
-            factor = _factor(rng, self.downscale)
+            factor = self.degradation.factor(rng)
             height, width = image.shape[:2]
             side = round(crop * factor)
             top = rng.integers(max(height - side, 0) + 1)
             left = rng.integers(max(width - side, 0) + 1)
-            piece = _downscaled(image[top : top + side, left : left + side], factor, rng)
-            piece = extend(_with_noise(piece[:crop, :crop], self.noise, rng), crop, crop)
+            piece = self.degradation.apply(image[top : top + side, left : left + side], factor, rng)
+            piece = extend(piece[:crop, :crop], crop, crop)
             out[n] = piece[:, ::-1] if rng.random() < 0.5 else piece
         return to_samples(out)
 
-    def degraded(self, downscale: float, noise: float) -> Images:
-        """Return images whose crops are downscaled, with noise."""
-        return replace(self, downscale=downscale, noise=noise)
+    def degraded(self, degradation: Degradation) -> Images:
+        """Return the images, whose crops will be degraded."""
+        return replace(self, degradation=degradation)
 
-    def degraded_once(self, downscale: float, noise: float) -> Images:
-        """Return the images downscaled, with noise: always the same."""
+    def degraded_once(self, degradation: Degradation) -> Images:
+        """Return the images degraded, always alike."""
         found = []
         for number, image in enumerate(self.arrays):
             rng = random_stream(0, number)
-            found.append(_with_noise(_downscaled(image, _factor(rng, downscale), rng), noise, rng))
+            found.append(degradation.apply(image, degradation.factor(rng), rng))
         return replace(self, arrays=found)
 
 
@@ -128,35 +123,6 @@ def load(
             f"no readable images{why}", "give a folder or tar file with PNG, JPEG, WebP or TIFF files"
         )
     return Images(images, names, skipped)
-
-
-def _factor(rng: np.random.Generator, most: float) -> float:
-    """Draw a factor between the square root of the largest one and itself."""
-    return float(rng.uniform(math.sqrt(most), most)) if most > 1 else 1.0
-
-
-def _downscaled(pixels: np.ndarray, factor: float, rng: np.random.Generator) -> np.ndarray:
-    """Downscale an image, by Lanczos in half of the cases, else by means of areas."""
-    if factor == 1:
-        return pixels
-    how = PIL.Image.Resampling.LANCZOS if rng.random() < 0.5 else PIL.Image.Resampling.BOX
-    width, height = (max(round(side / factor), 1) for side in (pixels.shape[1], pixels.shape[0]))
-    return np.asarray(PIL.Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), how))
-
-
-def _with_noise(pixels: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
-    """Add Gaussian noise like that of sensors and film: its strength, smoothness and colour are random."""
-    if most == 0 or rng.random() > NOISY:
-        return pixels
-    deviation, shared = most * rng.random() ** 2, rng.random()
-    noise = rng.standard_normal((*pixels.shape[:2], 4), np.float32)
-    if rng.random() < 0.5:
-        # Weights (1, 2, 1) along each axis leave 6 / 16 of the deviation.
-        for axis in (0, 1):
-            noise = (np.roll(noise, 1, axis) + 2 * noise + np.roll(noise, -1, axis)) * np.float32(0.25)
-        noise *= np.float32(16 / 6)
-    mixed = math.sqrt(1 - shared) * noise[:, :, :3] + math.sqrt(shared) * noise[:, :, 3:]
-    return np.rint(pixels + deviation * mixed).clip(0, 255).astype(np.uint8)
 
 
 def _decoded(files: Sequence[Entry], skipped: list[str]) -> Iterator[tuple[str, np.ndarray]]:
