@@ -199,11 +199,8 @@ def encode(
         first, todo = first_of(batch.skip_existing(todo))
     if dry_run:
         target = _target(quality, bitrate, bpp, psnr, target_size, lossless)
-        raise typer.Exit(
-            rehearse(
-                batch, todo, force, lambda job: {"model": _model_name(model, tune, job.source), **target}
-            )
-        )
+        planned = lambda job: {"model": _model_name(model, tune, job.source), **target}  # noqa: E731
+        raise typer.Exit(rehearse(batch, todo, force, planned))
     if first is None:
         raise typer.Exit(batch.finish())
 
