@@ -25,8 +25,8 @@ from vqcodec.coding import chunks
 from vqcodec.metrics.image import psnr
 from vqcodec.metrics.ssimulacra2 import installed, ssimulacra2
 from vqcodec.models.base import Model
-from vqcodec.models.exact_convolutions import CARRIERS, best_carrier
 from vqcodec.models.vae import VAE
+from vqcodec.priors.exact_convolutions import CARRIERS, best_carrier
 from vqcodec.transform import image as image_transform
 
 STRIP = 150

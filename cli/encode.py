@@ -118,12 +118,14 @@ def encode(
         ),
     ] = None,
     lossless: Annotated[
-        bool, typer.Option("--lossless", help="Images: store all pixels exactly, as lossless WebP does.")
+        bool,
+        typer.Option("--lossless", help="Images: store all pixels exactly; photographs by a learned prior."),
     ] = False,
     fast: Annotated[
         bool,
         typer.Option(
-            "--fast", help="Use static tables: larger files, faster both ways. Audio and vqvae-image only."
+            "--fast",
+            help="Use static tables: larger files, faster both ways. Audio, vqvae-image and --lossless only.",
         ),
     ] = False,
     effort: options.Effort = 1,
@@ -197,11 +199,8 @@ def encode(
         first, todo = first_of(batch.skip_existing(todo))
     if dry_run:
         target = _target(quality, bitrate, bpp, psnr, target_size, lossless)
-        raise typer.Exit(
-            rehearse(
-                batch, todo, force, lambda job: {"model": _model_name(model, tune, job.source), **target}
-            )
-        )
+        planned = lambda job: {"model": _model_name(model, tune, job.source), **target}  # noqa: E731
+        raise typer.Exit(rehearse(batch, todo, force, planned))
     if first is None:
         raise typer.Exit(batch.finish())
 

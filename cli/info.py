@@ -2,6 +2,7 @@
 
 import dataclasses
 import json as jsonlib
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -28,6 +29,8 @@ PRIORS = {
     container.PIXELS: "pixels",
     container.BITS_BACK: "bits back",
 }
+TILES = {container.WEBP: "WebP", container.LEARNED_PIXELS: "lossless-image"}
+"""First byte of a tile of stored pixels -> what codes it."""
 
 
 @command()
@@ -77,6 +80,8 @@ def describe(header: container.Info) -> Fields:
         fields["quality"] = quality_of(header.settings[0])
     for name in ("priors", "bits_per_code"):
         fields[name] = {PRIORS.get(key, str(key)): value for key, value in fields[name].items()}
+    for name in ("tiles", "tile_bytes"):
+        fields[name] = {TILES.get(key, str(key)): value for key, value in fields[name].items()}
     fields |= {
         name: round(rate, 4) for name in ("bpp", "kbps") if (rate := getattr(header, name)) is not None
     }
@@ -114,6 +119,8 @@ def _print(console: Console, record: Fields) -> None:
     for name, key in (("residual", "residual_bytes"), ("stored pixels", "stored_bytes")):
         if record[key]:
             parts.append(f"{name} {size_text(record[key])}")
+    if record["tiles"]:
+        parts[-1] += f" ({', '.join(_tiles(record))})"
     what, rate, chunks = {"audio": _audio, "image": _image, "set": _set}[record["kind"]](record)
     several = len(record["priors"]) > 1
     quality = f"   quality {record['quality']:.3g}" if "quality" in record else ""
@@ -155,6 +162,16 @@ def _image(record: Fields) -> tuple[Line, str, Line]:
         f"{record['bpp']:.2f} bpp",
         ("chunks", f"{record['chunks']} of at most {region} x {region} pixels"),
     )
+
+
+def _tiles(record: Fields) -> Iterator[str]:
+    """Yield what codes the tiles of stored pixels, how many they are, and where they are all, their rate."""
+    for name, count in record["tiles"].items():
+        rate = 8 * record["tile_bytes"][name] / (record["width"] * record["height"])
+        bits = (
+            f", {rate:.2f} bits per pixel" if len(record["tiles"]) == 1 and not record["code_bytes"] else ""
+        )
+        yield f"{count} {'tile' if count == 1 else 'tiles'} of {name}{bits}"
 
 
 def _audio(record: Fields) -> tuple[Line, str, Line]:

@@ -26,11 +26,18 @@ def test_text(photo):
     assert len(lines) == 4
 
 
-def test_stored_pixels_have_a_name(photo):
+@pytest.mark.parametrize(
+    ("first", "name"), [(container.WEBP, "WebP"), (container.LEARNED_PIXELS, "lossless-image")]
+)
+def test_stored_pixels_have_a_name(photo, first, name):
     chunk = container.Chunk(container.PIXELS, b"")
-    Path("stored.vqc").write_bytes(bitstream(chunks=[chunk], tiles=[container.Part(bytes(96))]))
+    data = bitstream(chunks=[chunk], tiles=[container.Part(bytes([first]) + bytes(95))])
+    Path("stored.vqc").write_bytes(data)
     lines = invoke("info", "stored.vqc").stdout.splitlines()
-    assert lines[2].endswith("codes 0 B, stored pixels 96 B") and lines[3].endswith("prior pixels")
+    said = f"codes 0 B, stored pixels 96 B (1 tile of {name}, 24.00 bits per pixel)"
+    assert lines[2].endswith(said) and lines[3].endswith("prior pixels")
+    record, _ = records(invoke("info", "stored.vqc", "--json"))
+    assert (record["tiles"], record["tile_bytes"]) == ({name: 1}, {name: 96})
 
 
 def test_json_has_every_field(photo):

@@ -12,7 +12,7 @@ import torch
 from conftest import draw
 from vqcodec.errors import TrainingError, UsageError
 from vqcodec.training import datasets
-from vqcodec.training.datasets import Entry, Images
+from vqcodec.training.datasets import Degradation, Entry, Images
 from vqcodec.transform.pixels import to_pixels, to_samples
 
 
@@ -200,6 +200,40 @@ def test_crops_and_flips_are_real_pixels() -> None:
     assert {t for _, t, _ in seen} == set(range(24 - 16 + 1)), "every row can begin a crop, the last too"
     assert {c for _, _, c in seen} == set(range(40 - 16 + 1))
     assert 160 < flips < 240
+
+
+def test_crops_are_downscaled_between_the_root_of_a_factor_and_itself() -> None:
+    """Rows and columns of the numbered images then count up by it."""
+    data = numbered(200, 180).degraded(Degradation(4.0))
+    steps = []
+    for step in range(40):
+        pixels = to_pixels(data.batch(step, seed=0, size=1, crop=24))[0].astype(int)
+        assert np.ptp(pixels[:, :, 0]) == 0, "one picture"
+        steps += [np.ptp(pixels[4:-4, 5, 1]) / 15, np.ptp(pixels[5, 4:-4, 2]) / 15]
+    assert 1.9 < min(steps) < 2.4 and 3.5 < max(steps) < 4.1
+
+
+def test_noise_is_of_every_strength_and_drawn_again_for_every_step() -> None:
+    data = Images([np.full((90, 90, 3), 128, np.uint8)], ["gray"], []).degraded(Degradation(noise=8.0))
+    batches = [to_pixels(data.batch(step, seed=0, size=8, crop=64)).astype(int) for step in range(6)]
+    assert np.array_equal(batches[2], to_pixels(data.batch(2, seed=0, size=8, crop=64)))
+    spread = np.array([crop.std() for batch in batches for crop in batch])
+    assert 0.1 < (spread == 0).mean() < 0.6, "some have none"
+    assert 4 < spread.max() < 9
+    once = data.degraded_once(Degradation(1.5, 8.0)).arrays[0]
+    assert np.array_equal(once, data.degraded_once(Degradation(1.5, 8.0)).arrays[0])
+    assert 60 <= len(once) <= 74 and data.degraded_once(Degradation()).arrays[0].std() == 0
+
+
+def test_coarse_chroma_leaves_luma_alone() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(60, 190, (1, 48, 64, 3), dtype=np.uint8)
+    data = Images([*pixels], ["noise"], [])
+    found = data.degraded_once(Degradation(coarse_chroma=1.0)).arrays[0]
+    weights = np.array([0.299, 0.587, 0.114])
+    chroma, before = (x[..., 0] - x @ weights for x in (found.astype(float), pixels[0].astype(float)))
+    assert np.abs(found @ weights - pixels[0] @ weights).max() < 3
+    assert chroma.std() < 0.6 * before.std()
 
 
 def test_samples_are_in_minus_one_to_one_and_back() -> None:

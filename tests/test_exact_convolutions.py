@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from vqcodec.errors import ModelError
-from vqcodec.models import exact_convolutions
-from vqcodec.models.exact_convolutions import CARRIERS, ZERO, Carrier, IntegerConv2d
+from vqcodec.priors import exact_convolutions
+from vqcodec.priors.exact_convolutions import CARRIERS, ZERO, Carrier, IntegerConv2d
 
 
 def integer_layer(seed: int, outputs: int, inputs: int, kernel: int, padding: int) -> IntegerConv2d:

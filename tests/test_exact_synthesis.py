@@ -13,11 +13,12 @@ from conftest import draw
 from numpy.typing import NDArray
 from vqcodec.bitstream.geometry import ImageGeometry
 from vqcodec.errors import ModelError
-from vqcodec.models import adaptive_rounding, equalization, exact_convolutions, exact_lapped, exact_synthesis
-from vqcodec.models.exact_convolutions import CARRIERS
+from vqcodec.models import adaptive_rounding, equalization, exact_lapped, exact_synthesis
 from vqcodec.models.synthesis import Decoder
 from vqcodec.models.vae import VAE, Config
+from vqcodec.priors import exact_convolutions
 from vqcodec.priors.base import Array
+from vqcodec.priors.exact_convolutions import CARRIERS
 from vqcodec.transform import image as image_transform
 
 SETTINGS = Config(

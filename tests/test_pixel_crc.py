@@ -16,8 +16,8 @@ from variable_rate_models import trained
 from vqcodec import media, pipeline, training, weights
 from vqcodec.bitstream import container
 from vqcodec.errors import DamagedError, DamageWarning, UsageError
-from vqcodec.models.exact_convolutions import best_carrier
 from vqcodec.models.vae import VAE
+from vqcodec.priors.exact_convolutions import best_carrier
 
 
 @pytest.fixture(scope="module")

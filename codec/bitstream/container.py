@@ -10,6 +10,7 @@ import math
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import accumulate, chain
 from typing import BinaryIO
 
 from ..errors import DamagedError
@@ -32,6 +33,7 @@ __all__ = [
     "BITS_BACK",
     "LEARNED",
     "MAGIC",
+    "LEARNED_PIXELS",
     "PICTURES",
     "PIXELS",
     "RAW",
@@ -40,6 +42,7 @@ __all__ = [
     "STATIC",
     "Part",
     "VERSION",
+    "WEBP",
     "Bitstream",
     "Chunk",
     "ImageGeometry",
@@ -54,6 +57,9 @@ __all__ = [
 
 RAW, STATIC, LEARNED, PIXELS, BITS_BACK = 0, 1, 2, 3, 4
 """Coding of a chunk: packed indices, static tables, a learned prior, none (tiles have all), bits back."""
+
+WEBP, LEARNED_PIXELS = 0x2F, 0x50
+"""First byte of the payload of a tile: lossless WebP, or the learned coder of pixels."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,8 @@ class Part:
     """What is added to the pixels of the chunks: the residual of a region, or the stored pixels of a tile.
 
     Attributes:
-        payload: range-coded coefficients, or lossless WebP; empty where there is nothing to add.
+        payload: range-coded coefficients, or stored pixels in one of two forms; empty where there is nothing
+            to add.
         intact: whether size and CRC are right.
     """
 
@@ -144,6 +151,8 @@ class Info:
         code_bytes: bytes of all chunks.
         residual_bytes: bytes of all residuals.
         stored_bytes: bytes of all tiles of stored pixels.
+        tiles: first byte of a tile's payload, which tells its form -> number of such tiles.
+        tile_bytes: the same -> their bytes.
         chunks: number of chunks.
         priors: number of the prior -> number of its chunks.
         bits_per_code: number of the prior -> bits per code of its chunks; empty for variable-rate models,
@@ -164,6 +173,8 @@ class Info:
     code_bytes: int
     residual_bytes: int
     stored_bytes: int
+    tiles: dict[int, int]
+    tile_bytes: dict[int, int]
     chunks: int
     priors: dict[int, int]
     bits_per_code: dict[int, float]
@@ -265,7 +276,7 @@ def check(data: bytes) -> list[str]:
 
 
 def read_info(source: bytes | BinaryIO) -> Info:
-    """Read the header alone; boxes and chunks are not verified, and may be missing.
+    """Read the header, and the first byte of each tile; what follows is not verified, and may be missing.
 
     Args:
         source: the file's bytes, or a binary file at its first byte; at most MAX_HEADER bytes are held.
@@ -273,15 +284,20 @@ def read_info(source: bytes | BinaryIO) -> Info:
     Raises:
         BitstreamError: the header cannot be read, as in `parse`.
     """
-    if isinstance(source, bytes):
-        data, file_bytes = source, len(source)
-    else:
-        data = source.read(MAX_HEADER)
-        file_bytes = len(data)
-        if file_bytes == MAX_HEADER:
-            while block := source.read(2**20):
-                file_bytes += len(block)
+    data = source if isinstance(source, bytes) else source.read(MAX_HEADER)
     header, size = read_header(data)
+    total = size + header.body_bytes
+    ends = accumulate((tile.size for tile in header.tiles), initial=total - sum(t.size for t in header.tiles))
+    starts = {at: tile.size for at, tile in zip(ends, header.tiles, strict=False) if tile.size}
+    tiles, tile_bytes = Counter[int](), Counter[int]()
+    file_bytes = 0
+    rest = () if isinstance(source, bytes) else iter(lambda: source.read(2**20), b"")
+    for block in chain((data,), rest):
+        for at in [at for at in starts if at < file_bytes + len(block)]:
+            form = block[at - file_bytes]
+            tiles[form] += 1
+            tile_bytes[form] += starts.pop(at)
+        file_bytes += len(block)
     box_bytes = {box.name: box.size for box in header.boxes}
     return Info(
         version=VERSION,
@@ -296,10 +312,12 @@ def read_info(source: bytes | BinaryIO) -> Info:
         code_bytes=sum(chunk.size for chunk in header.chunks),
         residual_bytes=sum(part.size for part in header.residuals),
         stored_bytes=sum(tile.size for tile in header.tiles),
+        tiles=dict(tiles),
+        tile_bytes=dict(tile_bytes),
         chunks=len(header.chunks),
         priors=dict(Counter(chunk.prior for chunk in header.chunks)),
         bits_per_code=_bits_per_code(header),
-        total_bytes=size + header.body_bytes,
+        total_bytes=total,
         file_bytes=file_bytes,
     )
 

@@ -11,7 +11,7 @@ from typing import cast
 
 from ..errors import ModelError
 from ..priors.settings import Config, TrainConfig
-from . import ppca, thumbnail, vae
+from . import lossless, ppca, thumbnail, vae
 from .base import Card, Model
 from .latent import VAE, VAEGAN, BetaVAE, DeltaVAE, LatentModel, beta_vae, delta_vae, vae_gan
 from .latent import vae as latent_vae
@@ -50,6 +50,9 @@ _IMAGE = TrainConfig()
 _AUDIO = TrainConfig(crop=0.64, beta1=0.8, beta2=0.99)
 _PPCA = TrainConfig(steps=500, batch=8, crop=192, learning_rate=2e-3, average=0.99)
 _LATENT = TrainConfig(batch=128, crop=32, clip=1000.0, weight_decay=0.0, learning_rate=1e-3, average=0.998)
+_LOSSLESS = TrainConfig(
+    batch=4, crop=96, learning_rate=5e-3, average=0.998, downscale=2.0, noise=3.0, coarse_chroma=0.5
+)
 _THUMBNAIL = TrainConfig(steps=1, batch=16, crop=256, learning_rate=1e-6)
 
 MODELS: dict[str, Entry] = {
@@ -64,6 +67,7 @@ MODELS: dict[str, Entry] = {
     "ppca-image": Entry(ppca.Config(), ppca.PPCACodec, _PPCA),
     "ppca-thumbnail": Entry(thumbnail.Config(), thumbnail.ThumbnailPPCA, _THUMBNAIL),
     "vae-image": Entry(vae.Config(), vae.VAE, TrainConfig(batch=4, crop=192)),
+    "lossless-image": Entry(lossless.Config(), lossless.LosslessImage, _LOSSLESS),
     "vae-bits": Entry(latent_vae.Config(), VAE, _LATENT),
     "vae-thumbnail": Entry(latent_vae.THUMBNAIL, VAE, replace(_LATENT, batch=64, crop=256)),
     "beta-vae": Entry(beta_vae.Config(), BetaVAE, _LATENT),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .exact_convolutions import WEIGHT, scales
+from ..priors.exact_convolutions import WEIGHT, scales
 from .synthesis import Decoder, Real, correction
 
 DAMPING = 0.01

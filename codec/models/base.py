@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 """Callback of the number of blocks done and the number of all blocks."""
 
-
 RD_LAMBDA = 0.01
 """Slope of the rate-distortion curve at about 0.4 bits per pixel, of models with one operating point."""
 
@@ -219,6 +218,9 @@ class Model(Trainable):
     draws: ClassVar[bool] = False
     """Whether the decoder is autoregressive, so that a model is measured by the likelihood of samples."""
 
+    lossless: ClassVar[bool] = False
+    """Whether samples come back as they were: its bits alone measure a model."""
+
     validation_points: ClassVar[tuple[int, ...]] = (0,)
     """Quality indexes of validation during a training; none of models that code no files."""
 
@@ -242,10 +244,8 @@ class Model(Trainable):
     def equipped(self, card: Card | None = None, priors: Mapping[int, Prior] | None = None) -> Self:
         """Return the same networks with another card, or other priors."""
         other = copy.copy(self)
-        if card is not None:
-            other._card = card
-        if priors is not None:
-            other._priors = MappingProxyType(dict(priors))
+        other._card = card or self._card
+        other._priors = self._priors if priors is None else MappingProxyType(dict(priors))
         return other
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:

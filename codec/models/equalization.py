@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .exact_convolutions import INPUT, ZERO
+from ..priors.exact_convolutions import INPUT, ZERO
 from .synthesis import ACTIVATION, COARSE, FEATURE, Decoder, Real, correction
 
 STEPS, SMALLEST, LARGEST = 4, -3, 4

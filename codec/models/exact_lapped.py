@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import ModelError
 from ..priors.base import Array
-from .exact_convolutions import WEIGHT, Carrier, IntegerConv2d
+from ..priors.exact_convolutions import WEIGHT, Carrier, IntegerConv2d
 
 SIDE = 4
 """Side of the squares of pixels that are the channels of its output."""

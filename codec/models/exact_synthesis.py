@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from ..priors import exact
+from ..priors import exact, exact_convolutions
 from ..priors.base import Array
+from ..priors.exact_convolutions import ZERO, Carrier, IntegerConv2d, activation, best_carrier, signed
 from ..priors.gaussian_tables import LATENT_UNIT, powers
-from . import exact_convolutions, exact_lapped
-from .exact_convolutions import ZERO, Carrier, IntegerConv2d, activation, best_carrier, signed
+from . import exact_lapped
 from .exact_lapped import ORDER, SAMPLE_BITS, SAMPLES, SIDE, IntegerLapped
 from .synthesis import ACTIVATION, LINEAR, LINEAR_UNIT, Decoder, Shape, correction
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..bitstream.quality import LAST_INDEX
 from ..priors.exact import rounded
-from .exact_convolutions import INPUT, ZERO
+from ..priors.exact_convolutions import INPUT, ZERO
 from .exact_lapped import SAMPLE_BITS, SAMPLES
 from .networks import residual_stack, start_at_zero
 

@@ -137,7 +137,8 @@ def encode(
         psnr: for images, the smallest file that reaches this PSNR, in dB.
         target_size: the highest quality within this size, in bytes.
         lossless: for images, store all pixels exactly, those of alpha 0 aside.
-        fast: code by static tables instead of a learned prior; models without such tables warn.
+        fast: code by static tables instead of a learned prior; models without such tables warn. Lossless
+            images are lossless WebP.
         effort: 0..3, how long the encoder searches for better symbols, for audio from 2 on; decoding does not
             depend on it. No gain with `vae-image` and autoregressive decoders.
         max_pixels: refuse larger images; a media.Image is in memory already, whatever its size.
@@ -221,7 +222,7 @@ def _opened(source: media.Source, options: EncodeOptions) -> tuple[media.Image |
     target.check(model)
     if options.pixel_crc:
         pixel_crc.check(model, lossless=options.lossless)
-    if options.fast and STATIC not in model.priors:
+    if options.fast and STATIC not in model.priors and not options.lossless:
         warn(f"{model.card.name} has no static tables; fast changes nothing", VqcodecWarning)
     return original, model
 

@@ -202,24 +202,26 @@ def finish(file: Analysed, coded: EncodedChunks, *, fast: bool = False) -> Encod
         if file.rung.step is not None:
             coded = _with_residuals(coded, file.pixels, point, geometry, file.rung.step)
             if file.pixels.size <= SMALL:  # where headers of residuals count
-                stored = storing.store_all(file.pixels, point, geometry)
+                stored = storing.store_all(file.pixels, point, geometry, fast=fast)
                 stored = replace(stored, residuals=[Part(b"") for _ in coded.residuals])
                 coded = min(stored, coded, key=lambda one: one.size)
     return _pack(file.original, coded, file.geometry, file.point, file.rung, file.boxes)
 
 
-def store(image: media.Image, point: OperatingPoint) -> Encoded:
+def store(image: media.Image, point: OperatingPoint, *, fast: bool = False) -> Encoded:
     """Store the pixels of an image losslessly. Colours under alpha 0 are not kept."""
     geometry = _image_geometry(image, point)
-    stored = storing.store_all(hidden.fill(image.samples, image.alpha), point, geometry)
+    stored = storing.store_all(hidden.fill(image.samples, image.alpha), point, geometry, fast=fast)
     return _pack(
         image, stored, geometry, point, Rung(point.index, point.index, point.index), _image_boxes(image)
     )
 
 
-def store_within(image: media.Image, point: OperatingPoint, limit: int) -> Encoded | None:
+def store_within(
+    image: media.Image, point: OperatingPoint, limit: int, *, fast: bool = False
+) -> Encoded | None:
     """Store the pixels of an image losslessly; None where the file would be larger than `limit` bytes."""
-    stored = store(image, point)
+    stored = store(image, point, fast=fast)
     return stored if len(stored.data) <= limit else None
 
 

@@ -166,7 +166,7 @@ def encode(
     if target.unit == "psnr" and target.value is not None:
         return _to_psnr(target.value, trials)
     if target.unit == "lossless" and isinstance(original, media.Image):
-        return store(original, model.at(LAST_INDEX))
+        return store(original, model.at(LAST_INDEX), fast=fast)
     return trials.at(ladder.position_of(model, target.index or 0), expected=1)
 
 
@@ -241,7 +241,7 @@ def _to_size(limit: int, target: Target, trials: _Trials) -> Encoded:
         raise TargetError(f"smallest is {smallest}, target {asked}", f"give a larger target{effortless}")
     if found >= trials.best and isinstance(trials.original, media.Image):
         # The best quality leaves room, perhaps enough to store the pixels losslessly.
-        stored = store_within(trials.original, trials.model.at(LAST_INDEX), limit)
+        stored = store_within(trials.original, trials.model.at(LAST_INDEX), limit, fast=trials.fast)
         if stored is not None:
             return stored
     return trials.at(found)
@@ -258,7 +258,7 @@ def _to_psnr(psnr: float, trials: _Trials) -> Encoded:
     found = find_index(measure, psnr, 1 / INDICES_PER_DB, DB_TOLERANCE, at_least=True, last=trials.last)
     reached = None if found is None else trials.at(found)
     if isinstance(trials.original, media.Image):  # no coding may come so near, or none for so little
-        stored = store(trials.original, trials.model.at(LAST_INDEX))
+        stored = store(trials.original, trials.model.at(LAST_INDEX), fast=trials.fast)
         return min((stored, reached), key=lambda one: len(one.data)) if reached else stored
     return reached or trials.at(trials.last)
 

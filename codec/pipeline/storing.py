@@ -37,15 +37,18 @@ _NOTHING = EncodedChunks([Chunk(PIXELS, b"")], {}, [0.0])
 """Of a region whose pixels are all stored."""
 
 
-def store_all(pixels: NDArray[np.uint8], point: OperatingPoint, geometry: ImageGeometry) -> EncodedChunks:
+def store_all(
+    pixels: NDArray[np.uint8], point: OperatingPoint, geometry: ImageGeometry, *, fast: bool = False
+) -> EncodedChunks:
     """Store all pixels.
 
     Args:
         pixels: uint8 [H, W, C].
         point: the operating point of the file, for its planes; pixels do not depend on it.
         geometry: of the image.
+        fast: as in `stored.encode`.
     """
-    tiles = stored.encode(pixels, np.ones(pixels.shape[:2], np.bool_), geometry)
+    tiles = stored.encode(pixels, np.ones(pixels.shape[:2], np.bool_), geometry, fast=fast)
     empty = {plane.name: plane.empty(geometry.grid(plane.stride)) for plane in point.planes}
     count = geometry.chunk_count
     return EncodedChunks([Chunk(PIXELS, b"")] * count, empty, [0.0] * count, tiles)
@@ -68,7 +71,7 @@ def choose(
         point: the operating point.
         geometry: of the image.
         rung: the quality of the file, which tells what errors cost.
-        fast: as in `chunks.encode`.
+        fast: as in `chunks.encode` and `stored.encode`.
     """
     regions = [*geometry.regions]
     mask = np.zeros(pixels.shape[:2], np.bool_)
@@ -77,7 +80,7 @@ def choose(
     tried = [n for n, region in enumerate(regions) if mask[region.samples].any()]
     if not tried:
         return coded
-    tiles = stored.encode(pixels, mask, geometry)
+    tiles = stored.encode(pixels, mask, geometry, fast=fast)
     shares = _shares(pixels, mask, [regions[n] for n in tried], geometry, tiles)
     kept, bits = [*coded.chunks], [*coded.bits]
     symbols = {name: array.copy() for name, array in coded.symbols.items()}
@@ -99,10 +102,10 @@ def choose(
     for region in dropped:
         mask[region.samples] = False
     if dropped:
-        tiles = stored.encode(pixels, mask, geometry)
+        tiles = stored.encode(pixels, mask, geometry, fast=fast)
     chosen = EncodedChunks(kept, symbols, bits, tiles, mask)
     if MOSTLY_STORED < mask.mean() < 1:
-        return min(store_all(pixels, point, geometry), chosen, key=lambda one: one.size)
+        return min(store_all(pixels, point, geometry, fast=fast), chosen, key=lambda one: one.size)
     return chosen
 
 

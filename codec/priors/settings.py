@@ -145,6 +145,11 @@ class TrainConfig(Config):
         weight_decay: of AdamW.
         precision: of products in the networks; bfloat16 is faster on devices that have it.
         binarise: how bytes become 0 or 1, for models of such pixels, see `datasets.binarised`.
+        downscale: largest factor that images are downscaled by, those of validation too; the smallest is its
+            square root. Traces of an earlier compression go with it. 1: not at all.
+        noise: largest standard deviation of noise that is then added, in levels.
+        coarse_chroma: share of images whose chroma is then brought to half the resolution and back, as most
+            cameras have it.
         validation: held-out share of the files, or a folder or tar file.
         checkpoint_every: steps between validations, each followed by a checkpoint.
         keep_checkpoints: number of checkpoints kept on disk.
@@ -164,6 +169,9 @@ class TrainConfig(Config):
     weight_decay: float = setting(0.01, low=0, high=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     binarise: Literal["none", "static", "dynamic", "threshold"] = "none"
+    downscale: float = setting(1.0, low=1, high=16)
+    noise: float = setting(0.0, low=0, high=64)
+    coarse_chroma: float = setting(0.0, low=0, high=1)
     validation: str = "0.05"
     checkpoint_every: int = setting(1000, low=1, high=MANY)
     keep_checkpoints: int = setting(3, low=1, high=MANY)

@@ -12,6 +12,7 @@ from ...errors import TrainingError
 from . import arrays, audio, image
 from .arrays import Pictures, binarised
 from .audio import Clips
+from .degradation import Degradation
 from .files import MEMORY, SPLIT, START, WINDOWS, Entry, describe, entries, split
 from .image import Images
 from .prefetch import Prefetcher
@@ -21,6 +22,7 @@ __all__ = [
     "START",
     "WINDOWS",
     "Clips",
+    "Degradation",
     "Dataset",
     "Entry",
     "Images",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +14,7 @@ from ... import media
 from ...errors import MediaError, MediaWarning, TrainingError
 from ...transform.pixels import to_samples
 from ...transform.tiling import extend
+from .degradation import Degradation
 from .files import MEMORY, WINDOWS, Entry, random_stream
 
 WINDOW = 512
@@ -31,11 +32,13 @@ class Images:
         arrays: uint8 [H, W, 3] each.
         names: of the file that each came from.
         skipped: "name: why" of every file that could not be read.
+        degradation: what is done to each crop.
     """
 
     arrays: list[np.ndarray]
     names: list[str]
     skipped: list[str]
+    degradation: Degradation = Degradation()
 
     def __len__(self) -> int:
         return len(self.arrays)
@@ -58,12 +61,27 @@ class Images:
         out = np.empty((size, crop, crop, 3), np.uint8)
         for n in range(size):
             image = self.arrays[rng.integers(len(self.arrays))]
+            factor = self.degradation.factor(rng)
             height, width = image.shape[:2]
-            top = rng.integers(max(height - crop, 0) + 1)
-            left = rng.integers(max(width - crop, 0) + 1)
-            piece = extend(image[top : top + crop, left : left + crop], crop, crop)
+            side = round(crop * factor)
+            top = rng.integers(max(height - side, 0) + 1)
+            left = rng.integers(max(width - side, 0) + 1)
+            piece = self.degradation.apply(image[top : top + side, left : left + side], factor, rng)
+            piece = extend(piece[:crop, :crop], crop, crop)
             out[n] = piece[:, ::-1] if rng.random() < 0.5 else piece
         return to_samples(out)
+
+    def degraded(self, degradation: Degradation) -> Images:
+        """Return the images, whose crops will be degraded."""
+        return replace(self, degradation=degradation)
+
+    def degraded_once(self, degradation: Degradation) -> Images:
+        """Return the images degraded, always alike."""
+        found = []
+        for number, image in enumerate(self.arrays):
+            rng = random_stream(0, number)
+            found.append(degradation.apply(image, degradation.factor(rng), rng))
+        return replace(self, arrays=found)
 
 
 def load(

@@ -275,6 +275,29 @@ class Likelihoods(Reconstructions):
             at += len(window)
 
 
+class Lossless(Reconstructions):
+    """Validation of models that code pixels without loss, by their bits."""
+
+    def __init__(self, medium: Medium) -> None:
+        super().__init__(medium)
+        self.headline = ("bits", "bits per pixel")
+
+    @torch.inference_mode()
+    def validate(self, model: Trainable, held_out: Sequence[np.ndarray]) -> tuple[float, Figures]:
+        """As in `Validation.validate`: "bits" per pixel over all files, by the network in training."""
+        point, bits, units = model.codec.at(0), 0.0, 0
+        for original in held_out:
+            samples = self.medium.to_tensor(self.medium.window(original, point))
+            trip = model.round_trip(samples.to(point.device))
+            bits, units = bits + (trip.bits or 0.0), units + trip.units
+        return -bits / units, {"bits": bits / units}
+
+    def measure(self, model: Model, held_out: Sequence[np.ndarray]) -> Figures:
+        """As in `Validation.measure`, without distances, since there are none."""
+        found = super().measure(model, held_out)
+        return {name: figure for name, figure in found.items() if name != "psnr_db"}
+
+
 class Priors:
     """Validation of learned priors, by the bits per symbol."""
 
@@ -345,6 +368,8 @@ def of(model: Trainable, stage: str) -> Validation:
     medium = MEDIA[model.codec.medium]
     if stage == "prior":
         return Priors(medium)
+    if model.codec.lossless:
+        return Lossless(medium)
     return Likelihoods(medium) if model.codec.draws else Reconstructions(medium)
 
 

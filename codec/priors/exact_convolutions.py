@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..priors.exact import EXACT
+from .exact import EXACT
 
 WEIGHT_BITS_MAX = 13
 """Largest number of fractional bits of sums."""
@@ -53,6 +53,7 @@ class IntegerConv2d:
         bias: int32 [O].
         shift: int8 [O], -24..24.
         padding: rows and columns of zeros around x.
+        largest: largest absolute value of x. Above INPUT, x are float32 integers with a sign.
 
     Raises:
         ModelError: on construction, if shapes or types are others, or a sum could reach EXACT.
@@ -62,6 +63,7 @@ class IntegerConv2d:
     bias: NDArray[np.int32]
     shift: NDArray[np.int8]
     padding: int = 0
+    largest: int = INPUT
 
     def __post_init__(self) -> None:
         kinds = (self.weight.dtype, self.bias.dtype, self.shift.dtype)
@@ -79,18 +81,18 @@ class IntegerConv2d:
     def bound(self) -> NDArray[np.int64]:
         """Upper bound of the absolute value of every partial sum: int64 [O]."""
         weights = np.abs(self.weight.astype(np.int64)).sum((1, 2, 3))
-        bound: NDArray[np.int64] = weights * INPUT + np.abs(self.bias.astype(np.int64))
+        bound: NDArray[np.int64] = weights * self.largest + np.abs(self.bias.astype(np.int64))
         return bound
 
     def exact(self, x: Tensor, carrier: Carrier) -> Tensor:
         """Convolve uint8 maps [1, I, H, W] of 0..INPUT: -> float32, multiples of 2**-shift."""
-        if carrier == "onednn":
+        if carrier == "onednn" and self.largest <= INPUT:
             return self._quantised(x, torch.float32)
         return self._floating(x, torch.float64 if carrier == "float64" else torch.float32)
 
     def activated(self, x: Tensor, carrier: Carrier) -> Tensor:
         """Convolve, then take `activation`: uint8 maps [1, I, H, W] -> uint8."""
-        if carrier == "onednn":
+        if carrier == "onednn" and self.largest <= INPUT:
             return self._quantised(x, torch.uint8)
         return activation(self.exact(x, carrier))
 
@@ -203,16 +205,27 @@ def scales(layer: nn.Conv2d, before: Sequence[int]) -> Tensor:
     return units * torch.exp2(bits)[:, None, None, None]
 
 
+def fake_quantised(layer: nn.Conv2d, before: Sequence[int]) -> Tensor:
+    """Return the weights rounded as `export` does, [O, I, k, k], with their gradients."""
+    scale = scales(layer, before)
+    detached = layer.weight.detach()
+    rounded = torch.round(detached * scale).clamp_(-WEIGHT, WEIGHT) / scale
+    return layer.weight + (rounded - detached)
+
+
 @torch.no_grad()
-def export(layer: nn.Conv2d, before: Sequence[int], after: int, zeros: Sequence[float] = ()) -> IntegerConv2d:
+def export(
+    layer: nn.Conv2d, before: Sequence[int], after: int, zeros: Sequence[float] = (), largest: int = INPUT
+) -> IntegerConv2d:
     """Return a convolution in integers.
 
     Args:
         layer: in training, with biases.
         before: fractional bits of its inputs, of each channel.
         after: fractional bits of its outputs.
-        zeros: by how much the integers of each channel are larger than what they stand for; where there are
-            any, the map has a border already.
+        zeros: by how much the integers of each channel are larger than what they stand for, of the first
+            ones; where there are any, the map has a border already.
+        largest: largest absolute value of an input.
 
     Raises:
         ModelError: a sum could be inexact in float32.
@@ -227,6 +240,7 @@ def export(layer: nn.Conv2d, before: Sequence[int], after: int, zeros: Sequence[
         bias.clamp_(-(2.0**31), 2.0**31 - 1).cpu().numpy().astype(np.int32),
         (bits - after).cpu().numpy().astype(np.int8),
         0 if zeros else int(layer.padding[0]),
+        largest,
     )
 
 
@@ -245,9 +259,8 @@ def take(
 
 def _of_zeros(weight: Tensor, zeros: Sequence[float]) -> Tensor:
     """Return what the outputs of a layer are for inputs that stand for zero, without the bias."""
-    if not zeros:
-        return weight.new_zeros(len(weight))
-    return weight.sum((2, 3)) @ torch.tensor(zeros, device=weight.device, dtype=weight.dtype)
+    offsets = torch.tensor(zeros, device=weight.device, dtype=weight.dtype)
+    return weight.sum((2, 3))[:, : len(zeros)] @ offsets
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:
