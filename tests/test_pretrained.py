@@ -29,7 +29,7 @@ GOLDEN_CODES = {
     "vqvae-image": 2434657505,
     "vqvae-audio": 1140501815,
     "vae-image": 1476019839,
-    "vae-image-psnr": 2338116954,
+    "vae-image-psnr": 2973480516,
     "ppca-image": 3271163889,
     "ppca-thumbnail": 1793796685,
 }
