@@ -19,7 +19,7 @@ from .synthesis import ACTIVATION, COARSE, FEATURE, Decoder, Real, correction
 STEPS, SMALLEST, LARGEST = 4, -3, 4
 """Factors are 2**(n / STEPS), from 2**SMALLEST to 2**LARGEST."""
 
-KEPT = 8192
+KEPT = 2048
 """Values of a channel that are looked at, of each batch."""
 
 
