@@ -2,7 +2,7 @@
 
 python benchmarks/gray.py KODAK_FOLDER [--model vae-image] [--quality 1 2 3 4]
 
-Luma is that of BT.601, as Pillow's mode L. Bytes of the colour file are interpolated, in log bytes, between its
+Luma is that of BT.601, as in Pillow. Bytes of the colour file are interpolated, in log bytes, between its
 qualities around.
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from make_golden import GOLDEN, golden_bytes
+from make_golden import GOLDEN, LOSSLESS, SIZE, golden_bytes, grainy
 from vqcodec import media, pipeline, weights
 from vqcodec.bitstream import container
 from vqcodec.bitstream.quality import index_of
@@ -32,6 +32,7 @@ GOLDEN_CODES = {
     "vae-image-psnr": 2973480516,
     "ppca-image": 3271163889,
     "ppca-thumbnail": 1793796685,
+    "lossless-image": 132387793,
 }
 """CRC32 of the codes, or latents, little endian int32, that each golden file holds."""
 
@@ -45,6 +46,7 @@ SHAPES = {
     "vae-image-psnr": [(9, 10, 256)],
     "ppca-image": [(9, 10, 320)],
     "ppca-thumbnail": [(5, 5, 192)],
+    "lossless-image": [(130, 150, 3)],
 }
 
 IN_MEMORY = {"vqvae-audio-wavenet", "vae-bits"}
@@ -81,6 +83,8 @@ def test_card_lies_beside_the_weights_and_inside_them(name: str) -> None:
             measures = [point[figure] for point in inside["points"]]
             assert measures == sorted(measures)
         assert 1 < measured["payload_over_ideal"] <= 1.005
+    elif name == "lossless-image":
+        assert 3 < measured["bpp"] < 12 and "codes_used" not in measured
     elif name == "vae-bits":
         assert measured["rate"] > 5 and inside["measured"]["validation"]["elbo"] < 0
     else:
@@ -125,6 +129,14 @@ def test_golden_file_is_written_again(name: str) -> None:
             targets[plane.name] = np.float32(before / 16)
     written = chunks.encode(targets, point, encoded.geometry).chunks
     assert [(c.prior, c.payload) for c in written] == [(c.prior, c.payload) for c in golden.chunks]
+
+
+def test_golden_stored_pixels_decode_to_themselves_and_are_written_again() -> None:
+    """A photograph without loss, in the learned form of stored pixels."""
+    data, pixels = (GOLDEN / f"{LOSSLESS}.vqc").read_bytes(), grainy(*SIZE)
+    assert pipeline.info(data).tiles == {container.LEARNED_PIXELS: 1}
+    assert np.array_equal(pipeline.decode(data).samples, pixels)
+    assert container.parse(golden_bytes(LOSSLESS).data).tiles == container.parse(data).tiles
 
 
 @pytest.mark.parametrize("threads", [1, 2])
