@@ -15,7 +15,7 @@ from vqcodec import media, pipeline
 from vqcodec.bitstream import container
 from vqcodec.bitstream.container import PIXELS, Chunk, Part
 from vqcodec.bitstream.geometry import REGION, TILE, ImageGeometry
-from vqcodec.errors import DamagedError
+from vqcodec.errors import DamagedError, ModelError
 from vqcodec.transform import graphics
 
 
@@ -162,6 +162,16 @@ def test_lossless_stores_all(small: str, channels: int) -> None:
     found = pipeline.decode(encoded.data, model=small)
     assert np.array_equal(found.samples[alpha > 0], pixels[alpha > 0])
     assert np.array_equal(found.alpha, alpha) and pipeline.verify(encoded) == np.inf
+
+
+def test_stored_images_outlive_weights() -> None:
+    """Where all pixels are stored no weights are needed, of whatever fingerprint; else they are."""
+    pixels = draw(70, 90, 2)
+    others = {"fingerprint": bytes(8)}
+    stored, coded = (container.parse(pipeline.encode(pixels, **how)) for how in ({"lossless": True}, {}))
+    assert np.array_equal(pipeline.decode_image(container.pack(replace(stored, **others))).samples, pixels)
+    with pytest.raises(ModelError, match="needs model vae-image"):
+        pipeline.decode(container.pack(replace(coded, **others)))
 
 
 def test_tiles_are_made_of_regions() -> None:

@@ -45,7 +45,7 @@ def unpack(data: bytes, size: tuple[int, ...], channels: int) -> NDArray[np.uint
         ModelError: it was coded by other weights than those here.
         DamagedError: bytes that no encoder writes.
     """
-    if len(data) <= FINGERPRINT_BYTES:
+    if len(data) <= 1 + FINGERPRINT_BYTES:
         raise DamagedError("stored pixels without a fingerprint")
     prior = _model(data[1 : 1 + FINGERPRINT_BYTES].hex()).priors[LEARNED]
     known = {PLANE: np.zeros((*size, channels), np.int16)}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .. import media, weights
 from ..bitstream import container
-from ..bitstream.container import Bitstream
+from ..bitstream.container import PIXELS, Bitstream
 from ..bitstream.geometry import AUDIO_RATE, SEGMENT, AudioGeometry, Geometry, ImageGeometry
 from ..bitstream.header import RESIDUAL_SETTINGS
 from ..coding import chunks, residual, stored
@@ -182,7 +182,7 @@ def point_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, d
 
 
 def model_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, device: str) -> Model:
-    """Return the model of a bitstream, by its fingerprint.
+    """Return the model of a bitstream, by its fingerprint; where all pixels are stored, by its name alone.
 
     Raises:
         ModelError: it is not shipped, and not the given one.
@@ -192,7 +192,8 @@ def model_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, d
         raise ModelError(needs, "name its weights with -m FILE")
     loaded = model if isinstance(model, Model) else weights.load(model or stream.model, device)
     card = loaded.card
-    if card.fingerprint != stream.fingerprint.hex():
+    stored = all(chunk.prior == PIXELS for chunk in stream.chunks)
+    if card.fingerprint != stream.fingerprint.hex() and not (stored and stream.kind == "image"):
         raise ModelError(f"{needs}, not {card.name} ({card.fingerprint})", "name its weights with -m FILE")
     return loaded
 
