@@ -112,7 +112,7 @@ def test_the_options_of_encode_do_what_they_say(small: str) -> None:
     assert set(container.read_info(Path("photo.vqc").read_bytes()).box_bytes) == {"exif"}
     assert size("--strip", "all") < plain
     assert container.read_info(Path("photo.vqc").read_bytes()).box_bytes == {}
-    assert size("-q", 3) == size("--fast") == size("--target-size", plain) == size("--bpp", 9) == plain
+    assert size("-q", 3) == size("--fast") == size("--target-size", plain) == size("--bpp", 6) == plain
     done("encode", "photo.jpg", "-m", small, "-f", "--effort", 3)
     assert Path("photo.vqc").read_bytes() == pipeline.encode("photo.jpg", model=small, effort=3)
     for options, message in (
