@@ -78,7 +78,7 @@ class SignedTables:
 
         Args:
             raw: uint64 [n], random.
-            indexes: uint8 [n], of each symbol's table.
+            indexes: unsigned [n], of each symbol's table.
         """
         symbols = np.zeros(len(indexes), np.int32)
         for index, positions in self.groups(indexes):
