@@ -34,9 +34,10 @@ def main() -> None:
     parser.add_argument(
         "--memory", type=float, metavar="MP", help="measure peak memory with a PNG of this size instead"
     )
+    parser.add_argument("--lossless", action="store_true", help="measure memory without loss")
     options = parser.parse_args()
     if options.memory:
-        memory(options.source, options.memory, options.model, options.effort, options.threads)
+        memory(options)
     else:
         speed(options)
 
@@ -93,34 +94,33 @@ def rates(work: dict[str, Callable[[], object]], runs: int, amount: float) -> di
     return {name: amount / statistics.median(times) for name, times in seconds.items()}
 
 
-def memory(source: Path, megapixels: float, model: str | None, effort: int, threads: int) -> None:
-    width = round((megapixels * 1e6 * 1.5) ** 0.5)
-    height = round(megapixels * 1e6 / width)
+def memory(options: argparse.Namespace) -> None:
+    width = round((options.memory * 1e6 * 1.5) ** 0.5)
+    height = round(options.memory * 1e6 / width)
     with tempfile.TemporaryDirectory() as folder:
         png, vqc, decoded = (Path(folder, name) for name in ("photo.png", "photo.vqc", "decoded.png"))
         # In its own process, see `peak`.
-        maker = multiprocessing.get_context("spawn").Process(target=make, args=(source, width, height, png))
+        maker = multiprocessing.get_context("spawn").Process(
+            target=make, args=(options.source, width, height, png)
+        )
         maker.start()
         maker.join()
         if maker.exitcode:
             raise SystemExit(maker.exitcode)
-        program = [sys.executable, "-m", "vqcodec"]
-        shared = ["--quiet", "-j", str(threads)]
-        chosen = ["-m", model] if model else []
-        encode = [*program, "encode", png, "-o", vqc, "--effort", str(effort), *shared, *chosen]
-        decode = [*program, "decode", vqc, "-o", decoded, *shared, *chosen]
-        print(f"{width} x {height} PNG of {png.stat().st_size / 1e6:.0f} MB, {threads} threads\n")
+        print(f"{width} x {height} PNG of {png.stat().st_size / 1e6:.0f} MB, {options.threads} threads\n")
         print("| command | peak resident memory, MiB | seconds |\n|---|---:|---:|")
-        size = [
-            *encode,
-            "--force",
-            "--target-size",
-            str(round(megapixels * 1e6 / 16)),
-        ]  # half a bit per pixel
-        commands = {"encode": encode, "decode": decode, "encode --target-size": size}
-        for name, command in ((f"vqcodec {name}", command) for name, command in commands.items()):
-            mebibytes, seconds = peak([str(part) for part in command])
-            print(f"| `{name}` | {mebibytes:,.0f} | {seconds:.0f} |", flush=True)
+        half = str(round(options.memory * 1e6 / 16))  # half a bit per pixel
+        encode, decode = ["encode", png, "-o", vqc, "--force"], ["decode", vqc, "-o", decoded, "--force"]
+        chosen = ["--effort", str(options.effort), *(["-m", options.model] if options.model else [])]
+        commands = [(encode, chosen), (decode, []), (encode, [*chosen, "--target-size", half])]
+        if options.lossless:
+            commands = [(encode, ["--lossless"]), (decode, [])]
+        for command, settings in commands:
+            name = " ".join(["vqcodec", str(command[0]), *[s for s in settings if s.startswith("--")]])
+            shared = ["--quiet", "-j", str(options.threads)]
+            line = [sys.executable, "-m", "vqcodec", *command, *settings, *shared]
+            mebibytes, seconds = peak([str(part) for part in line])
+            print(f"| `{name.replace(' --effort', '')}` | {mebibytes:,.0f} | {seconds:.0f} |", flush=True)
 
 
 def peak(command: list[str]) -> tuple[float, float]:
