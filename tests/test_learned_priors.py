@@ -188,8 +188,7 @@ def test_faster_products_elsewhere_are_not_ours(kind: str, monkeypatch: pytest.M
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
-    # The WaveNet's products are numpy's, whose precision nobody chooses.
-    assert set(seen) == ({("bf16", False)} if kind == "pixelcnn" else set())
+    assert set(seen) == {("bf16", False)}
 
 
 @KINDS

@@ -55,6 +55,11 @@ def encode(
         index: quality index, 0..255.
         quantise: chooses the symbols.
     """
+    if all(target.dtype.kind != "f" for region in regions for target in region.values()):
+        coded = [_encode_in_parallel(prior, region) for region in regions]
+        whole = [one for one in coded if one is not None]
+        if len(whole) == len(coded):
+            return whole
     known = [{plane: _empty(target) for plane, target in region.items()} for region in regions]
     scan = prior.scan(known, index)
     writers = [_Writer() for _ in regions]
@@ -65,6 +70,18 @@ def encode(
             writer.put(chosen, model)
             symbols[step.plane][positions] = model.values(chosen)
     return [writer.finish(symbols) for writer, symbols in zip(writers, known, strict=True)]
+
+
+def _encode_in_parallel(prior: Prior, region: Mapping[str, Array]) -> CodedRegion | None:
+    """Code indices, which are their own symbols; None if the prior needs a scan."""
+    symbols = {plane: np.array(target, np.int32) for plane, target in region.items()}
+    parts = prior.in_parallel(symbols)
+    if parts is None:
+        return None
+    writer = _Writer()
+    for codes, model in parts:
+        writer.put(codes, model)
+    return writer.finish(symbols)
 
 
 def decode(

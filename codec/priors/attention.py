@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from . import exact, pixelcnn
-from .base import Array, Codes, Positions, Step, Symbols, in_order
+from .base import Array, Codes, Positions, Step, Symbols, in_order, slanted
 from .settings import setting
 
 BLOCK = 32
@@ -38,6 +38,9 @@ COORDINATES = 2
 
 FORBIDDEN = -1e6
 """Score of a position that is not attended to."""
+
+GROUP = 64
+"""Positions that attend together where all codes are known: their scores stay in the cache."""
 
 REGIONS_PER_BATCH = 32
 """Regions side by side, at most: keys and values of each take several megabytes."""
@@ -182,6 +185,42 @@ class AttentivePixelCNNPrior(pixelcnn.PixelCNNPrior):
             if keys // int(heads[0]) * exact.INPUT**2 >= exact.EXACT:
                 raise ModelError(f"{name} of a prior is beyond what is exact in float32")
 
+    def before_block(self, number: int, x: Tensor, embedded: Tensor, shape: tuple[int, int]) -> Tensor:
+        """As in `PixelCNNPrior.before_block`: attention, block of positions by block."""
+        if f"{number}.query" not in self.layers:
+            return x
+        height, width = shape
+        found = torch.empty_like(x).view(height, width, -1)
+        maps, codes = exact.activation(x).view(height, width, -1), embedded.view(height, width, -1)
+        for top in range(0, height, BLOCK):
+            for left in range(0, width, BLOCK):
+                part = slice(top, top + BLOCK), slice(left, left + BLOCK)
+                found[part] = self._attended(number, maps[part], codes[part])
+        return exact.added(x, found.view(x.shape))
+
+    def _attended(self, number: int, features: Tensor, embedded: Tensor) -> Tensor:
+        """Attention in one block of a region: [h, w, C], [h, w, E] -> [h, w, C]."""
+        height, width, _ = features.shape
+        order = slanted((height, width), 2)
+        rows, columns = (torch.from_numpy(axis) for axis in np.divmod(order, width))
+        time, places = columns + 2 * rows, _coordinates(rows, columns).to(features.dtype)
+        maps, codes = features[rows, columns], embedded[rows, columns]
+
+        def heads(kind: str, *inputs: Tensor) -> Tensor:
+            return _by_head(self.layers[f"{number}.{kind}"](torch.cat(inputs, 1)), self.heads)
+
+        queries, values = heads("query", maps, places), heads("value", maps, codes)
+        keys, parts = heads("key", maps, codes, places).transpose(1, 2), []
+        for first in range(0, len(time), GROUP):
+            group = slice(first, first + GROUP)
+            before = time[: first + GROUP] < time[group, None]
+            scores = exact.product(queries[:, group], keys[..., : first + GROUP])
+            scores.masked_fill_(~before, FORBIDDEN * 2.0 ** (2 * exact.ACTIVATION_BITS))
+            parts.append(_mixed(exact.shares(scores).mul_(before), values[:, : first + GROUP]))
+        found = torch.empty_like(features).flatten(0, 1)
+        found[torch.from_numpy(order)] = self.layers[f"{number}.output"](torch.cat(parts))
+        return found.view(features.shape)
+
     def batches(self, shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
         """As in `Prior.batches`."""
         return in_order(len(shapes), REGIONS_PER_BATCH)
@@ -234,14 +273,22 @@ class _Memory:
         if not count:
             return queries.new_zeros(queries.shape[1], self.layers["output"].weight.shape[1])
         keys, values = (kept[:, :count] for kept in self._kept[block])
-        weights = exact.shares(exact.product(queries, keys.transpose(1, 2)))
-        sums = exact.product(weights, values)
-        return ((sums + exact.SHARES // 2) / exact.SHARES).floor().transpose(0, 1).flatten(1)
+        return _mixed(exact.shares(exact.product(queries, keys.transpose(1, 2))), values)
 
     def _split(self, outputs: Tensor) -> Tensor:
-        """Activations by head: [N, H D] -> [H, N, D]."""
-        found = outputs.clamp_(-exact.INPUT, exact.INPUT)
-        return found.view(len(found), self.heads, found.shape[1] // self.heads).transpose(0, 1)
+        return _by_head(outputs, self.heads)
+
+
+def _by_head(outputs: Tensor, heads: int) -> Tensor:
+    """Activations by head: [N, H D] -> [H, N, D]."""
+    found = outputs.clamp_(-exact.INPUT, exact.INPUT)
+    return found.view(len(found), heads, found.shape[1] // heads).transpose(0, 1)
+
+
+def _mixed(weights: Tensor, values: Tensor) -> Tensor:
+    """Weighted means: [H, N, M], [H, M, V] -> [N, H V]."""
+    sums = exact.product(weights, values)
+    return ((sums + exact.SHARES // 2) / exact.SHARES).floor().transpose(0, 1).flatten(1)
 
 
 class AttentiveWavefront(pixelcnn.Wavefront):

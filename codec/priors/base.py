@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -121,6 +122,9 @@ class Scan(Protocol):
         """
 
 
+GROUP = 256
+"""Smallest number of codes whose frequencies are computed together: they stay in the cache until coded."""
+
 REGIONS_PER_BATCH = 256
 """Largest number of regions coded side by side: for audio, each takes half a megabyte meanwhile."""
 
@@ -142,6 +146,21 @@ class Prior(ABC):
                 symbols of earlier steps there, and never changes them.
             index: quality index, 0..255.
         """
+
+    def in_parallel(self, symbols: Symbols) -> Iterator[tuple[Codes, Categorical]] | None:
+        """Compute the probabilities of indices that are all known, as in training: many positions at once.
+
+        Encoders need not wait for symbols, and large matrix products take less time than small ones.
+
+        Args:
+            symbols: of a region, of all planes.
+
+        Returns:
+            Indices int32 [n] with their entropy model, in the order of `scan`, and with the same frequencies;
+            None: the scan is the only way.
+        """
+        del symbols
+        return None
 
     @abstractmethod
     def to_tensors(self) -> dict[str, Array]:
@@ -181,6 +200,13 @@ class PlanePrior(Prior):
     """
 
     plane: str
+
+
+@lru_cache(maxsize=256)
+def slanted(shape: tuple[int, ...], slope: int) -> NDArray[np.intp]:
+    """Return flat positions in order of column + slope * row, and for equal ones of the row: intp [h w]."""
+    rows, columns = np.indices(shape)
+    return np.lexsort((rows.ravel(), (columns + slope * rows).ravel()))
 
 
 def in_order(count: int, most: int) -> list[list[int]]:

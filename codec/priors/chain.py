@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Self
 
 import torch
 
-from .base import Array, EntropyModel, PlanePrior, Prior, Scan, Step, Symbols
+from .base import Array, Categorical, Codes, EntropyModel, PlanePrior, Prior, Scan, Step, Symbols
 from .learned import PREFIX, LearnedPrior, fingerprint
 
 
@@ -48,6 +49,12 @@ class ChainPrior(Prior):
         """As in `Prior.scan`: the walks of the links whose planes are coded."""
         coded = known[0].keys() if known else ()
         return _ChainScan([link for link in self.links if link.plane in coded], known, index)
+
+    def in_parallel(self, symbols: Symbols) -> Iterator[tuple[Codes, Categorical]] | None:
+        """Compute plane after plane, as in `Prior.in_parallel`, where every prior can."""
+        parts = [link.in_parallel(symbols) for link in self.links if link.plane in symbols]
+        known = [part for part in parts if part is not None]
+        return chain.from_iterable(known) if len(known) == len(parts) else None
 
     def to_tensors(self) -> dict[str, Array]:
         """As in `Prior.to_tensors`: the plane stands behind the first word of each name."""

@@ -166,6 +166,12 @@ class ConditionalPixelCNNPrior(pixelcnn.PixelCNNPrior):
         regions = [symbols[self.plane] for symbols in known]
         return ConditionalWavefront(self, regions, [symbols[self.above_plane] for symbols in known])
 
+    def entered(self, neighbours: Tensor, symbols: Symbols) -> Tensor:
+        """As in `PixelCNNPrior.entered`."""
+        size = symbols[self.plane].shape[0], symbols[self.plane].shape[1]
+        known = self.spread(symbols[self.above_plane], size)
+        return exact.added(known, super().entered(neighbours, symbols))
+
     def spread(self, above: Codes, size: tuple[int, int]) -> Tensor:
         """What a region knows of the codes above: int32 [h, w] -> [rows * columns, C]."""
         table = torch.from_numpy(self.arrays["above_embedding"]).to(self.dtype)

@@ -10,17 +10,15 @@ from typing import Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ModelError
 from . import exact
-from .base import Array, Categorical, Frequencies, PlanePrior, Prior
+from .base import GROUP, Array, Categorical, Codes, Frequencies, PlanePrior, Prior
 
 PREFIX = "learned."
 """Prefix of the names of its arrays in a weights file."""
-
-GROUP = 256
-"""Smallest number of codes whose frequencies are computed together: they stay in the cache until coded."""
 
 
 def fingerprint(arrays: Mapping[str, Array]) -> bytes:
@@ -147,6 +145,20 @@ class LearnedPrior(IntegerNetwork, PlanePrior):
         if plane not in (None, self.plane):
             return self
         return replace(self, temperature=temperature, top_k=top_k)
+
+    def coded(
+        self, codes: Codes, logits: Array, order: NDArray[np.intp]
+    ) -> Iterator[tuple[Codes, Categorical]]:
+        """Yield codes that are all known with their probabilities, as in `Prior.in_parallel`.
+
+        Args:
+            codes: [N].
+            logits: [N, K].
+            order: of coding, [N].
+        """
+        for first in range(0, len(order), GROUP):
+            chosen = order[first : first + GROUP]
+            yield codes[chosen], Categorical(self._frequencies(logits[chosen]))
 
     def categoricals(self, logits: Array, counts: Sequence[int]) -> Iterator[Categorical]:
         """Yield the entropy model of each region.

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from . import exact, settings
-from .base import Categorical, Codes, Positions, Step, Symbols
+from .base import Categorical, Codes, Positions, Step, Symbols, slanted
 from .learned import LearnedPrior, Network
 from .settings import setting
 
@@ -130,10 +130,48 @@ class PixelCNNPrior(LearnedPrior):
             self.fits(f"{number}.pointwise", self.fits(f"{number}.spatial", (TAPS + 1) * width), width)
         self.fits("logits", width)
 
+    def in_parallel(self, symbols: Symbols) -> Iterator[tuple[Codes, Categorical]]:
+        """Compute the network layer by layer, at all positions, as in `Prior.in_parallel`."""
+        codes = symbols[self.plane]
+        with exact.arithmetic():
+            logits = self._logits(symbols).numpy()
+        return self.coded(codes.ravel(), logits, slanted(codes.shape, 2))
+
+    def _logits(self, symbols: Symbols) -> Tensor:
+        """Return the logits of all positions of a region, [h w, K]."""
+        codes, layers = symbols[self.plane], self.layers
+        shape = codes.shape[0], codes.shape[1]
+        embedded = self.embedding.index_select(0, torch.from_numpy(codes.ravel()))
+        x = self.entered(around(embedded, shape), symbols)
+        for number in range(self.blocks):
+            x = self.before_block(number, x, embedded, shape)
+            features = exact.activation(x)
+            inner = layers[f"{number}.spatial"](torch.cat((around(features, shape), features), 1))
+            x = exact.added(x, layers[f"{number}.pointwise"](inner.clamp_(0, exact.INPUT)))
+        return layers["logits"](exact.activation(x))
+
+    def entered(self, neighbours: Tensor, symbols: Symbols) -> Tensor:
+        """Return what the first layer gives at all positions of a region, [h w, C]."""
+        del symbols
+        return self.layers["first"](neighbours)
+
+    def before_block(self, number: int, x: Tensor, embedded: Tensor, shape: tuple[int, int]) -> Tensor:
+        """Return what a residual block gets at all positions of a region, [h w, C]: by default x."""
+        del number, embedded, shape
+        return x
+
     def scan(self, known: Sequence[Symbols], index: int) -> Wavefront:
         """Begin a scan, as in `Prior.scan`."""
         del index
         return Wavefront(self, [symbols[self.plane] for symbols in known])
+
+
+def around(features: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return the causal neighbours of all positions of a region, zero outside: [h w, C] -> [h w, TAPS C]."""
+    height, width = shape
+    padded = F.pad(features.view(height, width, -1), (0, 0, 1, 1, 1, 0))
+    above = [padded[:height, start : start + width] for start in range(3)]
+    return torch.cat((*above, padded[1:, :width]), 2).flatten(0, 1)
 
 
 class _Front:

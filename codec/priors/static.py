@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from .base import (
+    GROUP,
     TOTAL,
     Array,
     Categorical,
@@ -33,6 +34,7 @@ from .base import (
     Step,
     Symbols,
     in_time,
+    slanted,
 )
 
 TABLE_TOTAL = 2**16
@@ -101,10 +103,15 @@ class StaticPrior(PlanePrior):
 
     def estimate_bits(self, symbols: Symbols) -> float:
         """Return the bits of a region without coding it: the sum of -log2 of its probabilities."""
-        region = symbols[self.plane]
-        rows = _contexts(region, self.classes, self.class_count)
-        rows = rows + self._above_rows(symbols, *np.indices(region.shape, sparse=True))
-        return float(-np.log2(self.frequencies[rows, region] / TOTAL).sum())
+        return float(-np.log2(self.frequencies[self._rows(symbols), symbols[self.plane]] / TOTAL).sum())
+
+    def in_parallel(self, symbols: Symbols) -> Iterator[tuple[Codes, Categorical]]:
+        """Look up the tables of many positions at once, as in `Prior.in_parallel`."""
+        codes, rows = symbols[self.plane], self._rows(symbols).ravel()
+        order = slanted(codes.shape, 1) if codes.ndim == 2 else np.arange(len(codes))
+        for first in range(0, len(order), GROUP):
+            chosen = order[first : first + GROUP]
+            yield codes.ravel()[chosen], Categorical(self.frequencies.take(rows[chosen], axis=0))
 
     def scan(self, known: Sequence[Symbols], index: int) -> Scan:
         """Begin a scan of all regions at once, of one axis or two, as in `Prior.scan`."""
@@ -112,6 +119,12 @@ class StaticPrior(PlanePrior):
         codes = [symbols[self.plane] for symbols in known]
         sequences = bool(codes) and codes[0].ndim == 1
         return _SequenceScan(self, codes, known) if sequences else _DiagonalScan(self, codes, known)
+
+    def _rows(self, symbols: Symbols) -> NDArray[np.intp]:
+        """Return the row of the tables for every code of a region, intp [h, w] or [T]."""
+        region = symbols[self.plane]
+        rows = _contexts(region, self.classes, self.class_count)
+        return rows + self._above_rows(symbols, *np.indices(region.shape, sparse=True))
 
     def _above_rows(self, symbols: Symbols, *positions: Array) -> NDArray[np.intp] | int:
         """What the codes above some positions add to the rows of the tables."""

@@ -156,6 +156,28 @@ class WaveNetPrior(LearnedPrior):
         network.take(self)
         return network.requires_grad_(False).to(codebook.device)
 
+    def in_parallel(self, symbols: Symbols) -> Iterator[tuple[Codes, Categorical]]:
+        """Compute the network layer by layer, at all positions, as in `Prior.in_parallel`."""
+        codes = symbols[self.plane]
+        with exact.arithmetic():
+            logits = self._logits(codes).numpy()
+        return self.coded(codes, logits, np.arange(len(codes)))
+
+    def _logits(self, codes: Codes) -> Tensor:
+        """Return the logits of all positions of a region, [T, K]."""
+        before = np.concatenate(([self.alphabet_size], codes[:-1]))[: len(codes)]
+        start = 2.0 ** (exact.ACCUMULATOR_BITS - exact.ACTIVATION_BITS)
+        x = self.embedding.index_select(0, torch.from_numpy(before)) * start
+        total = x.new_zeros(())
+        for number, dilation in enumerate(self.dilations):
+            now = exact.activation(x, -exact.INPUT)
+            past = F.pad(now, (0, 0, dilation, 0))[: len(now)]
+            gated = _gates(self.layers[f"{number}.dilated"](torch.cat((past, now), 1)))
+            outputs = self.layers[f"{number}.output"](gated)
+            x, total = exact.added(x, outputs[:, : x.shape[1]]), exact.added(total, outputs[:, x.shape[1] :])
+        hidden = exact.activation(self.layers["hidden"](exact.activation(total)))
+        return self.layers["logits"](hidden)
+
     def scan(self, known: Sequence[Symbols], index: int) -> _Sequences:
         """Begin a scan, as in `Prior.scan`."""
         del index
