@@ -49,16 +49,29 @@ def hidden(prior: Any, region: Symbols) -> Symbols:
     return {plane: codes * (plane not in own) for plane, codes in region.items()}
 
 
-def by_scan(prior: Any, region: Symbols) -> list[tuple[int, list[int]]]:
-    """Codes and their frequencies in the order of coding, step by step."""
-    known = hidden(prior, region)
-    scan, found = prior.scan([known], 0), []
+Coded = list[tuple[int, list[int]]]
+"""Codes with their frequencies, in the order of coding."""
+
+
+def by_scan(prior: Any, regions: list[Symbols]) -> list[Coded]:
+    """What a decoder sees of regions side by side, step by step."""
+    known = [hidden(prior, region) for region in regions]
+    found: list[Coded] = [[] for _ in regions]
+    scan = prior.scan(known, 0)
     for step in scan.steps:
-        (model,) = scan.models(step)
-        (positions,) = step.positions
-        codes = known[step.plane][positions] = region[step.plane][positions]
-        found += [*zip(codes.tolist(), model.frequencies.tolist(), strict=True)]
+        parts = zip(found, regions, known, step.positions, scan.models(step), strict=True)
+        for coded, region, symbols, positions, model in parts:
+            codes = symbols[step.plane][positions] = region[step.plane][positions]
+            coded += [*zip(codes.tolist(), model.frequencies.tolist(), strict=True)]
     return found
+
+
+def at_once(prior: Any, region: Symbols) -> Coded:
+    return [
+        pair
+        for codes, model in prior.in_parallel(region)
+        for pair in zip(codes.tolist(), model.frequencies.tolist(), strict=True)
+    ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -66,27 +79,21 @@ def by_scan(prior: Any, region: Symbols) -> list[tuple[int, list[int]]]:
 def test_the_same_frequencies_in_the_same_order(kind: str, dtype: torch.dtype) -> None:
     prior, regions = CASES[kind]
     prior = prior.with_dtype(dtype) if hasattr(prior, "with_dtype") else prior
-    for region in regions:
-        found = [
-            pair
-            for codes, model in prior.in_parallel(region)
-            for pair in zip(codes.tolist(), model.frequencies.tolist(), strict=True)
-        ]
-        assert found == by_scan(prior, region)
+    assert [at_once(prior, region) for region in regions] == by_scan(prior, regions)
 
 
 @pytest.mark.parametrize("kind", sorted({*CASES} - {"conditional"}))
 def test_the_same_bytes_which_decode(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     prior, regions = CASES[kind]
-    at_once = driver.encode(prior, regions, 0)
+    in_parallel = driver.encode(prior, regions, 0)
     known = [hidden(prior, region) for region in regions]
-    assert all(driver.decode(prior, [one.payload for one in at_once], known, 0))
+    assert all(driver.decode(prior, [one.payload for one in in_parallel], known, 0))
     for region, decoded in zip(regions, known, strict=True):
         assert all(np.array_equal(decoded[plane], codes) for plane, codes in region.items())
     monkeypatch.setattr(driver, "_encode_in_parallel", lambda *_: None)
     by_steps = driver.encode(prior, regions, 0)
-    assert [one.payload for one in at_once] == [one.payload for one in by_steps]
-    assert [one.bits for one in at_once] == pytest.approx([one.bits for one in by_steps])
+    assert [one.payload for one in in_parallel] == [one.payload for one in by_steps]
+    assert [one.bits for one in in_parallel] == pytest.approx([one.bits for one in by_steps])
 
 
 def test_a_chain_scans_where_a_link_has_to(monkeypatch: pytest.MonkeyPatch) -> None:
