@@ -117,6 +117,8 @@ class CollapseWarning(VqcodecWarning):
 def confined(part: str, damage: list[str], *, salvage: bool) -> Iterator[None]:
     """Raise DamagedError for a part of a bitstream, or when salvaging list the damage and go on behind.
 
+    A part that needs other weights is an error too, and in salvaging likewise listed.
+
     Args:
         part: that is decoded inside, as "tile 1 of 2".
         damage: a phrase is appended to it.
@@ -128,6 +130,10 @@ def confined(part: str, damage: list[str], *, salvage: bool) -> Iterator[None]:
         if not salvage:
             raise DamagedError(f"damaged in {part}", "decode the undamaged part with --salvage") from error
         damage.append(f"damaged in {part}")
+    except ModelError as error:
+        if not salvage:
+            raise
+        damage.append(f"{part}: {error.message}")
 
 
 def warn(message: str, category: type[VqcodecWarning]) -> None:

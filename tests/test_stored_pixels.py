@@ -174,6 +174,18 @@ def test_stored_images_outlive_weights() -> None:
         pipeline.decode(container.pack(replace(coded, **others)))
 
 
+def test_salvage_goes_on_behind_a_tile_of_other_weights(small: str) -> None:
+    pixels = draw(TILE + 30, 20)
+    stream = container.parse(pipeline.encode(pixels, model=small, lossless=True))
+    foreign = Part(bytes([container.LEARNED_PIXELS]) + bytes(20))
+    data = container.pack(replace(stream, tiles=[foreign, stream.tiles[1]]))
+    with pytest.raises(ModelError, match="stored pixels need lossless-image"):
+        pipeline.decode(data, model=small)
+    image, messages = salvaged(data, small)
+    assert messages[0].startswith("tile 1 of 2: stored pixels need lossless-image (0000000000000000), not ")
+    assert np.array_equal(image.samples[:, TILE:], pixels[:, TILE:])
+
+
 def test_tiles_are_made_of_regions() -> None:
     geometry = ImageGeometry(TILE + 1, 2 * TILE)
     assert [[axis.stop for axis in tile.samples] for tile in geometry.tiles] == [
