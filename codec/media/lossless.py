@@ -18,17 +18,21 @@ from .guard import pillow_unlimited
 METHOD, QUALITY = 4, 100
 """Effort of the encoder. Method 6 would save a further percent, and take six to a hundred times as long."""
 
+QUICK_METHOD, QUICK_QUALITY = 0, 50
+"""A fiftieth of the time. On photographs, text and drawings at most 1.3 times the bytes."""
+
 _SIGNATURE = 0x2F
 _RIFF = struct.Struct("<4sI4s4sI")
 _SIDE_BITS = 14
 
 
-def pack_pixels(samples: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bytes:
+def pack_pixels(samples: NDArray[np.uint8], mask: NDArray[np.bool_], *, quick: bool = False) -> bytes:
     """Pack the pixels of a rectangle; empty where there are none.
 
     Args:
         samples: uint8 [H, W, C], C = 1 or 3, at most 16383 a side.
         mask: bool [H, W], which of them to pack.
+        quick: pack them larger, in less time, for an estimate.
     """
     if not mask.any():
         return b""
@@ -38,7 +42,8 @@ def pack_pixels(samples: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bytes:
         picture = np.concatenate((picture * mask[:, :, None], np.uint8(255) * mask[:, :, None]), 2)
     stream = io.BytesIO()
     image = PIL.Image.fromarray(np.ascontiguousarray(picture))
-    image.save(stream, "WEBP", lossless=True, method=METHOD, quality=QUALITY)
+    method, quality = (QUICK_METHOD, QUICK_QUALITY) if quick else (METHOD, QUALITY)
+    image.save(stream, "WEBP", lossless=True, method=method, quality=quality)
     data = stream.getvalue()
     (_, _, _, kind, size) = _RIFF.unpack_from(data)
     if kind != b"VP8L":

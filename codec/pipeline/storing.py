@@ -25,6 +25,9 @@ SAMPLE = 128
 GENEROSITY = 2.0
 """Stored pixels of at most so many times the bits of the codes are worth a trial: they are exact."""
 
+QUICK_GENEROSITY = 1.5
+"""The same of the sample packed quickly, against the limit: what is beyond it is not packed again."""
+
 DRAWN_GENEROSITY = 4.0
 """The same of drawn parts, against their share of the codes. Text takes less; smooth skies, which repeat too,
 took 4 to 34 times as much."""
@@ -153,8 +156,11 @@ def _candidate(pixels: NDArray[np.uint8], coded_bytes: int) -> NDArray[np.bool_]
     height, width, _ = pixels.shape
     part = graphics.busiest(pixels, SAMPLE)
     whole = np.ones((height, width), np.bool_)
-    packed = media.pack_pixels(part, whole[: part.shape[0], : part.shape[1]])
-    if len(packed) * height * width <= GENEROSITY * coded_bytes * part.shape[0] * part.shape[1]:
+    every = whole[: part.shape[0], : part.shape[1]]
+    limit = GENEROSITY * coded_bytes * part.shape[0] * part.shape[1] / (height * width)
+    tiny = every.size < SAMPLE**2  # packed in no time, and with more overhead
+    tried = tiny or len(media.pack_pixels(part, every, quick=True)) <= QUICK_GENEROSITY * limit
+    if tried and len(media.pack_pixels(part, every)) <= limit:
         return whole
     drawn = graphics.find(pixels)
     # A trial takes as long as coding: smooth skies, which repeat too, are sorted out by their bits per pixel.
