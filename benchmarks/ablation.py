@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--crops", type=int, default=2048, help="training crops whose codes are kept")
+    parser.add_argument("--crops", type=int, default=1024, help="training crops whose codes are kept")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     options = parser.parse_args()
 
@@ -60,10 +60,15 @@ def main() -> None:
     print(f"{options.steps} steps of {options.batch} crops, of {CROPS['top']} pixels for the top", end=" ")
     print(f"and {CROPS['bottom']} for the bottom; bits per code of validation crops.")
     print("\n| prior | parameters | bits |\n|---|---:|---:|", flush=True)
+    found: dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
     for variant in (VARIANTS[name] for name in options.variants):
-        crop = CROPS[variant.plane]
-        training = codes_of(analysis, options.sources, options.crops, options.batch, crop)
-        validation = codes_of(analysis, [options.validation], VALIDATION_CROPS, options.batch, crop)
+        if variant.plane not in found:
+            crop = CROPS[variant.plane]
+            found[variant.plane] = (
+                codes_of(analysis, options.sources, options.crops, options.batch, crop),
+                codes_of(analysis, [options.validation], VALIDATION_CROPS, options.batch, crop),
+            )
+        training, validation = found[variant.plane]
         torch.manual_seed(0)
         network, inputs = build(analysis, variant)
         learn(network, inputs, training, options)
