@@ -1,6 +1,6 @@
 """Check that decoded symbols do not depend on types, threads and batches, and time learned priors.
 
-python benchmarks/priors.py --exact FOLDER_OR_TAR ... [--model M]
+python benchmarks/priors.py --exact FOLDER_OR_TAR ... [--model M] [--quality Q] [--files 10]
 python benchmarks/priors.py --speed KODAK_FOLDER [--peer]
 """
 
@@ -59,6 +59,8 @@ def main() -> None:
     )
     parser.add_argument("--part", default="", help="only files whose names start with this")
     parser.add_argument("--model", help="name or file; the default model if absent")
+    parser.add_argument("--quality", type=float, help="with --exact; the default if absent")
+    parser.add_argument("--files", type=int, help="with --exact: this many files, evenly spread")
     parser.add_argument("--runs", type=int, default=3, help="number of runs, whose median is printed")
     options = parser.parse_args()
     if options.exact:
@@ -79,6 +81,8 @@ def threads(count: int) -> Iterator[None]:
 
 def exact(options: argparse.Namespace) -> None:
     entries = [e for e in datasets.entries(options.sources) if e.path.startswith(options.part)]
+    if options.files:
+        entries = entries[:: max(len(entries) // options.files, 1)][: options.files]
     wrong: Counter[str] = Counter()
     files = codes = 0
     for entry in entries:
@@ -88,7 +92,8 @@ def exact(options: argparse.Namespace) -> None:
             continue
         if options.model and weights.load(options.model).medium != MEDIUM[type(original)]:
             continue
-        encoded = pipeline.encode_file(original, pipeline.EncodeOptions(model=options.model))
+        chosen = pipeline.EncodeOptions(model=options.model, quality=options.quality)
+        encoded = pipeline.encode_file(original, chosen)
         files, codes = files + 1, codes + encoded.count
         wrong.update(differences(encoded))
     print(f"{files} files, {codes:,} symbols, {platform.machine()}, torch {torch.__version__}.\n")

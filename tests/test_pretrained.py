@@ -90,7 +90,7 @@ def test_card_lies_beside_the_weights_and_inside_them(name: str) -> None:
     else:
         assert measured.get("bpp", 0) < 0.5625 and measured.get("kbps", 0) < 2.4
         assert measured["codes_used"] == 512
-    assert (weights.folder() / f"{name}.safetensors").stat().st_size < 8 << 20
+    assert (weights.folder() / f"{name}.safetensors").stat().st_size < 10 << 20
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -16,16 +16,21 @@ from vqcodec.bitstream import container
 from vqcodec.bitstream.container import LEARNED
 from vqcodec.bitstream.quality import index_of
 from vqcodec.cli.info import describe
-from vqcodec.errors import ModelError, TargetError, UsageError, VqcodecWarning
+from vqcodec.coding import chunks
+from vqcodec.errors import DamagedError, ModelError, TargetError, UsageError, VqcodecWarning
 from vqcodec.metrics.audio import si_sdr
 from vqcodec.models.vqvae import AudioVQVAE, ResidualAudioVQVAE
-from vqcodec.models.vqvae.lapped import LappedTransform
+from vqcodec.models.vqvae.lapped import NAMES, PARTS, LappedTransform
 from vqcodec.pipeline import sampling
 from vqcodec.priors.chain import ChainPrior
+from vqcodec.priors.ngram import NGramPrior
+from vqcodec.priors.static import StaticPrior
 from vqcodec.training.inspection import Inspection
 from vqcodec.transform import audio as transform
 
 LEVELS = 4
+TINY = {"width": "8", "hidden": "8", "embedding": "4", "known_embedding": "4", "known_width": "8"}
+"""Settings of small priors of the levels after the first."""
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +54,15 @@ def model(ladder: str) -> ResidualAudioVQVAE:
     found = weights.load(ladder, "cpu")
     assert isinstance(found, ResidualAudioVQVAE)
     return found
+
+
+@pytest.fixture(scope="module")
+def learned(ladder: str, talks: Path, tmp_path_factory: pytest.TempPathFactory) -> training.Run:
+    """`ladder` with a learned prior of level 3, trained for 4 steps, of which the last 2 are resumed."""
+    folder = tmp_path_factory.mktemp("runs") / "ladder"
+    chosen = {"batch": 2, "crop": 0.5, "steps": 2, "checkpoint_every": 2, "overrides": TINY}
+    training.train(talks, stage="prior", plane=NAMES[2], start=ladder, output=folder, **chosen)
+    return training.train(resume=folder, steps=4)
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +227,43 @@ def test_quality_chooses_the_levels_of_a_sample(ladder: str, tmp_path: Path) -> 
 def test_info_tells_the_levels(ladder: str, song: media.Audio) -> None:
     header = container.read_info(pipeline.encode(song, model=ladder, quality=2))
     assert describe(header)["quality"] == 2
+
+
+# a learned prior of a later level
+
+
+def test_a_level_has_a_learned_prior_given_those_before(learned: training.Run, ladder: str) -> None:
+    found = weights.load(str(learned.best), "cpu")
+    chain = found.priors[LEARNED]
+    assert isinstance(chain, ChainPrior)
+    prior = chain.by_plane[NAMES[2]]
+    assert isinstance(prior, NGramPrior) and (prior.known_count, prior.period) == (2, PARTS)
+    assert isinstance(chain.by_plane[NAMES[1]], StaticPrior), "not trained: tables"
+    entry = found.card.learned["planes"][NAMES[2]]
+    assert entry["method"] == "conditional-ngram" and entry["training"]["steps"] == 4
+    assert f"--stage prior --plane {NAMES[2]}" in " ".join(entry["training"]["chain"])
+    assert found.card.fingerprint == weights.load(ladder, "cpu").card.fingerprint, "the same codec"
+
+
+def test_files_with_a_learned_level(
+    learned: training.Run, ladder: str, song: media.Audio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read again, and damage is noticed; `fast` does without the prior."""
+    best = str(learned.best)
+    plain, quick = (pipeline.encode(song, model=m, quality=4, fast=True) for m in (ladder, best))
+    assert [c.payload for c in container.parse(plain).chunks] == [
+        c.payload for c in container.parse(quick).chunks
+    ]
+    monkeypatch.setattr(chunks, "_size", lambda candidate: -candidate.chunk.prior)  # the learned one wins
+    encoded = pipeline.encode_file(song, pipeline.EncodeOptions(best, quality=4))
+    assert pipeline.info(encoded.data).priors == {LEARNED: 1}
+    pipeline.verify(encoded)
+    for at in range(len(encoded.data) - 400, len(encoded.data), 23):
+        damaged = bytearray(encoded.data)
+        damaged[at] ^= 32
+        with pytest.raises(DamagedError):
+            pipeline.decode(bytes(damaged), model=best)
+    with pytest.raises(ModelError, match="prior"):
+        pipeline.decode(encoded.data, model=ladder)
+    drawn = [sampling.sample(best, seconds=0.3, quality=4, seed=seed)[0].samples for seed in (1, 1, 2)]
+    assert np.array_equal(drawn[0], drawn[1]) and not np.array_equal(drawn[1], drawn[2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from . import attention, conditional, pixelcnn, wavenet
+from . import attention, conditional, ngram, pixelcnn, wavenet
 from .base import Array
 from .learned import PREFIX, LearnedPrior, Network
 from .settings import Config, TrainConfig
@@ -20,10 +20,10 @@ class LearnedPriorEntry:
     Attributes:
         medium: of its models, "image" or "audio".
         config: default settings.
-        network: builds the network in training, from settings and codebook, and that of the coarser plane.
+        network: builds the network in training, from settings and codebook, and those of the planes before.
         prior: builds the prior in coding, from its integers.
         training: default settings of its training.
-        given: whether it is given the codes of a coarser plane.
+        given: whether it is given the codes of the planes before.
     """
 
     medium: str
@@ -37,6 +37,7 @@ class LearnedPriorEntry:
 _PIXELCNN = TrainConfig(steps=5000, learning_rate=2e-3)
 _ATTENTIVE = TrainConfig(steps=5000, learning_rate=2e-3, crop=256)
 _WAVENET = TrainConfig(steps=5000, learning_rate=2e-3, crop=2.048)
+_NGRAM = TrainConfig(steps=2000, batch=2, learning_rate=2e-3, crop=2.048)
 
 PRIORS: dict[str, LearnedPriorEntry] = {
     "pixelcnn": LearnedPriorEntry(
@@ -58,6 +59,9 @@ PRIORS: dict[str, LearnedPriorEntry] = {
         given=True,
     ),
     "wavenet": LearnedPriorEntry("audio", wavenet.Config(), wavenet.WaveNet, wavenet.WaveNetPrior, _WAVENET),
+    "conditional-ngram": LearnedPriorEntry(
+        "audio", ngram.Config(), ngram.NGram, ngram.NGramPrior, _NGRAM, given=True
+    ),
 }
 """Method, as named in cards -> learned prior: the only list of those that can be trained and read."""
 

@@ -226,6 +226,10 @@ class Network(nn.Module):
         """Return all layers but the last, by their names in coding."""
         raise NotImplementedError
 
+    def histogram(self, codes: Tensor) -> Tensor:
+        """Count codes, int64 [B, ...], by the logit that stands for each."""
+        return torch.bincount(codes.flatten(), minlength=len(self.logits.bias))
+
     def arrays(self) -> dict[str, Array]:
         """Return the integers of a `LearnedPrior`, by name.
 

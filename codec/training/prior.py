@@ -1,6 +1,6 @@
 """A learned prior in training: the codec stays as it is, the network learns p(codes) from what it encodes.
 
-The priors of several planes are trained one after the other, each given the codes of the plane before.
+The priors of several planes are trained one after the other, each given the codes of the planes before.
 
 This is the second stage of van den Oord et al. 2017 (section 3.3): the uniform prior of the codec's training
 is replaced by an autoregressive one, by maximum likelihood.
@@ -71,8 +71,8 @@ class PriorFit(Trainable):
         self.analysis = Analysis(codec)
         names = [p.name for p in self.analysis.planes]
         found = names.index(plane) if plane in names else 0
-        # The network is given the codes of these planes: its own, and where it needs one the coarser.
-        self.inputs = [names[found], *names[found - 1 : found]] if PRIORS[method].given else [names[found]]
+        # The network is given the codes of these planes: its own, and where it needs them those before.
+        self.inputs = [names[found], *names[:found]] if PRIORS[method].given else [names[found]]
         codebooks = [book for name in self.inputs if (book := codec.codebook(name)) is not None]
         if (len(names) > 1 and not plane) or len(codebooks) < len(self.inputs):
             raise UsageError(f"{codec.card.name} has no codebook for a prior to be over", "another --from")
@@ -101,13 +101,12 @@ class PriorFit(Trainable):
                 pass
             else:
                 return
-        size = self.plane.alphabet or 0
-        counts = torch.ones(size)
+        counts = torch.ones(len(self.network.logits.bias))
         with torch.no_grad():
             for number in range(START_BATCHES):
-                codes = self._analyse(draw(number).to(self.codec.device))[self.plane.name].cpu()
-                counts += torch.bincount(codes.flatten(), minlength=size)
-            self.network.logits.bias.copy_((counts / counts.sum()).log() + math.log(size))
+                codes = self._analyse(draw(number).to(self.codec.device))[self.plane.name]
+                counts += self.network.histogram(codes).cpu()
+            self.network.logits.bias.copy_((counts / counts.mean()).log())
 
     def loss(self, samples: Tensor) -> LossStep:
         """-log p(codes) in nats per code."""

@@ -88,7 +88,9 @@ class ResidualAudioVQVAE(PlanesOfCodes):
     stride = PARTS * HOP
     points = LAST_INDEX + 1
     validation_points = tuple(index_of(level) for level in range(1, LEVELS + 1))
-    prior_methods: ClassVar[Mapping[str, str]] = MappingProxyType({NAMES[0]: "wavenet"})
+    prior_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {NAMES[0]: "wavenet", **dict.fromkeys(NAMES[1:], "conditional-ngram")}
+    )
     table_classes = 16, 4, 4
     decoding = ("first.decoder.", "first.quantizer.codebook", "quantizers.")
     networks = ("first.encoder.", "first.decoder.")
