@@ -9,6 +9,8 @@ import pytest
 import torch
 from test_learned_priors import fixed_prior
 from test_learned_priors import regions as codes_of
+from test_ngram import chained as chained_levels
+from test_ngram import regions as levels_of
 from test_plane_priors import chained, prior_of
 from test_plane_priors import regions as planes_of
 from vqcodec.coding import driver
@@ -35,6 +37,7 @@ def cases() -> dict[str, tuple[Any, list[Symbols]]]:
         "attention": (prior_of("attention"), planes_of()),
         "conditional": (prior_of("conditional"), planes_of()),
         "chain": (chained(), planes_of()),
+        "levels": (chained_levels(), levels_of()),
         "table of grids": (table(), [{"codes": rng.integers(0, 24, s, np.int32)} for s in SHAPES]),
         "table of sequences": (table(), [{"codes": rng.integers(0, 24, n, np.int32)} for n in LENGTHS]),
     }

@@ -249,6 +249,21 @@ class NGramPrior(LearnedPrior):
         self.fits("known_last", known)
         self.fits("logits", width, len(embedding))
 
+    def in_parallel(self, symbols: Symbols) -> Iterator[tuple[Codes, Categorical]]:
+        """Compute the network layer by layer, at all positions, as in `Prior.in_parallel`."""
+        codes, layers = symbols[self.plane], _Layers(self)
+        if not len(codes):
+            return iter(())
+        size, places = self.arrays["embedding"].shape[1], np.arange(len(codes)) % self.period
+        history = self.layers["enter"].weight.shape[1] // size
+        embedded = np.pad(self.embedding.numpy()[places * self.alphabet_size + codes], ((history, 0), (0, 0)))
+        window = np.concatenate([embedded[at : at + len(codes)] for at in range(history)], 1)
+        active = layers.active(self.features(_before(symbols, self)), window)
+        logits = np.empty((len(codes), self.alphabet_size), active.dtype)
+        for place in range(self.period):
+            logits[place :: self.period] = layers.logits(active[place :: self.period], place)
+        return self.coded(codes, logits, np.arange(len(codes)))
+
     def scan(self, known: Sequence[Symbols], index: int) -> _Sequences:
         """As in `LearnedPrior.scan`; the codes of the planes before are in place."""
         del index
@@ -279,12 +294,7 @@ class _Sequences:
                 self.known[:length, number] = prior.features(_before(symbols, prior))
         # The embeddings of the codes before, the oldest first.
         self.window = np.zeros((len(known), prior.layers["enter"].weight.shape[1]), kind)
-        blocks = range(prior.count("expand"))
-        self.enter = prior.scaled("enter")
-        self.blocks = [(prior.scaled(f"expand{n}"), prior.scaled(f"contract{n}")) for n in blocks]
-        weight, bias = prior.scaled("logits")
-        parts = zip(np.split(weight, prior.period, 1), np.split(bias, prior.period), strict=True)
-        self.logits = [(np.ascontiguousarray(part), offset) for part, offset in parts]
+        self.layers = _Layers(prior)
 
     @property
     def steps(self) -> Iterator[Step]:
@@ -298,14 +308,32 @@ class _Sequences:
             size = self.embedding.shape[1]
             self.window[:, :-size] = self.window[:, size:]
             self.window[:, -size:] = self.embedding[(t - 1) % prior.period * prior.alphabet_size + last]
-        return prior.categoricals(self._logits(t)[active], active.astype(int).tolist())
+        logits = self.layers.logits(self.layers.active(self.known[t], self.window), t)
+        return prior.categoricals(logits[active], active.astype(int).tolist())
 
-    def _logits(self, step: int) -> Array:
-        x = _added(self.known[step], _layer(self.window, self.enter))
+
+class _Layers:
+    """Layers behind the network over the planes before, as `LearnedPrior.scaled`."""
+
+    def __init__(self, prior: NGramPrior) -> None:
+        self.period, self.enter = prior.period, prior.scaled("enter")
+        blocks = range(prior.count("expand"))
+        self.blocks = [(prior.scaled(f"expand{n}"), prior.scaled(f"contract{n}")) for n in blocks]
+        weight, bias = prior.scaled("logits")
+        parts = zip(np.split(weight, prior.period, 1), np.split(bias, prior.period), strict=True)
+        self.last = [(np.ascontiguousarray(part), offset) for part, offset in parts]
+
+    def active(self, known: Array, window: Array) -> Array:
+        """Compute the inputs of the last layer: [N, C]; embeddings of the codes before: [N, history E]."""
+        x = _added(known, _layer(window, self.enter))
         for expand, contract in self.blocks:
             inner = _layer(_activation(x), expand)
             x = _added(x, _layer(inner.clip(0, exact.INPUT, out=inner), contract))
-        return _layer(_activation(x), self.logits[step % self.prior.period])
+        return _activation(x)
+
+    def logits(self, active: Array, place: int) -> Array:
+        """Compute the logits of codes at one place in their blocks: [N, K]."""
+        return _layer(active, self.last[place % self.period])
 
 
 def _before(symbols: Symbols, prior: NGramPrior) -> list[Codes]:
