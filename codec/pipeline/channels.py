@@ -27,7 +27,9 @@ def shared(signal: NDArray[np.float32]) -> tuple[NDArray[np.float32], bytes | No
         middle, cues = mixed.channel, stereo.pack(mixed.cues)
     else:
         return signal, None
-    return np.stack((middle, np.zeros_like(middle))), cues
+    both = np.zeros(signal.shape, np.float32)  # of a side that is never written, nothing is in memory
+    both[0] = middle
+    return both, cues
 
 
 def unpack_cues(
