@@ -61,7 +61,8 @@ def corpus() -> list[bytes]:
         ):
             found.append(pipeline.encode_file(image, options).data)
     options = pipeline.EncodeOptions(model="vqvae-audio", effort=0, fast=True, device="cpu")
-    for samples, rate in ((tone, 16_000), (stereo[:, :2], 44_100), (stereo, 8_000)):
+    panned = np.stack([tone, np.roll(0.5 * tone, 9)], 1)
+    for samples, rate in ((tone, 16_000), (stereo[:, :2], 44_100), (stereo, 8_000), (panned, 16_000)):
         audio = replace(media.Audio.of(samples, rate), tags={"title": "Stück", "artist": "B"}, source="WAV")
         found.append(pipeline.encode_file(audio, options).data)
     weights.load("vqvae-audio", "cpu")

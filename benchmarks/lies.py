@@ -24,6 +24,10 @@ TEXTS += [
     b"II*\0\x08\0\0\0" + b"\xff" * 40,
     b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0",
     bytes(70_000),
+    b"\x01\x40\x01\x40",
+    b"\x01\x40\x01\x40" * 9_999,
+    b"\x01\x00\x08" + bytes(range(60, 68)),
+    b"\xff\xff\xff\xff\x0f\x40\x01\x40",
 ]
 
 
@@ -256,7 +260,7 @@ def lie(file: File, rng: random.Random, others: list[bytes]) -> File:
             file.boxes[at] = box_of(file.boxes[at], rng)
         else:
             file.boxes, file.flags = (
-                [[rng.choice((1, 2, 3, 0x81, 0x82, 0x83)), rng.choice(TEXTS), 0, None]],
+                [[rng.choice((1, 2, 3, 4, 0x81, 0x82, 0x83)), rng.choice(TEXTS), 0, None]],
                 (file.flags | 0x40),
             )
     return file

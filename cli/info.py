@@ -178,7 +178,10 @@ def _audio(record: Fields) -> tuple[Line, str, Line]:
     """Return the line of the audio, its rate, and the line of its chunks."""
     channels = {1: "mono", 2: "stereo"}.get(record["channels"], f"{record['channels']} channels")
     silent = bytes.fromhex(record["gains"]).count(0)
-    if silent:
+    if record["mid_side"] and silent == 1:
+        same = "predicted from" if "stereo" in record["box_bytes"] else "the same as"
+        channels += f", both {same} one coded channel"
+    elif silent:
         channels += ", silent" if silent == record["channels"] else f", {silent} of them silent"
     text = f"{record['rate'] / 1000:g} kHz {channels} {clock_text(record['audio_seconds'])}{_origin(record)}"
     if record["rate"] > AUDIO_RATE:

@@ -103,7 +103,8 @@ class Bitstream:
         settings: of variable-rate models the quality index, and with a residual the index of the model's
             operating point and the step; else empty. At most 255 bytes.
         source: format of the original image, such as "PNG"; at most 255 printable ASCII characters.
-        boxes: "icc", "exif", "xmp", "alpha", "levels", "tags", "pixel-crc" -> payload before deflation.
+        boxes: "icc", "alpha", "levels", "stereo", "exif", "xmp", "tags", "pixel-crc" -> payload before
+            deflation.
         residuals: one per region where the settings have a step.
         tiles: stored pixels, one for each tile of the geometry; none where no pixels are stored.
         damage: damage found by salvage, one phrase each.

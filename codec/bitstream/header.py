@@ -29,6 +29,7 @@ BOXES = {
     "icc": 0x01,
     "alpha": 0x02,
     "levels": 0x03,
+    "stereo": 0x04,
     "exif": 0x81,
     "xmp": 0x82,
     "tags": 0x83,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .. import media, weights
 from ..bitstream import container
 from ..bitstream.container import PIXELS, Bitstream
-from ..bitstream.geometry import AUDIO_RATE, SEGMENT, AudioGeometry, Geometry, ImageGeometry
+from ..bitstream.geometry import AUDIO_RATE, AudioGeometry, Geometry, ImageGeometry
 from ..bitstream.header import RESIDUAL_SETTINGS
 from ..coding import chunks, residual, stored
 from ..coding.chunks import DecodedChunks
@@ -25,8 +25,7 @@ from ..models.base import Model, OperatingPoint, Progress
 from ..priors.base import Symbols
 from ..transform import audio as audio_transform
 from ..transform import image as image_transform
-from ..transform.loudness import PARTS, Loudness
-from . import pixel_crc
+from . import channels, pixel_crc
 from .encoding import Encoded
 
 
@@ -267,8 +266,11 @@ def _render(
         return media.Image(pixels, alpha, icc, exif, xmp, source)
     if not isinstance(geometry, AudioGeometry):
         raise TypeError(geometry.kind)
-    levels = _loudness(boxes.get("levels", b""), geometry, damage, salvage)
-    signal = audio_transform.synthesise(found.symbols, point, geometry, levels, found.lost, progress=progress)
+    levels = channels.unpack_levels(boxes.get("levels", b""), geometry, damage, salvage=salvage)
+    cues = channels.unpack_cues(boxes.get("stereo"), geometry, damage, salvage=salvage)
+    signal = audio_transform.synthesise(
+        found.symbols, point, geometry, levels, cues, found.lost, progress=progress
+    )
     tags = _tags(boxes.get("tags", b"{}"), damage, salvage)
     return media.Audio(signal, AUDIO_RATE, geometry.rate, geometry.frames, tags, source)
 
@@ -332,18 +334,3 @@ def _tags(box: bytes, damage: list[str], salvage: bool) -> media.Tags:
             raise
         damage.append("damaged in box tags")
         return {}
-
-
-def _loudness(levels: bytes, geometry: AudioGeometry, damage: list[str], salvage: bool) -> list[Loudness]:
-    """Return the loudness of each channel, by the gains of the header and the box of levels."""
-    parts = PARTS if len(levels) == PARTS * geometry.chunk_count else 1
-    if levels and len(levels) != parts * geometry.chunk_count:
-        if not salvage:
-            raise DamagedError(f"{len(levels)} levels for {geometry.chunk_count} chunks")
-        damage.append("damaged in box levels")
-        levels = b""
-    rows = [bytearray() for _ in geometry.gains]
-    for number, region in enumerate(geometry.regions if levels else ()):
-        rows[region.channel or 0] += levels[parts * number : parts * (number + 1)]
-    segment = SEGMENT * geometry.stride // parts
-    return [Loudness(gain, bytes(row), segment) for gain, row in zip(geometry.gains, rows, strict=True)]

@@ -22,8 +22,7 @@ from ..priors.base import Array, Symbols
 from ..transform import audio as audio_transform
 from ..transform import hidden, loudness
 from ..transform import image as image_transform
-from ..transform.loudness import Loudness
-from . import storing
+from . import channels, storing
 from .ladder import Rung
 
 HEAVY_METADATA = 1000
@@ -162,14 +161,14 @@ def analyse(
         return Analysed(original, geometry, point, rung, targets, _image_boxes(original), pixels)
     if original.channels > 2:
         warn(f"{original.channels} channels, coded one by one", MediaWarning)
-    signal = original.signal
-    if mono := original.channels == 2 and loudness.is_mono(signal):
-        signal = np.stack((signal.mean(0), np.zeros_like(signal[0])))
+    signal, cues = (original.signal, None) if original.channels != 2 else channels.shared(original.signal)
+    mono = signal is not original.signal
     levels = [loudness.loudness_of(channel, SEGMENT * point.finest_stride) for channel in signal]
     gains = bytes(level.gain for level in levels)
     size = AudioGeometry(original.frames, original.rate, gains, mono, point.finest_stride)
     targets = audio_transform.analyse(signal, point, size, levels, progress=progress)
-    boxes = {"levels": _levels(levels, size), "tags": media.pack_tags(original.tags)}
+    tags = media.pack_tags(original.tags)
+    boxes = {"levels": channels.pack_levels(levels, size), "stereo": cues, "tags": tags}
     return Analysed(original, size, point, rung, targets, boxes)
 
 
@@ -258,22 +257,6 @@ def _image_geometry(image: media.Image, point: OperatingPoint) -> ImageGeometry:
 def _image_boxes(image: media.Image) -> dict[str, bytes | None]:
     alpha = None if image.alpha is None else media.pack_alpha(image.alpha)
     return {"icc": image.icc, "exif": image.exif, "xmp": image.xmp, "alpha": alpha}
-
-
-def _levels(levels: Sequence[Loudness], geometry: AudioGeometry) -> bytes | None:
-    """Return the levels of all chunks, in their order, of one or PARTS each; None where all are zero."""
-    if not any(any(channel.levels) for channel in levels):
-        return None
-    length = SEGMENT * geometry.stride
-    parts = max(length // channel.segment for channel in levels if channel.levels)
-    box = bytearray()
-    for region in geometry.regions:
-        channel = levels[region.channel or 0]
-        own = length // channel.segment if channel.levels else 1
-        first = region.samples[0].start // length * own
-        steps = channel.levels[first : first + own].ljust(own, b"\0")
-        box += steps if own == parts else steps * parts
-    return bytes(box)
 
 
 def _pack(

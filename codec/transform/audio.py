@@ -1,7 +1,7 @@
 """Transform audio to targets, and symbols to audio, channel by channel and block by block.
 
 Channels are coded one by one, each normalised to the loudness of the training data; two equal channels are
-coded as one, silent channels not at all.
+coded as one, silent channels not at all. Two channels that differ little are predicted from one (`stereo`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor
 from ..bitstream.geometry import SEGMENT, AudioGeometry, Region
 from ..models.base import OperatingPoint, Progress
 from ..priors.base import Array, Symbols
-from . import loudness, tiling
+from . import loudness, stereo, tiling
 from .loudness import Loudness
+from .stereo import Cues
 
 
 def analyse(
@@ -55,6 +56,7 @@ def synthesise(
     point: OperatingPoint,
     geometry: AudioGeometry,
     levels: Sequence[Loudness],
+    cues: Sequence[Cues] = (),
     lost: Sequence[Region] = (),
     *,
     progress: Progress | None = None,
@@ -66,6 +68,7 @@ def synthesise(
         point: the operating point of the symbols.
         geometry: of the audio.
         levels: loudness of each channel.
+        cues: by which both channels are predicted from the mid; none: they are not.
         lost: regions that become silent.
         progress: called with the number of blocks done and of all blocks.
     """
@@ -81,6 +84,8 @@ def synthesise(
             np.multiply(channel[start:stop], factors, out=signal[number, start:stop])
     for region in lost:
         signal[region.part(1)] = 0
+    if cues:
+        return stereo.upmix(signal[0], cues)
     return loudness.to_left_right(signal) if geometry.mid_side else signal
 
 

@@ -1,0 +1,86 @@
+"""What boxes say of the channels of audio: their levels, and how two were predicted from one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bitstream.geometry import SEGMENT, AudioGeometry
+from ..errors import DamagedError, confined
+from ..transform import loudness, stereo, stereo_analysis
+from ..transform.loudness import PARTS, Loudness
+from ..transform.stereo import Cues
+
+
+def shared(signal: NDArray[np.float32]) -> tuple[NDArray[np.float32], bytes | None]:
+    """Return two channels, float32 [2, N], as mid and a silent side, where one is enough for both.
+
+    Returns:
+        The channels to code: the given ones where they are too different. And the box of cues, where they are
+        not alike but predicted from the mid.
+    """
+    if loudness.is_mono(signal):
+        middle, cues = signal.mean(0), None
+    elif (mixed := stereo_analysis.mix(signal)) is not None and mixed.is_near:
+        middle, cues = mixed.channel, stereo.pack(mixed.cues)
+    else:
+        return signal, None
+    both = np.zeros(signal.shape, np.float32)  # of a side that is never written, nothing is in memory
+    both[0] = middle
+    return both, cues
+
+
+def unpack_cues(
+    box: bytes | None, geometry: AudioGeometry, damage: list[str], *, salvage: bool
+) -> list[Cues]:
+    """Return the cues of two channels, none where they are not predicted; append to `damage` when salvaging.
+
+    Raises:
+        DamagedError: a box that no encoder writes, without `salvage`.
+    """
+    if box is None:
+        return []
+    with confined("box stereo", damage, salvage=salvage):
+        if not geometry.mid_side or geometry.gains[1]:
+            raise DamagedError("cues of stereo, and two coded channels")
+        return stereo.unpack(box, geometry.samples)
+    return []
+
+
+def pack_levels(levels: Sequence[Loudness], geometry: AudioGeometry) -> bytes | None:
+    """Return the levels of all chunks, in their order, of one or PARTS each; None where all are zero."""
+    if not any(any(channel.levels) for channel in levels):
+        return None
+    length = SEGMENT * geometry.stride
+    parts = max(length // channel.segment for channel in levels if channel.levels)
+    box = bytearray()
+    for region in geometry.regions:
+        channel = levels[region.channel or 0]
+        own = length // channel.segment if channel.levels else 1
+        first = region.samples[0].start // length * own
+        steps = channel.levels[first : first + own].ljust(own, b"\0")
+        box += steps if own == parts else steps * parts
+    return bytes(box)
+
+
+def unpack_levels(
+    levels: bytes, geometry: AudioGeometry, damage: list[str], *, salvage: bool
+) -> list[Loudness]:
+    """Return the loudness of each channel, by the gains of the header and the box of levels.
+
+    Raises:
+        DamagedError: levels of other chunks, without `salvage`.
+    """
+    parts = PARTS if len(levels) == PARTS * geometry.chunk_count else 1
+    if levels and len(levels) != parts * geometry.chunk_count:
+        if not salvage:
+            raise DamagedError(f"{len(levels)} levels for {geometry.chunk_count} chunks")
+        damage.append("damaged in box levels")
+        levels = b""
+    rows = [bytearray() for _ in geometry.gains]
+    for number, region in enumerate(geometry.regions if levels else ()):
+        rows[region.channel or 0] += levels[parts * number : parts * (number + 1)]
+    segment = SEGMENT * geometry.stride // parts
+    return [Loudness(gain, bytes(row), segment) for gain, row in zip(geometry.gains, rows, strict=True)]
