@@ -28,7 +28,7 @@ GOLDEN_CODES = {
     "vqvae2-image": 1891197657,
     "vqvae-image": 2434657505,
     "vqvae-audio": 1140501815,
-    "vae-image": 3354368874,
+    "vae-image": 4073762191,
     "vae-image-psnr": 2973480516,
     "ppca-image": 3271163889,
     "ppca-thumbnail": 1793796685,
