@@ -126,7 +126,7 @@ class NGram(Network):
         if any(len(book) != len(codebook) for book in known) or not known:
             raise ValueError("codebooks of several sizes, or none of planes before")
         # Each position in a block has logits, and a map from the codebook to them, of its own.
-        by_position = torch.block_diag(*[codebook] * config.period)  # type: ignore[no-untyped-call]
+        by_position = torch.kron(torch.eye(config.period), codebook)
         super().__init__(by_position, len(by_position), config.embedding, config.width)
         self.period, self.history, self.size = config.period, config.history, len(codebook)
         self.known_blocks = config.known_blocks
