@@ -55,6 +55,8 @@ def main() -> None:
     parser.add_argument("--crops", type=int, default=1024, help="training crops whose codes are kept")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     options = parser.parse_args()
+    if options.crops < options.batch:
+        parser.error("--crops below --batch")
 
     analysis = Analysis(weights.load(options.model, "cpu"))
     print(f"{options.steps} steps of {options.batch} crops, of {CROPS['top']} pixels for the top", end=" ")

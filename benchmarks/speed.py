@@ -1,7 +1,7 @@
 """Megapixels per second vs. AVIF in the same process, and the peak memory of both commands.
 
 python benchmarks/speed.py FOLDER_OR_IMAGE [--model M] [--runs 5] [--threads 2]
-python benchmarks/speed.py FOLDER_OR_IMAGE --memory 100
+python benchmarks/speed.py FOLDER_OR_IMAGE --memory 100 [--lossless]
 """
 
 import argparse
@@ -36,6 +36,8 @@ def main() -> None:
     )
     parser.add_argument("--lossless", action="store_true", help="measure memory without loss")
     options = parser.parse_args()
+    if options.lossless and (not options.memory or options.model):
+        parser.error("--lossless is for --memory, and takes no --model")
     if options.memory:
         memory(options)
     else:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from coded import tables_of
 from vqcodec.coding import driver
-from vqcodec.errors import ModelError
+from vqcodec.errors import ModelError, UsageError
 from vqcodec.priors import exact, ngram, wavenet
 from vqcodec.priors.base import Symbols
 from vqcodec.priors.chain import ChainPrior
@@ -220,3 +220,8 @@ def test_priors_that_do_not_fit_are_refused() -> None:
     part = {name: array for name, array in regions()[0].items() if name != NAMES[0]}
     with pytest.raises(ModelError, match="given 1 planes, of which there are 0"):
         prior_of(1).scan([part], 0)
+
+
+def test_settings_beyond_what_is_exact() -> None:
+    with pytest.raises(UsageError, match="a layer of 1,215 inputs, limit 1,024"):
+        ngram.NGram(replace(CONFIG, known_embedding=81), *[torch.randn(SIZE, 4)] * 2)

@@ -17,6 +17,7 @@ from vqcodec import media, pipeline
 from vqcodec.bitstream import container
 from vqcodec.bitstream.geometry import AudioGeometry
 from vqcodec.errors import DamagedError
+from vqcodec.pipeline import sampling, tokens
 from vqcodec.transform import stereo, stereo_analysis
 from vqcodec.transform.stereo import MAX_DELAY, MAX_LEVEL, STEP, Cues
 
@@ -140,7 +141,7 @@ def test_what_differs_by_frequency_has_bands() -> None:
     spectrum = np.fft.rfft(one)
     spectrum[len(spectrum) // 4 :] *= 0.25
     (cue,) = mixed(np.stack((one, np.fft.irfft(spectrum).astype(np.float32)))).cues
-    assert cue.levels[:4] == (0,) * 4 and cue.levels[-2:] == (12, 12)
+    assert cue.level_differences[:4] == (0,) * 4 and cue.level_differences[-2:] == (12, 12)
 
 
 def test_true_stereo_is_not_predicted() -> None:
@@ -152,6 +153,25 @@ def test_true_stereo_is_not_predicted() -> None:
     assert mixed(talk).is_near
     talk[1, -16_000:] += 0.5 * b[:16_000]
     assert not mixed(talk).is_near
+
+
+def test_soft_stereo_after_a_loud_talker_is_not_predicted() -> None:
+    """Soft segments are coded at a loudness of their own: what is in them is heard."""
+    for decibels in (-20, -32, -40):
+        soft = np.stack((voice(9, 2), voice(9, 3))) * np.float32(10 ** (decibels / 20))
+        assert not mixed(np.concatenate((placed(voice(9, 1), 6, 0), soft), 1)).is_near
+
+
+def test_what_has_nothing_in_common_is_not_predicted() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 48_000)).astype(np.float32)
+    found = mixed(noise)
+    assert found.diffuse > 0.45 and not found.is_near
+
+
+def test_opposite_polarity_is_not_turned_over() -> None:
+    one = voice(2)
+    assert mixed(np.stack((one, one / 2))).is_near
+    assert not mixed(np.stack((one, -one / 2))).is_near
 
 
 def test_channels_that_are_not_mixed() -> None:
@@ -229,6 +249,21 @@ def test_cues_of_channels_that_are_coded(small_sound: str, near_mono: pipeline.E
         with pytest.raises(DamagedError, match="damaged in box stereo"):
             pipeline.decode(data, model=small_sound)
         assert salvaged(data, small_sound)[1] == ["damaged in box stereo"]
+
+
+def test_sampling_keeps_places_and_loudness() -> None:
+    """All of a file continued by nothing is the file as decoded."""
+    data = pipeline.encode(audio(placed(voice(1), 6, 3)), model="vqvae-audio")
+    assert "stereo" in container.parse(data).boxes
+    (found,) = sampling.sample(continued=data, fraction=1.0)
+    assert isinstance(found, media.Audio)
+    assert np.array_equal(found.signal, pipeline.decode_audio(data).signal)
+
+
+def test_tokens_are_those_of_both_channels(small_sound: str) -> None:
+    both = tokens.tokenize(audio(placed(voice(2), 6, 3)), model=small_sound)
+    alone = [tokens.tokenize(audio(one[None]), model=small_sound) for one in placed(voice(2), 6, 3)]
+    assert np.array_equal(both.numpy(), np.concatenate([one.numpy() for one in alone]))
 
 
 def test_info_tells(tmp_path: Path, near_mono: pipeline.Encoded) -> None:

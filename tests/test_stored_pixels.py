@@ -186,6 +186,14 @@ def test_salvage_goes_on_behind_a_tile_of_other_weights(small: str) -> None:
     assert np.array_equal(image.samples[:, TILE:], pixels[:, TILE:])
 
 
+def test_repeated_textures_are_stored() -> None:
+    """They look like noise to a quick estimate, and are small without loss."""
+    rng = np.random.default_rng(0)
+    glyphs = rng.integers(0, 256, (6, 8, 8, 3), np.uint8)
+    sheet = glyphs[rng.integers(0, 6, (32, 32))].transpose(0, 2, 1, 3, 4).reshape(256, 256, 3)
+    assert np.array_equal(pipeline.decode_image(pipeline.encode(sheet, model="vae-image")).samples, sheet)
+
+
 def test_tiles_are_made_of_regions() -> None:
     geometry = ImageGeometry(TILE + 1, 2 * TILE)
     assert [[axis.stop for axis in tile.samples] for tile in geometry.tiles] == [

@@ -1,7 +1,8 @@
 """Encode, decode and sample the symbols of regions by a prior.
 
-All three go through the steps of the prior's scan, with one entropy model per step and region, and fill the
-same arrays on the way, so that the prior cannot use what a decoder lacks.
+Decoding and sampling go through the steps of the prior's scan, with one entropy model per step and region.
+So does encoding of latents, which fills the same arrays on the way: the prior cannot use what a decoder
+lacks. Indices are known beforehand: their probabilities are computed in parallel where the prior can.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def encode(
         prior: of the symbols.
         regions: plane -> output of the transform: indices int32 [h, w] or [T], latents float32 [h, w, M].
         index: quality index, 0..255.
-        quantise: chooses the symbols.
+        quantise: chooses the symbols of latents; indices are symbols already.
     """
     if all(target.dtype.kind != "f" for region in regions for target in region.values()):
         coded = [_encode_in_parallel(prior, region) for region in regions]

@@ -18,8 +18,8 @@ from .guard import pillow_unlimited
 METHOD, QUALITY = 4, 100
 """Effort of the encoder. Method 6 would save a further percent, and take six to a hundred times as long."""
 
-QUICK_METHOD, QUICK_QUALITY = 0, 50
-"""A fiftieth of the time. On photographs, text and drawings at most 1.3 times the bytes."""
+QUICK_METHOD, QUICK_QUALITY = 1, 50
+"""A ninth of the time, and at most 1.15 times the bytes; method 0 misses repetitions: up to 30 times."""
 
 _SIGNATURE = 0x2F
 _RIFF = struct.Struct("<4sI4s4sI")

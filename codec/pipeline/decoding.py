@@ -97,9 +97,23 @@ def decode_preview(
     return image, found.damage
 
 
-def render(symbols: Symbols, point: OperatingPoint, geometry: Geometry) -> media.Image | media.Audio:
-    """Decode symbols to an image or audio, without metadata."""
-    return _render(DecodedChunks(symbols), point, geometry, None, [], False, None)
+def render(
+    symbols: Symbols, point: OperatingPoint, geometry: Geometry, stream: Bitstream | None = None
+) -> media.Image | media.Audio:
+    """Decode symbols to an image or audio, without metadata.
+
+    Args:
+        symbols: of each plane.
+        point: their operating point.
+        geometry: of the result.
+        stream: whose loudness and stereo a sound has.
+    """
+    if stream is not None and isinstance(geometry, AudioGeometry):
+        sound = {name: box for name, box in stream.boxes.items() if name in ("levels", "stereo")}
+        stream = replace(stream, boxes=sound, source="")
+    else:
+        stream = None
+    return _render(DecodedChunks(symbols), point, geometry, stream, [], False, None)
 
 
 def reconstruct(encoded: Encoded) -> media.Image | media.Audio:

@@ -150,9 +150,13 @@ def analyse(
     point: OperatingPoint,
     *,
     rung: Rung | None = None,
+    joint: bool = True,
     progress: Progress | None = None,
 ) -> Analysed:
-    """Run the analysis transform, the first half of `encode_at`."""
+    """Run the analysis transform, the first half of `encode_at`.
+
+    With `joint`, two channels are analysed as one where one is enough.
+    """
     rung = rung or Rung(point.index, point.index, point.index)
     if isinstance(original, media.Image):
         geometry = _image_geometry(original, point)
@@ -161,7 +165,9 @@ def analyse(
         return Analysed(original, geometry, point, rung, targets, _image_boxes(original), pixels)
     if original.channels > 2:
         warn(f"{original.channels} channels, coded one by one", MediaWarning)
-    signal, cues = (original.signal, None) if original.channels != 2 else channels.shared(original.signal)
+    signal, cues = original.signal, None
+    if joint and original.channels == 2:
+        signal, cues = channels.shared(signal)
     mono = signal is not original.signal
     levels = [loudness.loudness_of(channel, SEGMENT * point.finest_stride) for channel in signal]
     gains = bytes(level.gain for level in levels)

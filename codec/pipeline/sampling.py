@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from .. import media, weights
-from ..bitstream.container import LEARNED, PIXELS
+from ..bitstream.container import LEARNED, PIXELS, Bitstream
 from ..bitstream.geometry import AUDIO_RATE, AudioGeometry, Geometry, ImageGeometry
 from ..bitstream.quality import DEFAULT_QUALITY, index_of
 from ..coding import chunks, driver
@@ -82,6 +82,7 @@ def sample(
     if resample is not None and continued is None:
         raise UsageError("planes are kept of a file", "name it")
     known: Symbols | None = None
+    stream: Bitstream | None = None
     geometry: Geometry
     if continued is None:
         loaded = model if isinstance(model, Model) else weights.load(model or DEFAULT_MODEL, device)
@@ -136,7 +137,7 @@ def sample(
         for region, part in zip(regions, drawn, strict=True):
             for plane in planes:
                 whole[plane.name][region.part(plane.stride)] = part[plane.name]
-        samples.append(render(whole, point, geometry))
+        samples.append(render(whole, point, geometry, stream))
     return samples
 
 

@@ -107,5 +107,5 @@ def _tokens(x: media.Source, point: OperatingPoint) -> Tensor:
         raise UsageError(
             f"{point.model.card.name} is for {point.model.medium}", "name a model for this medium"
         )
-    targets = analyse(original, point).targets[point.planes[0].name]
+    targets = analyse(original, point, joint=False).targets[point.planes[0].name]
     return torch.from_numpy(targets).to(point.device, torch.int64)

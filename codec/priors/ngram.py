@@ -19,13 +19,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..errors import ModelError, UsageError
 from . import exact, settings
 from .base import Array, Categorical, Codes, Step, Symbols, in_time
 from .context import Arithmetic, FakeQuantized, Integer
 from .learned import LearnedPrior, Network, unit_embedding
 from .settings import setting
 from .wavenet import TO_ACTIVATION
+
+MOST_INPUTS = 1024
+"""Of a layer, so that its sums stay exact."""
 
 RADIUS_FIRST, RADIUS = 2, 1
 """Blocks to each side that the first layer over the planes before sees, and each of the residual blocks."""
@@ -122,6 +125,7 @@ class NGram(Network):
 
         Raises:
             ValueError: of different sizes.
+            UsageError: settings that give a layer more than MOST_INPUTS.
         """
         if any(len(book) != len(codebook) for book in known) or not known:
             raise ValueError("codebooks of several sizes, or none of planes before")
@@ -145,6 +149,12 @@ class NGram(Network):
         for number in range(config.blocks):
             found[f"expand{number}"] = exact.QATLinear(config.width, config.hidden, coarse, coarse, 1.4)
             found[f"contract{number}"] = exact.QATLinear(config.hidden, config.width, coarse, fine, 0.5)
+        widest = max(layer.weight.shape[1] for layer in found.values())
+        if widest > MOST_INPUTS:
+            raise UsageError(
+                f"a layer of {widest:,} inputs, limit {MOST_INPUTS:,}",
+                "smaller embeddings, history or period",
+            )
         self.blocks, self.parts = config.blocks, nn.ModuleDict(found)
 
     def layers(self) -> dict[str, exact.QATLinear]:

@@ -34,7 +34,7 @@ FRAMES_PER_BLOCK = 512
 """Frames that are filtered together."""
 
 _WINDOW = np.sin(np.pi * (np.arange(2 * HOP) + 0.5) / (2 * HOP)).astype(np.float32)
-_CENTRES = (np.array(EDGES[:-1]) + np.array(EDGES[1:]) - 1) / 2
+CENTRES = (np.array(EDGES[:-1]) + np.array(EDGES[1:]) - 1) / 2
 _BIAS = 64
 _BANDS = len(EDGES) - 1
 
@@ -46,12 +46,12 @@ class Cues:
     Attributes:
         steps: how long, in steps, at least 1.
         delay: of left behind right, in samples; negative: of right behind left.
-        levels: of left above right in dB, of all frequencies, or of each band.
+        level_differences: of left above right in dB, of all frequencies, or of each band.
     """
 
     steps: int
     delay: int
-    levels: tuple[int, ...]
+    level_differences: tuple[int, ...]
 
     @property
     def delays(self) -> tuple[int, int]:
@@ -61,9 +61,9 @@ class Cues:
     @property
     def gains(self) -> NDArray[np.float64]:
         """Gains of left and right in each bin, [2, HOP + 1]; the sum of their squares is 2."""
-        level = np.asarray(self.levels[0], np.float64)
-        if len(self.levels) > 1:
-            level = np.interp(np.arange(HOP + 1), _CENTRES, self.levels)
+        level = np.asarray(self.level_differences[0], np.float64)
+        if len(self.level_differences) > 1:
+            level = np.interp(np.arange(HOP + 1), CENTRES, self.level_differences)
         ratio = np.broadcast_to(10 ** (level / 10), HOP + 1)
         return np.sqrt(2 / (1 + np.stack((1 / ratio, ratio))))
 
@@ -77,8 +77,8 @@ def pack(cues: Sequence[Cues]) -> bytes:
     """Write the box of cues."""
     box = bytearray()
     for cue in cues:
-        box += varint(cue.steps) + bytes((cue.delay + _BIAS, len(cue.levels)))
-        box += bytes(level + _BIAS for level in cue.levels)
+        box += varint(cue.steps) + bytes((cue.delay + _BIAS, len(cue.level_differences)))
+        box += bytes(level + _BIAS for level in cue.level_differences)
     return bytes(box)
 
 

@@ -6,13 +6,16 @@ import heapq
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .loudness import GATE, gain_of
 from .stereo import (
+    CENTRES,
     EDGES,
+    FRAMES_PER_BLOCK,
     HOP,
     MAX_DELAY,
     MAX_LEVEL,
@@ -46,6 +49,12 @@ ERROR_DB, ERROR_DB_OF_DIFFUSE, MOST_ERROR_DB = 0.4, 8.0, 1.7
 channels do not have in common, and whatever that share is. Reverberation differs between two ears in phase
 more than in level, a second source in level. Coded one by one, each channel errs by 3 to 4 dB."""
 
+MOST_DIFFUSE = 0.4
+"""Largest share of energy that is not in common: rooms have up to a third, independent noise a half."""
+
+MOST_OPPOSITE = 0.1
+"""Largest share of energy of opposite signs: delays and levels would turn them over."""
+
 SECOND = 16_000 // HOP
 STEPS_PER_BLOCK = 64
 """Frames in which the error is averaged; steps that are correlated together."""
@@ -54,7 +63,6 @@ TILES = np.array([0, 3, 6, 10, 14, 20, 26, 34, 43, 54, 68, 85, 106, 132, 164, 20
 """First bins of the bands in which the prediction is compared: two for each band of cues."""
 
 _STARTS = np.array(EDGES[:-1])
-_CENTRES = (_STARTS + np.array(EDGES[1:]) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -66,16 +74,20 @@ class Mixed:
         cues: by which `stereo.upmix` predicts both.
         error_db: mean difference of tiles of the prediction and the originals, in the worst second.
         diffuse: share of energy that the channels do not have in common, 0 to 0.5.
+        opposite: share of energy in runs whose channels are alike with opposite signs.
     """
 
     channel: NDArray[np.float32]
     cues: list[Cues]
     error_db: float
     diffuse: float
+    opposite: float
 
     @property
     def is_near(self) -> bool:
         """Whether the prediction is good enough to be coded instead of the channels."""
+        if self.diffuse > MOST_DIFFUSE or self.opposite > MOST_OPPOSITE:
+            return False
         return self.error_db < min(ERROR_DB + ERROR_DB_OF_DIFFUSE * self.diffuse, MOST_ERROR_DB)
 
 
@@ -89,10 +101,11 @@ def mix(signal: NDArray[np.float32]) -> Mixed | None:
     tiles = _energies(signal, cues)
     bands = tiles.reshape(len(cues), 3, len(_STARTS), 2).sum(-1)
     cues = [Cues(cue.steps, cue.delay, _levels(*bands[n, :2] + 1e-20)) for n, cue in enumerate(cues)]
-    floors = GATE * tiles[:, :2].sum(0) / (signal.shape[1] // HOP + 2)
-    diffuse = sum(run.error for run in runs) / sum(float(run.powers.sum()) for run in runs)
-    channel, error_db = _mix(signal, cues, bands, floors)
-    return Mixed(channel, cues, error_db, diffuse)
+    whole = sum(float(run.powers.sum()) for run in runs)
+    diffuse = sum(run.error for run in runs) / whole
+    opposite = sum(float(run.powers.sum()) for run in runs if run.is_opposite) / whole
+    channel, error_db = _mix(signal, cues, bands)
+    return Mixed(channel, cues, error_db, diffuse, opposite)
 
 
 def _correlate(signal: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -129,6 +142,7 @@ class _Run:
         shared = max(float(self.correlation.max()), 0.0)
         # The smaller eigenvalue of the covariance: what is left by the best common signal.
         self.error = (left + right - float(np.hypot(left - right, 2 * shared))) / 2
+        self.is_opposite = -float(self.correlation.min()) > shared
 
 
 def _joined(a: _Run, b: _Run) -> _Run:
@@ -138,7 +152,7 @@ def _joined(a: _Run, b: _Run) -> _Run:
 def _segment(powers: NDArray[np.float32], correlations: NDArray[np.float32]) -> list[_Run]:
     """Join neighbouring steps, those first whose common cues cost least, while they cost less than CHANGE."""
     total = powers.sum(1)
-    scale = 1 / np.maximum(total, GATE * max(float(np.quantile(total, 0.95)), 1e-30))[:, None]
+    scale = 1 / np.maximum(total, _pauses(total, STEPS_PER_BLOCK))[:, None]
     runs: list[_Run | None] = [
         _Run(1, p, c) for p, c in zip(powers * scale, correlations * scale, strict=True)
     ]
@@ -216,7 +230,6 @@ def _mix(
     signal: NDArray[np.float32],
     cues: list[Cues],
     bands: NDArray[np.float64],
-    floors: NDArray[np.float64],
 ) -> tuple[NDArray[np.float32], float]:
     """Mix the channels, each weighed by its gains, and measure the prediction from the mix.
 
@@ -224,7 +237,6 @@ def _mix(
         signal: both channels.
         cues: their cues.
         bands: energies of left and right, and their product, [cues, 3, bands].
-        floors: energies below which tiles are silent, [2, TILES].
 
     Returns:
         The mix, and the error of the worst second in dB.
@@ -237,10 +249,11 @@ def _mix(
         one = (gains[0] * spectra[0] + gains[1] * spectra[1]) * equaliser[owners]
         overlap_add(one, frames, channel)
         error = np.zeros(len(frames))
-        for spectrum, gain, floor in zip(spectra, gains, floors, strict=True):
+        for spectrum, gain in zip(spectra, gains, strict=True):
             pair = (_energy(spectrum), _energy(one * gain))
-            original, predicted = (np.add.reduceat(energy, TILES, axis=1) + floor for energy in pair)
-            error += np.abs(_decibels(predicted / original)).mean(1) / 2
+            original, predicted = (np.add.reduceat(energy, TILES, axis=1) for energy in pair)
+            floor = GATE * original.mean(0) + 1e-20  # of this block: soft ones come out as clear as loud ones
+            error += np.abs(_decibels((predicted + floor) / (original + floor))).mean(1) / 2
         errors.append(error)
         loudness.append(sum(_energy(spectrum).sum(1) for spectrum in spectra))
     return channel, _worst_second(np.concatenate(errors), np.concatenate(loudness))
@@ -249,17 +262,26 @@ def _mix(
 def _equaliser(bands: NDArray[np.float64], cues: Cues) -> NDArray[np.float32]:
     """Return what the weighed sum is multiplied by in each bin to have the mean energy of both channels."""
     left, right, product = bands
-    own_left, own_right = cues.gains[:, np.rint(_CENTRES).astype(int)]
+    own_left, own_right = cues.gains[:, np.rint(CENTRES).astype(int)]
     mixed = (own_left**2 * left + own_right**2 * right + 2 * own_left * own_right * product) / 4
     missing = np.sqrt((left + right) / 2 / np.maximum(mixed, 1e-30)).clip(1, MOST_GAIN)
-    return np.asarray(np.interp(np.arange(HOP + 1), _CENTRES, missing / 2), np.float32)
+    return np.asarray(np.interp(np.arange(HOP + 1), CENTRES, missing / 2), np.float32)
 
 
 def _worst_second(errors: NDArray[np.float64], loudness: NDArray[np.float64]) -> float:
     """Return the largest mean error of frames that are no pauses, of SECOND frames with a quarter of such."""
-    loud = loudness > GATE * np.quantile(loudness, 0.95)
+    loud = loudness > _pauses(loudness, FRAMES_PER_BLOCK)
     window = np.ones(SECOND)
     counts = np.convolve(loud, window)
     sums = np.convolve(np.where(loud, errors, 0), window)
     enough = counts >= min(SECOND // 4, counts.max())
     return float((sums[enough] / counts[enough]).max())
+
+
+def _pauses(energies: NDArray[Any], block: int) -> NDArray[Any]:
+    """Return for each energy what it exceeds if it is no pause among the `block` around it, about 8 seconds.
+
+    Soft parts of a recording are coded at a loudness of their own (`loudness.loudness_of`).
+    """
+    parts = np.split(energies, range(block, len(energies), block))
+    return np.concatenate([np.full(len(part), max(GATE * np.quantile(part, 0.95), 1e-30)) for part in parts])
