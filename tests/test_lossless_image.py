@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +60,26 @@ def decoded(prior: PyramidPrior, payload: bytes, shape: tuple[int, ...]) -> np.n
     assert driver.decode(prior, [payload], [known], 0) == [True]
     assert not (known[PLANE] % 16).any()
     return known[PLANE] // 16
+
+
+def test_features_are_freed_with_their_scan(prior: PyramidPrior, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a large tile take half a gigabyte, and a collector of cycles may come late."""
+    scans = []
+    begin = PyramidPrior.scan
+
+    def watched(self: PyramidPrior, known: list[dict[str, np.ndarray]], index: int) -> object:
+        scan = begin(self, known, index)
+        scans.append(weakref.ref(scan))
+        return scan
+
+    monkeypatch.setattr(PyramidPrior, "scan", watched)
+    gc.disable()
+    try:
+        payload = coded(prior, draw(40, 30)).payload
+        decoded(prior, payload, (30, 40, 3))
+        assert [scan() for scan in scans] == [None, None]
+    finally:
+        gc.enable()
 
 
 # tables

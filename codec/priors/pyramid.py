@@ -14,7 +14,7 @@ corrects the mean of the four neighbours, and gives a scale and a tail (`logisti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
@@ -295,12 +295,15 @@ class _Scan:
     @property
     def steps(self) -> Iterator[Step]:
         """As in `Scan.steps`."""
-        yield self._step(0, (slice(None, None, 1 << self._levels),) * 2, slice(None))
-        number = 1
-        for level, phase in self._parts():
-            for colour in self._colours:
-                yield self._step(number, part(level, phase), slice(colour, colour + 1))
-                number += 1
+        try:
+            yield self._step(0, (slice(None, None, 1 << self._levels),) * 2, slice(None))
+            number = 1
+            for level, phase in self._parts():
+                for colour in self._colours:
+                    yield self._step(number, part(level, phase), slice(colour, colour + 1))
+                    number += 1
+        finally:  # it refers to this scan, and its features are large
+            self._rest.close()
 
     def _parts(self) -> Iterator[tuple[int, str]]:
         """Yield level and phase of all pixels but those of the first step."""
@@ -323,7 +326,7 @@ class _Scan:
         else:
             yield next(self._rest)
 
-    def _models(self) -> Iterator[Logistic]:
+    def _models(self) -> Generator[Logistic, None, None]:
         """Yield the models of all steps but the first, each when its turn has come."""
         for level, phase in self._parts():
             rows, columns = part(level, phase)
