@@ -92,7 +92,12 @@ class Mixed:
 
 
 def mix(signal: NDArray[np.float32]) -> Mixed | None:
-    """Mix two channels, float32 [2, N]; None where one of them is silent, or louder than LOUDEST."""
+    """Mix two channels, float32 [2, N]; None where one is silent, or louder than LOUDEST, or N below STEP.
+
+    Cues take more bytes than the codes of a channel that short.
+    """
+    if signal.shape[1] < STEP:
+        return None
     if not all(gain_of(channel) for channel in signal) or max(signal.max(), -signal.min()) > LOUDEST:
         return None
     runs = _segment(*_correlate(signal))
