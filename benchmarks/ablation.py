@@ -103,7 +103,7 @@ def learn(
 ) -> None:
     """Take the steps: AdamW, learning rate falling as a cosine, from the frequencies of the codes."""
     target = codes[inputs[0]]
-    counts = torch.bincount(target.flatten(), minlength=network.logits.bias.numel()) + 1.0
+    counts = network.histogram(target) + 1.0
     with torch.no_grad():
         network.logits.bias.copy_((counts / counts.sum()).log() + math.log(len(counts)))
     optimiser = torch.optim.AdamW(network.parameters(), lr=options.lr, betas=(0.9, 0.999))

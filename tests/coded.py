@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from conftest import draw, sing
 from PIL import ImageCms
 from vqcodec import media, pipeline
@@ -143,3 +144,19 @@ def tables_of(prior: Any, parts: list[Symbols]) -> list[np.ndarray]:
             if len(positions[0]):
                 table[positions] = models[number].frequencies
     return tables
+
+
+def check_streams(prior: Any, parts: list[Symbols], threads: int) -> None:
+    """Check that streams written in either dtype, with any threads, together or alone, are read by others."""
+    wide, before = prior.with_dtype(torch.float64), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        written = [[one.payload for one in driver.encode(p, parts, 0)] for p in (prior, wide)]
+        assert written[0] == written[1]
+        assert [driver.encode(prior, [part], 0)[0].payload for part in parts] == written[0]
+    finally:
+        torch.set_num_threads(before)
+    known = [{name: np.zeros_like(array) for name, array in part.items()} for part in parts]
+    assert driver.decode(wide, written[0], known, 0) == [True] * len(parts)
+    for part, found in zip(parts, known, strict=True):
+        assert all(np.array_equal(part[name], found[name]) for name in part)

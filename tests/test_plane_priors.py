@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from coded import tables_of
+from coded import check_streams, tables_of
 from vqcodec.coding import driver
 from vqcodec.errors import ModelError
 from vqcodec.priors import attention, conditional, exact
@@ -158,20 +158,7 @@ def test_training_sees_the_numbers_of_coding(kind: str) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_dtypes_threads_and_batches(threads: int) -> None:
     """Streams of both planes; one written under any is read under any other."""
-    prior, parts = chained(), regions()
-    wide = prior.with_dtype(torch.float64)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        written = [[one.payload for one in driver.encode(p, parts, 0)] for p in (prior, wide)]
-        assert written[0] == written[1]
-        assert [driver.encode(prior, [part], 0)[0].payload for part in parts] == written[0]
-    finally:
-        torch.set_num_threads(before)
-    known = [{name: np.zeros_like(array) for name, array in part.items()} for part in parts]
-    assert driver.decode(wide, written[0], known, 0) == [True] * len(parts)
-    for part, found in zip(parts, known, strict=True):
-        assert all(np.array_equal(part[name], found[name]) for name in part)
+    check_streams(chained(), regions(), threads)
 
 
 def test_payload_is_near_the_ideal() -> None:

@@ -19,7 +19,7 @@ METHOD, QUALITY = 4, 100
 """Effort of the encoder. Method 6 would save a further percent, and take six to a hundred times as long."""
 
 QUICK_METHOD, QUICK_QUALITY = 1, 50
-"""A ninth of the time, and at most 1.15 times the bytes; method 0 misses repetitions: up to 30 times."""
+"""Much less time, for a few percent more bytes; method 0 is quicker still, but misses repetitions."""
 
 _SIGNATURE = 0x2F
 _RIFF = struct.Struct("<4sI4s4sI")

@@ -263,7 +263,7 @@ class NGramPrior(LearnedPrior):
         """Compute the network layer by layer, at all positions, as in `Prior.in_parallel`."""
         codes, layers = symbols[self.plane], _Layers(self)
         if not len(codes):
-            return iter(())
+            return
         size, places = self.arrays["embedding"].shape[1], np.arange(len(codes)) % self.period
         history = self.layers["enter"].weight.shape[1] // size
         embedded = np.pad(self.embedding.numpy()[places * self.alphabet_size + codes], ((history, 0), (0, 0)))
@@ -272,7 +272,7 @@ class NGramPrior(LearnedPrior):
         logits = np.empty((len(codes), self.alphabet_size), active.dtype)
         for place in range(self.period):
             logits[place :: self.period] = layers.logits(active[place :: self.period], place)
-        return self.coded(codes, logits, np.arange(len(codes)))
+        yield from self.coded(codes, logits, np.arange(len(codes)))
 
     def scan(self, known: Sequence[Symbols], index: int) -> _Sequences:
         """As in `LearnedPrior.scan`; the codes of the planes before are in place."""

@@ -135,7 +135,7 @@ class PixelCNNPrior(LearnedPrior):
         codes = symbols[self.plane]
         with exact.arithmetic():
             logits = self._logits(symbols).numpy()
-        return self.coded(codes.ravel(), logits, slanted(codes.shape, 2))
+        yield from self.coded(codes.ravel(), logits, slanted(codes.shape, 2))
 
     def _logits(self, symbols: Symbols) -> Tensor:
         """Return the logits of all positions of a region, [h w, K]."""

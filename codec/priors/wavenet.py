@@ -161,7 +161,7 @@ class WaveNetPrior(LearnedPrior):
         codes = symbols[self.plane]
         with exact.arithmetic():
             logits = self._logits(codes).numpy()
-        return self.coded(codes, logits, np.arange(len(codes)))
+        yield from self.coded(codes, logits, np.arange(len(codes)))
 
     def _logits(self, codes: Codes) -> Tensor:
         """Return the logits of all positions of a region, [T, K]."""
