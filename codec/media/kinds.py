@@ -107,9 +107,13 @@ def open_picture(kind: str, pixels: BinaryIO | Spliced) -> PIL.Image.Image:
     opener: type[ImageFile.ImageFile]
     try:
         if kind == "HEIF":
-            from pillow_heif import HeifImageFile as opener
+            import pillow_heif
+
+            opener = pillow_heif.HeifImageFile
         else:
-            from pillow_jxl.JpegXLImagePlugin import JXLImageFile as opener
+            from pillow_jxl import JpegXLImagePlugin
+
+            opener = JpegXLImagePlugin.JXLImageFile
     except ImportError as error:
         raise MediaError(f"{_EXTRAS[kind]} images need an extra package", _EXTRA_HINT) from error
     return opener(file)
