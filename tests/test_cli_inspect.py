@@ -68,7 +68,7 @@ def test_a_collapsed_model_is_called_so_with_two_cures(folder: Path) -> None:
     assert result.exit_code == 0
     last = result.stdout.splitlines()[-3:]
     assert last[0] == "collapsed: 6 of 6 units carry nothing. Train with one of:"
-    assert "--set variance=0" in last[1] and "--set decoder=local" in last[2]
+    assert "--set variance=0" in last[1] and "--set context_dropout=1" in last[2]
     assert "mutual information" in result.stdout and "of at most 5.70, ln 300" in result.stdout
     inspected(folder, "trained", "--binarise", "static", "--fail-if-collapsed")
 

@@ -210,6 +210,45 @@ def test_a_decoder_of_convolutions_has_no_checkerboard() -> None:
     assert torch.allclose(inside, inside[:, :1, :1].expand_as(inside), atol=1e-6)
 
 
+def test_a_broadcast_decoder_knows_places_at_any_size() -> None:
+    """Corners and middle are the same pixels of pictures of 7 and of 13."""
+    small, large = (networks.decoder("broadcast", side, 2, 64, 3) for side in (7, 13))
+    large.load_state_dict(small.state_dict())
+    z = torch.randn(4, 3)
+    maps = small(z)
+    assert torch.allclose(maps, large(z)[:, :, ::2, ::2], atol=1e-5)
+    assert min(maps.diff(dim=axis).abs().max() for axis in (0, 1, 2, 3)) > 0.01
+    assert not torch.allclose(maps, maps.transpose(2, 3), atol=0.01)
+    small[0].coordinates.weight.zero_()
+    assert torch.allclose(small(z), small(z)[:, :, :1, :1].expand_as(maps), atol=1e-6)
+
+
+def test_hidden_context_is_hidden_in_training_alone() -> None:
+    config = vae.Config(side=SIDE, units=3, hidden=8, decoder="pixelcnn", context_dropout=0.8)
+    model = VAE(config)
+    assert model.pixels is not None
+    x, z = torch.rand(2000, 1, SIDE, SIDE).round(), torch.zeros(2000, 3)
+
+    def changed(other: Tensor) -> float:
+        """Share of pictures whose last pixel is told otherwise by another pixel before it."""
+        found = []
+        for inputs in (x, other):
+            torch.manual_seed(0)
+            found.append(model.pixels(inputs, model.maps(z))[:, 0, -1, -1])
+        return float((found[0] != found[1]).float().mean())
+
+    flipped = x.clone()
+    flipped[:, :, -1, -2] = 1 - flipped[:, :, -1, -2]
+    step = model.train().loss(2 * x[:4].expand(-1, 3, -1, -1) - 1)
+    for progress, seen in ((0.0, 0.2), (0.4, 0.6), (0.8, 1.0), (0.9, 1.0)):
+        model.update(step, progress, torch.Generator())
+        assert abs(changed(flipped) - seen) < 0.05
+    model.update(step, 0.0, torch.Generator())
+    assert changed(flipped) < 0.3
+    model.eval()
+    assert changed(flipped) > 0.95
+
+
 def test_settings_that_cannot_be_are_refused() -> None:
     from vqcodec.errors import UsageError
 

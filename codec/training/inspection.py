@@ -175,7 +175,7 @@ def cures(model: LatentModel) -> list[str]:
     if model.config.variance:
         found.append("--set variance=0 (learn the variance of the likelihood)")
     if model.config.to_json().get("decoder", "factorised") != "factorised":
-        found.append("--set decoder=local (a decoder that sees less of the picture)")
+        found.append("--set context_dropout=1 (a decoder that sees less of the picture at first)")
     found.append("-m beta-vae --set beta=1 --set free_bits=0.25 (a rate that costs nothing)")
     found.append("-m delta-vae (a committed rate)")
     return found[:2]

@@ -13,8 +13,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-Kind = Literal["linear", "mlp", "conv"]
+Kind = Literal["linear", "mlp", "conv", "broadcast"]
 Strength = Literal["factorised", "local", "pixelcnn"]
+
+CORNER = 3.0
+"""Coordinates of the corners of a picture, as large as latents."""
 
 DILATIONS = 3
 """Of the blocks of a PixelCNN: 1, 2, 4, and again from 1."""
@@ -24,7 +27,8 @@ def encoder(kind: Kind, side: int, channels: int, hidden: int, outputs: int) -> 
     """Build a network from pictures, [B, C, S, S], to parameters of q(z | x), [B, outputs].
 
     Args:
-        kind: "linear"; "mlp", two hidden layers of tanh; "conv", two convolutions of stride 2, two layers.
+        kind: "linear"; "mlp", two hidden layers of tanh; "conv", two convolutions of stride 2, two layers;
+            "broadcast", as "mlp", for a decoder that knows places.
         side: S, for "conv" a multiple of 4.
         channels: C.
         hidden: width of the hidden layers; convolutions have an eighth and a quarter of it.
@@ -33,7 +37,7 @@ def encoder(kind: Kind, side: int, channels: int, hidden: int, outputs: int) -> 
     inputs = channels * side**2
     if kind == "linear":
         return nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs))
-    if kind == "mlp":
+    if kind in ("mlp", "broadcast"):
         return nn.Sequential(nn.Flatten(), *_layers(inputs, hidden, hidden, outputs))
     narrow, wide = max(hidden // 8, 1), max(hidden // 4, 1)
     return _network(
@@ -51,6 +55,9 @@ def encoder(kind: Kind, side: int, channels: int, hidden: int, outputs: int) -> 
 def decoder(kind: Kind, side: int, channels: int, hidden: int, units: int) -> nn.Sequential:
     """Build a network from latents, [B, units], to maps, [B, C, S, S]: `encoder` in reverse.
 
+    "broadcast" is a spatial broadcast decoder: four layers of 1x1 kernels, a quarter of `hidden` wide, the
+    first of them `Broadcast`.
+
     Convolutions follow an enlargement, since transposed ones leave a checkerboard (Odena et al. 2016).
     """
     outputs = channels * side**2
@@ -59,6 +66,18 @@ def decoder(kind: Kind, side: int, channels: int, hidden: int, units: int) -> nn
         return nn.Sequential(nn.Linear(units, outputs), shape)
     if kind == "mlp":
         return nn.Sequential(*_layers(units, hidden, hidden, outputs), shape)
+    if kind == "broadcast":
+        width = max(hidden // 4, 1)  # of all layers, kernels being 1x1
+        return started(
+            Broadcast(side, width, units),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, channels),
+            StepsToRows(channels, side),
+        )
     narrow, wide = max(hidden // 8, 1), max(hidden // 4, 1)
     return started(
         nn.Linear(units, hidden),
@@ -97,6 +116,28 @@ def _network(*layers: nn.Module) -> nn.Sequential:
     return network
 
 
+class Broadcast(nn.Module):
+    """First layer of a spatial broadcast decoder (Watters et al. 2019): of latents and coordinates of places.
+
+    Places are inputs, and need not be made of latents: units learn to tell one direction each.
+
+    Shapes: [B, units] -> [B, S S, width].
+    """
+
+    places: Tensor
+
+    def __init__(self, side: int, width: int, units: int) -> None:
+        super().__init__()
+        axis = torch.linspace(-CORNER, CORNER, side)
+        self.register_buffer("places", torch.cartesian_prod(axis, axis), persistent=False)
+        self.latents, self.coordinates = nn.Linear(units, width), nn.Linear(2, width, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Add both."""
+        features: Tensor = self.latents(z)[:, None] + self.coordinates(self.places)
+        return features
+
+
 class MaskedConv2d(nn.Conv2d):
     """Convolution that sees the pixels before its own, row by row; with mask "B" also its own.
 
@@ -128,10 +169,16 @@ class AutoregressiveDecoder(nn.Module):
     Dilations of 1, 2, 4, and so on in turn let a pixel of a PixelCNN see most of a small picture.
 
     Shapes: x [B, C, S, S] in 0..1, context [B, K, S, S] -> [B, C, S, S].
+
+    Attributes:
+        dropout: share of the pixels that are hidden in training, [].
     """
+
+    dropout: Tensor
 
     def __init__(self, strength: Strength, channels: int, width: int, blocks: int) -> None:
         super().__init__()
+        self.register_buffer("dropout", torch.zeros(()))
         strong = strength == "pixelcnn"
         self.first = MaskedConv2d("A", channels, width, 7 if strong else 3)
         self.blocks = nn.ModuleList(
@@ -147,6 +194,8 @@ class AutoregressiveDecoder(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Compute the parameters of all pixels at once, as in training."""
         inputs = (2 * x - 1).contiguous(memory_format=torch.channels_last)  # nearly twice as fast on a CPU
+        if self.training:
+            inputs = inputs * (torch.rand_like(inputs[:, :1]) >= self.dropout)
         features = self.first(inputs) + context
         for block in self.blocks:
             features = features + block(features)

@@ -28,6 +28,9 @@ from .integers import IntegerVAE
 LEAST_VARIANCE = 1e-5
 """Of the likelihood after the linear start, pixels being 0..1: below that of rounding to 8 bits."""
 
+DROPOUT_UNTIL = 0.8
+"""Share of the training after which an autoregressive decoder sees all pixels before."""
+
 START_PICTURES = 20_000
 """Training pictures that the linear start is fitted to."""
 
@@ -42,6 +45,8 @@ class Config(LatentConfig):
         hidden: width of their hidden layers.
         decoder: "factorised", or autoregressive: "local", "pixelcnn".
         pixelcnn_width, pixelcnn_blocks: channels and residual blocks of the autoregressive part.
+        context_dropout: share of the pixels that the autoregressive part does not see at first, so that it
+            learns to ask z (Bowman et al. 2016, section 3.2, but falling to 0 by DROPOUT_UNTIL).
         linear_start: whether a Gaussian VAE with a factorised decoder has linear layers parallel to its
             networks, set to pPCA before the first step.
     """
@@ -51,6 +56,7 @@ class Config(LatentConfig):
     decoder: networks.Strength = "factorised"
     pixelcnn_width: int = setting(16, low=1, high=1 << 12)
     pixelcnn_blocks: int = setting(4, low=0, high=64)
+    context_dropout: float = setting(0.0, low=0, high=1, training_only=True)
     linear_start: bool = True
 
     @property
@@ -98,6 +104,7 @@ class VAE(LatentModel):
             self.pixels = networks.AutoregressiveDecoder(
                 config.decoder, channels, maps, config.pixelcnn_blocks
             )
+            self.pixels.dropout.fill_(config.context_dropout)
         self.decoder = networks.decoder(kind, side, maps, hidden, config.units)
         self.log_variance = nn.Parameter(torch.tensor(config.variance or 0.05).log())
         self.log_variance.requires_grad_(config.likelihood == "gaussian" and not config.variance)
@@ -125,6 +132,12 @@ class VAE(LatentModel):
     def rate_cost(self, kl: Tensor) -> Tensor:
         """Return what the loss has for the rate, in nats: here the KL of all units, [B, M] -> []."""
         return kl.sum(1).mean()
+
+    def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
+        """Hide fewer pixels from the autoregressive decoder, as in `Trainable.update`."""
+        if self.pixels is not None:
+            self.pixels.dropout.fill_(self.config.context_dropout * max(0.0, 1 - progress / DROPOUT_UNTIL))
+        return super().update(step, progress, generator)
 
     # appendix C: encoder and decoder
 
