@@ -45,7 +45,7 @@ class Config(vae.Config):
     network: networks.Kind = "conv"
     hidden: int = setting(256, low=1, high=1 << 14)
     linear_start: bool = False
-    gamma: float = setting(1e-2, low=1e-9, high=1e6, training_only=True)
+    gamma: float = setting(0.1, low=1e-9, high=1e6, training_only=True)
     features: int = setting(32, low=1, high=1 << 12, training_only=True, fixed_on_resume=True)
 
     def check(self) -> None:
