@@ -28,7 +28,7 @@ from .integers import IntegerVAE
 LEAST_VARIANCE = 1e-5
 """Of the likelihood after the linear start, pixels being 0..1: below that of rounding to 8 bits."""
 
-DROPOUT_UNTIL = 0.8
+DROPOUT_UNTIL = 0.5
 """Share of the training after which an autoregressive decoder sees all pixels before."""
 
 START_PICTURES = 20_000
