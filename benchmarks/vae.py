@@ -152,13 +152,13 @@ def header(*more: str) -> None:
 
 def collapse(bench: Bench) -> None:
     """A strong decoder that needs no latents, and cures by the objective and by the decoder."""
-    strong = {"units": "16", "side": "28", "network": "conv", "hidden": "128", **STRONG}
+    strong = {"units": "10", "side": "28", "network": "conv", "hidden": "128", **STRONG}
     free = {"beta": "1", "free_bits": "8", "free_bits_of": "all", "kl_warmup": "0.3"}
     rows: list[tuple[str, LatentModel]] = []
     for name, method, overrides in (
         ("PixelCNN decoder", "vae-bits", {}),
         ("free bits, 8 nats of all units", "beta-vae", free),
-        ("smaller receptive field", "vae-bits", {"pixelcnn_blocks": "0"}),
+        ("context dropout, 1 to 0", "vae-bits", {"context_dropout": "1"}),
     ):
         options = BITS | {"overrides": strong | overrides}
         rows.append((name, bench.trained(f"collapse-{tag(name)}", method, **options)))
@@ -253,8 +253,10 @@ def beta(bench: Bench) -> None:
     for weight in (1, 2, 4, 8, 16):
         figures = []
         for seed in range(bench.options.seeds):
-            name, settings = f"beta-{weight}-seed-{seed}", {"beta": str(weight), "hidden": "128"}
-            bench.trained(name, "beta-vae", data=path, seed=seed, overrides=settings, **QUICK)
+            name = f"beta-{weight}-seed-{seed}"
+            settings = {"beta": str(weight), "hidden": "96", "network": "broadcast"}
+            options = {"batch": 64, "learning_rate": 2e-3, "validation": 0.002}
+            bench.trained(name, "beta-vae", data=path, seed=seed, overrides=settings, **options)
             inspected = Inspection(bench.runs / name / "best.safetensors", [path], count=2000)
             figures.append([inspected.figures(scores=True)[key] for key in ("factor_vae", "mig", "rate")])
             if best is None or figures[-1][1] > best[0]:
@@ -270,7 +272,7 @@ def beta(bench: Bench) -> None:
 def sequential(bench: Bench, alpha: float) -> LatentModel:
     """Train a delta-VAE of the sequential form: 14 steps of 2 units."""
     settings = {"alpha": str(alpha), "hidden": "128", **STRONG}
-    return bench.trained(f"delta-{alpha}", "delta-vae", overrides=settings, **BITS | {"batch": 32})
+    return bench.trained(f"delta-{alpha}", "delta-vae", overrides=settings, **BITS)
 
 
 def delta(bench: Bench) -> None:
