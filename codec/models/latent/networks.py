@@ -66,19 +66,18 @@ def decoder(kind: Kind, side: int, channels: int, hidden: int, units: int) -> nn
         return nn.Sequential(nn.Linear(units, outputs), shape)
     if kind == "mlp":
         return nn.Sequential(*_layers(units, hidden, hidden, outputs), shape)
+    narrow, wide = max(hidden // 8, 1), max(hidden // 4, 1)
     if kind == "broadcast":
-        width = max(hidden // 4, 1)  # of all layers, kernels being 1x1
         return started(
-            Broadcast(side, width, units),
+            Broadcast(side, wide, units),
             nn.ReLU(),
-            nn.Linear(width, width),
+            nn.Linear(wide, wide),
             nn.ReLU(),
-            nn.Linear(width, width),
+            nn.Linear(wide, wide),
             nn.ReLU(),
-            nn.Linear(width, channels),
+            nn.Linear(wide, channels),
             StepsToRows(channels, side),
         )
-    narrow, wide = max(hidden // 8, 1), max(hidden // 4, 1)
     return started(
         nn.Linear(units, hidden),
         nn.ReLU(),
