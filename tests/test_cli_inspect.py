@@ -152,5 +152,7 @@ def test_scores_of_factors_are_the_ceiling_and_of_noise_the_floor() -> None:
     # Each factor in two units alike: votes are right, but there is no gap.
     twice = scores(lambda factors: factors.astype(float).repeat(2, 1), **quick)
     assert twice.factor_vae > 0.95 and twice.mig == pytest.approx(0, abs=1e-9)
+    # Size and places in a unit each: votes for the other two factors are wrong.
+    assert scores(lambda factors: factors[:, [1, 3, 4]].astype(float), **quick).factor_vae == 0.6
     assert scores(lambda factors: np.zeros((len(factors), 3)), **quick).factor_vae == 0
     assert render(draw_factors(1, noise)).shape[1] == disentanglement.SIDE
