@@ -1,10 +1,13 @@
 """VAE-GAN (Larsen et al. 2016): the likelihood of a VAE is measured in the features of a discriminator.
 
     L_prior = KL(q(z | x) || p(z))
-    L_like  = E_q[-log N(D_l(x); D_l(x~), I)],   x~ = Dec(z), D_l: features of the discriminator
+    L_like  = E_q[-log N(D_l(x); D_l(x~), s2 I)],   x~ = Dec(z), D_l: features of the discriminator
     L_GAN   = log D(x) + log(1 - D(x~)) + log(1 - D(Dec(z_p))),   z_p ~ p(z)
 
     encoder: L_prior + L_like,   decoder: gamma L_like - L_GAN,   discriminator: -L_GAN   (algorithm 1)
+
+The paper has s2 = 1. As with pixels, a given variance decides how many nats the units may tell; here it is
+the best one for each batch, the mean squared difference (Rybkin et al. 2021, the optimal sigma-VAE).
 
 The decoder's part of L_GAN is -log D(x~) - log D(Dec(z_p)), the form that does not saturate (Goodfellow et
 al. 2014, section 3). The pixel likelihood of the VAE stays as a measure: its variance is learned, and nothing
@@ -28,6 +31,9 @@ from .base import log_normal
 
 EQUILIBRIUM, MARGIN = 0.68, 0.4
 """Cost of the discriminator, in nats of a picture, around which both sides learn: ln 2 is that of a guess."""
+
+LEAST_VARIANCE = 1e-6
+"""Of the likelihood of features."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,8 @@ class VAEGAN(vae.VAE):
         reconstruction = self.maps(z / gamma + (z - z / gamma).detach())
         logits, features = self.discriminator(x)
         ours = self.discriminator(reconstruction)[1]
-        like = 0.5 * (features.detach() - ours).square().sum(1).mean()
+        variance = (features.detach() - ours).square().mean().clamp(min=LEAST_VARIANCE)
+        like = 0.5 * features.shape[1] * variance.log()
         # No gradient of L_GAN reaches the encoder.
         unreal = self.maps(torch.cat((z.detach(), torch.randn_like(z))))
         scores = self.discriminator(unreal)[0]
