@@ -114,9 +114,9 @@ class LatentModel(Model):
         del posterior
         return None
 
-    def sample_prior(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw latents from p(z): [count, M]."""
-        return torch.randn(count, self.config.units, generator=generator).to(self.device)
+    def sample_prior(self, count: int, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """Draw latents from p(z), whose standard deviation is multiplied by the temperature: [count, M]."""
+        return torch.randn(count, self.config.units, generator=generator).to(self.device) * temperature
 
     @property
     def noise_variance(self) -> Tensor | None:
@@ -128,6 +128,10 @@ class LatentModel(Model):
         """Weight of the rate in the loss: with a Gaussian likelihood, a factor of its variance."""
         return 1.0
 
+    def rate_cost(self, kl: Tensor) -> Tensor:
+        """Return what the loss has for the rate, in nats: here the KL of all units, [B, M] -> []."""
+        return kl.sum(1).mean()
+
     # between pictures and samples
 
     @property
@@ -138,11 +142,13 @@ class LatentModel(Model):
     def pictures(self, samples: Tensor) -> Tensor:
         """Convert samples, [B, 3, H, W] in -1..1, to pictures; a multiple of their size is shrunk by means.
 
+        Pixels of 0 and 1 are not shrunk: means are neither.
+
         Raises:
             UsageError: another size.
         """
         side, (height, width) = self.config.side, samples.shape[2:]
-        if height != width or height % side:
+        if height != width or height % side or (self.binary and height > side):
             raise UsageError(
                 f"pictures are {width}x{height}, the model's {side}x{side}",
                 f"train with --set side={height}" if height == width else "give square pictures",
@@ -153,11 +159,11 @@ class LatentModel(Model):
         return F.avg_pool2d(x, height // side) if height > side else x
 
     def generate(self, count: int, seed: int, temperature: float = 1.0) -> Tensor:
-        """Draw pictures, as in `Model.generate`; the temperature is a factor of the latents."""
+        """Draw pictures, as in `Model.generate`; the temperature is that of `sample_prior`."""
         generator = torch.Generator().manual_seed(seed % (1 << 63))
         with torch.random.fork_rng([]), torch.inference_mode():
             torch.manual_seed(seed % (1 << 63))
-            x = self.decode(self.sample_prior(count, generator) * temperature)
+            x = self.decode(self.sample_prior(count, generator, temperature))
         return x.expand(-1, 3, -1, -1) * 2 - 1
 
     def round_trip(self, samples: Tensor, index: int = 0) -> RoundTrip:

@@ -64,9 +64,10 @@ class BetaVAE(vae.VAE):
         return self.config.beta
 
     def rate_cost(self, kl: Tensor) -> Tensor:
-        """Return what the loss has for the rate, in nats: [B, M] -> []."""
+        """Return what the loss has for the rate, as in `LatentModel.rate_cost`; warm-up in training alone."""
         groups = kl.mean(0) if self.config.free_bits_of == "unit" else kl.sum(1).mean()
-        return self.warm * self.config.beta * groups.clamp(min=self.config.free_bits).sum()
+        cost = self.config.beta * groups.clamp(min=self.config.free_bits).sum()
+        return self.warm * cost if self.training else cost
 
     def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
         """Continue the warm-up, as in `Trainable.update`."""

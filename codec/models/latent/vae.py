@@ -129,10 +129,6 @@ class VAE(LatentModel):
         terms = {"elbo": -(distortion + rate.mean()), "distortion": distortion, "rate": rate.mean()}
         return LossStep(distortion + self.rate_cost(kl), terms, kept={"rate": rate.detach()})
 
-    def rate_cost(self, kl: Tensor) -> Tensor:
-        """Return what the loss has for the rate, in nats: here the KL of all units, [B, M] -> []."""
-        return kl.sum(1).mean()
-
     def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
         """Hide fewer pixels from the autoregressive decoder, as in `Trainable.update`."""
         if self.pixels is not None:
@@ -221,11 +217,15 @@ class VAE(LatentModel):
 
     @torch.no_grad()
     def set_linear(self, linear: ppca.PPCA) -> None:
-        """Become a pPCA: with a fixed variance of the likelihood the best one with that."""
+        """Become a pPCA: with a fixed variance of the likelihood the best one with that.
+
+        A weight of the rate is a factor of that variance.
+        """
         if self.linear_encoder is None or self.linear_decoder is None:
             raise ValueError("a VAE without linear parts")
         # Fewer pictures than units leave no noise, and a rate without bound.
-        linear = linear.with_noise(self.config.variance or max(linear.noise_variance, LEAST_VARIANCE))
+        noise = self.config.variance or max(linear.noise_variance, LEAST_VARIANCE)
+        linear = linear.with_noise(noise * self.rate_weight if self.config.variance else noise)
         for network in (self.encoder, self.decoder):
             last = [layer for layer in network if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
             start_at_zero(last)
@@ -235,4 +235,4 @@ class VAE(LatentModel):
         self.linear_decoder.weight.copy_(linear.weights)
         self.linear_decoder.bias.copy_(linear.mean)
         self.encoder[-1].get_parameter("bias")[self.config.units :] = variances.log()
-        self.log_variance.fill_(linear.noise_variance).log_()
+        self.log_variance.fill_(noise).log_()

@@ -1,4 +1,4 @@
-"""Validation of models with one latent vector per picture, by the ELBO."""
+"""Validation of models with one latent vector per picture, by the loss that is trained."""
 
 from __future__ import annotations
 
@@ -34,12 +34,16 @@ class Latents:
     files = 2000
 
     def validate(self, model: Trainable, held_out: Sequence[np.ndarray]) -> tuple[float, Figures]:
-        """As in `Validation.validate`: the figures of `evaluation.latents`; the score is the ELBO."""
-        found = latents.measure(list(held_out), _latent(model))
+        """As in `Validation.validate`: the figures of `evaluation.latents`.
+
+        The score is minus the loss: the ELBO, but for other costs of the rate.
+        """
+        kind = _latent(model)
+        found = latents.measure(list(held_out), kind)
         figures = {k: v for k, v in asdict(found).items() if k in REPORTED and v is not None}
         if found.collapsed:
             figures["collapsed"] = f"{found.units - found.active} of {found.units} units"
-        return found.elbo, figures
+        return -found.distortion - float(kind.rate_cost(torch.tensor([found.kl]))), figures
 
     @torch.inference_mode()
     def preview_sheet(self, model: Trainable, held_out: Sequence[np.ndarray]) -> PIL.Image.Image:
