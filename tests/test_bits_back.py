@@ -215,14 +215,19 @@ def test_damage_stays_in_its_chunk(weights_file: Path, monkeypatch: pytest.Monke
     assert np.array_equal(decoded.pixels[16:], original[16:]) and not decoded.pixels[:16].any()
 
 
-def test_what_is_no_set_of_0_and_1_is_refused(weights_file: Path) -> None:
+def test_what_is_no_set_of_0_and_1_is_refused(weights_file: Path, tmp_path: Path) -> None:
     gray = media.PictureSet(np.full((3, SIDE, SIDE), 7, np.uint8))
     with pytest.raises(MediaError, match="other than 0 and 1"):
         pipeline.encode_set(gray, model=weights_file)
     with pytest.raises(UsageError, match="12x12"):
         pipeline.encode_set(media.PictureSet(np.zeros((3, 8, 8), np.uint8)), model=weights_file)
-    with pytest.raises(UsageError, match="codes no sets"):
-        pipeline.encode_set(media.PictureSet(np.zeros((3, 8, 8), np.uint8)), model="vqvae-image")
+    # Integer networks know nothing of the bounds of the posteriors of a delta-VAE.
+    config = latent.delta_vae.Config(form="independent", decoder="factorised", side=8, units=4)
+    bounded, file = latent.DeltaVAE(config), tmp_path / "bounded.safetensors"
+    weights.save(bounded, bounded.make_card("bounded", {"chain": []}, {}), file)
+    for model in ("vqvae-image", file):
+        with pytest.raises(UsageError, match="codes no sets"):
+            pipeline.encode_set(media.PictureSet(np.zeros((3, 8, 8), np.uint8)), model=model)
     data = pipeline.encode_set(media.PictureSet(pictures(20)), model=weights_file).data
     with pytest.raises(UsageError, match="20 pictures"):
         pipeline.decode(data)

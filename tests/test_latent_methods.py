@@ -190,6 +190,10 @@ def test_settings_that_cannot_be_are_refused() -> None:
         (vae.Config(side=4, units=17, likelihood="gaussian"), "units is 17"),
         (delta_vae.Config(steps=5), "steps is 5"),
         (vae_gan.Config(side=4), "side is 4"),
+        (vae_gan.Config(likelihood="bernoulli"), "likelihood=bernoulli"),
+        (vae_gan.Config(decoder="pixelcnn"), "decoder=pixelcnn"),
+        (vae_gan.Config(linear_start=True), "linear_start=True"),
+        (delta_vae.Config(linear_start=True), "a delta-VAE with linear_start"),
     ):
         with pytest.raises(UsageError, match=message):
             config.check()
@@ -205,6 +209,8 @@ def test_free_bits_cost_nothing_and_warm_up_rises() -> None:
     kl = torch.tensor([[0.0, 0.2, 0.4, 2.0], [0.2, 0.2, 0.8, 4.0]], requires_grad=True)
     step = model.loss(torch.rand(2, 3, 8, 8).round() * 2 - 1)
     assert float(model.rate_cost(kl.detach())) == 0
+    assert float(model.eval().rate_cost(kl.detach())) == pytest.approx(3.0 * (0.5 + 0.5 + 0.6 + 3.0))
+    model.train()
     generator = torch.Generator()
     for progress, weight in ((0.25, 1.5), (0.5, 3.0), (0.9, 3.0)):
         model.update(step, progress, generator)
@@ -371,8 +377,11 @@ def test_the_side_that_is_ahead_waits() -> None:
     # One that mistakes originals costs too much, and none of its costs is small: the decoder waits.
     with torch.no_grad():
         discriminator.score.bias.fill_(-1.0)
+    model.zero_grad()
     step = model.loss(samples)
-    assert float(step.terms["decoder_learns"]) == (math.log1p(math.exp(-1.0)) < 0.28)
+    step.loss.backward()
+    assert math.log1p(math.exp(-1.0)) > 0.28 and not step.terms["decoder_learns"]
+    assert not any(bool(p.grad.any()) for p in model.decoder.parameters())
 
 
 @pytest.mark.parametrize("name", ["vae-bits", "vae-thumbnail", "beta-vae", "delta-vae", "vae-gan"])

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, NoReturn, Self
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class Config(vae.Config):
 
     Attributes:
         side, channels, likelihood, variance: see `LatentConfig`.
-        network, hidden, decoder, pixelcnn_width, pixelcnn_blocks, linear_start: see `vae.Config`.
+        network, hidden, decoder, pixelcnn_width, pixelcnn_blocks: see `vae.Config`.
         form: "sequential" or "independent".
         delta: committed rate of each unit, in nats, of the independent form.
         alpha: correlation of successive latents of a sequence, of the sequential form.
@@ -59,6 +59,8 @@ class Config(vae.Config):
     def check(self) -> None:
         """Refuse values out of range, as in `Config.check`."""
         super().check()
+        if self.linear_start:
+            raise UsageError("a delta-VAE with linear_start", "leave it out: pPCA commits no rate")
         if self.form == "sequential" and (self.side % self.steps or self.units % self.steps):
             raise UsageError(f"steps is {self.steps}", f"divide side ({self.side}) and units ({self.units})")
 
@@ -144,6 +146,14 @@ class DeltaVAE(vae.VAE):
         later = ratio - 1 - log_variance[:, 1:] + math.log1p(-a2)
         return 0.5 * torch.cat((first, later), 1).flatten(1)
 
+    def in_integers(self) -> NoReturn:
+        """Refuse to code sets: posteriors within bounds are not what `IntegerVAE` computes.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"{self.card.name} codes no sets of pictures", "-m vae-bits, or weights like it")
+
     def log_prior(self, z: Tensor) -> Tensor:
         """Return log p(z), as in `LatentModel.log_prior`: under the auxiliary prior once it is fitted."""
         if self.fitted:
@@ -219,9 +229,9 @@ class DeltaVAE(vae.VAE):
         divergence: Tensor = 0.5 * (spread + distance - len(factor) + determinant)
         return divergence
 
-    def sample_prior(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample_prior(self, count: int, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
         """Draw latents from the auxiliary prior, or the process AR(1) until it is fitted."""
-        noise = super().sample_prior(count, generator)
+        noise = super().sample_prior(count, generator, temperature)
         if self.fitted:
             return self.auxiliary_mean + noise @ self.auxiliary_factor.t()
         if not self.sequential:

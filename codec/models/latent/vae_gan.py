@@ -42,7 +42,7 @@ class Config(vae.Config):
 
     Attributes:
         side, channels, units, variance: see `LatentConfig`.
-        network, hidden, linear_start: see `vae.Config`.
+        network, hidden: see `vae.Config`.
         gamma: weight of the likelihood in the decoder's loss.
         features: channels of the discriminator's first convolution; the next have two and four times as many.
     """
@@ -57,6 +57,9 @@ class Config(vae.Config):
     def check(self) -> None:
         """Refuse values out of range, as in `Config.check`."""
         super().check()
+        for name, only in (("likelihood", "gaussian"), ("decoder", "factorised"), ("linear_start", False)):
+            if (value := getattr(self, name)) != only:
+                raise UsageError(f"a VAE-GAN with {name}={value}", f"leave it at {only}")
         if self.side < 8:
             raise UsageError(
                 f"side is {self.side}", "at least 8 pixels, which the discriminator halves thrice"
