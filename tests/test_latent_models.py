@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import struct
 import warnings
@@ -13,12 +14,14 @@ import pytest
 import torch
 from training_runs import metrics, one_thread, same_tensors
 from vqcodec import encode, evaluation, training, weights
-from vqcodec.errors import CollapseWarning, TrainingError, UsageError
+from vqcodec.errors import CollapseWarning, MediaError, TrainingError, UsageError
 from vqcodec.evaluation import latents
+from vqcodec.media.picture_sets import read_set
 from vqcodec.models import MODELS, LatentModel, build, ppca
-from vqcodec.models.latent import vae
+from vqcodec.models.latent import beta_vae, vae
 from vqcodec.pipeline.sampling import sample
 from vqcodec.training import datasets
+from vqcodec.training.validation.latents import Latents
 
 __all__ = ["one_thread"]
 
@@ -164,6 +167,25 @@ def test_it_trains_resumes_and_measures(data: Path, tmp_path: Path) -> None:
     assert np.isclose(sum(found["kl"]), found["rate"], rtol=1e-5)
     assert np.isclose(found["bits_per_dimension"], -found["elbo"] / (64 * np.log(2)))
     assert found["active"] > 0 and whole.card.training["steps"] == 200
+
+
+def test_validation_scores_the_loss_that_is_trained() -> None:
+    """Not the ELBO: with a large beta, weights that tell too much would stay the best."""
+    config = beta_vae.Config(side=8, units=3, hidden=8, network="mlp", beta=50.0, kl_warmup=0.5)
+    score, figures = Latents().validate(
+        build(config).eval(), list(255 * np.stack([squares(20) > 99] * 3, -1).astype(np.uint8))
+    )
+    assert score == pytest.approx(-figures["distortion"] - 50 * figures["rate"])
+    assert figures["elbo"] == pytest.approx(-figures["distortion"] - figures["rate"])
+
+
+def test_a_damaged_header_of_an_array_is_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", squares(3))
+    whole = (tmp_path / "a.npy").read_bytes()
+    for place in range(10, 128):
+        (tmp_path / "a.npy").write_bytes(whole[:place] + b"(" + whole[place + 1 :])
+        with contextlib.suppress(MediaError):
+            read_set(tmp_path / "a.npy")
 
 
 def test_a_collapsed_model_warns(data: Path, tmp_path: Path) -> None:

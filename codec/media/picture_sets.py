@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -33,11 +34,11 @@ MEMORY = 1 << 31
 MAX_MEMBERS = 64
 """Most files in an archive."""
 
-# RuntimeError: a zip archive is encrypted; NotImplementedError: of another compression; the last two: a
-# header of .npy, which is a Python literal, is too deep.
+# RuntimeError: a zip archive is encrypted; NotImplementedError: of another compression; the last three: a
+# header of .npy, which is a Python literal, is too deep or no literal.
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError),
-    *(MemoryError, RecursionError),
+    *(MemoryError, RecursionError, tokenize.TokenError),
 )
 _WANTED = "give uint8 or bool [N, H, W] or [N, H, W, 3] in .npy, .npz or idx"
 
