@@ -121,6 +121,8 @@ def inspect(
         if Path(name).suffix.lower() != ".png":
             raise UsageError(f"{name} is not a .png file", "name one")
         paths.check_free(Path(name), force, "replace it with -f")
+    if len({Path(name).resolve() for name in drawings}) < len(drawings):
+        raise UsageError(f"--traverse and --interpolate both draw {output}", "name another file with -o")
     from vqcodec import media
     from vqcodec.training.inspection import Inspection
 
@@ -147,14 +149,15 @@ def _print(console: Console, record: Fields) -> None:
     for key, label in FIGURES.items():
         if key in record:
             nats = " nats" if key in NATS else ""
-            lines.append((label, f"{record[key]:.4g}{nats}" if not nats else f"{record[key]:.2f}{nats}"))
+            lines.append((label, f"{record[key]:{'z.2f' if nats else '.4g'}}{nats}"))
     if "kl" in record:
         cap = f" of at most {record['ln_mixture']:.2f}, ln {record['mixture']:,}"
         lines = [
             (label, text + cap if label == FIGURES["mutual_information"] else text) for label, text in lines
         ]
         units = sorted(record["kl"], reverse=True)
-        lines.append(("active units", f"{record['active']} of {record['units']}"))
+        alike = "" if record["varied"] else ": all pictures are alike"
+        lines.append(("active units", f"{record['active']} of {record['units']}{alike}"))
         lines.append(("KL by unit, sorted", " ".join(f"{nats:.2f}" for nats in units)))
     width = max(len(label) for label, _ in lines)
     for label, text in lines:
@@ -167,7 +170,7 @@ def _print(console: Console, record: Fields) -> None:
             console.out(f"bpp by channel of {plane['plane']}  {_largest(plane['bpp_by_channel'], '.4f')}")
     if record.get("collapsed"):
         idle = record["units"] - record["active"]
-        console.out(f"collapsed: {idle} of {record['units']} units carry nothing. Train with one of:")
+        console.out(f"collapsed: {idle} of {record['units']} units are not active. Train with one of:")
         for cure in record["cures"]:
             console.out(f"  {cure}")
 

@@ -67,7 +67,7 @@ def test_a_collapsed_model_is_called_so_with_two_cures(folder: Path) -> None:
     result = invoke("inspect", *arguments)
     assert result.exit_code == 0
     last = result.stdout.splitlines()[-3:]
-    assert last[0] == "collapsed: 6 of 6 units carry nothing. Train with one of:"
+    assert last[0] == "collapsed: 6 of 6 units are not active. Train with one of:"
     assert "--set variance=0" in last[1] and "--set context_dropout=1" in last[2]
     assert "mutual information" in result.stdout and "of at most 5.70, ln 300" in result.stdout
     inspected(folder, "trained", "--binarise", "static", "--fail-if-collapsed")
@@ -80,14 +80,33 @@ def test_it_draws_units_and_ways_between_pictures(folder: Path, tmp_path: Path) 
     with PIL.Image.open(units) as rows, PIL.Image.open(way) as row:
         assert rows.size == (9 * 10 - 2, 6 * 10 - 2) and row.size == (9 * 10 - 2, 8)
         left, right = (np.asarray(row)[:, x : x + 8] for x in (0, 80))
+        rows_of_units = np.asarray(rows.convert("L"), np.float64)
     found = Inspection(
         folder / "trained" / "best.safetensors", [folder / "squares.npy"], binarise="threshold"
     )
+    # Of two units, the one of the larger rate is above, and changes the picture more.
+    changes = [np.abs(rows_of_units[y : y + 8, :8] - rows_of_units[y : y + 8, 80:]).mean() for y in (0, 50)]
+    assert changes[0] > changes[1]
     swapped = found.interpolate(7, 3).samples
     assert np.array_equal(left, swapped[:, -8:]) and np.array_equal(right, swapped[:, :8])
     assert not np.array_equal(left, right)
     inspected(folder, "trained", "--binarise", "threshold", "--traverse", str(units), exit_code=1)
     inspected(folder, "trained", "--binarise", "threshold", "--traverse", str(units), "--force")
+
+
+def test_alike_pictures_tell_nothing_of_active_units(folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "same.npy", squares(1).repeat(3, 0))
+    model = str(folder / "trained" / "best.safetensors")
+    result = invoke("inspect", str(tmp_path / "same.npy"), "-m", model, "--binarise", "threshold")
+    assert (result.exit_code, "collapsed" in result.stdout) == (0, False)
+    assert "active units" in result.stdout and "0 of 6: all pictures are alike" in result.stdout
+
+
+def test_pixels_of_0_and_1_are_not_made_to_fit(folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "large.npy", squares(3).repeat(2, 1).repeat(2, 2))
+    model = str(folder / "trained" / "best.safetensors")
+    result = invoke("inspect", str(tmp_path / "large.npy"), "-m", model, "--binarise", "threshold")
+    assert (result.exit_code, "pictures are 16x16, the model's 8x8" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +116,10 @@ def test_it_draws_units_and_ways_between_pictures(folder: Path, tmp_path: Path) 
         (["--binarise", "static", "--interpolate", "0", "300"], "no picture 300"),
         (["--binarise", "static", "--scores"], "sprites are gray and 32x32"),
         (["--binarise", "static", "--traverse", "units.jpg"], "units.jpg is not a .png file"),
+        (
+            ["--binarise", "static", "--traverse", "a.png", "--interpolate", "0", "1", "-o", "./a.png"],
+            "--traverse and --interpolate both draw ./a.png",
+        ),
     ],
 )
 def test_what_cannot_be_inspected_is_refused(folder: Path, options: list[str], message: str) -> None:

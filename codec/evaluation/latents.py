@@ -48,6 +48,7 @@ class Figures:
         auxiliary_rate: the rate by an auxiliary prior.
         importance: importance-weighted bound, with `samples` samples, under the prior that is sampled from.
         samples: K.
+        varied: whether the pictures differ; else no unit can be active.
     """
 
     pictures: int
@@ -63,6 +64,7 @@ class Figures:
     auxiliary_rate: float | None = None
     importance: float | None = None
     samples: int = 0
+    varied: bool = True
 
     @property
     def units(self) -> int:
@@ -72,7 +74,7 @@ class Figures:
     @property
     def collapsed(self) -> bool:
         """Whether the decoder does nearly without the latents."""
-        return self.active <= COLLAPSED * self.units
+        return self.varied and self.active <= COLLAPSED * self.units
 
 
 def pictures(arrays: list[np.ndarray], model: LatentModel) -> Iterator[Tensor]:
@@ -81,9 +83,14 @@ def pictures(arrays: list[np.ndarray], model: LatentModel) -> Iterator[Tensor]:
     Args:
         arrays: uint8 [H, W, 3] each.
         model: whose size of picture it is.
+
+    Raises:
+        UsageError: pixels are 0 and 1, and pictures of another size.
     """
     for start in range(0, len(arrays), BATCH):
-        chosen = [_square(array, model.config.side) for array in arrays[start : start + BATCH]]
+        chosen = arrays[start : start + BATCH]
+        if not model.binary:
+            chosen = [_square(array, model.config.side) for array in chosen]
         if len({array.shape for array in chosen}) == 1:
             yield model.pictures(to_samples(np.stack(chosen)).to(model.device))
         else:
@@ -101,7 +108,7 @@ def measure(arrays: list[np.ndarray], model: LatentModel, *, importance: int = 0
         seed: of all samples.
 
     Raises:
-        UsageError: images of a size that is not the model's.
+        UsageError: as in `pictures`.
     """
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
@@ -144,6 +151,7 @@ def measure(arrays: list[np.ndarray], model: LatentModel, *, importance: int = 0
         float(torch.cat(auxiliary).mean()) if auxiliary else None,
         bound / count if importance else None,
         importance,
+        any(not np.array_equal(array, arrays[0]) for array in arrays[1:]),
     )
 
 

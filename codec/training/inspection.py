@@ -138,9 +138,10 @@ class Inspection:
     def traverse(self) -> media.Image:
         """Draw what units do: a row each, by falling rate, its latent from -2 to 2 in the first picture's."""
         model = self.latent
-        posterior = model.posterior(next(latents.pictures(self.arrays, model)))
-        order = model.kl(posterior).mean(0).argsort(descending=True)[:TRAVERSED]
-        z = posterior.mean[:1].repeat(len(order) * STEPS, 1)
+        posteriors = [model.posterior(x) for x in latents.pictures(self.arrays, model)]
+        rates = torch.cat([model.kl(posterior) for posterior in posteriors]).mean(0)
+        order = rates.argsort(descending=True)[:TRAVERSED]
+        z = posteriors[0].mean[:1].repeat(len(order) * STEPS, 1)
         values = torch.linspace(-2, 2, STEPS, device=z.device).repeat(len(order))
         z[torch.arange(len(z)), order.repeat_interleave(STEPS)] = values
         return self._grid(z)
@@ -171,13 +172,14 @@ class Inspection:
 
 def cures(model: LatentModel) -> list[str]:
     """Return two ways to train a model that does not collapse, as options of `vqcodec train`."""
-    found = []
+    found, settings = [], model.config.to_json()
     if model.config.variance:
         found.append("--set variance=0 (learn the variance of the likelihood)")
-    if model.config.to_json().get("decoder", "factorised") != "factorised":
+    if settings.get("decoder", "factorised") != "factorised":
         found.append("--set context_dropout=1 (a decoder that sees less of the picture at first)")
     found.append("-m beta-vae --set beta=1 --set free_bits=0.25 (a rate that costs nothing)")
-    found.append("-m delta-vae (a committed rate)")
+    if "delta" not in settings:
+        found.append("-m delta-vae (a committed rate)")
     return found[:2]
 
 
