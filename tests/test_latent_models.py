@@ -179,6 +179,13 @@ def test_validation_scores_the_loss_that_is_trained() -> None:
     assert figures["elbo"] == pytest.approx(-figures["distortion"] - figures["rate"])
 
 
+def test_another_size_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    for side in ("9", "4"):  # means of pixels of 0 and 1 are neither
+        with pytest.raises(UsageError, match=f"pictures are 8x8, the model's {side}x{side}"):
+            go(data, tmp_path / "run", overrides={"side": side})
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_damaged_header_of_an_array_is_told(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", squares(3))
     whole = (tmp_path / "a.npy").read_bytes()

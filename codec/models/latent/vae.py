@@ -31,8 +31,8 @@ LEAST_VARIANCE = 1e-5
 DROPOUT_UNTIL = 0.5
 """Share of the training after which an autoregressive decoder sees all pixels before."""
 
-START_PICTURES = 20_000
-"""Training pictures that the linear start is fitted to."""
+START_PICTURES, START_ROWS = 20_000, 1000
+"""Training pictures that the linear start is fitted to; of which so many make one product of matrices."""
 
 
 @dataclass(frozen=True)
@@ -201,17 +201,20 @@ class VAE(LatentModel):
         Args:
             draw: returns the n-th batch of samples, [B, 3, H, W] in -1..1.
             generator: unused.
+
+        Raises:
+            UsageError: pictures are not of the model's size.
         """
         del generator
+        size = len(self.pictures(draw(0)))
         if self.linear_encoder is None or self.linear_decoder is None:
             return
 
         def batches() -> Iterator[Tensor]:
-            seen = number = 0
-            while seen < START_PICTURES:
-                vectors = self.pictures(draw(number)).flatten(1)
-                seen, number = seen + len(vectors), number + 1
-                yield vectors
+            count, together = -(-START_PICTURES // size), -(-START_ROWS // size)
+            for first in range(0, count, together):
+                numbers = range(first, min(first + together, count))
+                yield torch.cat([self.pictures(draw(n)).flatten(1) for n in numbers])
 
         self.set_linear(ppca.fit(*ppca.moments(batches()), self.config.units))
 
