@@ -81,7 +81,8 @@ def locate(model: str | os.PathLike[str]) -> Path:
         return path
     names = ", ".join(p.stem for p in sorted(folder().glob("*.safetensors")))
     raise UsageError(
-        f"no model '{model}'", f"choose one of {names or '(none shipped)'}, or a .safetensors file"
+        f"no model '{model}'",
+        f"choose one of {names or '(none shipped)'}, or a .safetensors file (train -m NAME writes one)",
     )
 
 
