@@ -87,6 +87,24 @@ def test_a_linear_vae_at_the_start_is_ppca() -> None:
         assert torch.allclose(bound, fit.log_likelihood(x.flatten(1)), atol=0.05)
 
 
+def test_a_linear_start_is_the_best_for_the_weight_of_the_rate() -> None:
+    x = gaussian_pictures()
+    costs = {}
+    for weight in (1.0, 3.0, 9.0):
+        config = beta_vae.Config(
+            side=SIDE, units=3, likelihood="gaussian", network="linear", variance=0.1, beta=weight
+        )
+        model = beta_vae.BetaVAE(config).eval()
+        model.set_linear(fitted(x))
+        assert float(model.noise_variance) == pytest.approx(0.1)
+        posterior = model.posterior(x)
+        distortion = -torch.stack(
+            [model.log_likelihood(x, posterior.sample()).mean() for _ in range(20)]
+        ).mean()
+        costs[weight] = float(distortion + 3 * model.kl(posterior).sum(1).mean())
+    assert costs[3.0] < min(costs[1.0], costs[9.0])
+
+
 @torch.enable_grad()
 def test_a_linear_vae_by_gradient_reaches_the_closed_form() -> None:
     """Within .5 nats and 1 degree, with every posterior mean and variance learned."""
