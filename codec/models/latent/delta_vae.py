@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NoReturn, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -28,7 +28,8 @@ from ...priors.base import Symbols
 from ...priors.settings import setting
 from ..base import LossStep
 from . import networks, vae
-from .base import LOG_VARIANCES, Posterior, log_normal
+from .base import LOG_VARIANCES, LatentModel, Posterior, log_normal
+from .integers import IntegerVAE
 
 ROUNDING, SHARE = 1e-3, 1e-5
 """Nats per picture, and share of the bound, that sums in float32 may be short of it."""
@@ -146,13 +147,13 @@ class DeltaVAE(vae.VAE):
         later = ratio - 1 - log_variance[:, 1:] + math.log1p(-a2)
         return 0.5 * torch.cat((first, later), 1).flatten(1)
 
-    def in_integers(self) -> NoReturn:
+    def in_integers(self) -> IntegerVAE:
         """Refuse to code sets: posteriors within bounds are not what `IntegerVAE` computes.
 
         Raises:
             UsageError: always.
         """
-        raise UsageError(f"{self.card.name} codes no sets of pictures", "-m vae-bits, or weights like it")
+        return LatentModel.in_integers(self)
 
     def log_prior(self, z: Tensor) -> Tensor:
         """Return log p(z), as in `LatentModel.log_prior`: under the auxiliary prior once it is fitted."""
