@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
+from test_latent_methods import SIDE, seeded
 from torch import Tensor
 from vqcodec.models.latent import VAE, networks, vae
 
-SIDE = 6
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    """Gradients are computed where a test asks for them."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
+__all__ = ["seeded"]
 
 
 @torch.enable_grad()
