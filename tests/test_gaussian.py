@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import math
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from vqcodec.coding import driver
-from vqcodec.coding.rangecoder import RangeDecoder, RangeEncoder
 from vqcodec.errors import ModelError, UsageError
-from vqcodec.priors import context, exact, gaussian, gaussian_tables
-from vqcodec.priors.base import TOTAL, Step
+from vqcodec.priors import context, exact, gaussian
+from vqcodec.priors.base import Step
 from vqcodec.priors.context import Shape
-from vqcodec.priors.gaussian_tables import Gaussian
+from vqcodec.priors.gaussian_tables import SCALE_LEVELS, Gaussian
+from vqcodec.priors.scale_mixtures import OFFSETS, plain
 
-SHAPE = Shape(channels=20, width=12, hidden=10, blocks=2, near=12)
+SHAPE = Shape(channels=20, width=12, hidden=10, blocks=2, near=12, levels=2)
 INDEX = 90
+
+
+def mixture(steps: int, seed: int) -> np.ndarray:
+    """Weights of all components, some of them 0."""
+    drawn = np.random.default_rng(seed).dirichlet(np.full(len(OFFSETS), 0.4), (steps, SCALE_LEVELS))
+    whole = np.floor(drawn * 4096).astype(np.int64)
+    whole[:, :, 3] += 4096 - whole.sum(2)
+    return whole.astype(np.uint16)
 
 
 def prior(seed: int = 0, shape: Shape = SHAPE, end_step: int = 16) -> gaussian.GaussianPrior:
@@ -31,7 +38,9 @@ def prior(seed: int = 0, shape: Shape = SHAPE, end_step: int = 16) -> gaussian.G
             parameter.mul_(1.5).add_(0.2 * torch.randn_like(parameter))
     rise = torch.full((shape.channels,), 2.0**20 / 54)
     start = torch.linspace(2, -4, shape.channels) * 2**20
-    return gaussian.export(dict(layers.items()), shape, (rise.round(), start.round()), end_step)
+    return gaussian.export(
+        dict(layers.items()), shape, (rise.round(), start.round()), end_step, mixture(len(shape.steps), seed)
+    )
 
 
 def targets(count: int = 2, height: int = 7, width: int = 5, seed: int = 0) -> list[np.ndarray]:
@@ -67,94 +76,6 @@ def draw(
 ) -> np.ndarray:
     before = np.zeros((6, 5, SHAPE.channels), np.int16) if known is None else known
     return driver.sample(model, [{"y": before}], {"y": kept}, [seed], INDEX)[0]["y"]
-
-
-# tables
-
-
-def test_tables_are_gaussians() -> None:
-    tables = gaussian_tables.tables()
-    for number in range(1, gaussian_tables.SCALE_LEVELS, 7):
-        table, sigma = tables.tables[number], 2 ** ((3 * number - 53) / 16)
-        assert table is not None
-        largest = len(table) // 2 - 1
-        assert table.sum(dtype=np.int64) == TOTAL and table.min() >= gaussian_tables.FLOOR
-        assert np.array_equal(table[:largest], table[2 * largest : largest : -1])
-        drawn = torch.distributions.Normal(0.0, sigma)
-        edges = torch.arange(-largest, largest + 2, dtype=torch.float64) - 0.5
-        mass = drawn.cdf(edges).diff().numpy()
-        assert np.abs(table[:-1] / TOTAL - mass).max() < 7e-3 * mass.max()
-
-
-def test_no_mass_is_near_to_a_half() -> None:
-    """So that no erfc in double precision, of whatever library, gives another frequency."""
-    for number in range(1, gaussian_tables.SCALE_LEVELS):
-        sigma = 2 ** ((3 * number - 53) / 16)
-        shares = gaussian_tables.scaled_masses(sigma, math.ceil(6 * sigma) + 2)
-        assert np.abs(shares - np.floor(shares) - 0.5).min() > 100 * TOTAL * 2.0**-53
-
-
-def test_tables_are_part_of_the_format() -> None:
-    whole = np.concatenate([t for t in gaussian_tables.tables().tables if t is not None])
-    assert zlib.crc32(whole.astype("<u4").tobytes()) == 279849126
-
-
-@given(st.lists(st.tuples(st.integers(-(2**23), 2**23 - 1), st.integers(0, 63)), max_size=60), st.booleans())
-@settings(deadline=None, max_examples=60)
-def test_coding_by_tables_is_undone(pairs: list[tuple[int, int]], small: bool) -> None:
-    numbers = np.array([number for _, number in pairs], np.uint8)
-    codes = np.array([code % 5 - 2 if small else code for code, _ in pairs], np.int32)
-    codes[numbers == 0] = 0
-    encoder = RangeEncoder()
-    model = Gaussian(np.zeros(len(pairs), np.int32), numbers)
-    encoder.encode(codes, model)
-    decoder = RangeDecoder(encoder.finish())
-    assert np.array_equal(decoder.decode(model), codes)
-    decoder.finish()
-
-
-def test_bits_are_what_the_coder_spends() -> None:
-    rng = np.random.default_rng(0)
-    numbers = rng.integers(1, 64, 40_000).astype(np.uint8)
-    sigma = 2 ** ((3 * numbers.astype(int) - 53) / 16)
-    codes = np.rint(rng.laplace(size=len(numbers)) * sigma * 2).astype(np.int32)
-    encoder = RangeEncoder()
-    model = Gaussian(np.zeros(len(numbers), np.int32), numbers)
-    encoder.encode(codes, model)
-    assert abs(8 * len(encoder.finish()) - model.bits(codes)) < 100
-
-
-def test_draws_have_the_width_of_their_table() -> None:
-    source = np.random.Philox(key=np.array((1, 2), np.uint64))
-    drawn = gaussian_tables.tables().sample(source.random_raw(100_000), np.full(100_000, 30, np.uint8))
-    assert abs(drawn.std() / math.hypot(2 ** ((90 - 53) / 16), 12**-0.5) - 1) < 0.02
-    assert abs(drawn.mean()) < 0.1
-
-
-# arithmetic
-
-
-@given(
-    st.lists(st.integers(-gaussian_tables.LIMIT, gaussian_tables.LIMIT), min_size=1, max_size=50),
-    st.integers(-150, 150),
-)
-@settings(deadline=None)
-def test_scaling_by_powers_of_two(values: list[int], exponent: int) -> None:
-    ours = gaussian_tables.scaled(
-        torch.tensor([values], dtype=torch.int32), torch.tensor([exponent], dtype=torch.int32), 4
-    )
-    factor = round(2 ** (14 + exponent % 16 / 16)) / 2**14  # the table's
-    real = [math.floor(v * factor * 2.0 ** (exponent // 16 - 4) + 0.5) for v in values]
-    limited = [min(max(v, -gaussian_tables.LIMIT), gaussian_tables.LIMIT) for v in real]
-    if 4 - exponent // 16 + 14 <= 31:
-        assert ours[0].tolist() == limited
-
-
-def test_compression_is_the_inverse_hyperbolic_sine() -> None:
-    values = np.arange(-gaussian_tables.LIMIT, gaussian_tables.LIMIT + 1)
-    ours = gaussian_tables.compressed(torch.from_numpy(values.astype(np.int32))).numpy()
-    real = 16 * np.arcsinh(values / 16)
-    assert np.array_equal(ours, np.sign(values) * np.minimum(np.floor(np.abs(real) + 0.5), 127))
 
 
 # the walk
@@ -208,7 +129,7 @@ def test_what_is_coded_is_read(trade: np.ndarray | None) -> None:
 
 @pytest.mark.parametrize("trade", [None, np.full(SHAPE.channels, 5, np.float32)])
 def test_steps_are_finer_at_the_ends_of_regions(trade: np.ndarray | None) -> None:
-    same, finer = (prior(end_step=step) for step in (16, 12))
+    same, finer = (prior(0, replace(SHAPE, levels=1), step) for step in (16, 12))
     coarse, fine = (code(model, targets(3), trade) for model in (same, finer))
     decoded = read(finer, [region.payload for region in fine])
     assert all(np.array_equal(d, r.symbols["y"]) for d, r in zip(decoded, fine, strict=True))
@@ -230,8 +151,8 @@ def test_steps_are_equal_at_high_qualities() -> None:
     for index, units in ((159, {12, 16}), (160, {16})):
         scan = prior(end_step=12).scan([{"y": known}], index)
         found = [{*next(iter(scan.models(step))).units.ravel().tolist()} for step in scan.steps]
-        assert set.union(*found[: context.phases(0)]) == units
-        assert all(later == {16} for later in found[context.phases(0) :])
+        assert set.union(*found[: SHAPE.phases(0)]) == units
+        assert all(later == {16} for later in found[SHAPE.phases(0) :])
 
 
 def test_dtypes_threads_and_batches_give_the_same_bytes() -> None:
@@ -246,7 +167,7 @@ def test_dtypes_threads_and_batches_give_the_same_bytes() -> None:
         assert [r.payload for r in code(model, targets(3))] == whole
     finally:
         torch.set_num_threads(threads)
-    assert zlib.crc32(b"".join(whole)) == 2425411723
+    assert zlib.crc32(b"".join(whole)) == 2602461435
 
 
 def test_regions_of_one_size_are_batched() -> None:
@@ -255,10 +176,10 @@ def test_regions_of_one_size_are_batched() -> None:
     assert prior().batches([]) == []
 
 
-@pytest.mark.parametrize("end_step", [16, 12, 8])
-def test_numpy_gives_the_same_expectations(end_step: int) -> None:
+@pytest.mark.parametrize(("end_step", "levels"), [(16, 1), (12, 2), (8, 3)])
+def test_numpy_gives_the_same_expectations(end_step: int, levels: int) -> None:
     """The network once more, in 40 lines of int64."""
-    model, target = prior(end_step=end_step), targets(1)[0]
+    model, target = prior(0, replace(SHAPE, levels=levels), end_step), targets(1)[0]
     ours = expectations(model, target)
     theirs = reference(model, target)
     for (mean, width), (mean_again, width_again) in zip(ours, theirs, strict=True):
@@ -288,9 +209,10 @@ def reference(model: gaussian.GaussianPrior, target: np.ndarray) -> list[tuple[n
     def summed(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.clip(x + y, -(2**15), 2**15)
 
-    def window(x: np.ndarray, reach: int, centre: bool) -> np.ndarray:
+    def window(x: np.ndarray, reach: int, centre: bool, spacing: int = 1) -> np.ndarray:
+        reach *= spacing
         padded = np.pad(x.reshape(height, width, -1), ((reach, reach), (reach, reach), (0, 0)))
-        size = range(2 * reach + 1)
+        size = range(0, 2 * reach + 1, spacing)
         parts = [
             padded[i : i + height, j : j + width]
             for i in size
@@ -301,6 +223,7 @@ def reference(model: gaussian.GaussianPrior, target: np.ndarray) -> list[tuple[n
 
     inputs = [np.full((height * width, 1), (INDEX - 128) // 2)]
     flat, found = target.reshape(-1, channels), []
+    places = [(row, column) for row in range(height) for column in range(width)]
     for s, part in enumerate(model.shape.slices):
         x = layer(f"{s}_first", np.concatenate(inputs, 1))
         for n in range(model.shape.blocks if s else 0):
@@ -309,10 +232,13 @@ def reference(model: gaussian.GaussianPrior, target: np.ndarray) -> list[tuple[n
         count = part.stop - part.start
         told = np.zeros((height * width, 2 * count), np.int64)
         near = np.zeros((height * width, len(model.arrays[f"{s}_near.bias"])), np.int64)
-        for p in range(context.phases(s)):
-            where, y = context.phase_positions(s, p, height, width).numpy(), x
+        levels = model.shape.levels
+        for p in range(2 if s else 1 + 2 * levels):
+            each = [(row + column) % 2 if s else first_phase(row, column, levels) for row, column in places]
+            where, y = np.flatnonzero(np.array(each) == p), x
             if p:
-                y = summed(y, layer(f"{s}_around{p}", window(near, 1 if s else 2, False)))
+                spacing = 1 if s else 2 ** (levels - (p + 1) // 2)
+                y = summed(y, layer(f"{s}_around{p}", window(near, 1 if s else 2, False, spacing)))
                 y = summed(y, layer(f"{s}_contract{p}", np.clip(layer(f"{s}_expand{p}", active(y)), 0, 127)))
             out = np.clip(layer(f"{s}_head{p}", active(y[where])), -(2**15), 2**15)
             mean = np.stack([scaled(out[:, c], exponents[part.start + c], 4) for c in range(count)], 1)
@@ -332,6 +258,16 @@ def reference(model: gaussian.GaussianPrior, target: np.ndarray) -> list[tuple[n
     return found
 
 
+def first_phase(row: int, column: int, levels: int) -> int:
+    """The phase of a position in the first slice, as FORMAT-priors.md has it."""
+    both = row | column
+    divisor = both & -both  # the largest power of two that divides row and column
+    if not both or divisor >= 2**levels:
+        return 0
+    odd = row // divisor % 2 and column // divisor % 2
+    return 2 * (levels - divisor.bit_length() + 1) - bool(odd)
+
+
 def test_training_sees_what_coding_does() -> None:
     """The walk on real numbers, which training has, gives the integers over their powers of two."""
     torch.manual_seed(3)
@@ -340,7 +276,7 @@ def test_training_sees_what_coding_does() -> None:
         for parameter in layers.parameters():
             parameter.mul_(1.5).add_(0.2 * torch.randn_like(parameter))
     line = torch.zeros(SHAPE.channels), torch.zeros(SHAPE.channels)
-    model = gaussian.export(dict(layers.items()), SHAPE, line, 16)
+    model = gaussian.export(dict(layers.items()), SHAPE, line, 16, plain(len(SHAPE.steps)))
     told = torch.full((1, 1), -3.0)
     whole = context.ContextModel(SHAPE, model.layers, context.Integer(), (1, 6, 5), told)
     real = context.ContextModel(SHAPE, dict(layers.items()), context.FakeQuantized(), (1, 6, 5), told / 16)
@@ -393,7 +329,7 @@ def test_a_prior_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ModelError, match="1_first"):
         gaussian.GaussianPrior({n: a for n, a in arrays.items() if not n.startswith("1_first")}, shape=SHAPE)
     with pytest.raises(ModelError, match="of a prior is"):
-        gaussian.GaussianPrior(arrays, shape=Shape(20, 12, 9, 2, 12))
+        gaussian.GaussianPrior(arrays, shape=replace(SHAPE, hidden=9))
 
 
 def test_exactness_is_checked_at_export() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import draw
 from safetensors import safe_open
+from test_gaussian import mixture
 from variable_rate_models import model, run, train
 from vqcodec import training, weights
 from vqcodec.coding import driver
@@ -146,6 +147,89 @@ def test_a_second_decoder_learns_from_a_discriminator_alone() -> None:
     other = build(replace(plain, end_step=10))
     other.load_from(first.export(), 1.0)
     assert not other.export().decodes(first.export()), "other probabilities"
+
+
+def small(**settings: object) -> vae.Config:
+    context = {"context_width": 8, "context_hidden": 8, "context_blocks": 0, "context_near": 8}
+    return vae.Config(components=24, fine=8, fine_hidden=4, coarse=8, coarse_hidden=4, **context, **settings)
+
+
+def trained(config: vae.Config) -> vae.VAE:
+    """A model whose weights are random, the last layers' too."""
+    torch.manual_seed(0)
+    found = build(config)
+    found.set_moments(torch.zeros(3), torch.full((config.components,), 100.0))
+    with torch.no_grad():
+        for parameter in found.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return found
+
+
+def test_a_frozen_synthesis_stays_in_integers() -> None:
+    """`frozen_synthesis`: the rest learns for the pixels that are decoded."""
+    first = trained(small(integer_synthesis=True)).export()
+    second = build(small(integer_synthesis=True, frozen_synthesis=True))
+    second.load_from(first, 1.0)
+
+    def never(number: int) -> torch.Tensor:
+        raise AssertionError(number)
+
+    second.complete(never, torch.Generator())
+    step = second.loss(0.3 * torch.randn(2, 3, 64, 64))
+    step.loss.backward()
+    learned = {n for n, p in second.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert {"forward_basis", "encoder.0.weight", "layers.0_head0.weight"} < learned
+    assert not any(name.startswith(vae.SYNTHESIS) for name in learned)
+    with torch.no_grad():
+        for parameter in second.parameters():
+            if parameter.grad is not None:
+                parameter.sub_(0.01 * parameter.grad.sign())
+    second.prepare_export(never)
+    after = second.export()
+    indexes = torch.randint(-40, 40, (1, 3, 5, 24), dtype=torch.int16)
+    gains = first.prior.log2_gains(90)
+    assert torch.equal(*(m.integers.pixels(indexes, gains, 90) for m in (first, after)))
+    assert not np.array_equal(after.prior.arrays["0_head0.bias"], first.prior.arrays["0_head0.bias"])
+    with pytest.raises(UsageError, match="leave nothing to train"):
+        small(frozen_synthesis=True, synthesis_only=True).check()
+
+
+def test_levels_of_the_context_are_added() -> None:
+    """New phases start with the weights of those that stand alike at the next finer distance."""
+    first = trained(small(context_levels=1))
+    first.mixtures.take(mixture(5, 0))
+    old = first.export()
+    second = build(small(context_levels=3))
+    second.load_from(old, 1.0)
+    new = second.export()
+    for p, before in enumerate((0, 1, 2, 1, 2, 1, 2)):
+        assert np.array_equal(new.prior.mixture[p], old.prior.mixture[before])
+        for kind in ("around", "expand", "contract", "head")[3 if p == 0 else 0 :]:
+            ours, theirs = new.prior.layers[f"0_{kind}{p}"], old.prior.layers[f"0_{kind}{before}"]
+            assert np.array_equal(ours.weight, theirs.weight) and np.array_equal(ours.bias, theirs.bias)
+    assert np.array_equal(new.prior.mixture[7:], old.prior.mixture[3:])
+    assert new.prior.mixture.shape[0] == 2 * 3 + 1 + 2
+    target = [{"y": np.random.default_rng(0).normal(0, 3, (9, 11, 24)).astype(np.float32)}]
+    (region,) = driver.encode(new.prior, target, 90)
+    known = [{"y": np.zeros((9, 11, 24), np.int16)}]
+    assert driver.decode(new.prior, [region.payload], known, 90) == [True]
+    assert np.array_equal(known[0]["y"], region.symbols["y"])
+    assert not new.decodes(old) and not old.decodes(new)
+
+
+def test_mixtures_follow_the_latents_of_a_training() -> None:
+    """Counts of a batch are those of its symbols, each once."""
+    model = trained(small())
+    step = model.loss(0.5 * torch.randn(2, 3, 64, 64))
+    counts = step.kept["counts"]
+    assert counts.shape == (1, len(model.shape.steps), 64, 256) and counts.sum() == 2 * 16 * 24
+    before = model.mixtures.export()
+    for _ in range(30):
+        model.update(step, 0.0, torch.Generator())
+    assert not np.array_equal(model.mixtures.export(), before)
+    fixed = trained(small(synthesis_only=True))
+    fixed.update(fixed.loss(0.5 * torch.randn(2, 3, 64, 64)), 0.0, torch.Generator())
+    assert np.array_equal(fixed.mixtures.export(), before), "the files stay the same"
 
 
 def test_a_discriminator_of_patches_learns_to_tell() -> None:

@@ -11,8 +11,8 @@ whatever order it is taken, so the intervals are the cumulative frequencies on e
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import constriction
 import numpy as np
@@ -174,10 +174,16 @@ def unpack_raw(data: bytes, count: int, bits: int) -> NDArray[np.int32]:
     return codes
 
 
-@cache
+_MODELS: WeakKeyDictionary[SignedTables, list[Any]] = WeakKeyDictionary()
+
+
 def _models(tables: SignedTables) -> list[Any]:
     """Return tables as constriction's models; their intervals are those of the lazy model."""
-    return [None if table is None else table_model(table) for table in tables.tables]
+    found = _MODELS.get(tables)
+    if found is None:
+        found = [None if table is None else table_model(table) for table in tables.tables]
+        _MODELS[tables] = found
+    return found
 
 
 def table_model(frequencies: NDArray[np.uint32]) -> Any:

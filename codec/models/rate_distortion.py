@@ -78,9 +78,17 @@ def distortion(
     return mixture / (1 + ms_ssim_share * easing), error
 
 
-def likelihood(residual: Tensor, sigma: Tensor) -> Tensor:
-    """Return the mass of N(0, sigma**2) within half a step of a residual in steps, not below the tables'."""
-    size = residual.abs()
-    upper, lower = (torch.special.ndtr((edge - size) / sigma) for edge in (0.5, -0.5))
-    mass: Tensor = upper - lower + gaussian_tables.FLOOR / TOTAL
+def likelihood(residual: Tensor, log2_scale: Tensor, weights: Tensor) -> Tensor:
+    """Return the mass of a mixture of Gaussians of mean 0 within half a step of a residual in steps: [...].
+
+    It is not below that of the tables.
+
+    Args:
+        residual: [...].
+        log2_scale: log2 of the deviations of the components, in steps, [..., J].
+        weights: of the components, [..., J].
+    """
+    size, scale = residual.abs()[..., None], torch.exp2(-log2_scale)
+    upper, lower = (torch.special.ndtr((edge - size) * scale) for edge in (0.5, -0.5))
+    mass: Tensor = ((upper - lower) * weights).sum(-1) + gaussian_tables.FLOOR / TOTAL
     return mass

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..bitstream.quality import LAST_INDEX
+from ..errors import UsageError
 from ..priors.settings import setting
 from . import exact_lapped, exact_synthesis, ppca, variable_rate
 from .adaptive_rounding import round_weights
@@ -47,7 +48,8 @@ class Config(variable_rate.VariableRateConfig):
         fine, fine_hidden: channels at 1/16 of the pixels, and inside the residual blocks there.
         coarse, coarse_hidden: the same at 1/64 of the pixels.
         encoder_fine, encoder_coarse, decoder_fine, decoder_coarse: residual blocks.
-        context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
+        context_width, context_hidden, context_blocks, context_near, context_levels: of the prior, see
+            `context.Shape`.
         ms_ssim: share of 1 - MS-SSIM in the distortion, the rest is squared error; used in training alone.
         luma: share of the MS-SSIM of luma in MS-SSIM, the rest is of red, green and blue; in training alone.
         integer_synthesis: decode in integers, to the same pixels on every machine; of networks that are
@@ -55,12 +57,14 @@ class Config(variable_rate.VariableRateConfig):
         adversarial, matching: weights of the terms of `PatchDiscriminator`, as shares of the squared error; 0
             `adversarial` trains without it.
         synthesis_only: train the synthesis alone: the same latents, and the same files.
+        frozen_synthesis: train all but the synthesis, which stays as it is, in integers too.
     """
 
     context_width: int = setting(112, low=1, high=114)
     context_hidden: int = setting(96, low=1, high=1024)
     context_blocks: int = setting(2, low=0, high=100)
     context_near: int = setting(96, low=3, high=128)
+    context_levels: int = setting(1, low=1, high=4, may_grow=True)
     fine: int = setting(96, low=1, high=1 << 14)
     fine_hidden: int = setting(48, low=1, high=1 << 14)
     coarse: int = setting(128, low=1, high=1 << 14)
@@ -75,6 +79,17 @@ class Config(variable_rate.VariableRateConfig):
     adversarial: float = setting(0.0, low=0, high=100, training_only=True, fixed_on_resume=True)
     matching: float = setting(0.0, low=0, high=100, training_only=True)
     synthesis_only: bool = setting(False, training_only=True, fixed_on_resume=True)
+    frozen_synthesis: bool = setting(False, training_only=True, fixed_on_resume=True)
+
+    def check(self) -> None:
+        """Refuse values as `Config.check`, and a training of nothing.
+
+        Raises:
+            UsageError: a setting out of its range, or two that contradict each other.
+        """
+        super().check()
+        if self.synthesis_only and self.frozen_synthesis:
+            raise UsageError("synthesis_only and frozen_synthesis leave nothing to train", "give one of them")
 
 
 SEEN_AT = 40, 80, 120, 160, 200
@@ -113,9 +128,11 @@ class VAE(VariableRateVAE):
                 (config.fine, config.fine_hidden, config.decoder_fine),
             )
         )
-        if config.synthesis_only:
-            for name, parameter in self.named_parameters():
-                parameter.requires_grad_(name.startswith((*SYNTHESIS, DISCRIMINATOR)))
+        for name, parameter in self.named_parameters():
+            if name.startswith(SYNTHESIS):
+                parameter.requires_grad_(not config.frozen_synthesis)
+            elif not name.startswith(DISCRIMINATOR):
+                parameter.requires_grad_(not config.synthesis_only)
 
     @property
     def halo(self) -> int:
@@ -203,13 +220,13 @@ class VAE(VariableRateVAE):
     def complete(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
         """Scale the channels of the synthesis for integers, as in `Trainable.complete`."""
         del generator
-        if self.config.integer_synthesis:
+        if self.config.integer_synthesis and not self.config.frozen_synthesis:
             equalise(self.decoder, self._seen(draw))
 
     @torch.no_grad()
     def prepare_export(self, draw: Callable[[int], Tensor]) -> None:
         """Round the weights of the synthesis, as in `Trainable.prepare_export`."""
-        if self.config.integer_synthesis:
+        if self.config.integer_synthesis and not self.config.frozen_synthesis:
             round_weights(self.decoder, self._seen(draw))
 
     def _seen(self, draw: Callable[[int], Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -47,6 +47,7 @@ from ..priors.base import Prior
 from ..priors.context import ContextModel, Shape
 from ..priors.gaussian import GaussianPrior
 from ..priors.gaussian_tables import LATENT_UNIT, SCALE_MAX, SCALE_MIN
+from ..priors.scale_mixtures import ScaleMixtures
 from ..priors.settings import Config, setting
 from . import cutting
 from .base import Card, Figures, LossStep, Model, RoundTrip
@@ -71,7 +72,8 @@ class VariableRateConfig(Config):
 
     Attributes:
         components: M, channels of the latents.
-        context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
+        context_width, context_hidden, context_blocks, context_near, context_levels: of the prior, see
+            `context.Shape`.
         end_step: step of the first slice at the ends of a region, see `GaussianPrior`.
     """
 
@@ -80,6 +82,7 @@ class VariableRateConfig(Config):
     context_hidden: int = setting(48, low=1, high=1024)
     context_blocks: int = setting(1, low=0, high=100)
     context_near: int = setting(48, low=3, high=128)
+    context_levels: int = setting(1, low=1, high=4, may_grow=True)
     end_step: int = setting(
         LATENT_UNIT, low=LATENT_UNIT // 2, high=LATENT_UNIT, may_grow=True, may_shrink=True
     )
@@ -95,6 +98,7 @@ class VariableRateVAE(Model):
         deviation: standard deviation of each channel of the latents over the training images.
         offset, slope: of each channel's step, see `log2_gain`.
         layers: of the context model, in training.
+        mixtures: of the latents around their means, in training.
     """
 
     medium = "image"
@@ -135,8 +139,10 @@ class VariableRateVAE(Model):
             config.context_hidden,
             config.context_blocks,
             config.context_near,
+            config.context_levels,
         )
         self.layers = context.layers_in_training(self.shape)
+        self.mixtures = ScaleMixtures(len(self.shape.steps))
         self.register_buffer("deviation", torch.ones(config.components))
         self.register_buffer("mean", torch.zeros(3))
         self.offset = nn.Parameter(torch.zeros(config.components))
@@ -185,6 +191,7 @@ class VariableRateVAE(Model):
         return (
             self.config.end_step == other.config.end_step
             and torch.equal(self.deviation, other.deviation)
+            and ours.keys() == theirs.keys()
             and all(np.array_equal(ours[name], theirs[name]) for name in ours)
         )
 
@@ -244,18 +251,27 @@ class VariableRateVAE(Model):
         with torch.set_grad_enabled(self.trains_latents):
             latents = self.latents(samples, index)
             parts = cutting.random_parts(count, latents.shape[2], latents.shape[3], device)
-            rounded, bits = self.quantise(latents, index, noisy=True, parts=parts)
+            counts: list[Tensor] = []
+            rounded, bits = self.quantise(latents, index, noisy=True, parts=parts, counts=counts)
         rate = bits / (height * width)
         reconstruction = self.reconstruct(rounded, index)
         mixture, error = distortion(reconstruction, samples, index, *self.shares)
         terms = {"rate": rate.mean(), "distortion": error.mean(), "mixture": mixture.mean()}
+        kept = {"counts": torch.stack(counts)[None]}
         if self.discriminator is None:
-            return LossStep(rd_loss(rate, mixture, index), terms)
+            return LossStep(rd_loss(rate, mixture, index), terms, kept=kept)
         judged = self.discriminator.judge(reconstruction, samples)
         unlike = sum(self.weights[name] * term for name, term in judged.items())
-        kept = {"reconstruction": reconstruction.detach(), "samples": samples}
+        kept |= {"reconstruction": reconstruction.detach(), "samples": samples}
         loss = rd_loss(rate, mixture + error.detach() * unlike, index)
         return LossStep(loss, terms | judged, kept=kept)
+
+    def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
+        """Update the mixtures, as in `Trainable.update`."""
+        del progress, generator
+        if self.trains_latents:
+            self.mixtures.update(step.kept["counts"])
+        return {}
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
         """Compute the PSNR, as in `Trainable.log_figures`."""
@@ -274,7 +290,13 @@ class VariableRateVAE(Model):
         return RoundTrip({}, decoded, float(bits.sum()), pixels, float(loss), figures)
 
     def quantise(
-        self, latents: Tensor, index: Tensor, *, noisy: bool, parts: Tensor | None = None
+        self,
+        latents: Tensor,
+        index: Tensor,
+        *,
+        noisy: bool,
+        parts: Tensor | None = None,
+        counts: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return latents as decoded, [B, M, h, w] in steps, and the bits of each image, [B].
 
@@ -283,6 +305,7 @@ class VariableRateVAE(Model):
             index: [B].
             noisy: measure the rate of a sample of the posterior, not of rounded latents.
             parts: as in `ContextModel`: coded independently, their gradients less at ends.
+            counts: gets those of the symbols of each step, for `ScaleMixtures.update`.
         """
         count, size, height, width = latents.shape
         targets = latents.permute(0, 2, 3, 1).flatten(0, 2)
@@ -297,7 +320,7 @@ class VariableRateVAE(Model):
         end_fineness = LATENT_UNIT / self.config.end_step - 1
         decoded = torch.zeros_like(targets)
         bits = latents.new_zeros(count)
-        for s, p in self.shape.steps:
+        for number, (s, p) in enumerate(self.shape.steps):
             part, positions = self.shape.slices[s], model.positions(s, p)
             log2_gain = log2_gains[owner[positions], part]
             params = model.params(s, p)
@@ -313,8 +336,11 @@ class VariableRateVAE(Model):
             coded = log2_scale > (SCALE_MIN + 1.5) / 16
             value = target + (torch.round(error) * coded - error) / finer
             value = value + (mean - mean.detach()) * (log2_scale < NEARLY_CERTAIN)
+            if counts is not None:
+                counts.append(self.mixtures.counts(error, log2_scale))
             residual = residual + (torch.rand_like(error) - 0.5 if noisy else torch.round(error) - error)
-            spent = -likelihood(residual, torch.exp2(log2_scale)).log2().sum(1)
+            weights, scales = self.mixtures.of(number, log2_scale)
+            spent = -likelihood(residual, scales, weights).log2().sum(1)
             bits = bits.index_add(0, owner[positions], spent)
             channels = torch.arange(part.start, part.stop, device=positions.device)
             decoded = decoded.index_put((positions[:, None], channels), value)
@@ -334,7 +360,11 @@ class VariableRateVAE(Model):
         """
         layers = {name: cast("exact.QATLinear", layer) for name, layer in self.layers.items()}
         return self.equipped(
-            priors={LEARNED: gaussian.export(layers, self.shape, self.line(), self.config.end_step)}
+            priors={
+                LEARNED: gaussian.export(
+                    layers, self.shape, self.line(), self.config.end_step, self.mixtures.export()
+                )
+            }
         )
 
     def make_card(self, name: str, training: Figures, measured: Figures) -> Card:
@@ -353,12 +383,15 @@ class VariableRateVAE(Model):
             raise TypeError(f"{other.method} is no variable-rate VAE")
         known = other.state_dict()
         for name, tensor in self.state_dict().items():
-            if not name.startswith(("layers.", DISCRIMINATOR)):
+            if not name.startswith(("layers.", "mixtures.", DISCRIMINATOR)):
                 tensor.copy_(known[name][tuple(slice(size) for size in tensor.shape)])
+        steps = [context.step_before(step, other.shape, self.shape) for step in self.shape.steps]
+        rows = [other.shape.steps.index(step) for step in steps]
+        self.mixtures.take(other.prior.mixture[rows])
         before = context.layers_in_training(other.shape)
         for name, layer in before.items():
             cast("exact.QATLinear", layer).take(other.prior.layers[name])
-        self.layers.load_state_dict(context.first_channels(before.state_dict(), other.shape, self.shape))
+        self.layers.load_state_dict(context.fitted(before.state_dict(), other.shape, self.shape))
 
     @property
     def prior(self) -> GaussianPrior:

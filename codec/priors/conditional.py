@@ -68,9 +68,9 @@ def spread(
     """
     count, height, width, _ = embedded.shape
     grids = count, height, width
-    x = layers["above_first"](spatial_context(embedded.flatten(0, 2), grids, 1, centre=True))
+    x = layers["above_first"](spatial_context(embedded.flatten(0, 2), grids, 1))
     for number in range(blocks):
-        window = spatial_context(arithmetic.activation(x), grids, 1, centre=True)
+        window = spatial_context(arithmetic.activation(x), grids, 1)
         inner = arithmetic.rectified(layers[f"above_spatial{number}"](window))
         x = arithmetic.added(x, layers[f"above_pointwise{number}"](inner))
     below = layers["above_spread"](arithmetic.activation(x))

@@ -3,8 +3,8 @@
 Channels are split into slices by decreasing variance, and the positions of a slice into phases (Minnen and
 Singh 2020; He et al. 2021 and 2022, "ELIC"). The inputs of a slice's trunk are all slices before it, at all
 positions; those of a phase are the latents of the phases before it in the slice, around its own positions.
-The first slice has three phases: one position in four, the one diagonally opposite, the other two; all others
-are checkerboards.
+The first slice begins with a coarse lattice of positions, and two phases at a time make it twice as fine: the
+centres of its squares, and the middles of their sides. The phases of all others are checkerboards.
 
     p(v) = product over slices s and phases p of N(mean_sp, sigma_sp), a function of all before
 
@@ -47,6 +47,7 @@ class Shape:
         hidden: channels inside the residual blocks.
         blocks: residual blocks of a slice.
         near: features of each neighbour in the same slice.
+        levels: n, so that the first phase of the first slice is one position in 4**n.
     """
 
     channels: int
@@ -54,6 +55,7 @@ class Shape:
     hidden: int
     blocks: int
     near: int
+    levels: int = 1
 
     @property
     def slices(self) -> list[slice]:
@@ -67,7 +69,15 @@ class Shape:
     @property
     def steps(self) -> list[tuple[int, int]]:
         """Slice and phase of each step."""
-        return [(s, p) for s in range(len(self.slices)) for p in range(phases(s))]
+        return [(s, p) for s in range(len(self.slices)) for p in range(self.phases(s))]
+
+    def phases(self, s: int) -> int:
+        """Return the number of phases of a slice."""
+        return 2 if s else 1 + 2 * self.levels
+
+    def spacing(self, s: int, p: int) -> int:
+        """Return the distance of neighbouring positions after a phase: a power of two."""
+        return 1 if s else 1 << max(self.levels - (p + 1) // 2, 0)
 
     def layers(self) -> dict[str, tuple[int, int, int, float]]:
         """Return inputs, outputs, fractional bits of the outputs and gain of the first weights, by layer."""
@@ -82,7 +92,7 @@ class Shape:
                 found[f"{s}_pointwise{number}"] = (hidden, width, fine, 0.5)
             spatial = self._spatial(s)
             found[f"{s}_near"] = (2 * count, spatial, coarse, 1.4)
-            for p in range(phases(s)):
+            for p in range(self.phases(s)):
                 if p:
                     found[f"{s}_around{p}"] = (spatial * (_window(s) ** 2 - 1), width, fine, 0.5)
                     found[f"{s}_expand{p}"] = (width, 2 * width, coarse, 1.4)
@@ -94,30 +104,32 @@ class Shape:
         return self.near if s else self.near * (_window(1) ** 2 - 1) // (_window(0) ** 2 - 1)
 
 
-def phases(s: int) -> int:
-    """Return the number of phases of a slice."""
-    return 2 if s else 3
-
-
 @cache
-def phase_positions(s: int, p: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+def phase_positions(
+    shape: Shape, s: int, p: int, height: int, width: int, device: torch.device | str = "cpu"
+) -> Tensor:
     """Return the positions of a phase in a flat grid, in raster order: int64 [n].
 
     They are cached for good, since CUDA graphs read them; those of all grids up to 32 x 32 take 9 MB.
     """
     with torch.inference_mode(False):  # coding may fill the cache, and training then needs ordinary tensors
-        return _phase_positions(s, p, height, width).to(device)
+        return _phase_positions(shape, s, p, height, width).to(device)
 
 
-def _phase_positions(s: int, p: int, height: int, width: int) -> Tensor:
+def _phase_positions(shape: Shape, s: int, p: int, height: int, width: int) -> Tensor:
     rows, columns = torch.arange(height)[:, None], torch.arange(width)
-    odd = (rows + columns) % 2
     if s:
-        chosen = odd == p
-    elif p < 2:
-        chosen = (rows % 2 == p) & (columns % 2 == p)
+        chosen = (rows + columns) % 2 == p
+        return chosen.flatten().nonzero().flatten()
+    unit = shape.spacing(s, p)
+    inside = (rows % unit == 0) & (columns % unit == 0)
+    rows, columns = rows // unit % 2, columns // unit % 2
+    if p == 0:
+        chosen = inside
+    elif p % 2:
+        chosen = inside & (rows == 1) & (columns == 1)
     else:
-        chosen = odd == 1
+        chosen = inside & (rows != columns)
     return chosen.flatten().nonzero().flatten()
 
 
@@ -194,12 +206,12 @@ class ContextModel:
     def grid_positions(self, s: int, p: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Return rows and columns of the positions of a phase in each grid."""
         width = max(self.grids[2], 1)
-        rows, columns = np.divmod(phase_positions(s, p, *self.grids[1:]).numpy(), width)
+        rows, columns = np.divmod(phase_positions(self.shape, s, p, *self.grids[1:]).numpy(), width)
         return rows, columns
 
     def positions(self, s: int, p: int) -> Tensor:
         """Return the rows of the maps at the positions of a phase: int64 [N]."""
-        inside = phase_positions(s, p, *self.grids[1:], self._first.device)
+        inside = phase_positions(self.shape, s, p, *self.grids[1:], self._first.device)
         return (self._first + inside).flatten()
 
     def params(self, s: int, p: int) -> Tensor:
@@ -209,7 +221,7 @@ class ContextModel:
             self._trunk = self._features(s)
         x = self._trunk.index_select(0, positions)
         if p:
-            window = self._context(self._spatial, _radius(s), centre=False).index_select(0, positions)
+            window = self._around(self._spatial, positions, _radius(s), self.shape.spacing(s, p))
             x = arithmetic.added(x, layers[f"{s}_around{p}"](window))
             inner = arithmetic.rectified(layers[f"{s}_expand{p}"](arithmetic.activation(x)))
             x = arithmetic.added(x, layers[f"{s}_contract{p}"](inner))
@@ -221,7 +233,7 @@ class ContextModel:
         if p == 0:
             self._current = features.new_zeros(len(self._inputs[0]), features.shape[1])
         self._current = self._current.index_copy(0, positions, features)
-        if p == phases(s) - 1:
+        if p == self.shape.phases(s) - 1:
             self._inputs.append(self._current)
             return
         spatial = self.arithmetic.rectified(self.layers[f"{s}_near"](features))
@@ -233,31 +245,57 @@ class ContextModel:
         layers, arithmetic = self.layers, self.arithmetic
         x = layers[f"{s}_first"](torch.cat(self._inputs, 1))
         for number in range(self.shape.blocks if s else 0):
-            window = self._context(arithmetic.activation(x), 1, centre=True)
+            window = self._context(arithmetic.activation(x), 1)
             inner = arithmetic.rectified(layers[f"{s}_spatial{number}"](window))
             x = arithmetic.added(x, layers[f"{s}_pointwise{number}"](inner))
         return x
 
-    def _context(self, maps: Tensor, radius: int, *, centre: bool) -> Tensor:
+    def _context(self, maps: Tensor, radius: int) -> Tensor:
         """Gather features in a square window, zero beyond the part of each position: as `spatial_context`."""
-        window = spatial_context(maps, self.grids, radius, centre=centre)
+        window = spatial_context(maps, self.grids, radius)
         if self._parts is None:
             return window
         own = self._parts.flatten()[:, None] + 1
-        inside = spatial_context(own, self.grids, radius, centre=centre) == own
+        inside = spatial_context(own, self.grids, radius) == own
         return (window.view(*inside.shape, -1) * inside[:, :, None]).flatten(1)
 
+    def _around(self, maps: Tensor, positions: Tensor, radius: int, spacing: int) -> Tensor:
+        """Gather features around some positions, zero beyond the part of each: [B h w, C] -> [N, n C].
 
-def spatial_context(maps: Tensor, grids: tuple[int, int, int], radius: int, *, centre: bool) -> Tensor:
+        Args:
+            maps: [B h w, C].
+            positions: rows of them, int64 [N].
+            radius: of the square window, in units of the spacing; its middle is left out.
+            spacing: distance of the positions of the window.
+        """
+        count, height, width = self.grids
+        reach = radius * spacing
+        across = width + 2 * reach
+        grid, inside = positions // max(height * width, 1), positions % max(height * width, 1)
+        corner = (grid * (height + 2 * reach) + inside // max(width, 1)) * across + inside % max(width, 1)
+        places = [(top, left) for top in range(2 * radius + 1) for left in range(2 * radius + 1)]
+        places.remove((radius, radius))
+        offsets = [spacing * (top * across + left) for top, left in places]
+        rows = corner[:, None] + torch.tensor(offsets, device=corner.device)
+
+        def gathered(found: Tensor) -> Tensor:
+            padded = F.pad(found.view(count, height, width, -1), (0, 0, reach, reach, reach, reach))
+            return padded.flatten(0, 2).index_select(0, rows.flatten()).view(*rows.shape, -1)
+
+        window = gathered(maps)
+        if self._parts is not None:
+            own = self._parts.flatten()[:, None] + 1
+            window = window * (gathered(own) == own.index_select(0, positions)[:, None])
+        return window.flatten(1)
+
+
+def spatial_context(maps: Tensor, grids: tuple[int, int, int], radius: int) -> Tensor:
     """Gather features in a square window, zero beyond the grid: [B h w, C] -> [B h w, n C]."""
     count, height, width = grids
     size = 2 * radius + 1
     padded = F.pad(maps.view(count, height, width, -1), (0, 0, radius, radius, radius, radius))
     parts = [
-        padded[:, top : top + height, left : left + width]
-        for top in range(size)
-        for left in range(size)
-        if centre or (top, left) != (radius, radius)
+        padded[:, top : top + height, left : left + width] for top in range(size) for left in range(size)
     ]
     return torch.cat(parts, 3).flatten(0, 2)
 
@@ -289,20 +327,45 @@ def layers_in_training(shape: Shape) -> torch.nn.ModuleDict:
     return torch.nn.ModuleDict(found)
 
 
-def first_channels(layers: Mapping[str, Tensor], old: Shape, new: Shape) -> dict[str, Tensor]:
-    """Return the weights of layers in training cut to the channels of another shape."""
+def fitted(layers: Mapping[str, Tensor], old: Shape, new: Shape) -> dict[str, Tensor]:
+    """Return the weights of layers in training for a shape of fewer channels or more levels.
+
+    The finest phases keep their weights, and coarser ones start with those of the coarsest that there are:
+    neighbours at twice the distance differ alike, but for more.
+    """
     found = {}
-    for name, tensor in layers.items():
-        s, _, kind = name.partition("_")
-        if int(s) >= len(new.slices):
-            continue
-        sizes = [part.stop - part.start for part in (old.slices[int(s)], new.slices[int(s)])]
-        if kind.startswith("head"):
-            tensor = tensor.view(2, sizes[0], *tensor.shape[1:])[:, : sizes[1]].flatten(0, 1)
-        elif kind == "near.weight":
-            tensor = tensor.view(-1, 2, sizes[0])[:, :, : sizes[1]].flatten(1)
-        found[name] = tensor
+    for name in new.layers():
+        for part in ("weight", "bias"):
+            known = _before(name, old, new)
+            found[f"{name}.{part}"] = _first_channels(f"{known}.{part}", layers[f"{known}.{part}"], old, new)
     return found
+
+
+def step_before(step: tuple[int, int], old: Shape, new: Shape) -> tuple[int, int]:
+    """Return the slice and phase, of a shape of fewer levels, whose weights a step starts with."""
+    s, p = step
+    added = 2 * (new.levels - old.levels)
+    if s or not p or not added:
+        return step
+    return s, p - added if p > added else 2 - p % 2
+
+
+def _before(name: str, old: Shape, new: Shape) -> str:
+    kind = name.rstrip("0123456789")
+    if kind not in ("0_around", "0_expand", "0_contract", "0_head"):
+        return name
+    _, phase = step_before((0, int(name.removeprefix(kind))), old, new)
+    return f"{kind}{phase}"
+
+
+def _first_channels(name: str, tensor: Tensor, old: Shape, new: Shape) -> Tensor:
+    s, _, kind = name.partition("_")
+    sizes = [part.stop - part.start for part in (old.slices[int(s)], new.slices[int(s)])]
+    if kind.startswith("head"):
+        return tensor.view(2, sizes[0], *tensor.shape[1:])[:, : sizes[1]].flatten(0, 1)
+    if kind == "near.weight":
+        return tensor.view(-1, 2, sizes[0])[:, :, : sizes[1]].flatten(1)
+    return tensor
 
 
 def _radius(s: int) -> int:

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ModelError, UsageError
-from . import exact, gaussian_tables
+from . import exact, gaussian_tables, scale_mixtures
 from .base import Array, Positions, Step, Symbols, in_order
 from .context import HEAD_BITS, ContextModel, Integer, Shape
-from .gaussian_tables import LATENT_UNIT, SCALE_LEVELS, SCALE_MIN, Gaussian
+from .gaussian_tables import LATENT_UNIT, SCALE_LEVELS, SCALE_MIN, SignedTables
 from .learned import IntegerNetwork
+from .scale_mixtures import OFFSETS, WEIGHT_BITS, ScaleMixture
 
 REGIONS_PER_BATCH = 8
 """Largest number of regions of one size coded side by side."""
@@ -45,8 +46,9 @@ class GaussianPrior(IntegerNetwork):
     """p(latents) at every quality index.
 
     Attributes:
-        arrays: its integers by name: those of the layers, and "rise" and "start", int32 [M]: slope and offset
-            of a channel's log2(deviation / step) as a linear function of the quality index, in 2**-20.
+        arrays: its integers by name: those of the layers, "rise" and "start", int32 [M]: slope and offset
+            of a channel's log2(deviation / step) as a linear function of the quality index, in 2**-20, and
+            "mixture", uint16 [steps, SCALE_LEVELS, J]: see `scale_mixtures`; without it there are Gaussians.
         shape: of the network.
         plane: name of the plane of these latents.
         temperature: factor of sigma, to the nearest scale of the table; 1 in coding.
@@ -70,8 +72,24 @@ class GaussianPrior(IntegerNetwork):
             array = self.arrays.get(name)
             if array is None or array.dtype != np.int32 or array.shape != (self.shape.channels,):
                 raise ModelError(f"a prior without a {name} of its {self.shape.channels} channels")
+        weights, sizes = self.mixture, (len(self.shape.steps), SCALE_LEVELS, len(OFFSETS))
+        if weights.dtype != np.uint16 or weights.shape != sizes:
+            raise ModelError(f"a prior whose mixture is no uint16 {sizes}")
+        if (weights.sum(2, dtype=np.int64) != 1 << WEIGHT_BITS).any():
+            raise ModelError("a prior with a mixture whose weights do not sum to one")
         for name, (inputs, outputs, _after, _gain) in self.shape.layers().items():
             self.fits(name, inputs, outputs)
+
+    @cached_property
+    def mixture(self) -> Array:
+        """Weights of the mixtures, uint16 [steps, SCALE_LEVELS, J]."""
+        found = self.arrays.get("mixture")
+        return scale_mixtures.plain(len(self.shape.steps)) if found is None else found
+
+    @cached_property
+    def tables(self) -> list[SignedTables]:
+        """Tables of each step."""
+        return [scale_mixtures.tables(weights) for weights in self.mixture]
 
     @cached_property
     def _line(self) -> tuple[Tensor, Tensor]:
@@ -129,7 +147,7 @@ class _Scan:
             positions: Positions = (rows, columns, self._prior.shape.slices[s])
             yield Step(number, self._prior.plane, [positions] * len(self._latents))
 
-    def models(self, step: Step) -> Iterator[Gaussian]:
+    def models(self, step: Step) -> Iterator[ScaleMixture]:
         if self._before is not None:
             self._update(self._before)
         self._before = step
@@ -153,7 +171,8 @@ class _Scan:
             indexes.to(torch.uint8).numpy().reshape(count, -1, means.shape[1]),
             strict=True,
         )
-        return (Gaussian(mean, index, steps) for mean, index in each)
+        tables = self._prior.tables[step.number]
+        return (ScaleMixture(mean, index, steps, tables) for mean, index in each)
 
     def _relative_steps(self, s: int, p: int) -> NDArray[np.int32]:
         """Return the step at the positions of a phase, in sixteenths of the step inside: [n, 1]."""
@@ -176,7 +195,11 @@ class _Scan:
 
 
 def export(
-    layers: Mapping[str, exact.QATLinear], shape: Shape, line: tuple[Tensor, Tensor], end_step: int
+    layers: Mapping[str, exact.QATLinear],
+    shape: Shape,
+    line: tuple[Tensor, Tensor],
+    end_step: int,
+    mixture: NDArray[np.uint16],
 ) -> GaussianPrior:
     """Return the prior of a model in training, in integers.
 
@@ -185,6 +208,7 @@ def export(
         shape: of the network.
         line: slope and offset of log2(deviation / step) over the quality index, in 2**-20, [M] each.
         end_step: as in `GaussianPrior`.
+        mixture: as in `GaussianPrior.arrays`.
 
     Raises:
         ModelError: a layer exceeds the exact range of float32.
@@ -192,6 +216,7 @@ def export(
     arrays: dict[str, Array] = {
         name: part.cpu().numpy().astype(np.int32) for name, part in zip(("rise", "start"), line, strict=True)
     }
+    arrays["mixture"] = mixture
     for name, layer in layers.items():
         whole = layer.export()
         arrays |= {f"{name}.{part}": getattr(whole, part) for part in ("weight", "bias", "shift")}

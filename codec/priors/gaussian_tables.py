@@ -65,6 +65,13 @@ class SignedTables:
         ).astype(np.float32)
         self._bits[self._escape[[t is not None for t in tables]]] += 8 * ESCAPE_BYTES
 
+    def of(self, index: int) -> NDArray[np.uint32]:
+        """Return the table of an index that has one."""
+        table = self.tables[index]
+        if table is None:
+            raise LookupError(f"index {index} has no table")
+        return table
+
     def bits(self, symbols: NDArray[np.int32], indexes: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the bits of each symbol, float32 [n]; beyond the tables they include the escape."""
         beyond = np.abs(symbols) > self.largest[indexes]
@@ -187,7 +194,17 @@ def symmetric(scaled: NDArray[np.float64], floor: int, *, escape: bool) -> NDArr
         floor: added to each, and the frequency of the escape.
         escape: whether there is one, behind the symbols.
     """
-    half = floor + np.floor(scaled + 0.5).astype(np.int64)
+    return mirrored(floor + np.floor(scaled + 0.5).astype(np.int64), floor, escape=escape)
+
+
+def mirrored(half: NDArray[np.int64], floor: int, *, escape: bool) -> NDArray[np.uint32]:
+    """Return the frequencies of symbols -L..L from those of 0..L; what TOTAL leaves goes to symbol 0.
+
+    Args:
+        half: int64 [L + 1].
+        floor: frequency of the escape.
+        escape: whether there is one, behind the symbols.
+    """
     whole = np.concatenate((half[:0:-1], half, np.full(int(escape), floor)))
     whole[len(half) - 1] += TOTAL - whole.sum()
     return whole.astype(np.uint32)

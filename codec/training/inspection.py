@@ -23,7 +23,7 @@ from ..metrics.image import code_use
 from ..models import LatentModel
 from ..models.base import Json, Model, OperatingPoint
 from ..pipeline.sampling import image_grid
-from ..priors.gaussian_tables import Gaussian, tables
+from ..priors.gaussian_tables import Gaussian
 from ..transform.pixels import to_pixels
 from . import datasets
 from .validation import MEDIA
@@ -222,7 +222,7 @@ def _channels(point: OperatingPoint, arrays: Sequence[np.ndarray]) -> list[Json]
                 known[step.plane][positions] = model.values(chosen)
                 if isinstance(model, Gaussian):
                     channels = np.arange(planes[step.plane].depth)[positions[2]]
-                    bits[step.plane][channels] += tables().bits(chosen, model.scale_indexes).sum(0)
+                    bits[step.plane][channels] += model.tables.bits(chosen, model.scale_indexes).sum(0)
     return [
         {
             "plane": name,
