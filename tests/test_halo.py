@@ -22,7 +22,7 @@ def shaken(settings: str, **changed: int) -> Model:
     model = build(replace(MODELS[settings].config, **changed))
     with torch.no_grad():
         for name, weight in (*model.named_parameters(), *model.named_buffers()):
-            if name.startswith("layers.") or not weight.is_floating_point():  # those of a prior
+            if name.startswith(("layers.", "mixtures.")) or not weight.is_floating_point():  # of a prior
                 continue
             if weight.dim() > 1 and weight.numel():
                 weight.normal_(std=(2 / weight[0].numel()) ** 0.5)

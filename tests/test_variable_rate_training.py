@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from safetensors import safe_open
 from test_gaussian import mixture
 from variable_rate_models import model, run, train
 from vqcodec import training, weights
+from vqcodec.bitstream.container import LEARNED
 from vqcodec.coding import driver
 from vqcodec.errors import UsageError
 from vqcodec.models import build, vae
@@ -149,7 +151,7 @@ def test_a_second_decoder_learns_from_a_discriminator_alone() -> None:
     assert not other.export().decodes(first.export()), "other probabilities"
 
 
-def small(**settings: object) -> vae.Config:
+def small(**settings: Any) -> vae.Config:
     context = {"context_width": 8, "context_hidden": 8, "context_blocks": 0, "context_near": 8}
     return vae.Config(components=24, fine=8, fine_hidden=4, coarse=8, coarse_hidden=4, **context, **settings)
 
@@ -209,12 +211,65 @@ def test_levels_of_the_context_are_added() -> None:
             assert np.array_equal(ours.weight, theirs.weight) and np.array_equal(ours.bias, theirs.bias)
     assert np.array_equal(new.prior.mixture[7:], old.prior.mixture[3:])
     assert new.prior.mixture.shape[0] == 2 * 3 + 1 + 2
-    target = [{"y": np.random.default_rng(0).normal(0, 3, (9, 11, 24)).astype(np.float32)}]
-    (region,) = driver.encode(new.prior, target, 90)
-    known = [{"y": np.zeros((9, 11, 24), np.int16)}]
-    assert driver.decode(new.prior, [region.payload], known, 90) == [True]
-    assert np.array_equal(known[0]["y"], region.symbols["y"])
     assert not new.decodes(old) and not old.decodes(new)
+
+
+@pytest.mark.parametrize("levels", [1, 3, 4])
+def test_grids_without_positions_of_some_phases(levels: int) -> None:
+    """Those of images narrower than the spacing of a phase."""
+    model = trained(small(context_levels=levels))
+    assert torch.isfinite(model.loss(0.5 * torch.randn(2, 3, 64, 64)).loss)
+    prior = model.export().prior
+    for sides in ((1, 1), (1, 7), (4, 32), (9, 11)):
+        target = [{"y": np.random.default_rng(0).normal(0, 3, (*sides, 24)).astype(np.float32)}]
+        (region,) = driver.encode(prior, target, 90)
+        known = [{"y": np.zeros((*sides, 24), np.int16)}]
+        assert driver.decode(prior, [region.payload], known, 90) == [True]
+        assert np.array_equal(known[0]["y"], region.symbols["y"])
+
+
+def test_training_measures_the_bits_of_each_step() -> None:
+    """Its mixtures and counts are those of the symbols that coding writes, step by step."""
+    model = trained(small(context_levels=2))
+    model.mixtures.take(mixture(len(model.shape.steps), 4))
+    samples, index = 0.5 * torch.randn(1, 3, 96, 96), torch.tensor([170.0])
+    counts: list[torch.Tensor] = []
+    with torch.no_grad():
+        latents = model.latents(samples, index)
+        _, bits = model.quantise(latents, index, noisy=False, counts=counts)
+    prior = model.export().prior
+    target = latents[0].permute(1, 2, 0).numpy()
+    (region,) = driver.encode(prior, [{"y": target}], 170)
+    assert float(bits) == pytest.approx(region.bits, rel=5e-3)
+    scan = prior.scan([region.symbols], 170)
+    for step, found in zip(scan.steps, counts, strict=True):
+        (expected,) = scan.models(step)
+        symbols = expected.quantise(target[step.positions[0]])
+        coded = expected.scale_indexes > 0
+        seen = np.zeros((64, 256))
+        np.add.at(seen, (expected.scale_indexes[coded], np.abs(symbols[coded]).clip(0, 255)), 1)
+        assert np.abs(seen[1:] - found.numpy()[1:]).sum() <= 0.05 * seen.sum() + 2
+
+
+def test_what_stays_as_it_is_keeps_its_settings() -> None:
+    first = trained(small(integer_synthesis=True)).export()
+    for settings in (
+        {"frozen_synthesis": True, "integer_synthesis": False},
+        {"frozen_synthesis": True, "integer_synthesis": True, "decoder_fine": 6},
+        {"synthesis_only": True, "integer_synthesis": True, "context_levels": 3},
+    ):
+        with pytest.raises(UsageError, match="with another"):
+            build(small(**settings)).load_from(first, 1.0)
+
+
+def test_other_decoders_of_files_of_gaussians() -> None:
+    """Weights from before there were mixtures, and a decoder trained from them, whose file says them."""
+    first = trained(small()).export()
+    arrays = {name: array for name, array in first.prior.arrays.items() if name != "mixture"}
+    old = first.equipped(priors={LEARNED: replace(first.prior, arrays=arrays)})
+    second = build(small(synthesis_only=True))
+    second.load_from(old, 1.0)
+    assert second.export().decodes(old) and old.decodes(second.export())
 
 
 def test_mixtures_follow_the_latents_of_a_training() -> None:

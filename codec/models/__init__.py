@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
-from ..errors import ModelError
+from ..errors import ModelError, UsageError
 from ..priors.settings import Config, TrainConfig
 from . import lossless, ppca, thumbnail, vae
 from .base import Card, Model
@@ -97,11 +97,16 @@ def from_card(card: Card) -> Model:
     """Build a model with fresh weights from the settings of its card.
 
     Raises:
-        ModelError: a method of a later version.
+        ModelError: a method of a later version, or settings out of their range.
         TypeError: settings that the method does not have.
     """
     kind = class_for(card.medium, card.method)
     for entry in MODELS.values():
         if entry.model is kind:
-            return build(type(entry.config)(**card.config))
+            config = type(entry.config)(**card.config)
+            try:
+                config.check()
+            except UsageError as error:
+                raise ModelError(f"{card.name}: {error.message}", "copy the weights file again") from error
+            return build(config)
     raise ModelError(f"{card.name} is a {card.method} for {card.medium}, unknown here", "upgrade vqcodec")

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ..bitstream.quality import LAST_INDEX
 from ..errors import UsageError
+from ..priors.settings import Config as BaseConfig
 from ..priors.settings import setting
 from . import exact_lapped, exact_synthesis, ppca, variable_rate
 from .adaptive_rounding import round_weights
@@ -100,6 +101,12 @@ SEEN = 4
 
 SYNTHESIS = ("backward_", "decoder.")
 """Prefixes of the names of its parameters."""
+
+KEPT = {
+    "synthesis_only": ("components", "context_levels", "end_step"),
+    "frozen_synthesis": ("components", "decoder_fine", "integer_synthesis"),
+}
+"""Setting -> settings of what it leaves as it is, which otherwise may differ from those of the start."""
 
 
 class VAE(VariableRateVAE):
@@ -213,8 +220,21 @@ class VAE(VariableRateVAE):
 
     @torch.no_grad()
     def load_from(self, other: Model, count: float) -> None:
-        """Load the weights, as in `VariableRateVAE.load_from`; additional residual blocks start at zero."""
+        """Load the weights, as in `VariableRateVAE.load_from`; additional residual blocks start at zero.
+
+        Raises:
+            UsageError: settings of a part that is to stay as it is are others.
+        """
+        self._check_kept(other.config)
         super().load_from(other.with_blocks(self.config) if isinstance(other, VAE) else other, count)
+
+    def _check_kept(self, before: BaseConfig) -> None:
+        """Refuse settings that change the part that a training leaves as it is."""
+        for name, settings in KEPT.items():
+            for key in settings if getattr(self.config, name) else ():
+                now, then = getattr(self.config, key), getattr(before, key, None)
+                if then not in (None, now):
+                    raise UsageError(f"{name} with another {key} ({now} for {then})", f"leave out {key}")
 
     @torch.no_grad()
     def complete(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:

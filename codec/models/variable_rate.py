@@ -187,11 +187,10 @@ class VariableRateVAE(Model):
         """Return whether another model has the same latents, with the same probabilities."""
         if not (isinstance(other, VariableRateVAE) and self.shape == other.shape and other.priors):
             return False
-        ours, theirs = self.prior.arrays, other.prior.arrays
+        ours, theirs = ({**m.prior.arrays, "mixture": m.prior.mixture} for m in (self, other))
         return (
             self.config.end_step == other.config.end_step
             and torch.equal(self.deviation, other.deviation)
-            and ours.keys() == theirs.keys()
             and all(np.array_equal(ours[name], theirs[name]) for name in ours)
         )
 

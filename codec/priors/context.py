@@ -6,7 +6,7 @@ positions; those of a phase are the latents of the phases before it in the slice
 The first slice begins with a coarse lattice of positions, and two phases at a time make it twice as fine: the
 centres of its squares, and the middles of their sides. The phases of all others are checkerboards.
 
-    p(v) = product over slices s and phases p of N(mean_sp, sigma_sp), a function of all before
+    p(v) = product over slices s and phases p of p(v_sp | mean_sp, sigma_sp), functions of all before
 
 The network is defined once, for two kinds of arithmetic: `FakeQuantized` in training, `Integer` in coding
 (`exact`).
@@ -104,33 +104,35 @@ class Shape:
         return self.near if s else self.near * (_window(1) ** 2 - 1) // (_window(0) ** 2 - 1)
 
 
-@cache
 def phase_positions(
     shape: Shape, s: int, p: int, height: int, width: int, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Return the positions of a phase in a flat grid, in raster order: int64 [n].
-
-    They are cached for good, since CUDA graphs read them; those of all grids up to 32 x 32 take 9 MB.
-    """
-    with torch.inference_mode(False):  # coding may fill the cache, and training then needs ordinary tensors
-        return _phase_positions(shape, s, p, height, width).to(device)
-
-
-def _phase_positions(shape: Shape, s: int, p: int, height: int, width: int) -> Tensor:
-    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    """Return the positions of a phase in a flat grid, in raster order: int64 [n]."""
     if s:
-        chosen = (rows + columns) % 2 == p
-        return chosen.flatten().nonzero().flatten()
-    unit = shape.spacing(s, p)
-    inside = (rows % unit == 0) & (columns % unit == 0)
-    rows, columns = rows // unit % 2, columns // unit % 2
-    if p == 0:
-        chosen = inside
-    elif p % 2:
-        chosen = inside & (rows == 1) & (columns == 1)
-    else:
-        chosen = inside & (rows != columns)
-    return chosen.flatten().nonzero().flatten()
+        return _checkerboard(p, height, width, device)
+    return _lattice(shape.spacing(s, p), p, height, width, device)
+
+
+# They are cached for good, since CUDA graphs read them; those of all grids up to 32 x 32 take 9 MB. Coding
+# may fill the cache, and training then needs ordinary tensors.
+
+
+@cache
+def _checkerboard(p: int, height: int, width: int, device: torch.device | str) -> Tensor:
+    with torch.inference_mode(False):
+        rows, columns = torch.arange(height)[:, None], torch.arange(width)
+        return ((rows + columns) % 2 == p).flatten().nonzero().flatten().to(device)
+
+
+@cache
+def _lattice(spacing: int, p: int, height: int, width: int, device: torch.device | str) -> Tensor:
+    with torch.inference_mode(False):
+        rows, columns = torch.arange(height)[:, None], torch.arange(width)
+        chosen = (rows % spacing == 0) & (columns % spacing == 0)
+        rows, columns = rows // spacing % 2, columns // spacing % 2
+        if p:
+            chosen = chosen & ((rows == 1) & (columns == 1) if p % 2 else rows != columns)
+        return chosen.flatten().nonzero().flatten().to(device)
 
 
 class Arithmetic(Protocol):
@@ -273,14 +275,14 @@ class ContextModel:
         across = width + 2 * reach
         grid, inside = positions // max(height * width, 1), positions % max(height * width, 1)
         corner = (grid * (height + 2 * reach) + inside // max(width, 1)) * across + inside % max(width, 1)
-        places = [(top, left) for top in range(2 * radius + 1) for left in range(2 * radius + 1)]
-        places.remove((radius, radius))
-        offsets = [spacing * (top * across + left) for top, left in places]
-        rows = corner[:, None] + torch.tensor(offsets, device=corner.device)
+        side = spacing * torch.arange(2 * radius + 1, device=corner.device)
+        offsets = (side[:, None] * across + side).flatten()
+        middle = len(offsets) // 2
+        rows = corner[:, None] + torch.cat((offsets[:middle], offsets[middle + 1 :]))
 
         def gathered(found: Tensor) -> Tensor:
             padded = F.pad(found.view(count, height, width, -1), (0, 0, reach, reach, reach, reach))
-            return padded.flatten(0, 2).index_select(0, rows.flatten()).view(*rows.shape, -1)
+            return padded.flatten(0, 2).index_select(0, rows.flatten()).view(*rows.shape, padded.shape[3])
 
         window = gathered(maps)
         if self._parts is not None:

@@ -46,6 +46,9 @@ DECAY = 0.998
 SMALLEST = 1e-4
 """Least weight of a component before a step of the EM algorithm: one of 0 would stay 0."""
 
+RAREST = 1e-3
+"""Least symbols for each batch of a step and scale index from which weights are learned."""
+
 
 # coding
 
@@ -115,8 +118,8 @@ def _indexes() -> NDArray[np.intp]:
 class ScaleMixtures(nn.Module):
     """Weights of the mixtures of all steps in training.
 
-    A training that continues has no counts of the one before: its mixtures count as one symbol for each step,
-    which newer ones outweigh.
+    A training that continues has no counts of the one before: each of its mixtures counts as one symbol for
+    each batch, and newer symbols outweigh them.
 
     Args:
         steps: number of steps of the context model.
@@ -124,18 +127,19 @@ class ScaleMixtures(nn.Module):
 
     ema_weight: Tensor
     ema_count: Tensor
+    offsets: Tensor
 
     def __init__(self, steps: int) -> None:
         super().__init__()
         self.register_buffer("ema_weight", torch.zeros(steps, SCALE_LEVELS, len(OFFSETS)))
         self.register_buffer("ema_count", torch.zeros(steps, SCALE_LEVELS, COUNTED))
+        self.register_buffer("offsets", torch.tensor(OFFSETS) * (3 / 16), persistent=False)
         self.take(plain(steps))
 
     @torch.no_grad()
     def take(self, weights: NDArray[np.uint16]) -> None:
-        """Continue from the weights of coding, of these steps or more."""
-        found = torch.from_numpy(weights[: len(self.ema_weight)].astype(np.float32)) / 2**WEIGHT_BITS
-        self.ema_weight.copy_(found)
+        """Continue from the weights of coding."""
+        self.ema_weight.copy_(torch.from_numpy(weights.astype(np.float32)) / 2**WEIGHT_BITS)
         self.ema_count.copy_(torch.einsum("sij,ijk->sik", self.ema_weight, _masses(self.ema_weight.device)))
 
     def export(self) -> NDArray[np.uint16]:
@@ -149,17 +153,17 @@ class ScaleMixtures(nn.Module):
     def of(self, step: int, log2_scale: Tensor) -> tuple[Tensor, Tensor]:
         """Return weights and log2 of the deviations of the components of a step: [...] -> [..., J] both."""
         indexes = scale_indexes(log2_scale)
-        offsets = torch.tensor(OFFSETS, device=log2_scale.device) * (3 / 16)
         lowest, highest = ((3 * i + SCALE_MIN) / 16 for i in (1, SCALE_LEVELS - 1))
-        each = (log2_scale[..., None] + offsets).clamp(lowest, highest)
-        plain = (indexes == 0) | (indexes >= MIXED_LEVELS)
-        each = torch.where(plain[..., None], log2_scale[..., None], each)
+        each = (log2_scale[..., None] + self.offsets).clamp(lowest, highest)
+        single = (indexes == 0) | (indexes >= MIXED_LEVELS)
+        each = torch.where(single[..., None], log2_scale[..., None], each)
         return self.ema_weight[step][indexes], each
 
     @torch.no_grad()
     def counts(self, symbols: Tensor, log2_scale: Tensor) -> Tensor:
         """Count symbols by scale index and magnitude: -> float32 [SCALE_LEVELS, COUNTED]."""
-        magnitudes = symbols.abs().round().long().flatten()
+        # Training may diverge, which the loss tells.
+        magnitudes = symbols.abs().round().nan_to_num(COUNTED).clamp(max=COUNTED).long().flatten()
         at = scale_indexes(log2_scale).flatten() * COUNTED + magnitudes.clamp(max=COUNTED - 1)
         found = torch.zeros(SCALE_LEVELS * COUNTED, device=symbols.device)
         found.index_add_(0, at, (magnitudes < COUNTED).float())
@@ -172,14 +176,16 @@ class ScaleMixtures(nn.Module):
         masses, weights = _masses(counts.device), self.ema_weight.clamp(min=SMALLEST)
         mixed = torch.einsum("sij,ijk->sik", weights, masses).clamp(min=1e-12)
         weights = weights * torch.einsum("sik,ijk->sij", self.ema_count / mixed, masses)
-        weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-12)
+        total = weights.sum(2, keepdim=True)
+        # Where symbols have not been seen for long, weights stay as they are.
+        weights = torch.where(total > RAREST, weights / total, self.ema_weight)
         self.ema_weight[:, 1:MIXED_LEVELS] = weights[:, 1:MIXED_LEVELS]
 
 
 def scale_indexes(log2_scale: Tensor) -> Tensor:
     """Return the scale indexes nearest to log2 of deviations in steps: int64."""
     nearest = torch.floor((16 * log2_scale.detach() - SCALE_MIN) / 3 + 0.5)
-    return nearest.long().clamp(0, SCALE_LEVELS - 1)
+    return nearest.nan_to_num().clamp(0, SCALE_LEVELS - 1).long()
 
 
 @cache
