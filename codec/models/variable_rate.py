@@ -358,13 +358,8 @@ class VariableRateVAE(Model):
             ModelError: a layer exceeds the exact range of float32.
         """
         layers = {name: cast("exact.QATLinear", layer) for name, layer in self.layers.items()}
-        return self.equipped(
-            priors={
-                LEARNED: gaussian.export(
-                    layers, self.shape, self.line(), self.config.end_step, self.mixtures.export()
-                )
-            }
-        )
+        prior = gaussian.export(layers, self.shape, self.line(), self.config.end_step, self.mixtures.export())
+        return self.equipped(priors={LEARNED: prior})
 
     def make_card(self, name: str, training: Figures, measured: Figures) -> Card:
         """Make the card without settings of training alone: the fingerprint covers the card's settings."""
