@@ -291,6 +291,16 @@ def test_the_narrow_channels_lose_little(trained: VAE) -> None:
         assert np.array_equal(array, twice.arrays()[name]), name
 
 
+def test_a_transform_that_is_restored_is_exported_alike() -> None:
+    """Also where the largest weight comes back from float32 a little above what eight bits hold."""
+    generator = torch.Generator().manual_seed(2)
+    basis = torch.randn(exact_lapped.WIDE + 40, 192, 4, 4, generator=generator)
+    deviation = torch.rand(len(basis), generator=generator) * 30 + 0.01
+    once = exact_lapped.export(basis, deviation)
+    again = exact_lapped.export(exact_lapped.restored(once, deviation).float(), deviation)
+    assert all(np.array_equal(array, again.arrays()[name]) for name, array in once.arrays().items())
+
+
 def test_integers_that_do_not_fit_are_refused(model: VAE) -> None:
     """A missing array, one of another shape, sums that float32 might round."""
     assert model.integers is not None

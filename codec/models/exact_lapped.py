@@ -189,18 +189,22 @@ ORDER = np.arange(SAMPLES).reshape(3, SIDE, SIDE).transpose(1, 2, 0).ravel()
 """Its output channels, and those of what is added to them: row, column, colour of 4x4 pixels."""
 
 
+SLACK = 1e-5
+"""Added to the bits of weights: the largest may be a rounding of float32 above what fits, and round to it."""
+
+
 def quantised(basis: Tensor) -> tuple[Tensor, Tensor]:
     """Return a basis of latents in standard deviations, [M, 192, 4, 4], as integers, and their scale."""
     wide, narrow = basis[:WIDE], basis[WIDE:]
     largest = wide.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-9)
-    bits = torch.floor(torch.log2(32767 / largest)).clamp(0, WIDE_BITS - 6)
+    bits = torch.floor(torch.log2(32767 / largest) + SLACK).clamp(0, WIDE_BITS - 6)
     scale = torch.exp2(bits).expand_as(wide)
     if len(narrow):
         narrow_scale = torch.empty_like(narrow[0])
         for row, column in itertools.product(range(2), repeat=2):
             rows, columns = (slice(1 - odd, None, 2) for odd in (row, column))  # the taps of these outputs
             most = narrow[:, :, rows, columns].abs().amax((0, 2, 3)).clamp(min=1e-9)
-            bits = torch.floor(torch.log2(WEIGHT / most)).clamp(0, NARROW_BITS_MAX)
+            bits = torch.floor(torch.log2(WEIGHT / most) + SLACK).clamp(0, NARROW_BITS_MAX)
             narrow_scale[:, rows, columns] = torch.exp2(bits)[:, None, None]
         scale = torch.cat((scale, narrow_scale.expand_as(narrow)))
     return torch.round(basis * scale), scale
