@@ -180,7 +180,8 @@ class Config(variable_rate.VariableRateConfig):
 
     Attributes:
         components: M, coefficients of a block, at most 628 of 768.
-        context_width, context_hidden, context_blocks, context_near: of the prior, see `context.Shape`.
+        context_width, context_hidden, context_blocks, context_near, context_levels: of the prior, see
+            `context.Shape`.
     """
 
 

@@ -3,8 +3,9 @@
     symbol = round(latent / step - mean),   mean and sigma functions of all latents before (`context`)
 
 The network's outputs, and everything computed from them, are integers: means in sixteenths of a step, sigma
-an index into a table of 64 (`gaussian_tables`). An encoder may choose other symbols than the nearest; a
-decoder needs the same means and scales, not the reason. A region's latents depend on nothing outside it.
+the index of one of 64 tables of each step (`scale_mixtures`). An encoder may choose other symbols than the
+nearest; a decoder needs the same means and scales, not the reason. A region's latents depend on nothing
+outside it.
 """
 
 from __future__ import annotations
