@@ -163,6 +163,19 @@ def test_resume_can_change_what_leaves_the_weights_their_meaning(photos: Path, t
     )
 
 
+def test_the_last_weights_are_kept_instead_of_the_best(photos: Path, tmp_path: Path) -> None:
+    """From the first step on, or of a run that has ended: it validates once more, and no weight changes."""
+    worse: dict[str, Any] = {"start": go([photos], tmp_path / "start", steps=2).best, "learning_rate": 1.0}
+    best = go([photos], tmp_path / "best", overrides={}, **worse)
+    last = go([photos], tmp_path / "last", overrides={"keep": "last"}, **worse)
+    assert (best.improved, best.card.training["best_step"]) == (False, 0)
+    assert (last.improved, last.card.training["best_step"]) == (True, 4)
+    again = training.train(resume=best.folder, steps=4, overrides={"keep": "last"})
+    assert again.card.training["best_step"] == 4
+    assert again.card.fingerprint == last.card.fingerprint != best.card.fingerprint
+    assert again.card.training["chain"][-1] == ("vqcodec train --resume $RUN --set keep=last  # from step 4")
+
+
 def test_a_model_is_called_as_its_run_folder(photos: Path, tmp_path: Path) -> None:
     run = go([photos], tmp_path / "my holiday (2)", steps=1)
     assert run.card.name == "my-holiday-2"

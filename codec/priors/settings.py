@@ -153,6 +153,8 @@ class TrainConfig(Config):
         validation: held-out share of the files, or a folder or tar file.
         checkpoint_every: steps between validations, each followed by a checkpoint.
         keep_checkpoints: number of checkpoints kept on disk.
+        keep: the weights of a run: "best" in validation, or the "last", as where a training changes what its
+            loss weighs. With a discriminator, whose lesson no validation measures, the last.
     """
 
     steps: int = setting(20_000, low=1, high=MANY)
@@ -175,3 +177,4 @@ class TrainConfig(Config):
     validation: str = "0.05"
     checkpoint_every: int = setting(1000, low=1, high=MANY)
     keep_checkpoints: int = setting(3, low=1, high=MANY)
+    keep: Literal["best", "last"] = "best"

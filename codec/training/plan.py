@@ -310,7 +310,8 @@ def reserve_folder(plan: Plan, *, named: bool) -> Plan:
 def resumed_plan(folder: Path, given: Options, overrides: Mapping[str, str]) -> Plan:
     """The plan of a run folder that is continued; what changes is added to the chain of commands.
 
-    Limits can be changed, and settings that are `training_only` but not `fixed_on_resume`.
+    Limits can be changed, which weights are kept, and settings that are `training_only` but not
+    `fixed_on_resume`.
 
     Raises:
         UsageError: no run folder, or an option that would make it another training.
@@ -324,13 +325,15 @@ def resumed_plan(folder: Path, given: Options, overrides: Mapping[str, str]) -> 
     default, kind = _default(saved)
     limits = default.limits()
     free = {key for key, x in limits.items() if x.training_only and not x.fixed_on_resume}
-    fixed |= set(overrides) - free
+    fixed |= set(overrides) - free - {"keep"}
     if fixed:
         raise UsageError(f"--resume cannot change {', '.join(sorted(fixed))}", "start a new run with --from")
     if "steps" in changed and "time_budget" not in changed:
         changed["time_budget"] = None
     settings = replace(TrainConfig().with_values(saved["settings"]), **changed)
-    model = default.with_values(saved["model"]).with_texts(overrides)
+    settings = settings.with_texts({k: text for k, text in overrides.items() if k == "keep"})
+    texts = {k: text for k, text in overrides.items() if k != "keep"}
+    model = default.with_values(saved["model"]).with_texts(texts)
     check(model, settings, kind)
     chain = list(saved["chain"])
     if changed or overrides:

@@ -194,7 +194,8 @@ class Trainer:
             if self.state.step % self.settings.checkpoint_every == 0:
                 self._validate()
                 self._checkpoint()
-        if self.state.step % self.settings.checkpoint_every:
+        unseen = self._keeps_last and self.state.best_step < self.state.step
+        if self.state.step % self.settings.checkpoint_every or unseen:
             self._validate()
             self._checkpoint()
 
@@ -311,14 +312,18 @@ class Trainer:
         counts = {name: histogram.cpu().numpy() for name, histogram in self._histograms.items()}
         return {**validation.use_figures(counts), "restarted": self.state.restarted}
 
+    @property
+    def _keeps_last(self) -> bool:
+        """Whether the newest weights are kept: no validation figure measures what a discriminator teaches."""
+        return self.opponent is not None or self.settings.keep == "last"
+
     def _validate(self) -> None:
         held_out = self.held_out.arrays
         chosen = held_out[:: -(-len(held_out) // self.validation.files)]
         averaged = copy.deepcopy(self.average)
         averaged.prepare_export(self._start_batch)
         score, result = self.validation.validate(averaged, chosen)
-        # No validation figure measures what a discriminator teaches: the newest weights are kept.
-        best = score > self.state.best_score or self.opponent is not None
+        best = score > self.state.best_score or self._keeps_last
         self._say(event="validation", step=self.state.step, best=best, **result)
         if best:
             self.state.best_score, self.state.best_step = score, self.state.step
@@ -351,7 +356,7 @@ class Trainer:
         with atomically(best.with_suffix(".json")) as file:
             file.write((json.dumps(card.to_json(), indent=2) + "\n").encode())
         validation.plot_losses(self.plan.folder, self.validation.headline)
-        improved = self.opponent is not None or self.state.best_step > 0
+        improved = self._keeps_last or self.state.best_step > 0
         self._say(
             event="end", stage=self.plan.stage, best=str(best), best_step=self.state.best_step, **measured
         )
