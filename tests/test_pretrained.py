@@ -28,7 +28,7 @@ GOLDEN_CODES = {
     "vqvae2-image": 1891197657,
     "vqvae-image": 2434657505,
     "vqvae-audio": 1140501815,
-    "vae-image": 2711892356,
+    "vae-image": 359552748,
     "vae-image-psnr": 269802294,
     "ppca-image": 4090661311,
     "ppca-thumbnail": 1793796685,
