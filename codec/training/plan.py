@@ -310,8 +310,7 @@ def reserve_folder(plan: Plan, *, named: bool) -> Plan:
 def resumed_plan(folder: Path, given: Options, overrides: Mapping[str, str]) -> Plan:
     """The plan of a run folder that is continued; what changes is added to the chain of commands.
 
-    Limits can be changed, which weights are kept, and settings that are `training_only` but not
-    `fixed_on_resume`.
+    Limits can be changed, `keep`, and settings that are `training_only` but not `fixed_on_resume`.
 
     Raises:
         UsageError: no run folder, or an option that would make it another training.
@@ -331,9 +330,7 @@ def resumed_plan(folder: Path, given: Options, overrides: Mapping[str, str]) -> 
     if "steps" in changed and "time_budget" not in changed:
         changed["time_budget"] = None
     settings = replace(TrainConfig().with_values(saved["settings"]), **changed)
-    settings = settings.with_texts({k: text for k, text in overrides.items() if k == "keep"})
-    texts = {k: text for k, text in overrides.items() if k != "keep"}
-    model = default.with_values(saved["model"]).with_texts(texts)
+    model, settings = overridden(default.with_values(saved["model"]), settings, overrides, free, "")
     check(model, settings, kind)
     chain = list(saved["chain"])
     if changed or overrides:
