@@ -32,9 +32,9 @@ DRAWN_GENEROSITY = 4.0
 """The same of drawn parts, against their share of the codes. Text takes less; smooth skies, which repeat too,
 took 4 to 34 times as much."""
 
-MOSTLY_STORED = 0.5
+MOSTLY_STORED = 0.25
 """Share of stored pixels from which on all of an image is stored if that is no larger: regions are chosen one
-by one, and packed together the last of them may take less than its codes."""
+by one, and packed together the others may take less than their codes."""
 
 _NOTHING = EncodedChunks([Chunk(PIXELS, b"")], {}, [0.0])
 """Of a region whose pixels are all stored."""
