@@ -173,7 +173,7 @@ def test_the_last_weights_are_kept_instead_of_the_best(photos: Path, tmp_path: P
     again = training.train(resume=best.folder, steps=4, overrides={"keep": "last"})
     assert again.card.training["best_step"] == 4
     assert again.card.fingerprint == last.card.fingerprint != best.card.fingerprint
-    assert again.card.training["chain"][-1] == ("vqcodec train --resume $RUN --set keep=last  # from step 4")
+    assert again.card.training["chain"][-1] == "vqcodec train --resume $RUN --set keep=last  # from step 4"
 
 
 def test_a_model_is_called_as_its_run_folder(photos: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ DRAWN_GENEROSITY = 4.0
 """The same of drawn parts, against their share of the codes. Text takes less; smooth skies, which repeat too,
 took 4 to 34 times as much."""
 
-MOSTLY_STORED = 0.25
+PARTLY_STORED = 0.25
 """Share of stored pixels from which on all of an image is stored if that is no larger: regions are chosen one
 by one, and packed together the others may take less than their codes."""
 
@@ -107,7 +107,7 @@ def choose(
     if dropped:
         tiles = stored.encode(pixels, mask, geometry, fast=fast)
     chosen = EncodedChunks(kept, symbols, bits, tiles, mask)
-    if MOSTLY_STORED < mask.mean() < 1:
+    if PARTLY_STORED < mask.mean() < 1:
         return min(store_all(pixels, point, geometry, fast=fast), chosen, key=lambda one: one.size)
     return chosen
 

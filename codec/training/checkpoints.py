@@ -23,8 +23,7 @@ class TrainState:
     Attributes:
         step: optimiser steps done.
         elapsed_seconds: time spent, earlier parts of a resumed run included.
-        best_score: validation figure of the weights kept, larger is better: the best so far, with a
-            discriminator the newest.
+        best_score: validation figure of the weights kept, the best so far or the newest; larger is better.
         best_step: the step that it was measured at.
         restarted: codes revived so far.
     """

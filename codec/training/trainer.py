@@ -126,7 +126,7 @@ class Trainer:
         return self.finish()
 
     def learn(self) -> None:
-        """Train to the end; the best weights, with a discriminator the newest, are in the run folder."""
+        """Train to the end; the best weights, or the newest, see `_keeps_last`, are in the run folder."""
         folder = self.plan.folder
         if distributed.leads():
             for part in ("checkpoints", "samples"):
