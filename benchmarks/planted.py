@@ -86,7 +86,7 @@ FAULTS = [
     Fault("models/variable_rate.py", "torch.rand_like(error) - 0.5 if noisy", "torch.round(error) - error if noisy", "test_variable_rate_training"),
     Fault("models/vqvae/mu_law.py", "clamp(0, LEVELS - 1)", "clamp(0, LEVELS)", "test_vqvae_audio"),
     Fault("models/vqvae/search_image.py", "torch.where((change < 0) & where", "torch.where((change > 0) & where", "test_search"),
-    Fault("models/vqvae/search_audio.py", "if distance < least:", "if distance > least:", "test_audio_encode test_search"),
+    Fault("models/vqvae/search_audio.py", "< least:", "> least:", "test_audio_encode test_search"),
     Fault("transform/tiling.py", "max(self.start - self.halo, 0)", "max(self.start - self.halo + 1, 0)", "test_tiling test_audio_blocks"),
     Fault("transform/loudness.py", "if steps >= SOFTER[0] else 0", "if steps > SOFTER[0] else 0", "test_loudness"),
     Fault("transform/stereo.py", "left < 0", "left < -1", "test_stereo"),

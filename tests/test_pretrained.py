@@ -24,7 +24,7 @@ from vqcodec.pipeline import pixel_crc
 
 SHIPPED = [card["name"] for card in weights.shipped()]
 GOLDEN_CODES = {
-    "rvqvae-audio": 1499491064,
+    "rvqvae-audio": 3003744606,
     "vqvae2-image": 1891197657,
     "vqvae-image": 2434657505,
     "vqvae-audio": 1140501815,

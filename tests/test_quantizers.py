@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from conftest import SMALL, draw
 from vqcodec.metrics.image import code_use
 from vqcodec.models import build
-from vqcodec.models.quantizers import VectorQuantizer, kmeans, nearest
+from vqcodec.models.quantizers import EntropyConstrainedQuantizer, VectorQuantizer, kmeans, nearest
 from vqcodec.models.vqvae.image import Config
 from vqcodec.training.datasets import Images
 
@@ -109,3 +110,65 @@ def test_kmeans_of_as_many_vectors_as_centres_gives_the_vectors() -> None:
     vectors = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
     centres = kmeans(vectors, 5, torch.Generator().manual_seed(1))
     assert sorted(centres.tolist()) == sorted(vectors.tolist())
+
+
+def test_costs_are_added_to_squared_distances() -> None:
+    vectors = torch.randn(500, 3, generator=generator())
+    codebook, costs = torch.randn(20, 3, generator=generator(1)), torch.rand(20, generator=generator(2))
+    wanted = (torch.cdist(vectors, codebook).square() + costs).argmin(1)
+    assert torch.equal(nearest(vectors, codebook, costs), wanted)
+
+
+def entropy_and_error(
+    vectors: torch.Tensor, codes: torch.Tensor, codebook: torch.Tensor
+) -> tuple[float, float]:
+    shares = torch.bincount(codes, minlength=len(codebook)) / len(codes)
+    entropy = float(-(shares * shares.clamp(min=1e-9).log2()).sum())
+    return entropy, float((vectors - codebook[codes]).square().sum(1).mean())
+
+
+def test_a_large_codebook_with_costs_beats_a_small_one() -> None:
+    """Of Laplacian vectors: fewer bits and less error than k-means with half the codes."""
+    signs, sizes = (
+        torch.randn(20_000, 2, generator=generator()).sign(),
+        torch.rand(20_000, 2, generator=generator(1)),
+    )
+    vectors = -signs * (1 - sizes).log()
+    quantizer = EntropyConstrainedQuantizer(64, 2, decay=0.99)
+    quantizer.set_codebook(torch.zeros(64, 2))
+    quantizer.fit(vectors, 0.06, generator(2))
+    codes = quantizer.encode(vectors)
+    bits, error = entropy_and_error(vectors, codes, quantizer.codebook.detach())
+    small = kmeans(vectors, 24, generator(2))
+    bits_small, error_small = entropy_and_error(vectors, nearest(vectors, small), small)
+    assert bits < bits_small and error < 0.95 * error_small
+    assert float(quantizer.bits[codes].mean()) == pytest.approx(bits, abs=0.02)
+    assert float(quantizer.distance_per_bit) == pytest.approx(0.06 * float(vectors.square().sum(1).mean()))
+    for code in (torch.bincount(codes, minlength=64) > 100).nonzero().flatten():
+        assert torch.allclose(vectors[codes == code].mean(0), quantizer.codebook[code], atol=0.1), "centroids"
+
+
+def test_a_fit_goes_on_from_the_codes_that_there_are() -> None:
+    true = torch.tensor([[10.0, 10.0], [0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    vectors = true.repeat(100, 1) + 0.1 * torch.randn(400, 2, generator=generator())
+    quantizer = EntropyConstrainedQuantizer(4, 2, decay=0.99)
+    quantizer.set_codebook(true + 0.5, 2.0)
+    quantizer.fit(vectors, 0.01, generator(), rounds=2)
+    assert torch.allclose(quantizer.codebook, true, atol=0.1), "in their order"
+    assert torch.allclose(quantizer.ema_count, torch.full((4,), 2.0)), "the uses of a step stay as many"
+
+
+def test_bits_follow_usage() -> None:
+    quantizer = EntropyConstrainedQuantizer(4, 1, decay=0.5)
+    quantizer.set_codebook(torch.tensor([[0.0], [1.0], [2.0], [3.0]]))
+    assert quantizer.bits.tolist() == [2.0] * 4
+    latents = torch.zeros(1, 1, 12)
+    quantizer.update(latents, quantizer.encode(latents), restart=False, generator=generator())
+    # uses: 0.5 * 1 + 0.5 * 12 of the first, 0.5 of the others
+    assert torch.allclose(quantizer.bits, -torch.log2(torch.tensor([6.5, 0.5, 0.5, 0.5]) / 8))
+    quantizer.set_codebook(quantizer.codebook.detach(), torch.tensor([3.0, 1.0, 0.0, 0.0]))
+    none = latents[..., :0]
+    quantizer.update(none, quantizer.encode(none), restart=False, generator=generator())
+    assert quantizer.bits[2:].tolist() == [12.0] * 2, "the fewest uses that count: 2 bits and 10"
+    quantizer.distance_per_bit.fill_(1.0)
+    assert quantizer.encode(torch.tensor([[[0.9]]])).item() == 0, "farther away, but used more often"

@@ -1,12 +1,13 @@
-"""Residual levels of audio: level 1 is a VQ-VAE of its own, each further level adds waveform."""
+"""Residual levels of audio: level 1 is a VQ-VAE of its own; levels of envelopes and of latents follow."""
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.fft
 import torch
 import vqcodec
 from cli_fakes import invoke
@@ -18,9 +19,10 @@ from vqcodec.bitstream.quality import index_of
 from vqcodec.cli.info import describe
 from vqcodec.coding import chunks
 from vqcodec.errors import DamagedError, ModelError, TargetError, UsageError, VqcodecWarning
-from vqcodec.metrics.audio import si_sdr
-from vqcodec.models.vqvae import AudioVQVAE, ResidualAudioVQVAE
-from vqcodec.models.vqvae.lapped import NAMES, PARTS, LappedTransform
+from vqcodec.models import losses
+from vqcodec.models.vqvae import AudioVQVAE, ResidualAudioVQVAE, search_audio
+from vqcodec.models.vqvae.envelope import MOST, SpectralEnvelope
+from vqcodec.models.vqvae.residual_point import NAMES, PARTS
 from vqcodec.pipeline import sampling
 from vqcodec.priors.chain import ChainPrior
 from vqcodec.priors.ngram import NGramPrior
@@ -45,6 +47,7 @@ def ladder(talks: Path, sound_prior: training.Run, tmp_path_factory: pytest.Temp
         steps=2,
         batch=3,
         crop=0.5,
+        overrides={"keep": "last"},
     )
     return str(run.best)
 
@@ -81,40 +84,59 @@ def song() -> media.Audio:
 # parts
 
 
-def test_the_transform_is_an_orthonormal_mdct() -> None:
-    """Its inverse gives the samples back, and a block's coefficients are the DCT-IV of the folded window."""
-    lapped = LappedTransform(32, 32)
-    samples = torch.randn(1, 1, 320, generator=torch.Generator().manual_seed(1))
-    coefficients = lapped(samples)
-    assert coefficients.shape == (1, 32, 10)
-    inside = slice(32, -32)
-    assert torch.allclose(lapped.inverse(coefficients)[..., inside], samples[..., inside], atol=1e-5)
-    block = samples[0, 0, 16:80].numpy() * np.sin(np.pi * (np.arange(64) + 0.5) / 64)
-    a, b, c, d = block.reshape(4, 16)
-    folded = np.concatenate((-c[::-1] - d, a - b[::-1]))
-    wanted = scipy.fft.dct(folded, type=4, norm="ortho")
-    assert np.allclose(coefficients[0, :, 1], wanted, atol=1e-5)
+def noise(seed: int, loudness: float = 0.1) -> torch.Tensor:
+    return loudness * torch.randn(1, 1, 4096, generator=torch.Generator().manual_seed(seed))
 
 
-def test_an_envelope_halves_distances_in_decibels() -> None:
-    lapped = LappedTransform(64, 16)
-    samples = torch.randn(1, 1, 640)
-    assert torch.allclose(lapped.envelope(100 * samples), 10 * lapped.envelope(samples), rtol=1e-3)
-    assert float(lapped.envelope(0 * samples).min()) > 0
+def test_an_envelope_is_half_the_logarithm_of_the_energy_of_bands() -> None:
+    envelope, samples = SpectralEnvelope(256, 36, 16_000), noise(1)
+    found = envelope(samples)
+    assert found.shape == (1, 36, 16)
+    frame = samples[0, 0, 3 * 256 - 128 :][
+        :512
+    ].numpy()  # the block of 256 samples, and half a block around it
+    window = np.sin(np.pi * np.arange(512) / 512)
+    power = np.abs(np.fft.rfft(frame * window)) ** 2
+    energy = np.exp(2 * found[0, :, 3].numpy())
+    assert energy.sum() == pytest.approx(power.sum(), rel=1e-4), "each frequency counts once"
+    assert energy[-1] == pytest.approx(power[-12:].sum(), rel=0.6), "the highest band is near 8 kHz"
+    assert torch.allclose(envelope(10 * samples), found + np.log(10), atol=1e-3)
+    assert torch.isfinite(envelope(0 * samples)).all()
+
+
+def test_samples_of_their_own_envelope_stay() -> None:
+    envelope, samples = SpectralEnvelope(256, 36, 16_000), noise(1)
+    assert torch.allclose(envelope.shape(samples, envelope(samples)), samples, atol=1e-5)
+    louder = envelope.shape(samples, envelope(samples) + np.log(3))
+    assert torch.allclose(louder, 3 * samples, atol=1e-4)
+    limited = envelope.shape(samples, envelope(samples) + 100)
+    assert torch.allclose(limited, np.exp(MOST) * samples, atol=1e-3)
+
+
+def test_samples_take_another_envelope() -> None:
+    envelope = SpectralEnvelope(256, 36, 16_000)
+    tilt = torch.linspace(1, -1, 36)[None, :, None]
+    samples = noise(1)
+    wanted = envelope(samples) + tilt
+    before, after = (envelope(x) - wanted for x in (samples, envelope.shape(samples, wanted)))
+    assert float(after.square().mean()) < 0.01 * float(before.square().mean())
 
 
 # the model
 
 
-def test_level_1_stays_as_it_is(model: ResidualAudioVQVAE, first: AudioVQVAE, song: media.Audio) -> None:
-    """Weights, codes, learned prior, and the searches of more effort."""
+def test_codes_of_level_1_stay_as_they_are(
+    model: ResidualAudioVQVAE, first: AudioVQVAE, song: media.Audio
+) -> None:
+    """Encoder, codebook, codes and learned prior; the decoder learns."""
     samples = torch.from_numpy(song.signal[None, :, :16384])
+    moved = []
     for name, tensor in first.state_dict().items():
-        if "ema_" not in name:
-            assert torch.equal(model.first.state_dict()[name], tensor), name
-    for effort in (1, 2):
-        codes = model.at(0, effort).analyse(samples)["level1"]
-        assert torch.equal(codes, first.at(0, effort).analyse(samples)["codes"])
+        if "ema_" not in name and not torch.equal(model.first.state_dict()[name], tensor):
+            moved.append(name)
+    assert moved and all(name.startswith("decoder.") for name in moved)
+    codes = model.at(0, 1).analyse(samples)["level1"]
+    assert torch.equal(codes, first.at(0, 1).analyse(samples)["codes"])
     chain, prior = model.priors[LEARNED], first.priors[LEARNED]
     assert isinstance(chain, ChainPrior)
     mine = chain.by_plane["level1"].to_tensors()
@@ -123,17 +145,54 @@ def test_level_1_stays_as_it_is(model: ResidualAudioVQVAE, first: AudioVQVAE, so
     }
 
 
-def test_training_and_k_means_began_with_all_codes(model: ResidualAudioVQVAE) -> None:
-    assert [tuple(model.codebook(f"level{n}").shape) for n in range(1, 5)] == [
-        (16, 8),
-        (16, 44),
-        (16, 64),
-        (16, 80),
-    ]
+def test_codebooks_were_fitted(model: ResidualAudioVQVAE) -> None:
+    sizes = [tuple(model.codebook(f"level{n}").shape) for n in range(1, 5)]
+    assert sizes == [(16, 8), (16, 36), (16, 8), (16, 36)]
     assert all(model.codebook(f"level{n}").std(0).min() > 0 for n in range(2, 5))
-    lengths = model.quantizers[0].codebook.norm(dim=1)
-    assert float(lengths[8:].mean()) > float(lengths[:8].mean()), "loud codes have high numbers"
+    means = model.codebook("level2").mean(1)
+    assert float(means[8:].mean()) > float(means[:8].mean()), "loud codes have high numbers"
+    for level in (1, 2, 3):
+        for quantizer in model.quantizers_of(level):
+            assert float(quantizer.distance_per_bit) > 0 and float(quantizer.bits.std()) > 0.1
     assert [point["quality"] for point in model.card.points] == [1, 2, 3, 4]
+
+
+def test_a_training_goes_on_from_its_codes(
+    ladder: str, model: ResidualAudioVQVAE, talks: Path, tmp_path: Path
+) -> None:
+    """Codebooks are fitted again, from those that there are: each code stays near its place."""
+    run = training.train(
+        [talks],
+        model="rvqvae-audio",
+        stage="codec",
+        start=ladder,
+        output=tmp_path / "run",
+        steps=1,
+        batch=3,
+        crop=0.5,
+    )
+    again = weights.load(str(run.best), "cpu")
+    for name in NAMES[1:]:
+        before, after = model.codebook(name), again.codebook(name)
+        assert not torch.equal(before, after)
+        assert float((before - after).square().mean()) < 0.5 * float((before - after.flip(0)).square().mean())
+
+
+def test_critics_judge_any_number_of_levels(ladder: str, talks: Path, tmp_path: Path) -> None:
+    run = training.train(
+        [talks],
+        model="rvqvae-audio",
+        stage="codec",
+        start=ladder,
+        output=tmp_path / "run",
+        steps=2,
+        batch=4,
+        crop=0.5,
+        overrides={"adversarial": "1"},
+    )
+    events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any("discriminator" in event for event in events)
+    assert isinstance(weights.load(str(run.best), "cpu"), ResidualAudioVQVAE)
 
 
 @pytest.mark.parametrize(("quality", "levels"), [(1, 1), (1.9, 1), (2, 2), (3, 3), (3.9, 3), (4, 4), (5, 4)])
@@ -160,17 +219,124 @@ def test_long_audio_is_coded_in_blocks_without_seams(model: ResidualAudioVQVAE) 
         assert np.abs(sounds[0] - sounds[1]).max() < 1e-3 * np.abs(sounds[0]).max()
 
 
+@pytest.mark.parametrize("count", [16_129, 16_192, 16_256, 16_320, 300, 100])
+def test_the_end_of_audio_is_that_of_whole_blocks(model: ResidualAudioVQVAE, count: int) -> None:
+    """Files have codes for the samples alone; what is missing of a last block is that of the one before."""
+    signal, point = sing(1.1, seed=4)[:count, 0], model.at(index_of(LEVELS))
+    codes = transform.analyse_signal(signal, point)
+    assert {len(plane) for plane in codes.values()} == {-(-count // 64)}
+    found = transform.synthesise_signal(codes, point, count)
+    padded = torch.from_numpy(np.pad(signal, (0, -count % point.stride)))[None, None]
+    with torch.no_grad():
+        every = point.analyse(padded)
+        whole = point.synthesise(every)[0, 0, :count].numpy()
+        envelopes = [model.vectors(level, every[NAMES[level]]) for level in (1, 3)]
+    for level, name in ((1, "level2"), (3, "level4")):
+        held = transform.extended(codes[name], every[name].shape[1], PARTS, -1)
+        wrong = model.vectors(level, torch.from_numpy(held)[None]) - envelopes[(level - 1) // 2]
+        parts = wrong[0, :, -1].view(PARTS, -1).abs().sum(1)
+        assert (parts[: -(-count // 64) % PARTS or PARTS] == 0).all(), (
+            "codes that are there count for their parts"
+        )
+    assert np.abs(found - whole)[: -2 * point.stride].max(initial=0) < 1e-4
+    assert np.isfinite(found).all() and len(found) == count
+
+
+def test_symbols_go_on_by_blocks() -> None:
+    codes = np.arange(10)
+    assert transform.extended(codes, 16, 4, None).tolist() == [*range(10), 6, 7, 8, 9, 6, 7]
+    assert transform.extended(codes, 12, 1, None).tolist() == [*range(10), 9, 9]
+    assert transform.extended(codes[:2], 4, 4, -1).tolist() == [0, 1, -1, -1]
+    assert transform.extended(codes[:2], 4, 4, None).tolist() == [0, 1, 1, 1]
+    assert transform.extended(codes[:, None], 11, 1, None).tolist()[-2:] == [[9], [9]]
+
+
+def test_the_loss_is_that_of_decoded_levels(
+    model: ResidualAudioVQVAE, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = copy.deepcopy(model)
+    samples = torch.from_numpy(sing(1.024, seed=2).T[None, :1].repeat(4, 0).copy())
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, 0.5))
+    step = copied.loss(samples)
+    with torch.no_grad():
+        codes = model.at(index_of(LEVELS), 0).analyse(samples[:1])
+        heard = torch.cat([model.synthesise([*codes.values()][:n]) for n in range(1, LEVELS + 1)])
+        wanted = losses.spectral(heard, samples, 16_000)
+    for name, term in wanted.items():
+        assert float(step.terms[name]) == pytest.approx(float(term), rel=1e-4), name
+    for level, name in enumerate(NAMES):  # vectors, since so small a codebook may have one of them twice
+        mine, theirs = (model.vectors(level, found) for found in (step.symbols[name][:1], codes[name]))
+        assert float((mine - theirs).abs().max()) < 1e-3, name
+
+
+def test_bits_follow_the_training(model: ResidualAudioVQVAE) -> None:
+    copied = copy.deepcopy(model)
+    samples = torch.from_numpy(sing(1.024, seed=2).T[None, :1].copy())
+    step = copied.loss(samples)
+    copied.update(step, 0.5, torch.Generator())
+    for level in (1, 2, 3):
+        for mine, before in zip(copied.quantizers_of(level), model.quantizers_of(level), strict=True):
+            shares = mine.ema_count / mine.ema_count.sum()
+            assert not torch.equal(mine.bits, before.bits)
+            assert torch.allclose(mine.bits, -shares.clamp(min=2**-10 / 16).log2(), atol=1e-4)
+
+
 # files
 
 
-def test_each_level_comes_nearer_to_the_waveform(ladder: str, song: media.Audio) -> None:
-    sizes, distances = [], []
-    for quality in range(1, LEVELS + 1):
-        data = pipeline.encode(song, model=ladder, quality=quality)
-        sizes.append(len(data))
-        distances.append(si_sdr(pipeline.decode_audio(data, model=ladder).signal[0], song.signal[0]))
-    assert sizes == sorted(sizes) and distances == sorted(distances)
-    assert distances[-1] > distances[0] + 3
+def test_each_level_comes_nearer(model: ResidualAudioVQVAE, song: media.Audio) -> None:
+    """Levels 2 and 4 to the envelope, level 3 to the latents."""
+    samples = torch.from_numpy(song.signal[None, :, :16384])
+    with torch.no_grad():
+        codes = [*model.at(index_of(LEVELS)).analyse(samples).values()]
+        vectors = [model.vectors(level, plane) for level, plane in enumerate(codes)]
+        latents = model.first.latents(samples)
+        wanted = model.envelope(samples) - model.envelope(model.reconstruct(vectors[0]))
+        near = [float((latents - sum(vectors[:n:2])).square().mean()) for n in (1, 3)]
+        left = [float((wanted - e).square().mean()) for e in (0, vectors[1], vectors[1] + vectors[3])]
+        heard = [model.envelope(model.synthesise(codes[:n])) for n in range(1, LEVELS + 1)]
+    assert near[1] < 0.8 * near[0]
+    assert left[1] < 0.6 * left[0] and left[2] < 0.9 * left[1]
+    errors = [float((found - model.envelope(samples)).square().mean()) for found in heard]
+    assert errors[1] < 0.7 * errors[0] and errors[3] < errors[2]
+
+
+def test_a_search_comes_nearer_in_spectra(model: ResidualAudioVQVAE, song: media.Audio) -> None:
+    """With as many levels as are coded; the cheapest codes of audio that is too short."""
+    samples = torch.from_numpy(song.signal[None, :, :16384])
+
+    def distance(levels: int, effort: int) -> float:
+        point = model.at(index_of(levels), effort)
+        with torch.no_grad():
+            found = point.synthesise(point.analyse(samples))
+        return float(model.first.spectral_distance(found, samples))
+
+    for levels in range(1, LEVELS + 1):
+        nearest, searched = distance(levels, 1), distance(levels, 2)
+        assert searched < nearest and distance(levels, 3) < nearest
+    short = [model.at(index_of(LEVELS), n).analyse(samples[..., :1024]) for n in (1, 2)]
+    assert all(torch.equal(short[0][name], short[1][name]) for name in short[0])
+
+
+def test_the_decoder_learns_at_all_levels(model: ResidualAudioVQVAE, talks: Path) -> None:
+    """The loss is that of 1 to 4 levels in turn, and its gradient reaches decoder and codebooks alone."""
+    copied = copy.deepcopy(model).train()
+    copied.first.decoder.requires_grad_(True)
+    for level in (1, 2, 3):
+        for quantizer in copied.quantizers_of(level):
+            quantizer.codebook.requires_grad_(True)
+    samples = torch.from_numpy(sing(1.024, seed=2).T[None, :1].repeat(8, 0).copy())
+    torch.manual_seed(0)
+    step = copied.loss(samples)
+    step.loss.backward()
+    assert copied.first.decoder[0].weight.grad.abs().sum() > 0
+    assert all(q.codebook.grad.abs().sum() > 0 for level in (1, 2, 3) for q in copied.quantizers_of(level))
+    assert all(p.grad is None for p in copied.first.encoder.parameters())
+
+
+def test_files_grow_with_the_levels(ladder: str, song: media.Audio) -> None:
+    sizes = [len(pipeline.encode(song, model=ladder, quality=n)) for n in range(1, LEVELS + 1)]
+    assert sizes == sorted(sizes) and len({*sizes}) == LEVELS
 
 
 def test_a_prefix_of_a_file_is_the_file_of_fewer_levels(ladder: str, song: media.Audio) -> None:
@@ -245,12 +411,33 @@ def test_a_level_has_a_learned_prior_given_those_before(learned: training.Run, l
     assert found.card.fingerprint == weights.load(ladder, "cpu").card.fingerprint, "the same codec"
 
 
+def test_effort_chooses_codes_by_the_bits_of_the_learned_prior(
+    learned: training.Run, song: media.Audio
+) -> None:
+    """As all codes tried one by one do, given the codes of the nearest."""
+    found, samples = weights.load(str(learned.best), "cpu"), torch.from_numpy(song.signal[None, :, :16384])
+    assert isinstance(found, ResidualAudioVQVAE)
+    name, quantizer = NAMES[2], found.second
+    bits = search_audio.bits_given(found.priors[LEARNED].by_plane[name])
+    assert bits is not None
+    with torch.no_grad():
+        plain, chosen = (found.at(index_of(3), effort).analyse(samples) for effort in (0, 1))
+        before = {**chosen, name: plain[name]}
+        rest = found.first.latents(samples) - found.vectors(0, chosen["level1"])
+        assert torch.equal(plain[name], quantizer.encode(rest))
+        distances = torch.cdist(rest[0].T, quantizer.codebook).square()
+        wanted = (distances + quantizer.distance_per_bit * bits(before)[0].T).argmin(1)
+    assert torch.equal(chosen[name][0], wanted) and not torch.equal(plain[name], chosen[name])
+    taken = [float(bits(before).gather(1, codes[name][:, None]).sum()) for codes in (plain, chosen)]
+    assert taken[1] < taken[0]
+
+
 def test_files_with_a_learned_level(
     learned: training.Run, ladder: str, song: media.Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are read again, and damage is noticed; `fast` does without the prior."""
     best = str(learned.best)
-    plain, quick = (pipeline.encode(song, model=m, quality=4, fast=True) for m in (ladder, best))
+    plain, quick = (pipeline.encode(song, model=m, quality=4, fast=True, effort=0) for m in (ladder, best))
     assert [c.payload for c in container.parse(plain).chunks] == [
         c.payload for c in container.parse(quick).chunks
     ]

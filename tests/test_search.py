@@ -89,7 +89,8 @@ SONG = torch.from_numpy(sing(0.8, seed=3)).t()[None]
 
 def distance(codec: AudioVQVAE, codes: torch.Tensor) -> float:
     with torch.no_grad():
-        return float(codec.weighted(losses.spectral(codec.synthesise(codes), SONG, codec.rate)))
+        terms = losses.spectral(codec.synthesise(codes), SONG, codec.rate)
+        return float(audio.weighted(codec.config, terms))
 
 
 def test_bits_are_those_that_codes_take(singer: AudioVQVAE) -> None:
@@ -113,20 +114,29 @@ def test_audio_comes_nearer(singer: AudioVQVAE) -> None:
         assert distance(singer, codes) < 0.9 * distance(singer, nearest)
 
 
-def test_steps_are_those_of_adam(singer: AudioVQVAE, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, judged = [], search_audio._distance_and_gradient
-    monkeypatch.setattr(
-        search_audio, "_distance_and_gradient", lambda *given: seen.append(given) or judged(*given)
-    )
-    search_audio.find_codes(singer, SONG, 2, None)
-    latents = seen[0][1].clone().requires_grad_()
+def test_steps_are_those_of_adam(singer: AudioVQVAE) -> None:
+    """Gradients are those of the decoded codes, passed straight through."""
+    steps, rms, seen = 10, float(singer.quantizer.codebook.square().mean().sqrt()), []
+
+    def choose(targets: torch.Tensor, before: torch.Tensor | None, step: int) -> torch.Tensor:
+        assert step == len(seen) and (before is None) == (step == 0)
+        seen.append(targets)
+        return singer.quantizer.encode(targets)
+
+    def error(vectors: torch.Tensor) -> torch.Tensor:
+        return singer.spectral_distance(singer.reconstruct(vectors), SONG)
+
+    start = singer.latents(SONG).detach()
+    search_audio.descend(start, lambda latents: latents, choose, singer.quantizer.decode, error, steps, rms)
+    latents = start.clone().requires_grad_()
     optimiser = torch.optim.Adam([latents], betas=search_audio.BETAS)
-    for step, (_, moved, codes, _) in enumerate(seen):
+    assert len(seen) == steps + 1
+    for step, moved in enumerate(seen[:-1]):
         assert torch.allclose(latents, moved, atol=1e-5)
-        latents.grad = judged(singer, moved, codes, SONG)[1]
-        rms = float(singer.quantizer.codebook.square().mean().sqrt())
-        size = search_audio.STEP_SIZE * rms / len(seen) ** 0.5
-        optimiser.param_groups[0]["lr"] = size * (1 - 0.9 * step / len(seen))
+        vectors = singer.quantizer.decode(singer.quantizer.encode(moved)).detach().requires_grad_()
+        latents.grad = torch.autograd.grad(error(vectors), vectors)[0]
+        size = search_audio.STEP_SIZE * rms / steps**0.5
+        optimiser.param_groups[0]["lr"] = size * (1 - 0.9 * step / steps)
         optimiser.step()
 
 

@@ -28,6 +28,22 @@ def reference_bank(window: int, bands: int, rate: int) -> np.ndarray:
     return bank
 
 
+def test_bark_bank() -> None:
+    """Triangles that are evenly spaced in 6 asinh(f / 600); at each frequency they sum to 1."""
+    bank = spectra.bark_bank(512, 36, 16_000)
+    assert bank.shape == (36, 257) and torch.allclose(bank.sum(0), torch.ones(257), atol=1e-5)
+    assert spectra.bark_bank(512, 36, 16_000) is bank, "made once"
+    centres = spectra.bark_centres(36, 16_000)
+    assert (centres[0], centres[-1]) == (pytest.approx(50), pytest.approx(8000))
+    assert np.allclose(np.diff(6 * np.arcsinh(centres / 600)), np.diff(6 * np.arcsinh(centres / 600))[0])
+    place = 100  # 3,125 Hz
+    lower = int(np.searchsorted(centres, 3125)) - 1
+    share = (np.arcsinh(3125 / 600) - np.arcsinh(centres[lower] / 600)) / (
+        np.arcsinh(centres[lower + 1] / 600) - np.arcsinh(centres[lower] / 600)
+    )
+    assert bank[lower + 1, place] == pytest.approx(share, abs=1e-5) and bank[:, place].count_nonzero() == 2
+
+
 @pytest.mark.filterwarnings("ignore:At least one mel filterbank")
 @pytest.mark.parametrize(
     ("window", "bands", "rate"), [(1024, 80, 16_000), (2048, 80, 44_100), (128, 10, 16_000)]

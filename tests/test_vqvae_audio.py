@@ -123,8 +123,9 @@ def test_terms_of_the_loss() -> None:
     samples = tones(0)
     step = model.loss(samples)
     terms = step.terms
-    assert set(terms) == {"mel", "convergence", "complex", "commitment"}
-    weighted = 15 * terms["mel"] + terms["convergence"] + 3 * terms["complex"] + terms["commitment"]
+    assert set(terms) == {"mel", "convergence", "complex", "loudness", "commitment"}
+    weighted = 15 * terms["mel"] + terms["convergence"] + 3 * terms["complex"] + terms["loudness"]
+    weighted = weighted + terms["commitment"]
     assert torch.isclose(step.loss, weighted)
     step.loss.backward()
     assert model.encoder[0].weight.grad.abs().sum() > 0, "gradients pass the quantizer"
@@ -143,6 +144,32 @@ def test_spectral_distances_of_known_changes() -> None:
     turned = losses.spectral(-x, x, 16_000)
     assert float(turned["mel"]) < 1e-3, "magnitudes do not see the sign"
     assert float(turned["complex"]) > 1, "phases do"
+
+
+def test_loudness_follows_zwickers_law_above_the_threshold() -> None:
+    """Ten times the power is 10**.23 times the loudness; below the threshold nothing is heard."""
+    x = 0.05 * torch.randn(1, 1, 16_000, generator=torch.Generator().manual_seed(0))
+    distances = [float(losses.loudness(gain * x, x, 16_000)) for gain in (1.0, 10**0.5, 10.0, 0.0)]
+    assert distances[0] < 1e-2
+    silent = distances[3]  # the loudness itself
+    assert distances[1] == pytest.approx((10**0.23 - 1) * silent, rel=0.1)
+    assert distances[2] == pytest.approx((10**0.46 - 1) * silent, rel=0.1)
+    assert float(losses.loudness(-x, x, 16_000)) < 1e-2, "no phases"
+    quiet = float(losses.loudness(1e-3 * x, x, 16_000))
+    assert 0.85 * silent < quiet < silent
+    times = torch.arange(16_000) / 16_000
+    tone, *hums = (torch.sin(2 * torch.pi * hertz * times)[None, None] for hertz in (1000, 60, 3000))
+    heard = [float(losses.loudness(0.1 * tone + 3e-4 * hum, 0.1 * tone, 16_000)) for hum in hums]
+    assert heard[1] > 1.5 * heard[0], "the ear hears best near 3 kHz"
+    decibels = 10 * losses._threshold(48, 16_000, torch.device("cpu"))[:, 0].log10().numpy()
+    known = np.interp([1000, 3300, 7500], spectra.bark_centres(48, 16_000), decibels)
+    assert np.allclose(known, [3.4, -5.0, 3.9], atol=0.4), "Terhardt's threshold"
+    silence = torch.zeros_like(x)
+    assert float(losses.loudness(silence, silence, 16_000)) < 1e-2
+    assert float(losses.loudness(3e-6 * x, 1e-6 * x, 16_000)) < 1e-2, "not amplified without bound"
+    free = x.clone().requires_grad_()
+    losses.loudness(free, 0 * x, 16_000).backward()
+    assert torch.isfinite(free.grad).all()
 
 
 def used_after_training(config: audio.Config, steps: int) -> tuple[int, float]:

@@ -20,6 +20,9 @@ from torch import Tensor
 LOG_FLOOR = 1e-5
 """Lower bound of the magnitude of a mel band."""
 
+LOWEST = 50.0
+"""Centre of the lowest band of the Bark scale, in hertz."""
+
 
 def stft(samples: Tensor, window: int, hop: int | None = None) -> Tensor:
     """Compute complex spectra of Hann windows: float32 [B, N] -> complex64 [B, window / 2 + 1, N / hop + 1].
@@ -57,6 +60,33 @@ def mel_bank(window: int, bands: int, rate: int, device: torch.device | str = "c
     with torch.inference_mode(False):  # a measurement may fill the cache, and a loss then needs gradients
         bank: Tensor = functional.melscale_fbanks(window // 2 + 1, 0.0, rate / 2, bands, rate)
         return bank.t().contiguous().to(device)
+
+
+def bark(frequency: np.ndarray) -> np.ndarray:
+    """Return the Bark scale of frequencies in hertz (Wang, Sekey, Gersho 1992, eq. 3: 6 asinh(f / 600))."""
+    barks: np.ndarray = 6 * np.arcsinh(frequency / 600)
+    return barks
+
+
+def bark_centres(bands: int, rate: int) -> np.ndarray:
+    """Return frequencies in hertz, equally spaced on the Bark scale from LOWEST to half the rate: [bands]."""
+    ends = bark(np.array([LOWEST, rate / 2]))
+    centres: np.ndarray = 600 * np.sinh(np.linspace(ends[0], ends[1], bands) / 6)
+    return centres
+
+
+@functools.cache
+def bark_bank(window: int, bands: int, rate: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return triangles between `bark_centres`, float32 [bands, window / 2 + 1].
+
+    Those of each frequency sum to 1: energies of bands sum to that of the spectrum, and the transpose
+    interpolates between bands.
+    """
+    centres = bark(bark_centres(bands, rate))
+    bins = bark(np.arange(window // 2 + 1) * rate / window).clip(centres[0], centres[-1])
+    triangles = (1 - np.abs(bins - centres[:, None]) / (centres[1] - centres[0])).clip(0)
+    with torch.inference_mode(False):
+        return torch.from_numpy(triangles).float().to(device)
 
 
 def torchaudio() -> Any:

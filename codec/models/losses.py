@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -97,6 +100,16 @@ MIRROR_LIMIT = max(MEL_BANDS) // 2
 CONVERGENCE_WINDOWS = (512, 1024, 2048)
 COMPLEX_WINDOWS = (256, 512)
 
+LOUDNESS_WINDOW, LOUDNESS_BANDS = 512, 48
+LISTENING = 79.0
+"""Level at which sounds are heard, in dB SPL, as in P.862."""
+
+QUIETEST = 0.1
+"""Sounds of a smaller mean power, in squared units of a spectrum, are not amplified to it."""
+
+ZWICKER = 0.23
+"""Exponent of loudness over power."""
+
 
 def spectral(reconstruction: Tensor, target: Tensor, rate: int) -> dict[str, Tensor]:
     """Return distances of audio in the short-time Fourier domain, hop a quarter of the window.
@@ -113,7 +126,7 @@ def spectral(reconstruction: Tensor, target: Tensor, rate: int) -> dict[str, Ten
         Yamamoto et al. 2020, eq. 4), over windows of 512 to 2048; "complex": mean |difference| of real and
         imaginary parts over the mean magnitude, windows of 256 and 512, magnitudes compressed to their square
         roots as in hearing (Braun and Tashev 2021, eq. 3, with an exponent of 1/2), the only term
-        that depends on phases.
+        that depends on phases; "loudness": see `loudness`.
     """
     mel, convergence, complex_ = [], [], []
     for window, bands in MEL_BANDS.items():
@@ -133,7 +146,51 @@ def spectral(reconstruction: Tensor, target: Tensor, rate: int) -> dict[str, Ten
         "mel": torch.stack(mel).mean(),
         "convergence": torch.stack(convergence).mean(),
         "complex": torch.stack(complex_).mean(),
+        "loudness": loudness(reconstruction, target, rate),
     }
+
+
+def loudness(reconstruction: Tensor, target: Tensor, rate: int) -> Tensor:
+    """Return the mean distance of specific loudness, as in PESQ (ITU-T P.862), without masking and asymmetry.
+
+    The samples' power in bands of the Bark scale, of a target at LISTENING dB SPL, becomes loudness by
+    Zwicker's law. Below the threshold of hearing (Terhardt 1979), where P.862 has no loudness, the law goes
+    on, nearly flat, so that gradients remain. Of each frame, the RMS of the differences over bands.
+
+    Args:
+        reconstruction: float32 [B, 1, N] in -1..1.
+        target: the same shape.
+        rate: sample rate in hertz.
+
+    Returns:
+        In sone per band, without P.862's constant factor.
+    """
+    bank = spectra.bark_bank(LOUDNESS_WINDOW, LOUDNESS_BANDS, rate, target.device)
+    window, hop = LOUDNESS_WINDOW, LOUDNESS_WINDOW // 4
+    theirs, ours = (bank @ _power(spectra.stft(x[:, 0], window, hop)) for x in (target, reconstruction))
+    level = 10 ** (LISTENING / 10) / theirs.sum(1).mean(1).clamp(min=QUIETEST)
+    threshold = _threshold(LOUDNESS_BANDS, rate, target.device)
+    heard = [_loudness(power * level[:, None, None] / threshold, threshold) for power in (ours, theirs)]
+    return ((heard[0] - heard[1]).square().mean(1) + 1e-6).sqrt().mean()
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    """Return squared magnitudes."""
+    return spectrum.real.square() + spectrum.imag.square()
+
+
+def _loudness(ratio: Tensor, threshold: Tensor) -> Tensor:
+    """Return the loudness of a power in ratio to the threshold, by Zwicker's law."""
+    return (threshold / 0.5) ** ZWICKER * ((0.5 + 0.5 * ratio) ** ZWICKER - 1)
+
+
+@functools.cache
+def _threshold(bands: int, rate: int, device: torch.device) -> Tensor:
+    """Return the power at the threshold of hearing in bands of the Bark scale, [bands, 1]."""
+    khz = spectra.bark_centres(bands, rate) / 1000
+    decibels = 3.64 * khz**-0.8 - 6.5 * np.exp(-0.6 * (khz - 3.3) ** 2) + 1e-3 * khz**4
+    with torch.inference_mode(False):
+        return torch.from_numpy(10 ** (decibels / 10)).float().to(device)[:, None]
 
 
 def _compressed(spectrum: Tensor) -> Tensor:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 
-def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """Return the index of the nearest code for each vector: [N, D], [K, D] -> int64 [N]."""
-    offset, directions = codebook.square().sum(1).mul(-0.5), codebook.t()
+def nearest(vectors: Tensor, codebook: Tensor, costs: Tensor | float = 0.0) -> Tensor:
+    """Return the index of the nearest code for each vector: [N, D], [K, D] -> int64 [N].
+
+    `costs`, [K], are added to squared distances.
+    """
+    offset, directions = (codebook.square().sum(1) + costs).mul(-0.5), codebook.t()
     parts = torch.split(vectors, 1 << 14)  # bounds the [N, K] scores, and keeps them in the cache
     return torch.cat([torch.addmm(offset, part, directions).argmax(1) for part in parts])
 
@@ -69,11 +74,11 @@ class VectorQuantizer(nn.Module):
         self.register_buffer("ema_sum", self.codebook.detach().clone())
 
     @torch.no_grad()
-    def set_codebook(self, vectors: Tensor, count: float = 1.0) -> None:
-        """Set the codes, [K, D], each with a usage of `count` per step."""
+    def set_codebook(self, vectors: Tensor, count: Tensor | float = 1.0) -> None:
+        """Set the codes, [K, D], each with a usage of `count` per step, or [K] of them."""
         self.codebook.copy_(vectors)
-        self.ema_count.fill_(count)
-        self.ema_sum.copy_(vectors * count)
+        self.ema_count.copy_(torch.as_tensor(count))
+        self.ema_sum.copy_(vectors * self.ema_count[:, None])
 
     def encode(self, latents: Tensor) -> Tensor:
         """Return the nearest codes: [B, D, ...] -> int64 [B, ...]."""
@@ -115,3 +120,69 @@ class VectorQuantizer(nn.Module):
             self.ema_count[dead] = mean
             self.ema_sum[dead] = flat[picks] * mean
         return len(dead)
+
+
+RAREST = 2**-10
+"""A code counts as used at least so often, relative to the mean."""
+
+
+class EntropyConstrainedQuantizer(VectorQuantizer):
+    """Vector quantizer that chooses codes by squared distances and bits (Chou, Lookabaugh, Gray 1989).
+
+    A code's bits are -log2 of its share in use. In so few dimensions a code that is a little farther away,
+    but used more often, saves more bits than a smaller codebook of the same distortion would.
+
+    Attributes:
+        bits: of each code, float32 [K].
+        distance_per_bit: squared distance that counts as much as a bit, float32 [1].
+    """
+
+    bits: Tensor
+    distance_per_bit: Tensor
+
+    def __init__(self, size: int, dim: int, *, decay: float, moving_average: bool = False) -> None:
+        super().__init__(size, dim, moving_average=moving_average, decay=decay, restart_below=0.0)
+        self.register_buffer("bits", torch.full((size,), math.log2(size)))
+        self.register_buffer("distance_per_bit", torch.zeros(1))
+
+    def encode(self, latents: Tensor) -> Tensor:
+        """Return the cheapest codes: [B, D, ...] -> int64 [B, ...]."""
+        costs = self.distance_per_bit * self.bits
+        return nearest(as_vectors(latents), self.codebook, costs).view(len(latents), *latents.shape[2:])
+
+    @torch.no_grad()
+    def fit(self, vectors: Tensor, tradeoff: float, generator: torch.Generator, rounds: int = 15) -> None:
+        """Fit codes and bits to vectors by Lloyd's algorithm, from the codes that there are.
+
+        Args:
+            vectors: float32 [N, D].
+            tradeoff: `distance_per_bit` over the mean square of their lengths.
+            generator: CPU generator of the vectors that k-means starts from, where all codes are zero; its
+                centres are then sorted by their means.
+            rounds: of the algorithm.
+        """
+        uses = self.ema_count.sum()
+        self.distance_per_bit.fill_(tradeoff * vectors.square().sum(1).mean())
+        if not self.codebook.any():
+            centres = kmeans(vectors.cpu(), self.size, generator, rounds)
+            self.set_codebook(centres[centres.mean(1).argsort()].to(vectors.device))
+            self.bits.fill_(math.log2(self.size))
+        for _ in range(rounds):
+            codes = nearest(vectors, self.codebook, self.distance_per_bit * self.bits)
+            counts = torch.bincount(codes, minlength=self.size).to(vectors.dtype)
+            sums = torch.zeros_like(self.codebook).index_add_(0, codes, vectors)
+            means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], self.codebook)
+            self.set_codebook(means, counts / len(vectors) * uses)
+            self._count()
+
+    @torch.no_grad()
+    def update(self, latents: Tensor, codes: Tensor, restart: bool, generator: torch.Generator) -> int:
+        """Update as `VectorQuantizer.update` does, and the bits."""
+        moved = super().update(latents, codes, restart, generator)
+        self._count()
+        return moved
+
+    def _count(self) -> None:
+        """Compute bits from usage."""
+        shares = self.ema_count / self.ema_count.sum() * self.size
+        self.bits.copy_(math.log2(self.size) - shares.clamp(min=RAREST).log2())

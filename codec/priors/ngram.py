@@ -261,9 +261,13 @@ class NGramPrior(LearnedPrior):
 
     def in_parallel(self, symbols: Symbols) -> Iterator[tuple[Codes, Categorical]]:
         """Compute the network layer by layer, at all positions, as in `Prior.in_parallel`."""
+        codes = symbols[self.plane]
+        if len(codes):
+            yield from self.coded(codes, self.logits_of(symbols), np.arange(len(codes)))
+
+    def logits_of(self, symbols: Symbols) -> Array:
+        """Compute the logits of all codes of a region, times 2**LOGIT_BITS: int32 [T] by plane -> [T, K]."""
         codes, layers = symbols[self.plane], _Layers(self)
-        if not len(codes):
-            return
         size, places = self.arrays["embedding"].shape[1], np.arange(len(codes)) % self.period
         history = self.layers["enter"].weight.shape[1] // size
         embedded = np.pad(self.embedding.numpy()[places * self.alphabet_size + codes], ((history, 0), (0, 0)))
@@ -272,7 +276,7 @@ class NGramPrior(LearnedPrior):
         logits = np.empty((len(codes), self.alphabet_size), active.dtype)
         for place in range(self.period):
             logits[place :: self.period] = layers.logits(active[place :: self.period], place)
-        yield from self.coded(codes, logits, np.arange(len(codes)))
+        return logits
 
     def scan(self, known: Sequence[Symbols], index: int) -> _Sequences:
         """As in `LearnedPrior.scan`; the codes of the planes before are in place."""

@@ -170,14 +170,33 @@ def synthesise_signal(
             scale = stride // plane.stride
             part = symbols[plane.name][tiling.scaled((span.outer,), scale)]
             wanted = scale * (span.outer.stop - span.outer.start)
-            padding = [(0, wanted - len(part)), *[(0, 0)] * (part.ndim - 1)]
-            window[plane.name] = _tensor(np.pad(part, padding, mode="edge"), point)
+            window[plane.name] = _tensor(extended(part, wanted, scale, plane.missing), point)
         decoded = point.synthesise(window, seed)[0, 0].cpu().numpy()
         target = signal[tiling.scaled((span.inner,), stride)]
         target[:] = decoded[tiling.scaled((span.within,), stride)][: len(target)]
         if progress:
             progress(number + 1, len(spans))
     return signal
+
+
+def extended(symbols: Array, count: int, period: int, missing: int | None) -> Array:
+    """Continue symbols beyond the end of the audio, to whole blocks, by those of the block before.
+
+    Args:
+        symbols: of one plane, [T] or [T, M].
+        count: positions wanted, at least T.
+        period: positions in a block; symbols at different ones may be of different codebooks.
+        missing: stands for symbols of a first block that are not known; None: the last one does.
+
+    Returns:
+        [count] or [count, M].
+    """
+    at = np.arange(count)
+    at -= -(-np.maximum(at - len(symbols) + 1, 0) // period) * period
+    found = symbols[np.where(at < 0, len(symbols) - 1, at)]
+    if missing is not None:
+        found[at < 0] = missing
+    return found
 
 
 def _tensor(symbols: Array, point: OperatingPoint) -> Tensor:

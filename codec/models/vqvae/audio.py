@@ -12,7 +12,7 @@ distance of spectra.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +46,7 @@ class Config(method.CodebookConfig):
             `method.CodebookConfig`.
         normalise: whether latents are normalised to length one.
         unquantised: steps of training without a codebook, before k-means initialises it.
-        mel, convergence, complex: weights of the terms of `losses.spectral`.
+        mel, convergence, complex, loudness: weights of the terms of `losses.spectral`.
         adversarial, matching: weights of the terms of `STFTDiscriminator`; 0 `adversarial` trains without it.
         frozen: whether encoder and codebook are frozen, so that bitstreams stay decodable.
     """
@@ -61,6 +61,7 @@ class Config(method.CodebookConfig):
     mel: float = setting(15.0, low=0, high=HUGE, training_only=True)
     convergence: float = setting(1.0, low=0, high=HUGE, training_only=True)
     complex: float = setting(3.0, low=0, high=HUGE, training_only=True)
+    loudness: float = setting(1.0, low=0, high=HUGE, training_only=True)
     adversarial: float = setting(0.0, low=0, high=HUGE, training_only=True, fixed_on_resume=True)
     matching: float = setting(2.0, low=0, high=HUGE, training_only=True)
     frozen: bool = setting(False, training_only=True, fixed_on_resume=True)
@@ -124,7 +125,10 @@ class AudioVQVAE(method.VQVAE):
 
     def latents(self, samples: Tensor) -> Tensor:
         """Compute z_e(x): [B, 1, N] -> [B, D, N / 64]."""
-        latents: Tensor = self.encoder(samples)
+        return self.normalised(self.encoder(samples))
+
+    def normalised(self, latents: Tensor) -> Tensor:
+        """Return the inputs of the quantizer, of length one by the settings: [B, D, T]."""
         return F.normalize(latents, dim=1) if self.config.normalise else latents
 
     def reconstruct(self, quantized: Tensor) -> Tensor:
@@ -133,22 +137,16 @@ class AudioVQVAE(method.VQVAE):
         return decoded
 
     def distortion(self, quantized: Tensor, samples: Tensor) -> method.Distortion:
-        """Compute the weighted sum of `losses.spectral` and, with a discriminator, of its terms."""
-        reconstruction = self.reconstruct(quantized).float()
-        terms = losses.spectral(reconstruction, samples, self.rate)
-        if self.discriminator is None:
-            return method.Distortion(self.weighted(terms), terms, {})
-        terms |= self.discriminator.judge(reconstruction, samples)
-        kept = {"reconstruction": reconstruction.detach(), "samples": samples}
-        return method.Distortion(self.weighted(terms), terms, kept)
+        """Compute the distance of the decoded audio, see `distance`."""
+        return distance(self.config, self.discriminator, self.reconstruct(quantized).float(), samples)
+
+    def spectral_distance(self, reconstruction: Tensor, samples: Tensor) -> Tensor:
+        """Compute the weighted sum of `losses.spectral` alone: [B, 1, N] each."""
+        return weighted(self.config, losses.spectral(reconstruction, samples, self.rate))
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
         """Return the log-mel distance, as in `Trainable.log_figures`."""
         return {"log_mel": terms["mel"]}
-
-    def weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        """Return the sum of terms of a distortion, by the weights of the settings."""
-        return torch.as_tensor(sum(getattr(self.config, name) * term for name, term in terms.items()))
 
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
         """Train some steps without a codebook, then initialise it by k-means of the encoder's outputs.
@@ -157,19 +155,51 @@ class AudioVQVAE(method.VQVAE):
             draw: returns the n-th batch of samples, [B, 1, N].
             generator: CPU generator for k-means.
         """
-        optimiser = torch.optim.AdamW(
-            [*self.encoder.parameters(), *self.decoder.parameters()], lr=1e-3, betas=(0.8, 0.99)
-        )
         count = self.config.unquantised
-        for batch in range(count):
-            samples = draw(batch)
-            total = self.distortion(self.latents(samples), samples).total
-            optimiser.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.parameters(), 1.0)
-            optimiser.step()
+        parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
+        train_unquantised(parameters, lambda x: self.distortion(self.latents(x), x).total, draw, count)
         if self.config.codebook_start == "kmeans":
             self.start_codebook(draw, range(count, count + 16), generator, 50_000)
+
+
+def distance(
+    config: Config, discriminator: STFTDiscriminator | None, reconstruction: Tensor, samples: Tensor
+) -> method.Distortion:
+    """Compute the weighted sum of `losses.spectral` and of a discriminator's terms, [B, 1, N] each."""
+    terms = losses.spectral(reconstruction, samples, AudioVQVAE.rate)
+    if discriminator is None:
+        return method.Distortion(weighted(config, terms), terms, {})
+    terms |= discriminator.judge(reconstruction, samples)
+    kept = {"reconstruction": reconstruction.detach(), "samples": samples}
+    return method.Distortion(weighted(config, terms), terms, kept)
+
+
+def weighted(config: Config, terms: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of terms of a distortion, by the weights of the settings."""
+    return torch.as_tensor(sum(getattr(config, name) * term for name, term in terms.items()))
+
+
+def train_unquantised(
+    parameters: Sequence[nn.Parameter],
+    loss: Callable[[Tensor], Tensor],
+    draw: Callable[[int], Tensor],
+    count: int,
+) -> None:
+    """Train networks for some steps, before codebooks are initialised by what they compute.
+
+    Args:
+        parameters: of the networks.
+        loss: of a batch of samples.
+        draw: returns the n-th batch of samples, [B, 1, N].
+        count: steps.
+    """
+    optimiser = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.8, 0.99))
+    for batch in range(count):
+        total = loss(draw(batch))
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
 
 
 def encoder(config: Config) -> nn.Sequential:

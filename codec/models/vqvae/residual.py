@@ -1,16 +1,18 @@
 """VQ-VAE for audio with residual levels: a rate for every number of levels, one decoder for all of them.
 
-    x --level 1: `audio`--> codes --its decoder--> x_1
-    x - x_1 --MDCT, over the envelope of x_1--> c;   c --level 2--> q_2;   c - q_2 --level 3--> q_3;   ...
-    x_1 + inverse MDCT of the envelope times q_2 + .. + q_n = mean of p(x | codes of levels 1 to n)
+    x --encoder--> z;   z --level 1--> q_1;   decoder(q_1) = y_1
+    env(x) - env(y_1) --level 2--> e_2        env: the spectral envelope, logarithms
+    z - q_1 --level 3--> q_3
+    env(x) - env(y_1) - e_2 --level 4--> e_4
+    mean of p(x | codes) = decoder(q_1 + q_3), filtered to the envelope env(y_1) + e_2 + e_4
 
-(Residual vector quantisation: Zeghidour et al. 2021, "SoundStream", section III.C. A codec of the waveform
-that another one leaves: Zhen et al. 2019, "Cascaded Cross-Module Residual Learning".) For example:
+(Residual vector quantisation: Zeghidour et al. 2021, "SoundStream", section III.C; a separate code of the
+spectral envelope: Buzo et al. 1980, "Speech coding based upon vector quantization".) For example:
 x [1, 1, 16000] -> codes [1, 250] of K = 512 for each level, 2.25 kbit/s each before entropy coding.
 
-Level 1 is an `AudioVQVAE` whose weights stay as they are: its codes, their prior and other decoders of them
-remain. What its spectra leave out is the waveform, which the ear follows at low frequencies: the later levels
-code that, 4 vectors for the 4 bands of a block of 256 samples. Training draws the number of levels anew for
+Encoder and level 1 are those of an `AudioVQVAE` and stay as they are: its codes, their prior and other
+decoders of them remain. What a decoder of so few codes leaves most is loudness, by 4 dB in each of the 36
+bands: an envelope costs 4 codes of 9 bands each for 256 samples. Training draws the number of levels anew for
 each example (quantizer dropout, the same section), so that any first levels are a codec of their own.
 """
 
@@ -19,11 +21,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from ...bitstream.container import LEARNED, STATIC
@@ -36,14 +37,25 @@ from ...priors.settings import setting
 from ...priors.static import StaticPrior
 from .. import losses
 from ..base import LossStep, Model
-from ..quantizers import VectorQuantizer, kmeans, nearest
+from ..quantizers import EntropyConstrainedQuantizer, VectorQuantizer, as_vectors
 from . import audio
-from .lapped import BANDS, HOP, LEVELS, NAMES, PARTS, QUIET, LappedTransform
+from .discriminator import STFTDiscriminator
+from .envelope import SpectralEnvelope
 from .planes import PlanesOfCodes
-from .residual_point import ResidualPoint
+from .residual_point import HOP, LEVELS, NAMES, PARTS, ResidualPoint
 
-START_BATCHES = 24
-"""Batches of 16 examples of which codebooks are initialised."""
+START_BATCHES = 32
+"""Batches of examples to which codebooks are fitted before a training."""
+
+TRADEOFFS = (0.0, 0.02, 0.068, 0.052)
+"""Squared distance that counts as much as a bit, by level, relative to the energy of what it quantises."""
+
+
+BANDS = 36
+"""Bands of an envelope."""
+
+QUIET = 1e-7
+"""Added to the energy of what a level quantises, so that silence has a share."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ class Config(audio.Config):
     """Settings of residual levels; the others are those of `audio.Config`, of level 1.
 
     Attributes:
-        commitment: weight of the share of the energy of c that the levels leave, in their mean.
+        commitment: weight of the share of the energy of what a level quantises that it leaves.
     """
 
     encoder_blocks: int = setting(6, low=0, high=12)
@@ -59,19 +71,11 @@ class Config(audio.Config):
     decoder_hidden: int = setting(512, low=1, high=1 << 14)
     frozen: bool = setting(True, training_only=True, fixed_on_resume=True)
 
-
-class Levels(NamedTuple):
-    """The later levels of a batch.
-
-    Attributes:
-        rests: what each level quantises, [B, M, T / PARTS], M coefficients.
-        codes: int64 [B, T] each.
-        vectors: of the codes, [B, M, T / PARTS] each.
-    """
-
-    rests: list[Tensor]
-    codes: list[Tensor]
-    vectors: list[Tensor]
+    def check(self) -> None:
+        """Refuse to train level 1, as in `Config.check`."""
+        super().check()
+        if not self.frozen:
+            raise UsageError("frozen is false", "leave it out: encoder and codes of level 1 stay as they are")
 
 
 class ResidualAudioVQVAE(PlanesOfCodes):
@@ -92,26 +96,25 @@ class ResidualAudioVQVAE(PlanesOfCodes):
         {NAMES[0]: "wavenet", **dict.fromkeys(NAMES[1:], "conditional-ngram")}
     )
     table_classes = 16, 4, 4
-    decoding = ("first.decoder.", "first.quantizer.codebook", "quantizers.")
+    decoding = (
+        "first.decoder.",
+        "first.quantizer.codebook",
+        "second.codebook",
+        *(f"quantizers.{number}.codebook" for number in range(LEVELS // 2 * PARTS)),
+    )
     networks = ("first.encoder.", "first.decoder.")
     config: Config
+    discriminator: STFTDiscriminator | None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.first = audio.AudioVQVAE(config).requires_grad_(False)
-        self.transform = LappedTransform(self.stride, max(ends[-1] for ends in BANDS))
-        self.quantizers = nn.ModuleList(
-            VectorQuantizer(
-                config.codes,
-                high - low,
-                moving_average=False,
-                decay=config.decay,
-                restart_below=config.restart_below,
-            )
-            for ends in BANDS
-            for low, high in zip(ends, ends[1:], strict=False)
-        )
+        self.first = audio.AudioVQVAE(replace(config, frozen=True, adversarial=0.0))
+        self.discriminator = STFTDiscriminator() if config.adversarial else None
+        self.second = _quantizer(config, config.code_dim)
+        self.envelope = SpectralEnvelope(self.stride, BANDS, self.rate)
+        parts = LEVELS // 2 * PARTS
+        self.quantizers = nn.ModuleList(_quantizer(config, BANDS // PARTS) for _ in range(parts))
 
     @classmethod
     def can_start_as(cls, other: type[Model]) -> bool:
@@ -125,11 +128,17 @@ class ResidualAudioVQVAE(PlanesOfCodes):
         return False
 
     def codebook(self, plane: str) -> Tensor:
-        """Return the vectors of a level's codes, as in `Model.codebook`: of later ones those of all bands."""
-        level = NAMES.index(plane)
-        if not level:
-            return self.first.quantizer.codebook.detach()
-        return torch.cat([quantizer.codebook.detach() for quantizer in self._quantizers(level)], 1)
+        """Return the vectors of a level's codes, as in `Model.codebook`; of an envelope all bands'."""
+        books = [found.codebook.detach() for found in self.quantizers_of(NAMES.index(plane))]
+        return torch.cat(books, 1)
+
+    def quantizers_of(self, level: int) -> list[VectorQuantizer]:
+        """Return the quantizers of a level, from 0: one of latents, or of each part of an envelope."""
+        if level % 2 == 0:
+            return [self.second if level else self.first.quantizer]
+        start = level // 2 * PARTS
+        found = self.quantizers[start : start + PARTS]
+        return [quantizer for quantizer in found if isinstance(quantizer, VectorQuantizer)]
 
     def at(self, index: int, effort: int = 1) -> ResidualPoint:
         """Return the point of as many levels as the quality says, rounded down: 4 at qualities 4 to 5."""
@@ -159,90 +168,74 @@ class ResidualAudioVQVAE(PlanesOfCodes):
         )
         return self.equipped(card, {STATIC: tables, LEARNED: chain})
 
-    def _quantizers(self, level: int) -> list[VectorQuantizer]:
-        """Return the quantizers of the bands of a later level."""
-        return self._all_quantizers[(level - 1) * PARTS : level * PARTS]
-
-    @property
-    def _all_quantizers(self) -> list[VectorQuantizer]:
-        return [found for found in self.quantizers if isinstance(found, VectorQuantizer)]
-
     # x -> levels -> x
 
-    def quantise(self, rest: Tensor, count: int = LEVELS) -> Levels:
-        """Quantise the coefficients that level 1 leaves, over its envelope, by levels 2 to `count`."""
-        found = Levels([], [], [])
-        for level in range(1, count):
-            bands = zip(BANDS[level - 1], BANDS[level - 1][1:], self._quantizers(level), strict=False)
-            codes = torch.stack([q.encode(rest[:, low:high]) for low, high, q in bands], 2)
-            found.rests.append(rest)
-            found.codes.append(codes.flatten(1))
-            found.vectors.append(self._vectors(level, found.codes[-1]))
-            rest = rest - found.vectors[-1].detach()
-        return found
+    def encode(self, level: int, rest: Tensor) -> Tensor:
+        """Return the nearest codes of what a level quantises: [B, D, n] -> [B, T], part by part."""
+        quantizers = self.quantizers_of(level)
+        parts = torch.split(rest, [quantizer.dim for quantizer in quantizers], 1)
+        codes = [q.encode(part) for q, part in zip(quantizers, parts, strict=True)]
+        return torch.stack(codes, 2).flatten(1)
 
-    def _vectors(self, level: int, codes: Tensor) -> Tensor:
-        """Look codes of a later level up, see MISSING: [B, T] -> [B, M, T / PARTS]."""
-        by_band = codes.view(len(codes), -1, PARTS).unbind(2)
-        pairs = zip(by_band, self._quantizers(level), strict=True)
-        parts = [q.decode(band.clamp(min=0)) * (band >= 0)[:, None] for band, q in pairs]
-        vectors = torch.cat(parts, 1)
-        return F.pad(vectors, (0, 0, 0, len(self.transform.basis) - vectors.shape[1]))
+    def vectors(self, level: int, codes: Tensor) -> Tensor:
+        """Look codes of a level up, those that are missing as zeros: [B, T] -> [B, D, n]."""
+        quantizers = self.quantizers_of(level)
+        parts = codes.long().view(len(codes), -1, len(quantizers)).unbind(2)
+        return torch.cat([_looked_up(q, part) for q, part in zip(quantizers, parts, strict=True)], 1)
 
-    def decode_first(self, codes: Tensor) -> Tensor:
-        """Decode level 1 alone: [B, T] -> [B, 1, 64 T]; see MISSING."""
-        vectors = self.first.quantizer.decode(codes.clamp(min=0)) * (codes >= 0)[:, None]
+    def reconstruct(self, vectors: Tensor) -> Tensor:
+        """Decode sums of vectors of latents: [B, D, T] -> [B, 1, 64 T]."""
         return self.first.reconstruct(vectors).float()
 
     def synthesise(self, codes: Sequence[Tensor]) -> Tensor:
         """Decode the first levels, [B, T] each: the mean of p(x | their codes)."""
-        decoded = self.decode_first(codes[0].long())
-        later = [self._vectors(level, found.long()) for level, found in enumerate(codes[1:], 1)]
-        return self._with(decoded, torch.stack(later).sum(0)) if later else decoded
-
-    def _with(self, first: Tensor, vectors: Tensor) -> Tensor:
-        """Add the waveform of vectors to level 1."""
-        return first + self.transform.inverse(vectors * self.transform.envelope(first))
-
-    def rest(self, samples: Tensor, first: Tensor) -> Tensor:
-        """Return the coefficients that level 1 leaves, over its envelope."""
-        coefficients: Tensor = self.transform(samples - first)
-        return coefficients / self.transform.envelope(first)
+        found = [self.vectors(level, plane) for level, plane in enumerate(codes)]
+        decoded = self.reconstruct(found[0])
+        if len(found) == 1:
+            return decoded
+        envelope = self.envelope(decoded) + sum(found[1::2])
+        if len(found) > 2:
+            decoded = self.reconstruct(torch.stack(found[::2]).sum(0))
+        return self.envelope.shape(decoded, envelope)
 
     # training
 
     def loss(self, samples: Tensor) -> LossStep:
-        """Compute the distances of spectra with 2 to LEVELS levels, each for the same share of a batch."""
+        """Compute the distances of spectra with 1 to LEVELS levels, each for the same share of a batch."""
         count, device = len(samples), samples.device
         with torch.no_grad():
-            codes = self.first.quantizer.encode(self.first.latents(samples))
-            first = self.decode_first(codes)
-            rest = self.rest(samples, first)
-        found = self.quantise(rest)
+            latents = self.first.latents(samples)
+            codes = [self.encode(0, latents)]
+            base = self.vectors(0, codes[0])
+            envelope = self.envelope(self.reconstruct(base))
+            rests = [self.envelope(samples) - envelope, latents - base]
+        codes += [self.encode(level, rest) for level, rest in enumerate(rests, 1)]
+        found = [self.vectors(level, plane) for level, plane in enumerate(codes)]
+        rests.append(rests[0] - found[1].detach())
+        codes.append(self.encode(3, rests[2]))
+        found.append(self.vectors(3, codes[3]))
         stratum = (torch.arange(count, device=device) + torch.rand(count, device=device)) / count
-        depth = 1 + torch.floor(stratum * (LEVELS - 1))[:, None, None]
-        total = torch.stack([v * (depth > n) for n, v in enumerate(found.vectors)]).sum(0)
-        terms = losses.spectral(self._with(first, total), samples, self.rate)
-        loss = self.first.weighted(terms)
-        pairs = zip(found.rests, found.vectors, strict=True)
-        left = torch.stack([losses.codebook(wanted, vectors) for wanted, vectors in pairs]).mean()
-        terms["left"] = left / (rest.square().mean() + QUIET)
-        kept = dict(zip(NAMES[1:], found.rests, strict=True))
-        symbols = dict(zip(NAMES, [codes, *found.codes], strict=True))
-        return LossStep(loss + self.config.commitment * terms["left"], terms, symbols, kept)
+        depth = torch.floor(stratum * LEVELS)[:, None, None]
+        decoded = self.reconstruct(base + found[2] * (depth > 1))
+        wanted = envelope + found[1] * (depth > 0) + found[3] * (depth > 2)
+        shaped = torch.where(depth > 0, self.envelope.shape(decoded, wanted), decoded)
+        distance = audio.distance(self.config, self.discriminator, shaped, samples)
+        shares = [_share(rest, near) for rest, near in zip(rests, found[1:], strict=True)]
+        terms = {**distance.terms, "left": torch.stack(shares).mean()}
+        symbols = dict(zip(NAMES, codes, strict=True))
+        kept = {**distance.kept, **dict(zip(NAMES[1:], rests, strict=True))}
+        return LossStep(distance.total + self.config.commitment * terms["left"], terms, symbols, kept)
 
     def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
-        """Update the codebooks of the later levels, as in `Trainable.update`."""
-        restart = self.config.restart_below > 0 and progress < self.config.restart_until
-        moved = 0
+        """Update the usage of the later levels' codes, as in `Trainable.update`."""
+        del progress
         for level, name in enumerate(NAMES[1:], 1):
-            by_band = step.symbols[name].view(len(step.symbols[name]), -1, PARTS).unbind(2)
-            ends = BANDS[level - 1]
-            for low, high, codes, quantizer in zip(
-                ends, ends[1:], by_band, self._quantizers(level), strict=False
-            ):
-                moved += quantizer.update(step.kept[name][:, low:high], codes, restart, generator)
-        return {"restarted": moved}
+            quantizers, symbols = self.quantizers_of(level), step.symbols[name]
+            rests = torch.split(step.kept[name], [quantizer.dim for quantizer in quantizers], 1)
+            codes = symbols.view(len(symbols), -1, len(quantizers)).unbind(2)
+            for quantizer, rest, chosen in zip(quantizers, rests, codes, strict=True):
+                quantizer.update(rest, chosen, False, generator)
+        return {}
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
         """Return the log-mel distance, as in `Trainable.log_figures`."""
@@ -251,14 +244,15 @@ class ResidualAudioVQVAE(PlanesOfCodes):
     @torch.no_grad()
     def load_from(self, other: Model, count: float) -> None:
         """Load the weights of such a model, or level 1 from an `AudioVQVAE`, as in `Trainable.load_from`."""
-        if isinstance(other, audio.AudioVQVAE):
-            self.first.load_state_dict(other.state_dict())
-            for quantizer in self._all_quantizers:
-                quantizer.set_codebook(torch.zeros_like(quantizer.codebook))
-        else:
-            super().load_from(other, count)
-        for quantizer in self._all_quantizers:
-            quantizer.set_codebook(quantizer.codebook.detach(), count / PARTS / self.config.codes)
+        known = not isinstance(other, audio.AudioVQVAE)
+        start = self if known else self.first
+        start.load_state_dict({**start.state_dict(), **other.state_dict()})
+        for level in range(1, LEVELS):
+            quantizers = self.quantizers_of(level)
+            uses = count * PARTS / len(quantizers) / self.config.codes
+            for quantizer in quantizers:
+                codes = quantizer.codebook.detach()
+                quantizer.set_codebook(codes if known else torch.zeros_like(codes), uses)
 
     def start(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
         """Refuse to begin without level 1.
@@ -270,21 +264,36 @@ class ResidualAudioVQVAE(PlanesOfCodes):
 
     @torch.no_grad()
     def complete(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Initialise the codebooks of later levels that weights of level 1 do not have."""
-        if not self.codebook(NAMES[-1]).any():
-            self._start_levels(draw, generator)
+        """Fit the codebooks of the later levels to what is left, from those that the weights have."""
+        rests: list[list[Tensor]] = []
+        for batch in range(START_BATCHES):
+            samples = draw(batch)
+            latents = self.first.latents(samples)
+            base = self.vectors(0, self.encode(0, latents))
+            left = self.envelope(samples) - self.envelope(self.reconstruct(base))
+            rests.append([left, latents - base])
+        envelopes, latents = (
+            torch.cat([as_vectors(rest) for rest in level]) for level in zip(*rests, strict=True)
+        )
+        for level, rest in zip(range(1, LEVELS), (envelopes, latents, envelopes), strict=True):
+            quantizers = self.quantizers_of(level)
+            parts = torch.split(rest, [quantizer.dim for quantizer in quantizers], 1)
+            for part, quantizer in zip(parts, quantizers, strict=True):
+                if isinstance(quantizer, EntropyConstrainedQuantizer):
+                    quantizer.fit(part.contiguous(), TRADEOFFS[level], generator)
+                part -= quantizer.decode(quantizer.encode(part))
 
-    def _start_levels(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
-        """Set codebooks by k-means of what is left, level by level, in the order of their lengths.
 
-        So a code's number tells how loud it is, in all bands alike, which contexts of tables rely on.
-        """
-        batches = (draw(number) for number in range(START_BATCHES))
-        firsts = ((x, self.decode_first(self.first.quantizer.encode(self.first.latents(x)))) for x in batches)
-        rest = torch.cat([self.rest(x, first).movedim(1, 2).flatten(0, 1) for x, first in firsts])
-        for level, ends in enumerate(BANDS, 1):
-            for low, high, quantizer in zip(ends, ends[1:], self._quantizers(level), strict=False):
-                part = rest[:, low:high].contiguous()
-                centres = kmeans(part.cpu(), self.config.codes, generator, rounds=10).to(part.device)
-                quantizer.set_codebook(centres[centres.norm(dim=1).argsort()])
-                rest[:, low:high] -= quantizer.codebook[nearest(part, quantizer.codebook)]
+def _quantizer(config: Config, dim: int) -> EntropyConstrainedQuantizer:
+    """A codebook that follows the gradient."""
+    return EntropyConstrainedQuantizer(config.codes, dim, decay=config.decay)
+
+
+def _looked_up(quantizer: VectorQuantizer, codes: Tensor) -> Tensor:
+    """Look codes up, those that are missing as zeros: [B, T] -> [B, D, T]."""
+    return quantizer.decode(codes.clamp(min=0)) * (codes >= 0)[:, None]
+
+
+def _share(rest: Tensor, vectors: Tensor) -> Tensor:
+    """Return the share of the energy of what a level quantises that it leaves."""
+    return losses.codebook(rest, vectors) / (rest.square().mean() + QUIET)
