@@ -109,6 +109,10 @@ class DamageWarning(VqcodecWarning):
     """Salvage: a damaged part of the bitstream was filled in."""
 
 
+class FidelityWarning(VqcodecWarning):
+    """Audio decodes far too loud or too soft."""
+
+
 class CollapseWarning(VqcodecWarning):
     """Training: nearly all latents of a model carry nothing."""
 

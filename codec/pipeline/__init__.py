@@ -25,7 +25,8 @@ from .decoding import (
     sealed,
     verify,
 )
-from .encoding import Analysed, Encoded, analyse, code, encode_at, finish
+from .encoding import Analysed, Encoded, analyse, code, encode_at
+from .fidelity import checked, finish
 from .rate_control import Target
 from .sets import EncodedSet, decode_set, encode_set
 
@@ -182,13 +183,13 @@ def encode_file(
     encoded = rate_control.encode(
         original, model, options.target, effort=options.effort, fast=options.fast, progress=progress
     )
-    return sealed(encoded) if options.pixel_crc else encoded
+    return sealed(encoded) if options.pixel_crc else checked(encoded)
 
 
 def analyse_file(source: media.Source, options: EncodeOptions = EncodeOptions()) -> Analysed | Encoded:
     """Do the part of `encode_file` that concerns this file alone.
 
-    What comes out can be coded together with others (`encoding.code`), and finished (`encoding.finish`). With
+    What comes out can be coded together with others (`encoding.code`), and finished (`finish`). With
     a target that takes several trials, or the CRC of the pixels, the file is encoded here.
     """
     index = options.target.index
@@ -256,9 +257,8 @@ def encode_batch(
     remaining = iter(sources)
     while batch := [analyse_file(source, options) for source in itertools.islice(remaining, BATCH)]:
         files = [file for file in batch if isinstance(file, Analysed)]
-        encoded += [
-            finish(file, one, fast=fast).data for file, one in zip(files, code(files, fast=fast), strict=True)
-        ]
+        pairs = zip(files, code(files, fast=fast), strict=True)
+        encoded += [finish(file, one, fast=fast).data for file, one in pairs]
     return encoded
 
 
