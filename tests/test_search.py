@@ -132,7 +132,7 @@ def test_steps_are_those_of_adam(singer: AudioVQVAE) -> None:
     optimiser = torch.optim.Adam([latents], betas=search_audio.BETAS)
     assert len(seen) == steps + 1
     for step, moved in enumerate(seen[:-1]):
-        assert torch.allclose(latents, moved, atol=1e-5)
+        assert torch.allclose(latents, moved, atol=1e-4)
         vectors = singer.quantizer.decode(singer.quantizer.encode(moved)).detach().requires_grad_()
         latents.grad = torch.autograd.grad(error(vectors), vectors)[0]
         size = search_audio.STEP_SIZE * rms / steps**0.5
