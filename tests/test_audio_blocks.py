@@ -110,3 +110,12 @@ def test_every_sample_of_a_long_channel_has_its_loudness(monkeypatch: pytest.Mon
     levels = [loudness.Loudness(172, b"", block)]
     signal = audio_transform.synthesise({"codes": np.zeros((1, 1))}, None, geometry, levels)  # type: ignore[arg-type]
     assert np.allclose(signal, loudness.factor_of(172))
+
+
+def test_symbols_go_on_by_blocks() -> None:
+    codes = np.arange(10)
+    assert audio_transform.extended(codes, 16, 4, None).tolist() == [*range(10), 6, 7, 8, 9, 6, 7]
+    assert audio_transform.extended(codes, 12, 1, None).tolist() == [*range(10), 9, 9]
+    assert audio_transform.extended(codes[:2], 4, 4, -1).tolist() == [0, 1, -1, -1]
+    assert audio_transform.extended(codes[:2], 4, 4, None).tolist() == [0, 1, 1, 1]
+    assert audio_transform.extended(codes[:, None], 11, 1, None).tolist()[-2:] == [[9], [9]]

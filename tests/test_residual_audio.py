@@ -21,7 +21,6 @@ from vqcodec.coding import chunks
 from vqcodec.errors import DamagedError, ModelError, TargetError, UsageError, VqcodecWarning
 from vqcodec.models import losses
 from vqcodec.models.vqvae import AudioVQVAE, ResidualAudioVQVAE, search_audio
-from vqcodec.models.vqvae.envelope import MOST, SpectralEnvelope
 from vqcodec.models.vqvae.residual_point import NAMES, PARTS
 from vqcodec.pipeline import sampling
 from vqcodec.priors.chain import ChainPrior
@@ -35,20 +34,17 @@ TINY = {"width": "8", "hidden": "8", "embedding": "4", "known_embedding": "4", "
 """Settings of small priors of the levels after the first."""
 
 
+def trained(talks: Path, start: str | Path, folder: Path, **options: object) -> training.Run:
+    """A training of the codec from some weights."""
+    chosen = {"model": "rvqvae-audio", "stage": "codec", "batch": 3, "crop": 0.5}
+    return training.train([talks], start=start, output=folder, **chosen, **options)
+
+
 @pytest.fixture(scope="module")
 def ladder(talks: Path, sound_prior: training.Run, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The weights file of four levels, the first one that of `sound_prior`, trained for 2 steps."""
-    run = training.train(
-        [talks],
-        model="rvqvae-audio",
-        stage="codec",
-        start=sound_prior.best,
-        output=tmp_path_factory.mktemp("runs") / "ladder",
-        steps=2,
-        batch=3,
-        crop=0.5,
-        overrides={"keep": "last"},
-    )
+    folder = tmp_path_factory.mktemp("runs") / "ladder"
+    run = trained(talks, sound_prior.best, folder, steps=2, overrides={"keep": "last"})
     return str(run.best)
 
 
@@ -79,47 +75,6 @@ def first(sound_prior: training.Run) -> AudioVQVAE:
 def song() -> media.Audio:
     signal = np.ascontiguousarray(sing(2.5, seed=9).T)
     return media.Audio(signal, 16_000, 16_000, signal.shape[1])
-
-
-# parts
-
-
-def noise(seed: int, loudness: float = 0.1) -> torch.Tensor:
-    return loudness * torch.randn(1, 1, 4096, generator=torch.Generator().manual_seed(seed))
-
-
-def test_an_envelope_is_half_the_logarithm_of_the_energy_of_bands() -> None:
-    envelope, samples = SpectralEnvelope(256, 36, 16_000), noise(1)
-    found = envelope(samples)
-    assert found.shape == (1, 36, 16)
-    frame = samples[0, 0, 3 * 256 - 128 :][
-        :512
-    ].numpy()  # the block of 256 samples, and half a block around it
-    window = np.sin(np.pi * np.arange(512) / 512)
-    power = np.abs(np.fft.rfft(frame * window)) ** 2
-    energy = np.exp(2 * found[0, :, 3].numpy())
-    assert energy.sum() == pytest.approx(power.sum(), rel=1e-4), "each frequency counts once"
-    assert energy[-1] == pytest.approx(power[-12:].sum(), rel=0.6), "the highest band is near 8 kHz"
-    assert torch.allclose(envelope(10 * samples), found + np.log(10), atol=1e-3)
-    assert torch.isfinite(envelope(0 * samples)).all()
-
-
-def test_samples_of_their_own_envelope_stay() -> None:
-    envelope, samples = SpectralEnvelope(256, 36, 16_000), noise(1)
-    assert torch.allclose(envelope.shape(samples, envelope(samples)), samples, atol=1e-5)
-    louder = envelope.shape(samples, envelope(samples) + np.log(3))
-    assert torch.allclose(louder, 3 * samples, atol=1e-4)
-    limited = envelope.shape(samples, envelope(samples) + 100)
-    assert torch.allclose(limited, np.exp(MOST) * samples, atol=1e-3)
-
-
-def test_samples_take_another_envelope() -> None:
-    envelope = SpectralEnvelope(256, 36, 16_000)
-    tilt = torch.linspace(1, -1, 36)[None, :, None]
-    samples = noise(1)
-    wanted = envelope(samples) + tilt
-    before, after = (envelope(x) - wanted for x in (samples, envelope.shape(samples, wanted)))
-    assert float(after.square().mean()) < 0.01 * float(before.square().mean())
 
 
 # the model
@@ -161,16 +116,7 @@ def test_a_training_goes_on_from_its_codes(
     ladder: str, model: ResidualAudioVQVAE, talks: Path, tmp_path: Path
 ) -> None:
     """Codebooks are fitted again, from those that there are: each code stays near its place."""
-    run = training.train(
-        [talks],
-        model="rvqvae-audio",
-        stage="codec",
-        start=ladder,
-        output=tmp_path / "run",
-        steps=1,
-        batch=3,
-        crop=0.5,
-    )
+    run = trained(talks, ladder, tmp_path / "run", steps=1)
     again = weights.load(str(run.best), "cpu")
     for name in NAMES[1:]:
         before, after = model.codebook(name), again.codebook(name)
@@ -179,17 +125,7 @@ def test_a_training_goes_on_from_its_codes(
 
 
 def test_critics_judge_any_number_of_levels(ladder: str, talks: Path, tmp_path: Path) -> None:
-    run = training.train(
-        [talks],
-        model="rvqvae-audio",
-        stage="codec",
-        start=ladder,
-        output=tmp_path / "run",
-        steps=2,
-        batch=4,
-        crop=0.5,
-        overrides={"adversarial": "1"},
-    )
+    run = trained(talks, ladder, tmp_path / "run", steps=2, overrides={"adversarial": "1"})
     events = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert any("discriminator" in event for event in events)
     assert isinstance(weights.load(str(run.best), "cpu"), ResidualAudioVQVAE)
@@ -240,15 +176,6 @@ def test_the_end_of_audio_is_that_of_whole_blocks(model: ResidualAudioVQVAE, cou
         )
     assert np.abs(found - whole)[: -2 * point.stride].max(initial=0) < 1e-4
     assert np.isfinite(found).all() and len(found) == count
-
-
-def test_symbols_go_on_by_blocks() -> None:
-    codes = np.arange(10)
-    assert transform.extended(codes, 16, 4, None).tolist() == [*range(10), 6, 7, 8, 9, 6, 7]
-    assert transform.extended(codes, 12, 1, None).tolist() == [*range(10), 9, 9]
-    assert transform.extended(codes[:2], 4, 4, -1).tolist() == [0, 1, -1, -1]
-    assert transform.extended(codes[:2], 4, 4, None).tolist() == [0, 1, 1, 1]
-    assert transform.extended(codes[:, None], 11, 1, None).tolist()[-2:] == [[9], [9]]
 
 
 def test_the_loss_is_that_of_decoded_levels(

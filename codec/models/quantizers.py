@@ -140,8 +140,8 @@ class EntropyConstrainedQuantizer(VectorQuantizer):
     bits: Tensor
     distance_per_bit: Tensor
 
-    def __init__(self, size: int, dim: int, *, decay: float, moving_average: bool = False) -> None:
-        super().__init__(size, dim, moving_average=moving_average, decay=decay, restart_below=0.0)
+    def __init__(self, size: int, dim: int, *, decay: float) -> None:
+        super().__init__(size, dim, moving_average=False, decay=decay, restart_below=0.0)
         self.register_buffer("bits", torch.full((size,), math.log2(size)))
         self.register_buffer("distance_per_bit", torch.zeros(1))
 

@@ -20,7 +20,7 @@ OCTAVES = 62.5 * 2.0 ** np.arange(8)
 """Ends of the octaves that are compared, in hertz."""
 
 TOLERANCE_DB = 6.0
-"""An octave that is off by more is told of. Of validation speech none is with two levels or more."""
+"""An octave that is off by more causes a warning; in validation speech none is, with two levels or more."""
 
 FLOOR_DB = 40.0
 """Octaves that are softer than the loudest by more are not compared."""
