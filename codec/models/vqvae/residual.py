@@ -48,8 +48,8 @@ START_BATCHES = 32
 """Batches of examples to which codebooks are fitted before a training."""
 
 TRADEOFFS = (0.0, 0.02, 0.068, 0.052)
-"""Squared distance that counts as much as a bit, by level, relative to the energy of what it quantises."""
-
+"""Squared distance that counts as much as a bit, by level, relative to the energy of what it quantises;
+level 1 has other codes."""
 
 BANDS = 36
 """Bands of an envelope."""

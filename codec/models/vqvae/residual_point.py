@@ -60,7 +60,7 @@ class ResidualPoint(OperatingPoint):
 
     @property
     def halo(self) -> int:
-        """Blocks around a block on which its samples depend: decoder, transform."""
+        """Blocks around a block on which its samples depend: decoder, envelope."""
         return -(-(self._decoder_halo + self._envelope_halo) // PARTS)
 
     @property

@@ -38,7 +38,7 @@ BETAS = (0.5, 0.99)
 
 DISTANCE_PER_BIT = 0.04
 """Squared distance equivalent to one bit, relative to the mean square of the codes: on validation speech 20
-steps then take as many bits as the nearest codes; with 0.02 4 % more, with 0 8 %."""
+steps, the first of 0.27, take as many bits as the nearest codes; with 0.02 4 % more, with 0 8 %."""
 
 RATE_WEIGHT = 2.5
 """Factor of the distance equivalent to one bit, of entropy-constrained codebooks in a search: targets move to
