@@ -1,8 +1,9 @@
-"""What boxes say of the channels of audio: their levels, and how two were predicted from one."""
+"""Prepare channels of audio for their model; what boxes say of them: levels, and how two were predicted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +11,52 @@ from numpy.typing import NDArray
 from ..bitstream.geometry import SEGMENT, AudioGeometry
 from ..errors import DamagedError, confined
 from ..transform import loudness, stereo, stereo_analysis
+from ..transform.highpass import high_pass
 from ..transform.loudness import PARTS, Loudness
 from ..transform.stereo import Cues
 
 
-def shared(signal: NDArray[np.float32]) -> tuple[NDArray[np.float32], bytes | None]:
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Channels as they are coded.
+
+    Attributes:
+        signal: float32 [C, N], without what lies below `highpass.CUTOFF`; two channels that one is enough for
+            are the mid and a silent side.
+        levels: the loudness of each.
+        cues: the box by which two channels are predicted from the mid; None: they are equal, or coded.
+        mid_side: whether one channel is enough for both.
+        kept: share of the energy that the filter left.
+    """
+
+    signal: NDArray[np.float32]
+    levels: list[Loudness]
+    cues: bytes | None
+    mid_side: bool
+    kept: float
+
+
+def prepare(signal: NDArray[np.float32], segment: int, *, joint: bool = True) -> Prepared:
+    """Filter channels, float32 [C, N], and measure the loudness of their segments of so many samples.
+
+    With `joint`, two channels become one where one is enough for both.
+    """
+    filtered, cues = high_pass(signal), None
+    before, after = _energy(signal), _energy(filtered)
+    coded = filtered
+    if joint and len(signal) == 2:
+        coded, cues = _shared(filtered)
+    levels = [loudness.loudness_of(channel, segment) for channel in coded]
+    return Prepared(coded, levels, cues, coded is not filtered, after / before if before else 1.0)
+
+
+def _energy(signal: NDArray[np.float32]) -> float:
+    """Return the energy of channels without their mean, which nobody hears; 0 where they are silent."""
+    power = sum(float(channel.var(dtype=np.float64)) for channel in signal if len(channel))
+    return power if power > loudness.SILENT**2 else 0.0
+
+
+def _shared(signal: NDArray[np.float32]) -> tuple[NDArray[np.float32], bytes | None]:
     """Return two channels, float32 [2, N], as mid and a silent side, where one is enough for both.
 
     Returns:

@@ -20,9 +20,10 @@ from ..errors import MediaWarning, warn
 from ..models.base import OperatingPoint, Progress
 from ..priors.base import Array, Symbols
 from ..transform import audio as audio_transform
-from ..transform import hidden, loudness
+from ..transform import hidden
 from ..transform import image as image_transform
 from . import channels, storing
+from .channels import Prepared
 from .ladder import Rung
 
 HEAVY_METADATA = 1000
@@ -44,6 +45,7 @@ class Encoded:
         point: the model, its quality index and effort.
         estimate_bits: cross-entropy of the symbols under their priors, in bits.
         rung: the quality of the file, which may be above that of the point.
+        audio: of audio, its channels as they are coded.
     """
 
     data: bytes
@@ -53,6 +55,7 @@ class Encoded:
     point: OperatingPoint
     estimate_bits: float
     rung: Rung
+    audio: Prepared | None = None
 
     @property
     def model(self) -> str:
@@ -108,6 +111,7 @@ class Analysed:
         targets: plane -> output of the analysis transform.
         boxes: its metadata.
         pixels: of an image, with hidden ones filled: uint8 [H, W, C].
+        audio: of audio, its channels as they are coded.
     """
 
     original: media.Image | media.Audio
@@ -117,6 +121,7 @@ class Analysed:
     targets: dict[str, Array]
     boxes: dict[str, bytes | None]
     pixels: NDArray[np.uint8] | None = None
+    audio: Prepared | None = None
 
 
 def encode_at(
@@ -165,17 +170,13 @@ def analyse(
         return Analysed(original, geometry, point, rung, targets, _image_boxes(original), pixels)
     if original.channels > 2:
         warn(f"{original.channels} channels, coded one by one", MediaWarning)
-    signal, cues = original.signal, None
-    if joint and original.channels == 2:
-        signal, cues = channels.shared(signal)
-    mono = signal is not original.signal
-    levels = [loudness.loudness_of(channel, SEGMENT * point.finest_stride) for channel in signal]
-    gains = bytes(level.gain for level in levels)
-    size = AudioGeometry(original.frames, original.rate, gains, mono, point.finest_stride)
-    targets = audio_transform.analyse(signal, point, size, levels, progress=progress)
+    audio = channels.prepare(original.signal, SEGMENT * point.finest_stride, joint=joint)
+    gains = bytes(level.gain for level in audio.levels)
+    size = AudioGeometry(original.frames, original.rate, gains, audio.mid_side, point.finest_stride)
+    targets = audio_transform.analyse(audio.signal, point, size, audio.levels, progress=progress)
     tags = media.pack_tags(original.tags)
-    boxes = {"levels": channels.pack_levels(levels, size), "stereo": cues, "tags": tags}
-    return Analysed(original, size, point, rung, targets, boxes)
+    boxes = {"levels": channels.pack_levels(audio.levels, size), "stereo": audio.cues, "tags": tags}
+    return Analysed(original, size, point, rung, targets, boxes, audio=audio)
 
 
 def code(files: Sequence[Analysed], *, fast: bool = False) -> list[EncodedChunks]:
@@ -210,7 +211,8 @@ def finish(file: Analysed, coded: EncodedChunks, *, fast: bool = False) -> Encod
                 stored = storing.store_all(file.pixels, point, geometry, fast=fast)
                 stored = replace(stored, residuals=[Part(b"") for _ in coded.residuals])
                 coded = min(stored, coded, key=lambda one: one.size)
-    return _pack(file.original, coded, file.geometry, file.point, file.rung, file.boxes)
+    packed = _pack(file.original, coded, file.geometry, file.point, file.rung, file.boxes)
+    return replace(packed, audio=file.audio)
 
 
 def store(image: media.Image, point: OperatingPoint, *, fast: bool = False) -> Encoded:
