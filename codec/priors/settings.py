@@ -147,9 +147,12 @@ class TrainConfig(Config):
         binarise: how bytes become 0 or 1, for models of such pixels, see `datasets.binarised`.
         downscale: largest factor that images are downscaled by, those of validation too; the smallest is its
             square root. Traces of an earlier compression go with it. 1: not at all.
-        noise: largest standard deviation of noise that is then added, in levels.
+        noise: largest standard deviation of noise that is then added, for images in levels, for segments of
+            audio as a share of their RMS.
         coarse_chroma: share of images whose chroma is then brought to half the resolution and back, as most
             cameras have it.
+        reverberation: share of segments of audio that are heard in a simulated room.
+        equaliser: largest gain that octaves of segments of audio get, in decibels.
         validation: held-out share of the files, or a folder or tar file.
         checkpoint_every: steps between validations, each followed by a checkpoint.
         keep_checkpoints: number of checkpoints kept on disk.
@@ -174,6 +177,8 @@ class TrainConfig(Config):
     downscale: float = setting(1.0, low=1, high=16)
     noise: float = setting(0.0, low=0, high=64)
     coarse_chroma: float = setting(0.0, low=0, high=1)
+    reverberation: float = setting(0.0, low=0, high=1)
+    equaliser: float = setting(0.0, low=0, high=40)
     validation: str = "0.05"
     checkpoint_every: int = setting(1000, low=1, high=MANY)
     keep_checkpoints: int = setting(3, low=1, high=MANY)

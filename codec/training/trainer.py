@@ -28,7 +28,7 @@ from ..models.base import DISCRIMINATOR, Card, Figures
 from . import checkpoints, datasets, distributed, finishing, precision, validation
 from .capture import CUDAGraphed
 from .checkpoints import TrainState
-from .datasets import Dataset, Degradation, Images
+from .datasets import Augmentation, Dataset, Degradation
 from .events import Report
 from .interruption import Interruption
 from .memory import peak_bytes
@@ -282,10 +282,9 @@ class Trainer:
         if not codec.binary:
             if settings.binarise != "none":
                 raise UsageError(f"{self.plan.name} is not for pixels of 0 and 1", "leave out --binarise")
-            if isinstance(data, Images) and isinstance(held_out, Images):
-                how = Degradation(settings.downscale, settings.noise, settings.coarse_chroma)
-                return data.degraded(how), held_out.degraded_once(how)
-            return data, held_out
+            images = Degradation(settings.downscale, settings.noise, settings.coarse_chroma)
+            audio = Augmentation(settings.reverberation, settings.equaliser, settings.noise)
+            return datasets.augmented(data, held_out, images, audio)
         binarised = partial(datasets.binarised, how=settings.binarise, seed=settings.seed)
         return binarised(data), binarised(held_out, dynamic=False)
 

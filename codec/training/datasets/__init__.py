@@ -12,6 +12,7 @@ from ...errors import TrainingError
 from . import arrays, audio, image
 from .arrays import Pictures, binarised
 from .audio import Clips
+from .augmentation import Augmentation
 from .degradation import Degradation
 from .files import MEMORY, SPLIT, START, WINDOWS, Entry, describe, entries, split
 from .image import Images
@@ -21,6 +22,7 @@ __all__ = [
     "SPLIT",
     "START",
     "WINDOWS",
+    "Augmentation",
     "Clips",
     "Degradation",
     "Dataset",
@@ -28,6 +30,7 @@ __all__ = [
     "Images",
     "Pictures",
     "Prefetcher",
+    "augmented",
     "binarised",
     "describe",
     "entries",
@@ -151,3 +154,14 @@ def load_split(
                 raise
             continue
         return load(files, medium, seed=seed, rate=rate, multiple=multiple), held_out
+
+
+def augmented(
+    data: Dataset, held_out: Dataset, degradation: Degradation, augmentation: Augmentation
+) -> tuple[Dataset, Dataset]:
+    """Return (training, validation): images will be degraded, those of validation too, audio be augmented."""
+    if isinstance(data, Images) and isinstance(held_out, Images):
+        return data.degraded(degradation), held_out.degraded_once(degradation)
+    if isinstance(data, Clips):
+        return data.augmented(augmentation), held_out
+    return data, held_out

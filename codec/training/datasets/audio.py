@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 
 from ... import media
 from ...errors import MediaError, MediaWarning, TrainingError
+from ...transform.highpass import high_pass
 from ...transform.loudness import factor_of, gain_of
+from .augmentation import Augmentation
 from .files import MEMORY, Entry, random_stream
 
 LOUDER_DB = 6.0
@@ -29,6 +31,7 @@ class Clips:
         skipped: "name: why" of every file that could not be read.
         rate: samples a second.
         multiple: segments are a multiple of this long.
+        augmentation: what is done to each segment.
     """
 
     arrays: list[np.ndarray]
@@ -36,6 +39,7 @@ class Clips:
     skipped: list[str]
     rate: int = 16_000
     multiple: int = 64
+    augmentation: Augmentation = Augmentation()
 
     def __len__(self) -> int:
         return len(self.arrays)
@@ -59,12 +63,18 @@ class Clips:
         out = np.zeros((size, 1, length), np.float32)
         for n in range(size):
             clip = self.arrays[rng.integers(len(self.arrays))]
-            start = rng.integers(max(len(clip) - length, 0) + 1)
-            piece = clip[start : start + length]
+            start = int(rng.integers(max(len(clip) - length, 0) + 1))
+            before = min(start, round(self.augmentation.context * self.rate))
+            piece = clip[start - before : start + length]
+            piece = self.augmentation.apply(piece, before, self.rate, rng)
             peak = float(np.abs(piece).max(initial=1e-9))
             gain = min(10 ** (rng.uniform(-LOUDER_DB, LOUDER_DB) / 20), 1 / peak)
             out[n, 0, : len(piece)] = piece * (gain if rng.random() < 0.5 else -gain)
         return torch.from_numpy(out)
+
+    def augmented(self, augmentation: Augmentation) -> Clips:
+        """Return the clips, whose segments will be augmented."""
+        return replace(self, augmentation=augmentation)
 
 
 def load(
@@ -97,7 +107,7 @@ def load(
     skipped = [] if skipped is None else skipped
     allowance = max(memory // max(len(files), 1) // 4, rate)
     for name, signal in _decoded(files, rate, skipped):
-        for channel in signal[:, : allowance // len(signal)]:
+        for channel in high_pass(signal[:, : allowance // len(signal)], rate):
             if gain := gain_of(channel):
                 clips.append(channel * np.float32(1 / factor_of(gain)))
                 names.append(name)
