@@ -99,9 +99,14 @@ def inspect(
         ),
     ] = None,
     output: Annotated[
-        str,
-        typer.Option("-o", "--output", metavar="FILE.png", help="Where --interpolate draws."),
-    ] = "interpolation.png",
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE.png",
+            help="Where --interpolate draws, else interpolation.png.",
+        ),
+    ] = None,
     fail_if_collapsed: Annotated[
         bool,
         typer.Option("--fail-if-collapsed", help="Exit code 1 if nearly all units carry nothing."),
@@ -116,13 +121,16 @@ def inspect(
     One latent vector per picture: the ELBO and its parts, KL by unit, active units, mutual information, and
     whether the model is collapsed. Codebooks: codes used, perplexity. Variable rate: bits of each channel.
     """
-    drawings = [name for name in (traverse, output if interpolate is not None else None) if name is not None]
+    if output is not None and interpolate is None:
+        raise UsageError("-o without --interpolate", "add --interpolate A B, or leave out -o")
+    way = None if interpolate is None else output or "interpolation.png"
+    drawings = [name for name in (traverse, way) if name is not None]
     for name in drawings:
         if Path(name).suffix.lower() != ".png":
             raise UsageError(f"{name} is not a .png file", "name one")
         paths.check_free(Path(name), force, "replace it with -f")
     if len({Path(name).resolve() for name in drawings}) < len(drawings):
-        raise UsageError(f"--traverse and --interpolate both draw {output}", "name another file with -o")
+        raise UsageError(f"--traverse and --interpolate both draw {way}", "name another file with -o")
     from vqcodec import media
     from vqcodec.training.inspection import Inspection
 

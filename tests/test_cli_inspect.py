@@ -114,6 +114,7 @@ def test_pixels_of_0_and_1_are_not_made_to_fit(folder: Path, tmp_path: Path) -> 
     [
         ([], "pixels other than 0 and 1"),
         (["--binarise", "static", "--interpolate", "0", "300"], "no picture 300"),
+        (["--binarise", "static", "-o", "way.png"], "-o without --interpolate"),
         (["--binarise", "static", "--scores"], "sprites are gray and 32x32"),
         (["--binarise", "static", "--traverse", "units.jpg"], "units.jpg is not a .png file"),
         (
