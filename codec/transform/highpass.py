@@ -7,15 +7,17 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-CUTOFF = 50.0
-"""Frequency in hertz at which the filter leaves half the amplitude, as AMR-WB's begins (3GPP TS 26.190,
-section 5.1)."""
+CUTOFF = 40.0
+"""Frequency in hertz at which the filter leaves half the amplitude: bass guitars begin at 41. (AMR-WB filters
+from 50 on, less steeply: 3GPP TS 26.190, section 5.1.) With rumble as loud as speech, of 25 Hz and less, PESQ
+of validation sentences with four levels is 2.08 without a filter, 2.89 at 30, 3.10 at 40, 3.07 at 50. The
+log-mel distance of others, that counts what is lost: 0.118 without, 0.120 at 30, 0.122 at 40, 0.125 at 50."""
 
 ORDER = 8
 """Twice the order of a Butterworth filter that runs forwards and backwards, so that no phase changes."""
 
-HALF = 2048
-"""Samples of the impulse response on either side, 0.128 seconds at 16 kHz: what follows is below -100 dB."""
+HALF = 4096
+"""Samples of the impulse response on either side, 0.256 seconds at 16 kHz."""
 
 BLOCK = 1 << 16
 """Samples that are filtered together."""
