@@ -30,7 +30,7 @@ class Augmentation:
     Attributes:
         reverberation: share of segments that are heard in a room.
         equaliser: largest gain of an octave, in decibels, up and down; half the segments have none.
-        noise: largest RMS of the noise, relative to that of the segment; half the segments have none.
+        noise: largest RMS of the noise, relative to that of the samples; half the segments have none.
     """
 
     reverberation: float = 0.0
@@ -43,7 +43,7 @@ class Augmentation:
         return REVERBERATION[1] if self.reverberation else 0.0
 
     def apply(self, samples: np.ndarray, start: int, rate: int, rng: np.random.Generator) -> np.ndarray:
-        """Augment what follows `start` in samples [N]: float32 [N - start], as loud as before."""
+        """Augment what follows `start` in samples [N]: float32 [N - start]; all N are as loud as before."""
         if self == Augmentation():
             return samples[start:]
         response = np.ones(1)
@@ -53,10 +53,10 @@ class Augmentation:
         gains = np.fft.rfft(response, size)
         if self.equaliser and rng.random() < 0.5:
             gains = gains * _equaliser(len(gains), rate, self.equaliser, rng)
-        before = samples[start:]
-        found = np.fft.irfft(np.fft.rfft(samples, size) * gains, size)[start : len(samples)]
-        loudness = math.sqrt(float(np.square(before).mean()))
+        found = np.fft.irfft(np.fft.rfft(samples, size) * gains, size)[: len(samples)]
+        loudness = math.sqrt(float(np.square(samples).mean()))
         found *= loudness / max(math.sqrt(float(np.square(found).mean())), 1e-9)
+        found = found[start:]
         if self.noise and rng.random() < 0.5:
             found += loudness * self.noise * rng.random() ** 2 * _noise(len(found), rng)
         return found.astype(np.float32)
