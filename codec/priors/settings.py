@@ -156,6 +156,7 @@ class TrainConfig(Config):
         validation: held-out share of the files, or a folder or tar file.
         checkpoint_every: steps between validations, each followed by a checkpoint.
         keep_checkpoints: number of checkpoints kept on disk.
+        start_weight: share of the weights that a training starts from in those that it saves.
         keep: the weights of a run: "best" in validation, or the "last", as where a training changes what its
             loss weighs. With a discriminator, whose lesson no validation measures, the last.
     """
@@ -182,4 +183,5 @@ class TrainConfig(Config):
     validation: str = "0.05"
     checkpoint_every: int = setting(1000, low=1, high=MANY)
     keep_checkpoints: int = setting(3, low=1, high=MANY)
+    start_weight: float = setting(0.0, low=0, high=1)
     keep: Literal["best", "last"] = "best"

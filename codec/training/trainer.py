@@ -30,6 +30,7 @@ from .capture import CUDAGraphed
 from .checkpoints import TrainState
 from .datasets import Augmentation, Dataset, Degradation
 from .events import Report
+from .interpolation import interpolate
 from .interruption import Interruption
 from .memory import peak_bytes
 from .optimisers import Opponent, optimiser_of
@@ -112,6 +113,7 @@ class Trainer:
         if fresh and start is None:
             self.report({"event": "preparing"})
             self.model.start(self._start_batch, self._generator(0))
+        self._start = {} if start is None else start.state_dict()
         if start is None:
             return
         if fresh:
@@ -320,6 +322,7 @@ class Trainer:
         held_out = self.held_out.arrays
         chosen = held_out[:: -(-len(held_out) // self.validation.files)]
         averaged = copy.deepcopy(self.average)
+        interpolate(averaged, self._start, self.settings.start_weight)
         averaged.prepare_export(self._start_batch)
         score, result = self.validation.validate(averaged, chosen)
         best = score > self.state.best_score or self._keeps_last
