@@ -66,7 +66,7 @@ def impulse_response(rate: int, rng: np.random.Generator) -> np.ndarray:
     """Return what a microphone in a random room hears of a click, float64 [N]; the direct sound is 1.
 
     Reflections come at random, 4 pi c^3 t^2 / V of them a second, and fall with the distance ct and losses
-    at walls (Kuttruff, "Room Acoustics", sections 4.1 and 5.1), faster at high frequencies.
+    at walls (Kuttruff 2000, "Room Acoustics", chapter 4), faster at high frequencies.
     """
     volume, distance = (math.exp(rng.uniform(*np.log(span))) for span in (VOLUME, DISTANCE))
     decay = rng.uniform(*REVERBERATION)
