@@ -90,7 +90,7 @@ FAULTS = [
     Fault("models/vqvae/envelope.py", "gains.exp()", "(-gains).exp()", "test_envelope"),
     Fault("transform/audio.py", "// period) * period", "// period)", "test_audio_blocks"),
     Fault("transform/highpass.py", "block[:, HALF : HALF + stop - start]", "block[:, : stop - start]", "test_highpass"),
-    Fault("pipeline/channels.py", "after / before if before else 1.0", "1.0", "test_highpass"),
+    Fault("pipeline/channels.py", "min((b / a for", "max((b / a for", "test_highpass"),
     Fault("training/interpolation.py", "lerp_(before, share)", "lerp_(before, 1 - 0.5 * share)", "test_interpolation"),
     Fault("training/datasets/augmentation.py", "found *= loudness", "found *= 0.5 * loudness", "test_augmentation"),
     Fault("training/datasets/audio.py", "self.augmentation.context * self.rate", "0 * self.rate", "test_augmentation"),

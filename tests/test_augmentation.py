@@ -13,6 +13,7 @@ from vqcodec import training
 from vqcodec.training import datasets
 from vqcodec.training.datasets import Augmentation, Clips
 from vqcodec.training.datasets.augmentation import DISTANCE, REVERBERATION, SOUND, VOLUME, impulse_response
+from vqcodec.transform.highpass import CUTOFF
 
 RATE = 16_000
 
@@ -98,6 +99,8 @@ def test_noise_is_soft_and_differs_in_colour() -> None:
         assert share <= 0.1001
         if share > 1e-3:
             power = np.square(np.abs(np.fft.rfft(noise)))
+            inaudible = np.fft.rfftfreq(len(noise), 1 / RATE) < CUTOFF
+            assert power[inaudible].sum() < 0.01 * power.sum(), "no file has such noise once it is filtered"
             slopes.append(power[len(power) // 2 :].sum() / power.sum())
     assert len(slopes) > 5 and min(slopes) < 0.2 and max(slopes) > 0.35
 

@@ -8,12 +8,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bitstream.geometry import SEGMENT, AudioGeometry
+from ..bitstream.geometry import SEGMENT, AudioGeometry, Region
 from ..errors import DamagedError, confined
 from ..transform import loudness, stereo, stereo_analysis
-from ..transform.highpass import high_pass
+from ..transform.highpass import BLOCK, high_pass
 from ..transform.loudness import PARTS, Loudness
 from ..transform.stereo import Cues
+
+REGIONS = 2
+"""Regions of 8 seconds that excerpts are taken of, so that long audio takes hardly longer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Excerpts:
+    """What the decoded audio of a file is compared with.
+
+    Attributes:
+        regions: some of those that are coded, and their samples, float32 [n], at the loudness that they have
+            in the codec.
+        kept: share of the energy that the filter left, of the channel that lost most.
+    """
+
+    regions: list[tuple[Region, NDArray[np.float32]]]
+    kept: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +43,7 @@ class Prepared:
         levels: the loudness of each.
         cues: the box by which two channels are predicted from the mid; None: they are equal, or coded.
         mid_side: whether one channel is enough for both.
-        kept: share of the energy that the filter left.
+        kept: as of `Excerpts`.
     """
 
     signal: NDArray[np.float32]
@@ -35,25 +52,45 @@ class Prepared:
     mid_side: bool
     kept: float
 
+    def excerpts(self, geometry: AudioGeometry) -> Excerpts:
+        """Return some regions of the audio."""
+        audible = [region for region in geometry.regions if region.channel in geometry.audible]
+        places = (np.arange(REGIONS) + 0.5) / REGIONS * len(audible)
+        chosen = {int(place): audible[int(place)] for place in places if audible}
+        return Excerpts([(region, self._normalised(region)) for region in chosen.values()], self.kept)
 
-def prepare(signal: NDArray[np.float32], segment: int, *, joint: bool = True) -> Prepared:
+    def _normalised(self, region: Region) -> NDArray[np.float32]:
+        channel, (where,) = region.channel or 0, region.samples
+        part: NDArray[np.float32] = self.signal[channel, where]
+        return part / np.float32(self.levels[channel].factors(where.start, where.start + len(part)))
+
+
+def prepare(signal: NDArray[np.float32], rate: int, segment: int, *, joint: bool = True) -> Prepared:
     """Filter channels, float32 [C, N], and measure the loudness of their segments of so many samples.
 
     With `joint`, two channels become one where one is enough for both.
     """
-    filtered, cues = high_pass(signal), None
-    before, after = _energy(signal), _energy(filtered)
+    filtered, cues = high_pass(signal, rate), None
+    kept = _kept([_energy(channel) for channel in signal], [_energy(channel) for channel in filtered])
     coded = filtered
     if joint and len(signal) == 2:
         coded, cues = _shared(filtered)
     levels = [loudness.loudness_of(channel, segment) for channel in coded]
-    return Prepared(coded, levels, cues, coded is not filtered, after / before if before else 1.0)
+    return Prepared(coded, levels, cues, coded is not filtered, kept)
 
 
-def _energy(signal: NDArray[np.float32]) -> float:
-    """Return the energy of channels without their mean, which nobody hears; 0 where they are silent."""
-    power = sum(float(channel.var(dtype=np.float64)) for channel in signal if len(channel))
-    return power if power > loudness.SILENT**2 else 0.0
+def _kept(before: list[float], after: list[float]) -> float:
+    """Return the smallest share of energy that is left, of channels that are no softer than 30 dB."""
+    least = max(loudness.GATE * max(before, default=0.0), loudness.SILENT**2)
+    return min((b / a for a, b in zip(before, after, strict=True) if a > least), default=1.0)
+
+
+def _energy(channel: NDArray[np.float32]) -> float:
+    """Return the variance of a channel: nobody hears its mean."""
+    blocks = (channel[at : at + BLOCK].astype(np.float64) for at in range(0, len(channel), BLOCK))
+    sums = [(block.sum(), np.square(block).sum()) for block in blocks]
+    mean, square = np.sum(sums, 0) / len(channel) if sums else (0.0, 0.0)
+    return float(square - mean**2)
 
 
 def _shared(signal: NDArray[np.float32]) -> tuple[NDArray[np.float32], bytes | None]:

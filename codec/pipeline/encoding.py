@@ -23,7 +23,7 @@ from ..transform import audio as audio_transform
 from ..transform import hidden
 from ..transform import image as image_transform
 from . import channels, storing
-from .channels import Prepared
+from .channels import Excerpts
 from .ladder import Rung
 
 HEAVY_METADATA = 1000
@@ -45,7 +45,7 @@ class Encoded:
         point: the model, its quality index and effort.
         estimate_bits: cross-entropy of the symbols under their priors, in bits.
         rung: the quality of the file, which may be above that of the point.
-        audio: of audio, its channels as they are coded.
+        excerpts: of audio, to compare it with when decoded.
     """
 
     data: bytes
@@ -55,7 +55,7 @@ class Encoded:
     point: OperatingPoint
     estimate_bits: float
     rung: Rung
-    audio: Prepared | None = None
+    excerpts: Excerpts | None = None
 
     @property
     def model(self) -> str:
@@ -111,7 +111,7 @@ class Analysed:
         targets: plane -> output of the analysis transform.
         boxes: its metadata.
         pixels: of an image, with hidden ones filled: uint8 [H, W, C].
-        audio: of audio, its channels as they are coded.
+        excerpts: of audio, to compare it with when decoded.
     """
 
     original: media.Image | media.Audio
@@ -121,7 +121,7 @@ class Analysed:
     targets: dict[str, Array]
     boxes: dict[str, bytes | None]
     pixels: NDArray[np.uint8] | None = None
-    audio: Prepared | None = None
+    excerpts: Excerpts | None = None
 
 
 def encode_at(
@@ -170,13 +170,13 @@ def analyse(
         return Analysed(original, geometry, point, rung, targets, _image_boxes(original), pixels)
     if original.channels > 2:
         warn(f"{original.channels} channels, coded one by one", MediaWarning)
-    audio = channels.prepare(original.signal, SEGMENT * point.finest_stride, joint=joint)
+    audio = channels.prepare(original.signal, point.model.rate, SEGMENT * point.finest_stride, joint=joint)
     gains = bytes(level.gain for level in audio.levels)
     size = AudioGeometry(original.frames, original.rate, gains, audio.mid_side, point.finest_stride)
     targets = audio_transform.analyse(audio.signal, point, size, audio.levels, progress=progress)
     tags = media.pack_tags(original.tags)
     boxes = {"levels": channels.pack_levels(audio.levels, size), "stereo": audio.cues, "tags": tags}
-    return Analysed(original, size, point, rung, targets, boxes, audio=audio)
+    return Analysed(original, size, point, rung, targets, boxes, excerpts=audio.excerpts(size))
 
 
 def code(files: Sequence[Analysed], *, fast: bool = False) -> list[EncodedChunks]:
@@ -212,7 +212,7 @@ def finish(file: Analysed, coded: EncodedChunks, *, fast: bool = False) -> Encod
                 stored = replace(stored, residuals=[Part(b"") for _ in coded.residuals])
                 coded = min(stored, coded, key=lambda one: one.size)
     packed = _pack(file.original, coded, file.geometry, file.point, file.rung, file.boxes)
-    return replace(packed, audio=file.audio)
+    return replace(packed, excerpts=file.excerpts)
 
 
 def store(image: media.Image, point: OperatingPoint, *, fast: bool = False) -> Encoded:

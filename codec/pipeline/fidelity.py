@@ -6,14 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..bitstream.geometry import AudioGeometry, Region
 from ..coding.chunks import EncodedChunks
 from ..errors import FidelityWarning, warn
 from ..metrics import spectra
 from ..transform import audio as audio_transform
 from ..transform.highpass import CUTOFF
 from . import encoding
-from .channels import Prepared
+from .channels import Excerpts
 from .encoding import Analysed, Encoded
 
 OCTAVES = 62.5 * 2.0 ** np.arange(8)
@@ -28,21 +27,19 @@ FLOOR_DB = 40.0
 LEAST_KEPT = 0.1
 """Share of the energy that the filter before the model leaves; less causes a warning."""
 
-REGIONS = 2
-"""Regions of 8 seconds that are looked at, so that long audio takes hardly longer."""
-
 WINDOW = 1024
 
 
 def checked(encoded: Encoded) -> Encoded:
     """Return an encoded file, and warn where its audio decodes with other levels than it had."""
-    audio, geometry = encoded.audio, encoded.geometry
-    if audio is None or not isinstance(geometry, AudioGeometry):
+    excerpts = encoded.excerpts
+    if excerpts is None:
         return encoded
-    if audio.kept < LEAST_KEPT:
-        warn(f"{1 - audio.kept:.0%} of the sound is below {CUTOFF:.0f} Hz and is not kept", FidelityWarning)
-    if not encoded.point.whole:
-        deviations = deviation_db(*_energies(encoded, audio, geometry))
+    if excerpts.kept < LEAST_KEPT:
+        lost = f"{1 - excerpts.kept:.0%} of the energy of a channel"
+        warn(f"{lost} is below {CUTOFF:.0f} Hz and is not kept", FidelityWarning)
+    elif not encoded.point.whole:
+        deviations = deviation_db(*_energies(encoded, excerpts))
         worst = int(np.abs(deviations).argmax())
         if abs(deviations[worst]) > TOLERANCE_DB:
             low, high = (f"{round(end):,}" for end in OCTAVES[worst : worst + 2])
@@ -73,29 +70,14 @@ def deviation_db(original: NDArray[np.float64], decoded: NDArray[np.float64]) ->
     return deviations
 
 
-def _energies(
-    encoded: Encoded, audio: Prepared, geometry: AudioGeometry
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the energies of octaves of some regions, of normalised channels and as decoded."""
-    audible = [region for region in geometry.regions if region.channel in geometry.audible]
-    places = (np.arange(REGIONS) + 0.5) / REGIONS * len(audible)
-    chosen = {int(place): audible[int(place)] for place in places if audible}
+def _energies(encoded: Encoded, excerpts: Excerpts) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the energies of octaves of excerpts, as they were and as decoded."""
     totals = np.zeros((2, len(OCTAVES) - 1))
-    for region in chosen.values():
-        theirs = _normalised(audio, region)
+    for region, theirs in excerpts.regions:
         mine = {p.name: encoded.symbols[p.name][region.part(p.stride)] for p in encoded.point.planes}
         ours = audio_transform.synthesise_signal(mine, encoded.point, len(theirs))
         totals += [octaves(theirs), octaves(ours)]
     return totals[0], totals[1]
-
-
-def _normalised(audio: Prepared, region: Region) -> NDArray[np.float32]:
-    """Return the samples of a region at the loudness that they are coded at."""
-    channel = region.channel or 0
-    (where,) = region.samples
-    part: NDArray[np.float32] = audio.signal[channel, where]
-    factors = np.float32(1 / audio.levels[channel].factors(where.start, where.start + len(part)))
-    return part * factors
 
 
 def octaves(signal: NDArray[np.float32], rate: int = 16_000) -> NDArray[np.float64]:

@@ -37,15 +37,13 @@ class TrainState:
 
 def save(
     folder: Path,
-    model: nn.Module,
-    average: nn.Module,
+    modules: Mapping[str, nn.Module],
     optimisers: Mapping[str, torch.optim.Optimizer],
     state: TrainState,
     keep: int,
 ) -> None:
     """Write the checkpoint of this step, complete or not at all, and delete all but the last `keep`."""
-    tensors = {f"model/{k}": v for k, v in model.state_dict().items()}
-    tensors |= {f"average/{k}": v for k, v in average.state_dict().items()}
+    tensors = {f"{name}/{k}": v for name, module in modules.items() for k, v in module.state_dict().items()}
     for name, optimiser in optimisers.items():
         for index, moments in optimiser.state_dict()["state"].items():
             tensors |= {f"{name}/{index}/{k}": torch.as_tensor(v) for k, v in moments.items()}
@@ -58,8 +56,7 @@ def save(
 
 def restore(
     path: Path,
-    model: nn.Module,
-    average: nn.Module,
+    modules: Mapping[str, nn.Module],
     optimisers: Mapping[str, torch.optim.Optimizer],
 ) -> TrainState:
     """Read a checkpoint back into these objects.
@@ -71,8 +68,8 @@ def restore(
         with safe_open(path, framework="pt") as file:
             state = TrainState(**json.loads(file.metadata()["clock"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        model.load_state_dict(_below(tensors, "model/"))
-        average.load_state_dict(_below(tensors, "average/"))
+        for name, module in modules.items():
+            module.load_state_dict(_below(tensors, f"{name}/"))
         for name, optimiser in optimisers.items():
             parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
             moments: dict[int, dict[str, Tensor]] = {}

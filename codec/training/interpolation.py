@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor, nn
-
-from ..errors import UsageError
+from torch import nn
 
 
 @torch.no_grad()
-def interpolate(model: nn.Module, start: Mapping[str, Tensor], share: float) -> None:
-    """Move weights back towards their start (WiSE-FT: Wortsman et al. 2022, "Robust fine-tuning", section 3).
+def interpolate(model: nn.Module, start: nn.Module | None, share: float) -> None:
+    """Move parameters back towards their start (WiSE-FT: Wortsman et al. 2022, section 3).
 
     Args:
-        model: its parameters become (1 - share) trained + share start.
-        start: parameters of the start by name; those of other names and sizes count for nothing.
+        model: its parameters become (1 - share) trained + share start; what else it has stays.
+        start: the same model as its training began, with all that a linear start or a fit gave it; None: no
+            training had one, and nothing changes.
         share: 0 to 1.
-
-    Raises:
-        UsageError: the start has no weights of this model.
     """
-    if not share:
-        return
-    known = [
-        (parameter, start[name].to(parameter))
-        for name, parameter in model.named_parameters()
-        if name in start and start[name].shape == parameter.shape
-    ]
-    if not known:
-        raise UsageError("start_weight without weights to start from", "add --from NAME, of the same model")
-    for parameter, before in known:
-        parameter.lerp_(before, share)
+    if start is not None:
+        for parameter, before in zip(model.parameters(), start.parameters(), strict=True):
+            parameter.lerp_(before, share)

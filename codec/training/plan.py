@@ -279,7 +279,7 @@ def _fresh(
 ) -> Plan:
     """Complete a plan with its paths, once its settings are found to make sense."""
     settings = plan.settings
-    check(plan.model, settings, kind)
+    check(plan.model, settings, kind, starts=start is not None and plan.stage != "prior")
     if held_out_share(settings.validation) is None:
         settings = replace(settings, validation=str(Path(settings.validation).resolve()))
     folder = Path(output) if output is not None else _free_folder(plan.name)
@@ -331,7 +331,7 @@ def resumed_plan(folder: Path, given: Options, overrides: Mapping[str, str]) -> 
         changed["time_budget"] = None
     settings = replace(TrainConfig().with_values(saved["settings"]), **changed)
     model, settings = overridden(default.with_values(saved["model"]), settings, overrides, free, "")
-    check(model, settings, kind)
+    check(model, settings, kind, starts=True)
     chain = list(saved["chain"])
     if changed or overrides:
         words = option_words({k: v for k, v in changed.items() if v is not None}, overrides)

@@ -53,19 +53,22 @@ def held_out_share(validation: str) -> float | None:
         return None
 
 
-def check(config: Config, settings: TrainConfig, kind: type[Model]) -> None:
+def check(config: Config, settings: TrainConfig, kind: type[Model], *, starts: bool) -> None:
     """Refuse what would fail hours later, or without a word about its cause.
 
     Args:
         config: of what is trained.
         settings: of the training.
         kind: class of the codec, whose crops these are.
+        starts: whether a codec is trained from weights of one.
 
     Raises:
         UsageError: a setting out of its range.
     """
     config.check()
     settings.check()
+    if settings.start_weight and not starts:
+        raise UsageError("start_weight is for a codec that begins from weights", "--from NAME --stage codec")
     low, high = CROPS[kind.medium]
     if not low <= settings.crop <= high:
         raise UsageError(f"crop is {settings.crop}", f"give {low:g} to {high:g}")

@@ -80,6 +80,9 @@ class Trainer:
         distributed.copy_from_leader([*self.model.state_dict().values()])
         self.model.train()
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.modules: dict[str, torch.nn.Module] = {"model": self.model, "average": self.average}
+        if self.settings.start_weight:
+            self.modules["start"] = copy.deepcopy(self.average)
         if self.settings.precision != "float32":
             precision.autocast(self.model, self.model.networks, getattr(torch, self.settings.precision))
         trained = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
@@ -113,7 +116,6 @@ class Trainer:
         if fresh and start is None:
             self.report({"event": "preparing"})
             self.model.start(self._start_batch, self._generator(0))
-        self._start = {} if start is None else start.state_dict()
         if start is None:
             return
         if fresh:
@@ -171,7 +173,7 @@ class Trainer:
     def restore(self) -> None:
         """Continue where the newest checkpoint of the run folder left off."""
         path = checkpoints.newest(self.plan.folder / "checkpoints")
-        self.state = checkpoints.restore(path, self.model, self.average, self._optimisers)
+        self.state = checkpoints.restore(path, self.modules, self._optimisers)
 
     def _loop(self) -> None:
         began = self._began - self.state.elapsed_seconds
@@ -322,7 +324,7 @@ class Trainer:
         held_out = self.held_out.arrays
         chosen = held_out[:: -(-len(held_out) // self.validation.files)]
         averaged = copy.deepcopy(self.average)
-        interpolate(averaged, self._start, self.settings.start_weight)
+        interpolate(averaged, self.modules.get("start"), self.settings.start_weight)
         averaged.prepare_export(self._start_batch)
         score, result = self.validation.validate(averaged, chosen)
         best = score > self.state.best_score or self._keeps_last
@@ -343,7 +345,7 @@ class Trainer:
             return
         folder = self.plan.folder / "checkpoints"
         keep = self.settings.keep_checkpoints
-        checkpoints.save(folder, self.model, self.average, self._optimisers, self.state, keep)
+        checkpoints.save(folder, self.modules, self._optimisers, self.state, keep)
 
     def finish(self) -> Run:
         """Complete the best weights with what they are coded by, and measure them."""

@@ -1,4 +1,4 @@
-"""Filter out what lies below speech and nearly all music: rumble, wind and hum of the mains' lowest tones."""
+"""Filter out what lies below speech and nearly all music: offsets, rumble, wind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CUTOFF = 40.0
-"""Frequency in hertz at which the filter leaves half the amplitude: bass guitars begin at 41. (AMR-WB filters
+"""Frequency in hertz at which the filter leaves half the amplitude; at 50 it takes 1.4 dB. (AMR-WB filters
 from 50 on, less steeply: 3GPP TS 26.190, section 5.1.) With rumble as loud as speech, of 25 Hz and less, PESQ
 of validation sentences with four levels is 2.08 without a filter, 2.89 at 30, 3.10 at 40, 3.07 at 50. The
 log-mel distance of others, that counts what is lost: 0.118 without, 0.120 at 30, 0.122 at 40, 0.125 at 50."""
@@ -26,7 +26,7 @@ SIZE = BLOCK + 2 * HALF
 
 
 def high_pass(signal: NDArray[np.float32], rate: int = 16_000) -> NDArray[np.float32]:
-    """Filter channels with a linear-phase high-pass filter; before and after them is their mean nearby.
+    """Filter channels with a linear-phase high-pass filter, beyond their ends mirrored.
 
     Args:
         signal: float32 [C, N].
@@ -37,12 +37,11 @@ def high_pass(signal: NDArray[np.float32], rate: int = 16_000) -> NDArray[np.flo
     """
     length, gains = signal.shape[1], _gains(rate)
     found = np.empty_like(signal)
-    if not length:
-        return found
-    # Zeros would make a click of a channel that is not around zero.
-    padded = np.pad(signal, ((0, 0), (HALF, HALF)), "mean", stat_length=HALF)
     for start in range(0, length, BLOCK):
-        block = np.fft.irfft(np.fft.rfft(padded[:, start : start + SIZE], SIZE) * gains, SIZE)
+        # Mirrored, neither an offset nor rumble has a step at the ends, which would pass as a click.
+        where = np.arange(start - HALF, start + BLOCK + HALF) % (2 * length)
+        where = np.where(where < length, where, 2 * length - 1 - where)
+        block = np.fft.irfft(np.fft.rfft(signal[:, where].astype(np.float64)) * gains)
         stop = min(start + BLOCK, length)
         found[:, start:stop] = block[:, HALF : HALF + stop - start]
     return found

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...transform.highpass import CUTOFF
+
 SOUND = 343.0
 """Metres a second."""
 
@@ -58,12 +60,12 @@ class Augmentation:
         found *= loudness / max(math.sqrt(float(np.square(found).mean())), 1e-9)
         found = found[start:]
         if self.noise and rng.random() < 0.5:
-            found += loudness * self.noise * rng.random() ** 2 * _noise(len(found), rng)
+            found += loudness * self.noise * rng.random() ** 2 * _noise(len(found), rate, rng)
         return found.astype(np.float32)
 
 
 def impulse_response(rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return what a microphone in a random room hears of a click, float64 [N]; the direct sound is 1.
+    """Return what a microphone in a random room hears of a click, float64 [N], from the direct sound on.
 
     Reflections come at random, 4 pi c^3 t^2 / V of them a second, and fall with the distance ct and losses
     at walls (Kuttruff 2000, "Room Acoustics", chapter 4), faster at high frequencies.
@@ -96,9 +98,11 @@ def _equaliser(size: int, rate: int, most: float, rng: np.random.Generator) -> n
     return np.asarray(10 ** (np.interp(octaves, np.arange(len(decibels)), decibels) / 20))
 
 
-def _noise(length: int, rng: np.random.Generator) -> np.ndarray:
-    """Return noise of RMS 1, float64 [N], with a spectrum of random slope."""
+def _noise(length: int, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Return noise of RMS 1, float64 [N], with a spectrum of random slope, from CUTOFF on."""
     spectrum = np.fft.rfft(rng.standard_normal(length))
-    spectrum *= (1 + np.arange(len(spectrum))) ** -rng.uniform(0, STEEPEST)
+    frequencies = np.fft.rfftfreq(length, 1 / rate)
+    slope = -rng.uniform(0, STEEPEST)
+    spectrum *= np.where(frequencies < CUTOFF, 0, np.maximum(frequencies, CUTOFF) ** slope)
     found = np.fft.irfft(spectrum, length)
     return np.asarray(found / max(math.sqrt(float(np.square(found).mean())), 1e-9))
