@@ -26,7 +26,7 @@ def tokenize(
 
     `vqvae-image`: K = 512, one token for 4x4 pixels, 9 bits each: a 256x256 image is 64 x 64 tokens.
     `vqvae-audio`: K = 512, one token for 64 samples at 16 kHz, 250 a second: 2.25 kbit/s for each channel.
-    K of another model is config["codes"] of its card. Sounds are normalised in loudness first, so tokens do
+    K of another model is config["codes"] of its card. Sounds are filtered and normalised first, so tokens do
     not tell how loud they are.
 
     Args:
