@@ -229,20 +229,23 @@ def test_each_level_comes_nearer(model: ResidualAudioVQVAE, song: media.Audio) -
     assert errors[1] < 0.7 * errors[0] and errors[3] < errors[2]
 
 
-def test_a_search_comes_nearer_in_spectra(model: ResidualAudioVQVAE, song: media.Audio) -> None:
-    """With as many levels as are coded; the cheapest codes of audio that is too short."""
-    samples = torch.from_numpy(song.signal[None, :, :16384])
+def test_a_search_comes_nearer_in_spectra() -> None:
+    """Speech by the shipped model, with any number of levels; the cheapest codes of speech too short."""
+    shipped = weights.load("rvqvae-audio", "cpu")
+    assert isinstance(shipped, ResidualAudioVQVAE)
+    speech = media.read_audio(Path(__file__).parents[1] / "docs" / "speech.flac", 16_000)
+    samples = torch.from_numpy(speech.signal[None, :1, 16_384:32_768])
 
     def distance(levels: int, effort: int) -> float:
-        point = model.at(index_of(levels), effort)
+        point = shipped.at(index_of(levels), effort)
         with torch.no_grad():
             found = point.synthesise(point.analyse(samples))
-        return float(model.first.spectral_distance(found, samples))
+        return float(shipped.first.spectral_distance(found, samples))
 
     for levels in range(1, LEVELS + 1):
-        nearest, searched = distance(levels, 1), distance(levels, 2)
-        assert searched < nearest and distance(levels, 3) < nearest
-    short = [model.at(index_of(LEVELS), n).analyse(samples[..., :1024]) for n in (1, 2)]
+        nearest = distance(levels, 1)
+        assert all(distance(levels, effort) < 0.97 * nearest for effort in (2, 3)), levels
+    short = [shipped.at(index_of(LEVELS), n).analyse(samples[..., :1024]) for n in (1, 2)]
     assert all(torch.equal(short[0][name], short[1][name]) for name in short[0])
 
 
