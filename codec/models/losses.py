@@ -195,5 +195,5 @@ def _threshold(bands: int, rate: int, device: torch.device) -> Tensor:
 
 def _compressed(spectrum: Tensor) -> Tensor:
     """Return the spectrum with square roots of magnitudes and the same phases."""
-    magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
+    magnitude = (_power(spectrum) + 1e-9).sqrt()
     return magnitude.rsqrt() * spectrum

@@ -80,7 +80,7 @@ def prepare(signal: NDArray[np.float32], rate: int, segment: int, *, joint: bool
 
 
 def _kept(before: list[float], after: list[float]) -> float:
-    """Return the smallest share of energy that is left, of channels that are no softer than 30 dB."""
+    """Return the smallest share of energy that is left, of channels less than 30 dB below the loudest."""
     least = max(loudness.GATE * max(before, default=0.0), loudness.SILENT**2)
     return min((b / a for a, b in zip(before, after, strict=True) if a > least), default=1.0)
 

@@ -31,7 +31,7 @@ WINDOW = 1024
 
 
 def checked(encoded: Encoded) -> Encoded:
-    """Return an encoded file, and warn where its audio decodes with other levels than it had."""
+    """Return an encoded file, and warn where its audio decodes at other levels, or was filtered out."""
     excerpts = encoded.excerpts
     if excerpts is None:
         return encoded

@@ -12,8 +12,8 @@ def interpolate(model: nn.Module, start: nn.Module | None, share: float) -> None
 
     Args:
         model: its parameters become (1 - share) trained + share start; what else it has stays.
-        start: the same model as its training began, with all that a linear start or a fit gave it; None: no
-            training had one, and nothing changes.
+        start: the same model as its training began, with all that a linear start or a fit gave it; None:
+            nothing changes.
         share: 0 to 1.
     """
     if start is not None:

@@ -18,8 +18,8 @@ VOLUME, DISTANCE, REVERBERATION = (20.0, 300.0), (0.4, 2.5), (0.15, 0.8)
 TREBLE = 2000.0, (0.4, 1.0)
 """Frequency in hertz above which sound decays faster, and the share of the time that it takes."""
 
-LOWEST, PER_OCTAVE = 62.5, 1.0
-"""Frequency in hertz of the first band of an equaliser, and bands per octave."""
+LOWEST = 62.5
+"""Frequency in hertz of the first band of an equaliser; the others follow by octaves."""
 
 STEEPEST = 1.0
 """Noise has spectra from white to one that falls with this power of the frequency in amplitude."""
@@ -93,7 +93,7 @@ def impulse_response(rate: int, rng: np.random.Generator) -> np.ndarray:
 
 def _equaliser(size: int, rate: int, most: float, rng: np.random.Generator) -> np.ndarray:
     """Return gains of frequencies up to half the rate, [size], smooth between octaves of random gain."""
-    octaves = np.log2(np.maximum(np.linspace(0, rate / 2, size), LOWEST) / LOWEST) * PER_OCTAVE
+    octaves = np.log2(np.maximum(np.linspace(0, rate / 2, size), LOWEST) / LOWEST)
     decibels = rng.uniform(-most, most, math.ceil(octaves[-1]) + 1)
     return np.asarray(10 ** (np.interp(octaves, np.arange(len(decibels)), decibels) / 20))
 
