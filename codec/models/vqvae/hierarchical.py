@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
@@ -29,32 +28,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from ...bitstream.container import STATIC
-from ...bitstream.quality import DEFAULT_QUALITY, LAST_INDEX, index_of
+from ...bitstream.quality import LAST_INDEX
 from ...metrics.image import psnr_db
-from ...priors.base import Step
-from ...priors.chain import ChainPrior
 from ...priors.settings import HUGE, setting
 from .. import losses, ppca
-from ..base import LossStep, Model, OperatingPoint, Plane, Progress
+from ..base import LossStep, Model
 from ..quantizers import VectorQuantizer, as_vectors, kmeans
 from . import levels
+from .hierarchical_point import BOTH, STRIDES, HierarchicalPoint
 from .image import PCA_SCALE
 from .method import CodebookConfig
 from .planes import PlanesOfCodes
-from .search_image import ROUNDS, Grid, Rates, find_codes
-
-STRIDES = {"top": 8, "bottom": 4}
-"""Plane -> pixels per code along each axis, in the order of coding."""
-
-BOTH = index_of(DEFAULT_QUALITY)
-"""Quality index of both levels."""
-
-MISSING = -1
-"""In place of a code that is not known: its vector is zero."""
-
-PREVIEW = 8
-"""Side of the blocks of pixels that a pixel of a preview stands for."""
+from .search_image import Grid, Rates, find_codes
 
 
 @dataclass(frozen=True)
@@ -334,67 +319,3 @@ class HierarchicalVQVAE(PlanesOfCodes):
         if plane == "top":
             return samples
         return samples - self._expand("top", self.encode(samples, top_alone=True)["top"].vectors)
-
-
-@dataclass(frozen=True)
-class HierarchicalPoint(OperatingPoint):
-    """The top alone (index 0), or both levels."""
-
-    model: HierarchicalVQVAE
-
-    @property
-    def top_alone(self) -> bool:
-        """Whether the bottom is left out."""
-        return self.index == 0
-
-    @property
-    def planes(self) -> tuple[Plane, ...]:
-        """Top, bottom."""
-        codes = self.model.config.codes
-        planes = (Plane(name, stride, alphabet=codes, missing=MISSING) for name, stride in STRIDES.items())
-        return tuple(planes)[: 1 if self.top_alone else 2]
-
-    @property
-    def halo(self) -> int:
-        """As in `OperatingPoint.halo`: the top decoder, and the decoder at a quarter of the size."""
-        config = self.model.config
-        return config.encoder_blocks + 1 + -(-(config.decoder_blocks + 3) // 2)
-
-    @property
-    def analysis_halo(self) -> int:
-        """As in `OperatingPoint.analysis_halo`: features, top encoder, top decoder, bottom encoder."""
-        blocks = self.model.config.encoder_blocks
-        return 2 * blocks + 4 + -(-(blocks + 3) // 2) + (self.halo if self._turns else 0)
-
-    @property
-    def _turns(self) -> int:
-        """Of a search of the top alone, whose candidates are those of the linear start."""
-        return ROUNDS[self.effort] if self.top_alone and self.model.config.linear_start else 0
-
-    @cached_property
-    def _rates(self) -> Rates | None:
-        """Of the top, by its static table."""
-        chain = self.model.priors.get(STATIC)
-        table = chain.by_plane["top"] if isinstance(chain, ChainPrior) else None
-        return Rates.of(table, self.device)
-
-    def analyse(self, samples: Tensor) -> dict[str, Tensor]:
-        """As in `OperatingPoint.analyse`: the nearest codes, or of the top alone those of a search."""
-        if self._turns:
-            return {"top": self.model.search(samples, self.effort, self._rates)}
-        return {name: level.codes for name, level in self.model.encode(samples, self.top_alone).items()}
-
-    def synthesise(
-        self, symbols: dict[str, Tensor], seed: int = 0, progress: Progress | None = None
-    ) -> Tensor:
-        """As in `OperatingPoint.synthesise`: the mean."""
-        del seed, progress
-        return self.model.synthesise({plane.name: symbols[plane.name] for plane in self.planes})
-
-    def in_preview(self, step: Step) -> bool:
-        """As in `OperatingPoint.in_preview`: the top."""
-        return step.plane == "top"
-
-    def preview(self, symbols: dict[str, Tensor]) -> Tensor:
-        """As in `OperatingPoint.preview`: the picture of the top alone, reduced."""
-        return F.avg_pool2d(self.model.synthesise({"top": symbols["top"]}), PREVIEW)
