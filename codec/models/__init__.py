@@ -62,7 +62,7 @@ MODELS: dict[str, Entry] = {
     "rvqvae-audio": Entry(residual.Config(), ResidualAudioVQVAE, _AUDIO),
     "vqvae-audio-wavenet": Entry(wavenet.Config(), WaveNetVQVAE, _AUDIO),
     "vqvae-audio-paper": Entry(wavenet.PAPER, WaveNetVQVAE, _AUDIO),
-    "vqvae2-image": Entry(hierarchical.Config(), HierarchicalVQVAE, _IMAGE),
+    "vqvae2-image": Entry(hierarchical.ENTROPY_CONSTRAINED, HierarchicalVQVAE, _IMAGE),
     "vqvae2-image-paper": Entry(hierarchical.PAPER, HierarchicalVQVAE, _IMAGE),
     "ppca-image": Entry(ppca.Config(), ppca.PPCACodec, _PPCA),
     "ppca-thumbnail": Entry(thumbnail.Config(), thumbnail.ThumbnailPPCA, _THUMBNAIL),

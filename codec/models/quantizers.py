@@ -7,15 +7,22 @@ import math
 import torch
 from torch import Tensor, nn
 
+CHUNK = 1 << 10
+"""Vectors whose scores are computed at a time: so they stay in the cache."""
+
+
+def best(vectors: Tensor, directions: Tensor, offset: Tensor) -> Tensor:
+    """Return argmax over k of vectors . directions_k + offset_k: [N, D], [K, D], [K] -> int64 [N]."""
+    parts = torch.split(vectors, CHUNK)
+    return torch.cat([torch.addmm(offset, part, directions.t()).argmax(1) for part in parts])
+
 
 def nearest(vectors: Tensor, codebook: Tensor, costs: Tensor | float = 0.0) -> Tensor:
     """Return the index of the nearest code for each vector: [N, D], [K, D] -> int64 [N].
 
     `costs`, [K], are added to squared distances.
     """
-    offset, directions = (codebook.square().sum(1) + costs).mul(-0.5), codebook.t()
-    parts = torch.split(vectors, 1 << 14)  # bounds the [N, K] scores, and keeps them in the cache
-    return torch.cat([torch.addmm(offset, part, directions).argmax(1) for part in parts])
+    return best(vectors, codebook, (codebook.square().sum(1) + costs).mul(-0.5))
 
 
 def as_vectors(maps: Tensor) -> Tensor:

@@ -15,12 +15,14 @@ takes zeros for the bottom's codes, and both. Departures from the paper, each a 
   those of the bottom; last layers start at zero, codebooks at k-means centres.
 - *Topology.* "shuffle" or "strided", as in `image`.
 - *Top alone.* `top_weight` weighs the distortion of the top's own picture.
+- *Entropy-constrained codes.* With `error_per_bit` bottom codes are chosen by distance and bits (Chou,
+  Lookabaugh, Gray 1989), see `rates`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
@@ -32,13 +34,14 @@ from ...bitstream.quality import LAST_INDEX
 from ...metrics.image import psnr_db
 from ...priors.settings import HUGE, setting
 from .. import losses, ppca
-from ..base import LossStep, Model
+from ..base import LossStep, Model, RoundTrip
 from ..quantizers import VectorQuantizer, as_vectors, kmeans
 from . import levels
 from .hierarchical_point import BOTH, STRIDES, HierarchicalPoint
 from .image import PCA_SCALE
 from .method import CodebookConfig
 from .planes import PlanesOfCodes
+from .rates import RateNetwork
 from .search_image import Grid, Rates, find_codes
 
 
@@ -54,6 +57,8 @@ class Config(CodebookConfig):
         context: channels at a quarter of the size that the top is decoded to.
         commitment: beta, against the squared error of pixels in -1..1; of each level.
         top_weight: weight of the distortion of the top alone.
+        error_per_bit: lambda, the squared error, summed over samples in -1..1, that is worth a bit of the
+            bottom; 0: nearest codes.
         linear_start: PCA added to the networks.
     """
 
@@ -68,6 +73,7 @@ class Config(CodebookConfig):
     restart_below: float = setting(0.12, low=0, high=1, training_only=True)
     commitment: float = setting(0.0125, low=0, high=HUGE, training_only=True)
     top_weight: float = setting(0.25, low=0, high=HUGE, training_only=True)
+    error_per_bit: float = setting(0.0, low=0, high=HUGE, may_grow=True, may_shrink=True)
     linear_start: bool = True
 
     def check(self) -> None:
@@ -76,6 +82,9 @@ class Config(CodebookConfig):
         if self.linear_start:
             self.check_components(3 * STRIDES["bottom"] ** 2)
 
+
+ENTROPY_CONSTRAINED = Config(error_per_bit=0.03)
+"""The setting that is shipped."""
 
 PAPER = Config(
     topology="strided",
@@ -97,12 +106,19 @@ PAPER = Config(
 2 residual layers, K = 512, D = 64, beta = 0.25, codebooks by moving averages of decay 0.99."""
 
 
+TOP_PARTS = 4
+"""In training the top alone is decoded for one in so many examples: it costs as much as both levels."""
+
+BLOCK = 3 * STRIDES["bottom"] ** 2
+"""Samples per code of the bottom."""
+
+
 class Quantized(NamedTuple):
     """A level of a batch.
 
     Attributes:
         latents: z, the encoder's outputs, float32 [B, D, h, w].
-        codes: the nearest codes, int64 [B, h, w].
+        codes: int64 [B, h, w].
         vectors: their vectors, with the gradient of the latents.
     """
 
@@ -126,7 +142,7 @@ class HierarchicalVQVAE(PlanesOfCodes):
     prior_methods: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"top": "attentive-pixelcnn", "bottom": "conditional-pixelcnn"}
     )
-    networks = ("features.", "top_encoder.", "top_decoder.", "bottom_encoder.", "decoder.")
+    networks = ("features.", "top_encoder.", "top_decoder.", "bottom_encoder.", "decoder.", "rate_network.")
     decoding = ("top_decoder.", "decoder.", "top_quantizer.codebook", "bottom_quantizer.codebook", "pca_")
     config: Config
 
@@ -138,6 +154,9 @@ class HierarchicalVQVAE(PlanesOfCodes):
         self.top_decoder, self.bottom_encoder = levels.top_decoder(config), levels.bottom_encoder(config)
         self.bottom_quantizer = levels.quantizer(config)
         self.decoder = levels.decoder(config)
+        self.rate_network: RateNetwork | None = None
+        if config.error_per_bit:
+            self.rate_network = RateNetwork(config.codes, config.code_dim, config.context)
         for name, stride in STRIDES.items():
             samples, size = 3 * stride**2, config.code_dim
             linear = config.linear_start
@@ -165,7 +184,8 @@ class HierarchicalVQVAE(PlanesOfCodes):
         latents = self.top_encoder(features)
         if self.config.linear_start:
             latents = latents + self._project("top", samples)
-        found = {"top": self._quantize("top", latents)}
+        codes = self.top_quantizer.encode(latents.detach().float())
+        found = {"top": self._quantized("top", latents, codes)}
         if top_alone:
             return found
         context = self.top_decoder(found["top"].vectors)
@@ -173,7 +193,8 @@ class HierarchicalVQVAE(PlanesOfCodes):
         if self.config.linear_start:
             rest = samples - self._expand("top", found["top"].vectors)
             latents = latents + self._project("bottom", rest)
-        found["bottom"] = self._quantize("bottom", latents)
+        codes = self._bottom_codes(latents.detach().float(), context.detach())
+        found["bottom"] = self._quantized("bottom", latents, codes)
         return found
 
     def decode(self, top: Tensor, bottom: Tensor | None = None) -> Tensor:
@@ -205,10 +226,25 @@ class HierarchicalVQVAE(PlanesOfCodes):
             vectors[name] = self.quantizer(name).decode(found.clamp(min=0)) * (found >= 0)[:, None]
         return self.decode(vectors["top"], vectors.get("bottom"))
 
-    def _quantize(self, plane: str, latents: Tensor) -> Quantized:
-        latents, quantizer = latents.float(), self.quantizer(plane)
-        codes = quantizer.encode(latents.detach())
-        return Quantized(latents, codes, latents + (quantizer.decode(codes) - latents).detach())
+    def _quantized(self, plane: str, latents: Tensor, codes: Tensor) -> Quantized:
+        latents = latents.float()
+        return Quantized(latents, codes, latents + (self.quantizer(plane).decode(codes) - latents).detach())
+
+    def _bottom_codes(self, latents: Tensor, context: Tensor) -> Tensor:
+        """Codes of the bottom, nearest or cheapest: latents and context -> int64 [B, h, w]."""
+        if self.rate_network is None:
+            return self.bottom_quantizer.encode(latents)
+        squared_error = self._linear("bottom")[2] ** -2  # of samples, per squared distance
+        distance_per_bit = self.config.error_per_bit / squared_error
+        return self.rate_network.cheapest(self.bottom_quantizer, latents, context, distance_per_bit)
+
+    def _bits(self, codes: Mapping[str, Tensor]) -> Tensor | None:
+        """Bits per bottom code, by the rate network; None without one."""
+        if self.rate_network is None:
+            return None
+        with torch.no_grad():
+            context = self.top_decoder(self.top_quantizer.decode(codes["top"]))
+        return self.rate_network.bits(self.bottom_quantizer, codes["bottom"], context)
 
     def _project(self, plane: str, samples: Tensor) -> Tensor:
         """Scaled principal components of blocks: [B, 3, H, W] -> [B, D, h, w]."""
@@ -247,7 +283,8 @@ class HierarchicalVQVAE(PlanesOfCodes):
 
             distortion + top_weight distortion_top + beta (commitment_top + commitment_bottom)
 
-        Distortions are squared errors of pixels in -1..1, commitments those of latents, per element.
+        Distortions are squared errors of pixels in -1..1, commitments those of latents, per element. With
+        `error_per_bit` lambda, lambda / 48 times the bits per bottom code are added, per sample as well.
         """
         config, found = self.config, self.encode(samples)
         top, bottom = found["top"], found["bottom"]
@@ -256,7 +293,9 @@ class HierarchicalVQVAE(PlanesOfCodes):
         }
         total = terms["distortion"]
         if config.top_weight:
-            terms["distortion_top"] = losses.squared_error(self.decode(top.vectors).float(), samples)
+            part = -(-len(samples) // TOP_PARTS)
+            decoded = self.decode(top.vectors[:part]).float()
+            terms["distortion_top"] = losses.squared_error(decoded, samples[:part])
             total = total + config.top_weight * terms["distortion_top"]
         for name, level in found.items():
             quantized = self.quantizer(name).decode(level.codes)
@@ -266,6 +305,9 @@ class HierarchicalVQVAE(PlanesOfCodes):
                 terms[f"codebook_{name}"] = losses.codebook(level.latents, quantized)
                 total = total + terms[f"codebook_{name}"]
         codes = {name: level.codes for name, level in found.items()}
+        if (bits := self._bits(codes)) is not None:
+            terms["bits"] = bits
+            total = total + config.error_per_bit / BLOCK * bits
         return LossStep(total, terms, codes, {n: level.latents.detach() for n, level in found.items()})
 
     def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
@@ -281,9 +323,21 @@ class HierarchicalVQVAE(PlanesOfCodes):
         """As in `Trainable.log_figures`: the PSNR."""
         return {"psnr_db": psnr_db(terms["distortion"], peak=2)}
 
+    def round_trip(self, samples: Tensor, index: int = 0) -> RoundTrip:
+        """As in `Trainable.round_trip`; the loss is distortion and rate, as far as it is known."""
+        trip = super().round_trip(samples, index)
+        if "bottom" not in trip.symbols or (bits := self._bits(trip.symbols)) is None:
+            return trip
+        assert trip.samples is not None
+        error = losses.squared_error(trip.samples, samples)
+        trip.loss = float(error + self.config.error_per_bit / BLOCK * bits)
+        return replace(trip, figures={"bits": float(bits)})
+
+    @torch.no_grad()
     def load_from(self, other: Model, count: float) -> None:
         """As in `Trainable.load_from`; each code is taken to be chosen equally often."""
-        super().load_from(other, count)
+        state, theirs = self.state_dict(), other.state_dict()
+        self.load_state_dict({name: theirs.get(name, tensor) for name, tensor in state.items()})
         for name, stride in STRIDES.items():
             positions = count * (self.stride // stride) ** 2
             quantizer = self.quantizer(name)

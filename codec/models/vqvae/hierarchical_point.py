@@ -14,6 +14,7 @@ from ...bitstream.quality import DEFAULT_QUALITY, index_of
 from ...priors.base import Step
 from ...priors.chain import ChainPrior
 from ..base import OperatingPoint, Plane, Progress
+from .rates import REACH
 from .search_image import ROUNDS, Rates
 
 if TYPE_CHECKING:
@@ -58,9 +59,10 @@ class HierarchicalPoint(OperatingPoint):
 
     @property
     def analysis_halo(self) -> int:
-        """As in `OperatingPoint.analysis_halo`: features, top encoder, top decoder, bottom encoder."""
+        """As in `OperatingPoint.analysis_halo`: encoders, top decoder, and the search or the rate network."""
         blocks = self.model.config.encoder_blocks
-        return 2 * blocks + 4 + -(-(blocks + 3) // 2) + (self.halo if self._turns else 0)
+        rates = 0 if self.top_alone or self.model.rate_network is None else -(-REACH // 2)
+        return 2 * blocks + 4 + -(-(blocks + 3) // 2) + rates + (self.halo if self._turns else 0)
 
     @property
     def _turns(self) -> int:

@@ -142,7 +142,7 @@ class Reconstructions:
         for key in means[0]:
             figures[key] = float(np.mean([mean[key] for mean in means]))
         if len(indexes) == 1 or "loss" not in figures:
-            return sign * figures[name], figures | count.figures
+            return -figures.get("loss", -sign * figures[name]), figures | count.figures
         rates = [mean["bpp"] for mean in means]
         at: dict[str, float] = {}
         for kind, key in self.medium.interpolated.items():
@@ -156,8 +156,9 @@ class Reconstructions:
         if trip.samples is None:
             raise TypeError("a model whose round trip gives no samples")
         figures = self.medium.figures(self.medium.to_array(trip.samples), window, point)
-        if trip.bits is not None and trip.loss is not None:
-            figures |= {"loss": trip.loss, "bpp": trip.bits / trip.units, **trip.figures}
+        if trip.loss is not None:
+            rate = {} if trip.bits is None else {"bpp": trip.bits / trip.units}
+            figures |= {"loss": trip.loss, **rate, **trip.figures}
         return figures
 
     @torch.inference_mode()

@@ -1,0 +1,153 @@
+"""Codes by distance and bits: the choice, its network, and the codec that learns with it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import draw
+from test_hierarchical import CONSTRAINED, TINY, begun, pictures
+from torch import Tensor
+from vqcodec import weights
+from vqcodec.models.quantizers import VectorQuantizer
+from vqcodec.models.vqvae import HierarchicalVQVAE
+from vqcodec.models.vqvae.rates import BLOCKS, PASSES, RateNetwork
+from vqcodec.training.validation.image import ImageMedium
+from vqcodec.training.validation.measures import Reconstructions
+
+CODES, DIM, CONTEXT = 24, 5, 7
+
+
+@pytest.fixture
+def quantizer() -> VectorQuantizer:
+    torch.manual_seed(1)
+    found = VectorQuantizer(CODES, DIM, moving_average=True, decay=0.99, restart_below=0)
+    found.set_codebook(torch.randn(CODES, DIM))
+    return found
+
+
+def shaken() -> RateNetwork:
+    """A network whose bits differ much from code to code and from place to place."""
+    torch.manual_seed(2)
+    network = RateNetwork(CODES, DIM, CONTEXT)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+def bits_of(network: RateNetwork, quantizer: VectorQuantizer, codes: Tensor, context: Tensor) -> Tensor:
+    """Bits of every code at all positions, [N, K]."""
+    return -F.log_softmax(network.logits(network(quantizer.decode(codes), context)), 1) / math.log(2)
+
+
+@pytest.mark.parametrize("worth", [0.0, 0.1, 1.0])
+@torch.no_grad()
+def test_the_choice_is_that_of_the_sum(quantizer: VectorQuantizer, worth: float) -> None:
+    """Squared distance and bits, each written out; without a worth of bits the nearest codes."""
+    network, latents, context = shaken(), torch.randn(2, DIM, 9, 6), torch.randn(2, CONTEXT, 9, 6)
+    codes = nearest = quantizer.encode(latents)
+    flat = latents.movedim(1, -1).flatten(0, -2)
+    for _ in range(PASSES):
+        costs = torch.cdist(flat, quantizer.codebook).square()
+        costs += worth * bits_of(network, quantizer, codes, context)
+        codes = costs.argmin(1).view_as(codes)
+    chosen = network.cheapest(quantizer, latents, context, torch.tensor([worth]))
+    assert torch.equal(chosen, codes)
+    assert torch.equal(chosen, nearest) == (worth == 0)
+
+
+def test_bits_depend_on_codes_before_and_context_alone(quantizer: VectorQuantizer) -> None:
+    """NW, N, NE, W, as far as the layers reach, never on the code itself or one after it."""
+    network, context = shaken(), torch.randn(1, CONTEXT, 12, 12)
+    vectors = torch.randn(1, DIM, 12, 12, requires_grad=True)
+    features = network(vectors, context).view(12, 12, -1)
+    (gradient,) = torch.autograd.grad(features[8, 5].sum(), vectors)
+    seen = gradient[0].abs().sum(0) > 0
+    rows, columns = torch.arange(12)[:, None] - 8, torch.arange(12) - 5
+    before = (rows < 0) | ((rows == 0) & (columns < 0))
+    near = (rows.abs() <= 1 + BLOCKS) & (columns.abs() <= 1 + BLOCKS)
+    assert not (seen & ~(before & near)).any()
+    assert seen[7, 4:7].all() and seen[8, 4] and seen[5, 5]
+    assert not torch.equal(network(vectors, context), network(vectors, context + 1))
+
+
+def test_the_network_learns_what_codes_cost(quantizer: VectorQuantizer) -> None:
+    """Columns that repeat the code to the left: a bit or less, where equal shares would take log2 K."""
+    network, context = RateNetwork(CODES, DIM, CONTEXT), torch.zeros(4, CONTEXT, 8, 8)
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+    torch.manual_seed(4)
+    for _ in range(150):
+        codes = torch.randint(CODES, (4, 8, 1)).expand(4, 8, 8)
+        bits = network.bits(quantizer, codes, context)
+        optimiser.zero_grad()
+        bits.backward()
+        optimiser.step()
+    # An eighth of the codes is new.
+    assert bits < 1.0 < math.log2(CODES) / 2
+
+
+@torch.no_grad()
+def test_more_worth_fewer_bits() -> None:
+    """Bits fall and the error rises as bits are worth more."""
+    model = begun(CONSTRAINED, shaken=False)
+    assert model.rate_network is not None
+    samples = pictures().batch(5, seed=1, size=8, crop=64)
+    optimiser = torch.optim.Adam(model.rate_network.requires_grad_(True).parameters(), lr=1e-2)
+    for _ in range(60):
+        with torch.enable_grad():
+            codes = {name: level.codes for name, level in model.encode(samples).items()}
+            bits = model._bits(codes)
+            assert bits is not None
+            optimiser.zero_grad()
+            bits.backward()
+            optimiser.step()
+    spent, errors = [], []
+    for worth in (1e-9, 0.02, 0.1):
+        model.config = replace(CONSTRAINED, error_per_bit=worth)
+        trip = model.round_trip(samples, 255)
+        assert trip.samples is not None and trip.loss is not None
+        spent.append(trip.figures["bits"])
+        errors.append(float((trip.samples - samples).square().mean()))
+        assert trip.loss == pytest.approx(errors[-1] + worth * spent[-1] / 48, rel=1e-4)
+    assert spent[0] > 1.05 * spent[1] > 1.1 * spent[2] and errors[0] < errors[1] < errors[2]
+
+
+def test_bits_teach_their_network_alone() -> None:
+    """The encoder is led by the distortion: choices have no gradient."""
+    model = begun(CONSTRAINED).requires_grad_(True)
+    step = model.loss(pictures().batch(0, seed=0, size=4, crop=64))
+    step.terms["bits"].backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == name.startswith("rate_network."), name
+
+
+def test_saved_weights_choose_the_same_codes(tmp_path: Path) -> None:
+    """The network is stored with them; weights without one begin a training that has one."""
+    samples = pictures().batch(5, seed=1, size=2, crop=64)
+    for config in (CONSTRAINED, TINY):
+        model, path = begun(config), tmp_path / f"{config.error_per_bit}.safetensors"
+        weights.save(model, model.make_card("rates", {}, {}), path)
+        loaded = weights.load(path, "cpu")
+        assert isinstance(loaded, HierarchicalVQVAE)
+        assert (loaded.rate_network is None) == (config is TINY)
+        ours, theirs = (found.at(255).analyse(samples)["bottom"] for found in (model, loaded))
+        assert (ours != theirs).float().mean() < 5e-3  # half precision
+        other = HierarchicalVQVAE(CONSTRAINED)
+        other.load_from(loaded, 1.0)
+        assert torch.equal(other.decoder[0].weight, loaded.decoder[0].weight)
+        if loaded.rate_network is not None:
+            assert other.rate_network is not None
+            assert torch.equal(other.rate_network.logits.weight, loaded.rate_network.logits.weight)
+
+
+def test_validation_counts_bits_too() -> None:
+    """Of two codecs with equal reconstructions the one with the smaller loss is better."""
+    model, held_out = begun(CONSTRAINED), [draw(64, 64, n) for n in range(2)]
+    score, figures = Reconstructions(ImageMedium()).validate(model, held_out)
+    assert score == -figures["loss"] and 0 < figures["bits"] < 9 and "bpp" not in figures
+    score, figures = Reconstructions(ImageMedium()).validate(begun(TINY), held_out)
+    assert score == figures["psnr_db"] and "loss" not in figures
