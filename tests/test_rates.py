@@ -15,7 +15,7 @@ from torch import Tensor
 from vqcodec import weights
 from vqcodec.models.quantizers import VectorQuantizer
 from vqcodec.models.vqvae import HierarchicalVQVAE
-from vqcodec.models.vqvae.rates import BLOCKS, PASSES, RateNetwork
+from vqcodec.models.vqvae.rates import BLOCKS, PASSES, NetworkRates, RateNetwork
 from vqcodec.training.validation.image import ImageMedium
 from vqcodec.training.validation.measures import Reconstructions
 
@@ -55,7 +55,7 @@ def test_the_choice_is_that_of_the_sum(quantizer: VectorQuantizer, worth: float)
         costs = torch.cdist(flat, quantizer.codebook).square()
         costs += worth * bits_of(network, quantizer, codes, context)
         codes = costs.argmin(1).view_as(codes)
-    chosen = network.cheapest(quantizer, latents, context, torch.tensor([worth]))
+    chosen = network.cheapest(quantizer, latents, context, worth)
     assert torch.equal(chosen, codes)
     assert torch.equal(chosen, nearest) == (worth == 0)
 
@@ -151,3 +151,37 @@ def test_validation_counts_bits_too() -> None:
     assert score == -figures["loss"] and 0 < figures["bits"] < 9 and "bpp" not in figures
     score, figures = Reconstructions(ImageMedium()).validate(begun(TINY), held_out)
     assert score == figures["psnr_db"] and "loss" not in figures
+
+
+@torch.no_grad()
+def test_neighbours_in_whose_context_a_code_is(quantizer: VectorQuantizer) -> None:
+    """E, SW, S and SE, and the code itself; at the edges those that there are."""
+    network, context = shaken(), torch.randn(1, CONTEXT, 4, 5)
+    codes = torch.randint(CODES, (1, 4, 5), generator=torch.Generator().manual_seed(0))
+    rates = NetworkRates(network, quantizer, context, 0.05)
+    own = bits_of(network, quantizer, codes, context).gather(1, codes.view(-1, 1)).view(4, 5)
+    for y, x in ((1, 2), (0, 0), (3, 4), (2, 4)):
+        near = [(y, x), (y, x + 1), (y + 1, x - 1), (y + 1, x), (y + 1, x + 1)]
+        expected = sum(float(own[a, b]) for a, b in near if a < 4 and 0 <= b < 5)
+        assert float(rates.around(codes)[0, y, x]) == pytest.approx(expected, rel=1e-4)
+    where = torch.zeros(4, 5, dtype=torch.bool)
+    where[1, 2] = where[3, 4] = True
+    every = bits_of(network, quantizer, codes, context).view(4, 5, -1)
+    assert torch.allclose(rates.choices(codes, where), every[where], atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_search_costs_less_than_the_encoder_alone() -> None:
+    """Error after decoding and bits together: less with every effort, and none below 2."""
+    model = begun(CONSTRAINED)
+    samples = pictures().batch(5, seed=1, size=4, crop=64)
+    costs = []
+    for effort in (0, 1, 2, 3):
+        codes = model.at(255, effort).analyse(samples)
+        bits = model._bits(codes)
+        assert bits is not None and torch.equal(codes["top"], model.at(255).analyse(samples)["top"])
+        costs.append(float((model.synthesise(codes) - samples).square().mean() + 0.05 / 48 * bits))
+    assert costs[0] == costs[1] > 1.005 * costs[2] and costs[2] > costs[3]
+    plain = begun(TINY)
+    found = [plain.at(255, effort).analyse(samples)["bottom"] for effort in (0, 3)]
+    assert torch.equal(*found)

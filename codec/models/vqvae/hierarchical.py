@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple
 
@@ -41,8 +42,8 @@ from .hierarchical_point import BOTH, STRIDES, HierarchicalPoint
 from .image import PCA_SCALE
 from .method import CodebookConfig
 from .planes import PlanesOfCodes
-from .rates import RateNetwork
-from .search_image import Grid, Rates, find_codes
+from .rates import NetworkRates, RateNetwork
+from .search_image import CodeRates, Grid, find_codes
 
 
 @dataclass(frozen=True)
@@ -234,8 +235,7 @@ class HierarchicalVQVAE(PlanesOfCodes):
         """Codes of the bottom, nearest or cheapest: latents and context -> int64 [B, h, w]."""
         if self.rate_network is None:
             return self.bottom_quantizer.encode(latents)
-        squared_error = self._linear("bottom")[2] ** -2  # of samples, per squared distance
-        distance_per_bit = self.config.error_per_bit / squared_error
+        distance_per_bit = self.config.error_per_bit / self._curvature("bottom")
         return self.rate_network.cheapest(self.bottom_quantizer, latents, context, distance_per_bit)
 
     def _bits(self, codes: Mapping[str, Tensor]) -> Tensor | None:
@@ -266,15 +266,31 @@ class HierarchicalVQVAE(PlanesOfCodes):
         return mean, components, scale
 
     @torch.no_grad()
-    def search(self, samples: Tensor, effort: int, rates: Rates | None) -> Tensor:
-        """Search the codes of the top alone, see `search_image.find_codes`.
-
-        With both levels a search of either took more bits than its gain is worth, on validation crops.
-        """
+    def search(self, samples: Tensor, effort: int, rates: CodeRates | None) -> Tensor:
+        """Search the codes of the top alone, see `search_image.find_codes`."""
         latents = self.encode(samples, top_alone=True)["top"].latents
-        curvature = float(1 / self._linear("top")[2] ** 2)
-        grid = Grid(latents, self.codebook("top"), STRIDES["top"], curvature, self.decode)
+        grid = Grid(latents, self.codebook("top"), STRIDES["top"], self._curvature("top"), self.decode)
         return find_codes(grid, samples, self.top_quantizer.encode(latents), effort, rates)
+
+    @torch.no_grad()
+    def search_bottom(self, samples: Tensor, effort: int) -> dict[str, Tensor]:
+        """Search the codes of the bottom, given those of the top as the encoder finds them.
+
+        A search of the top as well took more bits than its gain is worth, on validation crops.
+        """
+        top, bottom = self.encode(samples).values()
+        rates, decode = None, partial(self.decode, top.vectors)
+        if self.rate_network is not None:
+            context = self.top_decoder(top.vectors)
+            worth = self.config.error_per_bit
+            rates = NetworkRates(self.rate_network, self.bottom_quantizer, context, worth)
+        book, curvature = self.codebook("bottom"), self._curvature("bottom")
+        grid = Grid(bottom.latents, book, STRIDES["bottom"], curvature, decode)
+        return {"top": top.codes, "bottom": find_codes(grid, samples, bottom.codes, effort, rates)}
+
+    def _curvature(self, plane: str) -> float:
+        """Squared error of samples per squared distance of latents, under the linear decoder."""
+        return float(self._linear(plane)[2] ** -2)
 
     # training
 

@@ -66,8 +66,9 @@ class HierarchicalPoint(OperatingPoint):
 
     @property
     def _turns(self) -> int:
-        """Of a search of the top alone, whose candidates are those of the linear start."""
-        return ROUNDS[self.effort] if self.top_alone and self.model.config.linear_start else 0
+        """Of a search, whose candidates are those of the linear start."""
+        searches = self.top_alone or self.model.rate_network is not None
+        return ROUNDS[self.effort] if searches and self.model.config.linear_start else 0
 
     @cached_property
     def _rates(self) -> Rates | None:
@@ -77,7 +78,9 @@ class HierarchicalPoint(OperatingPoint):
         return Rates.of(table, self.device)
 
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
-        """As in `OperatingPoint.analyse`: the nearest codes, or of the top alone those of a search."""
+        """As in `OperatingPoint.analyse`: the codes of the encoder, or of a search."""
+        if self._turns and not self.top_alone:
+            return self.model.search_bottom(samples, self.effort)
         if self._turns:
             return {"top": self.model.search(samples, self.effort, self._rates)}
         return {name: level.codes for name, level in self.model.encode(samples, self.top_alone).items()}

@@ -9,6 +9,7 @@ The network p learns with the codec and stays in the encoder; files are coded by
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -72,7 +73,7 @@ class RateNetwork(nn.Module):
 
     @torch.no_grad()
     def cheapest(
-        self, quantizer: VectorQuantizer, latents: Tensor, context: Tensor, distance_per_bit: Tensor
+        self, quantizer: VectorQuantizer, latents: Tensor, context: Tensor, distance_per_bit: float
     ) -> Tensor:
         """Choose codes by distance and bits.
 
@@ -80,7 +81,7 @@ class RateNetwork(nn.Module):
             quantizer: of these latents.
             latents: float32 [B, D, h, w].
             context: [B, C, h, w].
-            distance_per_bit: squared distance that a bit is worth, [1].
+            distance_per_bit: squared distance that a bit is worth.
 
         Returns:
             int64 [B, h, w].
@@ -95,3 +96,38 @@ class RateNetwork(nn.Module):
             features = self(quantizer.decode(codes), context).float()
             codes = best(torch.cat((flat, features), 1), directions, offset).view_as(codes)
         return codes
+
+
+@dataclass(frozen=True)
+class NetworkRates:
+    """Bits of codes by a rate network, as `search_image.CodeRates`.
+
+    Attributes:
+        network: gives the bits.
+        quantizer: of the codes.
+        context: [B, C, h, w].
+        error_per_bit: squared error of samples equivalent to one bit.
+    """
+
+    network: RateNetwork
+    quantizer: VectorQuantizer
+    context: Tensor
+    error_per_bit: float
+
+    def around(self, codes: Tensor) -> Tensor:
+        """Return the bits of each code and its neighbours E, SW, S, SE, as in `CodeRates.around`."""
+        logits = self.network.logits(self._features(codes))
+        own = F.cross_entropy(logits, codes.flatten(), reduction="none").view(codes.shape) / math.log(2)
+        height, width = codes.shape[1:]
+        padded = F.pad(own, (1, 1, 0, 1))
+        below = sum(padded[:, 1:, start : start + width] for start in range(3))
+        return own + padded[:, :height, 2:] + below
+
+    def choices(self, codes: Tensor, where: Tensor) -> Tensor:
+        """Return the bits of the codes themselves, as in `CodeRates.choices`."""
+        features = self._features(codes).view(*codes.shape, -1)[:, where].flatten(0, 1)
+        return F.log_softmax(self.network.logits(features), 1).div_(-math.log(2))
+
+    def _features(self, codes: Tensor) -> Tensor:
+        features: Tensor = self.network(self.quantizer.decode(codes), self.context).float()
+        return features

@@ -1,8 +1,8 @@
 """Search codes of images with fewer bits, or less error after decoding, than the nearest codes.
 
-The cost is distortion + ERROR_PER_BIT * bits. The distortion of a code is the error of its 16 pixels (three
-channels, samples in -1..1, squared and summed). Its bits are those of the static tables, and include the
-change for the right and the lower neighbour, whose context it is. Codes are replaced in four turns, every
+The cost is distortion + error_per_bit * bits. The distortion of a code is the error of its pixels (three
+channels, samples in -1..1, squared and summed). Its bits are those of the static tables, or of a network, and
+include the change for the neighbours in whose context it is. Codes are replaced in four turns, every
 second one of every second row at a time, so that codes of one turn are not in each other's context.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -27,17 +28,44 @@ ROUNDS = {0: 0, 1: 0, 2: 4, 3: 16}
 """Turns of the search through the decoder, by effort."""
 
 
+class CodeRates(Protocol):
+    """Bits of codes in context."""
+
+    @property
+    def error_per_bit(self) -> float:
+        """Squared error of samples equivalent to one bit."""
+
+    def around(self, codes: Tensor) -> Tensor:
+        """Return the bits of each code and of those next to it in whose context it is.
+
+        int64 [B, h, w] -> float32.
+        """
+
+    def choices(self, codes: Tensor, where: Tensor) -> Tensor:
+        """Return the bits at some positions for every possible code there, as far as they differ.
+
+        Args:
+            codes: int64 [B, h, w].
+            where: bool [h, w], no two adjacent positions.
+
+        Returns:
+            float32 [n, K], positions in the order of codes[:, where].
+        """
+
+
 @dataclass(frozen=True)
 class Rates:
-    """Bits of codes in context.
+    """Bits of codes by static tables, as `CodeRates`.
 
     Attributes:
         table: float32 [C+1, C+1, K+1], bits by left class, upper class, code; code K, "no neighbour", has 0.
         classes: int64 [K+1], classes of the codes; code K has class C.
+        error_per_bit: squared error equivalent to one bit.
     """
 
     table: Tensor
     classes: Tensor
+    error_per_bit: float = ERROR_PER_BIT
 
     @classmethod
     def of(cls, static: Prior | None, device: torch.device) -> Rates | None:
@@ -53,20 +81,12 @@ class Rates:
         )
 
     def around(self, codes: Tensor) -> Tensor:
-        """Return the bits of each code and its right and lower neighbour: int64 [B, h, w] -> float32."""
+        """Return the bits of each code and its right and lower neighbour, as in `CodeRates.around`."""
         own = F.pad(self._own(codes), (0, 1, 0, 1))
         return own[:, :-1, :-1] + own[:, :-1, 1:] + own[:, 1:, :-1]
 
     def choices(self, codes: Tensor, where: Tensor) -> Tensor:
-        """Return the bits of `around` at some positions for every possible code there.
-
-        Args:
-            codes: int64 [B, h, w].
-            where: bool [h, w], no two adjacent positions.
-
-        Returns:
-            float32 [n, K], positions in the order of codes[:, where].
-        """
+        """Return the bits of `around`, as in `CodeRates.choices`."""
         count = len(self.classes) - 1
         padded = F.pad(codes, (1, 1, 1, 1), value=count)
         near = {
@@ -120,7 +140,7 @@ class Grid:
 
 
 @torch.no_grad()
-def find_codes(grid: Grid, samples: Tensor, codes: Tensor, effort: int, rates: Rates | None) -> Tensor:
+def find_codes(grid: Grid, samples: Tensor, codes: Tensor, effort: int, rates: CodeRates | None) -> Tensor:
     """Search the codes of images.
 
     Args:
@@ -139,19 +159,19 @@ def find_codes(grid: Grid, samples: Tensor, codes: Tensor, effort: int, rates: R
     return _through_the_decoder(grid, samples, codes, ROUNDS[effort], rates)
 
 
-def _near_the_latents(grid: Grid, codes: Tensor, rates: Rates) -> Tensor:
+def _near_the_latents(grid: Grid, codes: Tensor, rates: CodeRates) -> Tensor:
     """Replace codes by the distance to the encoder's output as distortion, as for a linear decoder."""
     vectors = grid.latents.permute(0, 2, 3, 1)
     for where in _turns(codes, 4):
         cost = grid.distortions(vectors[:, where].flatten(0, 1))
-        cost += ERROR_PER_BIT * rates.choices(codes, where)
+        cost += rates.error_per_bit * rates.choices(codes, where)
         codes = codes.clone()
         codes[:, where] = cost.argmin(1).view(len(codes), -1)
     return codes
 
 
 def _through_the_decoder(
-    grid: Grid, samples: Tensor, codes: Tensor, rounds: int, rates: Rates | None
+    grid: Grid, samples: Tensor, codes: Tensor, rounds: int, rates: CodeRates | None
 ) -> Tensor:
     """Try for each code the candidate favoured by the gradient of the error; accept lower costs."""
     for where in _turns(codes, rounds):
@@ -164,14 +184,14 @@ def _through_the_decoder(
         # Second-order model of the decoder's error: its gradient here, the curvature of the linear decoder.
         cost = grid.distortions(here - slope / (2 * grid.curvature))
         if rates is not None:
-            cost += ERROR_PER_BIT * rates.choices(codes, where)
+            cost += rates.error_per_bit * rates.choices(codes, where)
         cost.scatter_(1, codes[:, where].reshape(-1, 1), torch.inf)
         trial = codes.clone()
         trial[:, where] = cost.argmin(1).view(len(codes), -1)
         change = grid.errors(grid.vectors(trial), samples) - before.detach()
         change = F.avg_pool2d(change[:, None], 3, 1, 1, divisor_override=1)[:, 0]
         if rates is not None:
-            change = change + ERROR_PER_BIT * (rates.around(trial) - rates.around(codes))
+            change = change + rates.error_per_bit * (rates.around(trial) - rates.around(codes))
         codes = torch.where((change < 0) & where, trial, codes)
     return codes
 
