@@ -13,7 +13,7 @@ from vqcodec.metrics import spectra
 from vqcodec.models import MODELS, build, losses
 from vqcodec.models.networks import ConvNeXtBlock, GatedStack, InverseSTFT, ResidualBlock
 from vqcodec.models.vqvae import AudioVQVAE, WaveNetVQVAE, audio, generation, mu_law, wavenet
-from vqcodec.models.vqvae.discriminator import STFTDiscriminator
+from vqcodec.models.vqvae.discriminator import AudioDiscriminator
 
 TINY = audio.Config(
     encoder_width=16,
@@ -218,7 +218,7 @@ def test_frozen_codes_keep_their_meaning() -> None:
 
 def test_a_discriminator_learns_to_tell_and_the_decoder_hears_of_it() -> None:
     torch.manual_seed(0)
-    discriminator = STFTDiscriminator()
+    discriminator = AudioDiscriminator("stft")
     real, unreal = tones(0), noise(4, 1, 2560)
     optimiser = torch.optim.AdamW(discriminator.parameters(), lr=3e-3)
     first = float(discriminator.loss(unreal, real).loss.detach())

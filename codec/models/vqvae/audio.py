@@ -24,8 +24,9 @@ from ...priors import settings
 from ...priors.settings import HUGE, setting
 from .. import losses
 from ..networks import ConvNeXtBlock, InverseSTFT, ResidualBlock
+from ..trainable import Trainable
 from . import method, search_audio
-from .discriminator import STFTDiscriminator
+from .discriminator import AudioDiscriminator, Critics
 
 DOWNSAMPLINGS = 6
 """Convolutions of stride 2."""
@@ -47,7 +48,9 @@ class Config(method.CodebookConfig):
         normalise: whether latents are normalised to length one.
         unquantised: steps of training without a codebook, before k-means initialises it.
         mel, convergence, complex, loudness: weights of the terms of `losses.spectral`.
-        adversarial, matching: weights of the terms of `STFTDiscriminator`; 0 `adversarial` trains without it.
+        adversarial, matching: weights of the terms of `AudioDiscriminator`; 0 `adversarial`: none of it.
+        critics: the networks of the discriminator.
+        ahead: steps in which the discriminator learns alone, before a training that starts from weights.
         frozen: whether encoder and codebook are frozen, so that bitstreams stay decodable.
     """
 
@@ -64,6 +67,8 @@ class Config(method.CodebookConfig):
     loudness: float = setting(1.0, low=0, high=HUGE, training_only=True)
     adversarial: float = setting(0.0, low=0, high=HUGE, training_only=True, fixed_on_resume=True)
     matching: float = setting(2.0, low=0, high=HUGE, training_only=True)
+    critics: Critics = setting("stft", training_only=True, fixed_on_resume=True)
+    ahead: int = setting(0, low=0, high=1 << 20, training_only=True, fixed_on_resume=True)
     frozen: bool = setting(False, training_only=True, fixed_on_resume=True)
 
 
@@ -81,11 +86,11 @@ class AudioVQVAE(method.VQVAE):
     decoding = ("decoder.", "quantizer.codebook")
     networks = ("encoder.", "decoder.")
     config: Config
-    discriminator: STFTDiscriminator | None
+    discriminator: AudioDiscriminator | None
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, encoder(config), self.make_decoder(config))
-        self.discriminator = STFTDiscriminator() if config.adversarial else None
+        self.discriminator = AudioDiscriminator(config.critics) if config.adversarial else None
         if config.frozen:
             self.encoder.requires_grad_(False)
             self.quantizer.requires_grad_(False)
@@ -157,20 +162,37 @@ class AudioVQVAE(method.VQVAE):
         """
         count = self.config.unquantised
         parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
-        train_unquantised(parameters, lambda x: self.distortion(self.latents(x), x).total, draw, count)
+        train_before(parameters, lambda x: self.distortion(self.latents(x), x).total, draw, count)
         if self.config.codebook_start == "kmeans":
             self.start_codebook(draw, range(count, count + 16), generator, 50_000)
 
+    def complete(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """Train the discriminator ahead, as in `Trainable.complete`."""
+        del generator
+        train_ahead(self, self.config.ahead, draw)
+
 
 def distance(
-    config: Config, discriminator: STFTDiscriminator | None, reconstruction: Tensor, samples: Tensor
+    config: Config,
+    discriminator: AudioDiscriminator | None,
+    reconstruction: Tensor,
+    samples: Tensor,
+    judged: int = 0,
 ) -> method.Distortion:
-    """Compute the weighted sum of `losses.spectral` and of a discriminator's terms, [B, 1, N] each."""
+    """Compute the weighted sum of `losses.spectral` and of a discriminator's terms.
+
+    Args:
+        config: with the weights.
+        discriminator: None: without its terms.
+        reconstruction: [B, 1, N].
+        samples: the same shape.
+        judged: the first example of the batch that the discriminator judges.
+    """
     terms = losses.spectral(reconstruction, samples, AudioVQVAE.rate)
     if discriminator is None:
         return method.Distortion(weighted(config, terms), terms, {})
-    terms |= discriminator.judge(reconstruction, samples)
-    kept = {"reconstruction": reconstruction.detach(), "samples": samples}
+    terms |= discriminator.judge(reconstruction[judged:], samples[judged:])
+    kept = {"reconstruction": reconstruction[judged:].detach(), "samples": samples[judged:]}
     return method.Distortion(weighted(config, terms), terms, kept)
 
 
@@ -179,13 +201,33 @@ def weighted(config: Config, terms: Mapping[str, Tensor]) -> Tensor:
     return torch.as_tensor(sum(getattr(config, name) * term for name, term in terms.items()))
 
 
-def train_unquantised(
+def train_ahead(model: Trainable, count: int, draw: Callable[[int], Tensor]) -> None:
+    """Train the discriminator of a model alone, if it has one.
+
+    Args:
+        model: which stays as it is.
+        count: steps.
+        draw: returns the n-th batch of samples, [B, 1, N].
+    """
+    discriminator = model.discriminator
+    if discriminator is None:
+        return
+
+    def loss(samples: Tensor) -> Tensor:
+        with torch.no_grad():
+            kept = model.loss(samples[::2]).kept  # of 16 examples
+        return discriminator.loss(kept["reconstruction"], kept["samples"]).loss
+
+    train_before([*discriminator.parameters()], loss, draw, count)
+
+
+def train_before(
     parameters: Sequence[nn.Parameter],
     loss: Callable[[Tensor], Tensor],
     draw: Callable[[int], Tensor],
     count: int,
 ) -> None:
-    """Train networks for some steps, before codebooks are initialised by what they compute.
+    """Train networks for some steps before a training: those whose outputs initialise codebooks, or critics.
 
     Args:
         parameters: of the networks.

@@ -1,11 +1,14 @@
-"""Discriminator between audio and reconstructions in the short-time Fourier domain, in training alone.
+"""Discriminators between audio and reconstructions, in training alone.
 
-The multi-scale STFT discriminator of Defossez et al. 2022 ("EnCodec", section 3.4), with fewer channels.
+The multi-scale STFT discriminator of Defossez et al. 2022 ("EnCodec", section 3.4) and the multi-period
+discriminator of Kong, Kim, Bae 2020 ("HiFi-GAN", section 2.3), both with fewer channels. Kumar et al. 2023
+("DAC", section 3.3) train a codec with both.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -18,6 +21,22 @@ WINDOWS = (256, 512, 1024)
 CHANNELS = 12
 SCALE = 16.0
 """Factor of the spectra that scales noise of the usual loudness, -26 dB, to about unit variance."""
+
+PERIODS = (2, 3, 5, 7, 11)
+"""Of the `PeriodDiscriminator`s, in samples: prime, so that what they see overlaps little."""
+
+PERIOD_CHANNELS = (1, 16, 32, 64, 128)
+"""Channels of the maps of a `PeriodDiscriminator`: of the samples, and after each convolution."""
+
+EMPHASIS = 0.9
+"""Pre-emphasis of samples, x[n] - 0.9 x[n - 1]: without it a `PeriodDiscriminator` learns far more slowly,
+since what differs is in the high frequencies, where speech has the least energy."""
+
+SAMPLE_SCALE = 50.0
+"""As `SCALE`, of samples after pre-emphasis, of which speech keeps less than noise."""
+
+Critics = Literal["stft", "period", "both"]
+"""Which networks judge audio: `ScaleDiscriminator`s, `PeriodDiscriminator`s, or both."""
 
 
 class ScaleDiscriminator(nn.Module):
@@ -47,8 +66,42 @@ class ScaleDiscriminator(nn.Module):
         return self.score(x), maps
 
 
-class STFTDiscriminator(HingeDiscriminator):
-    """Multi-scale STFT discriminator: one network per scale."""
+class PeriodDiscriminator(nn.Module):
+    """Discriminator of one period p: convolutions over samples that are p apart.
 
-    def __init__(self) -> None:
-        super().__init__(ScaleDiscriminator(window) for window in WINDOWS)
+    Samples become rows of p, so that samples one period apart are neighbours in a column. Kernels are one
+    column wide: each of the p phases is judged by itself, with the same weights.
+
+    Shapes: [B, 1, N] -> rows [B, 1, N / p, p] -> scores [B, 1, T, p], and the maps of all layers before.
+    """
+
+    def __init__(self, period: int) -> None:
+        super().__init__()
+        self.period = period
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, (5, 1), (3, 1), (2, 0)) for a, b in pairwise(PERIOD_CHANNELS)
+        )
+        self.score = nn.Conv2d(PERIOD_CHANNELS[-1], 1, (3, 1), padding=(1, 0))
+
+    def rows(self, samples: Tensor) -> Tensor:
+        """Lay samples out in rows of a period, mirrored at the end: [B, 1, N] -> [B, 1, ceil(N / p), p]."""
+        padded = F.pad(samples, (0, -samples.shape[2] % self.period), "reflect")
+        return padded.view(len(samples), 1, -1, self.period)
+
+    def forward(self, samples: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return scores, high for real audio, and feature maps."""
+        emphasised = samples - EMPHASIS * F.pad(samples, (1, -1))
+        x, maps = self.rows(emphasised * SAMPLE_SCALE), []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.1)
+            maps.append(x)
+        return self.score(x), maps
+
+
+class AudioDiscriminator(HingeDiscriminator):
+    """Discriminator of audio: one network per scale of the STFT, one per period, or both."""
+
+    def __init__(self, critics: Critics) -> None:
+        scales = [] if critics == "period" else [ScaleDiscriminator(window) for window in WINDOWS]
+        periods = [] if critics == "stft" else [PeriodDiscriminator(period) for period in PERIODS]
+        super().__init__([*scales, *periods])

@@ -39,7 +39,7 @@ from .. import losses
 from ..base import LossStep, Model
 from ..quantizers import EntropyConstrainedQuantizer, VectorQuantizer, as_vectors
 from . import audio
-from .discriminator import STFTDiscriminator
+from .discriminator import AudioDiscriminator
 from .envelope import SpectralEnvelope
 from .planes import PlanesOfCodes
 from .residual_point import HOP, LEVELS, NAMES, PARTS, ResidualPoint
@@ -64,12 +64,14 @@ class Config(audio.Config):
 
     Attributes:
         commitment: weight of the share of the energy of what a level quantises that it leaves.
+        judged_levels: least number of levels of the examples that the discriminator judges.
     """
 
     encoder_blocks: int = setting(6, low=0, high=12)
     decoder_width: int = setting(256, low=1, high=1 << 14)
     decoder_hidden: int = setting(512, low=1, high=1 << 14)
     frozen: bool = setting(True, training_only=True, fixed_on_resume=True)
+    judged_levels: int = setting(1, low=1, high=LEVELS, training_only=True)
 
     def check(self) -> None:
         """Refuse to train level 1, as in `Config.check`."""
@@ -104,13 +106,13 @@ class ResidualAudioVQVAE(PlanesOfCodes):
     )
     networks = ("first.encoder.", "first.decoder.")
     config: Config
-    discriminator: STFTDiscriminator | None
+    discriminator: AudioDiscriminator | None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.first = audio.AudioVQVAE(replace(config, frozen=True, adversarial=0.0))
-        self.discriminator = STFTDiscriminator() if config.adversarial else None
+        self.discriminator = AudioDiscriminator(config.critics) if config.adversarial else None
         self.second = _quantizer(config, config.code_dim)
         self.envelope = SpectralEnvelope(self.stride, BANDS, self.rate)
         parts = LEVELS // 2 * PARTS
@@ -219,7 +221,8 @@ class ResidualAudioVQVAE(PlanesOfCodes):
         decoded = self.reconstruct(base + found[2] * (depth > 1))
         wanted = envelope + found[1] * (depth > 0) + found[3] * (depth > 2)
         shaped = torch.where(depth > 0, self.envelope.shape(decoded, wanted), decoded)
-        distance = audio.distance(self.config, self.discriminator, shaped, samples)
+        judged = count * (self.config.judged_levels - 1) // LEVELS  # their numbers of levels rise
+        distance = audio.distance(self.config, self.discriminator, shaped, samples, judged)
         shares = [_share(rest, near) for rest, near in zip(rests, found[1:], strict=True)]
         terms = {**distance.terms, "left": torch.stack(shares).mean()}
         symbols = dict(zip(NAMES, codes, strict=True))
@@ -262,8 +265,13 @@ class ResidualAudioVQVAE(PlanesOfCodes):
         """
         raise UsageError("residual levels begin from weights of level 1", "--from vqvae-audio")
 
-    @torch.no_grad()
     def complete(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
+        """Fit codebooks, then train the discriminator ahead, as in `Trainable.complete`."""
+        self.fit_codebooks(draw, generator)
+        audio.train_ahead(self, self.config.ahead, draw)
+
+    @torch.no_grad()
+    def fit_codebooks(self, draw: Callable[[int], Tensor], generator: torch.Generator) -> None:
         """Fit the codebooks of the later levels to what is left, from those that the weights have."""
         rests: list[list[Tensor]] = []
         for batch in range(START_BATCHES):
