@@ -84,6 +84,7 @@ FAULTS = [
     Fault("models/vae.py", "return max(-(-encoder // 4), -(-decoder // 2))", "return max(-(-encoder // 4), -(-decoder // 2)) - 1", "test_halo"),
     Fault("models/variable_rate.py", "index, noisy=True, parts=parts, counts=counts)", "index, noisy=False, parts=parts, counts=counts)", "test_variable_rate_training"),
     Fault("models/variable_rate.py", "torch.rand_like(error) - 0.5 if noisy", "torch.round(error) - error if noisy", "test_variable_rate_training"),
+    Fault("models/vqvae/discriminator.py", "-samples.shape[2] % self.period", "self.period - samples.shape[2] % self.period", "test_period_discriminator"),
     Fault("models/vqvae/mu_law.py", "clamp(0, LEVELS - 1)", "clamp(0, LEVELS)", "test_vqvae_audio"),
     Fault("models/vqvae/search_image.py", "torch.where((change < 0) & where", "torch.where((change > 0) & where", "test_search"),
     Fault("models/quantizers.py", "costs = self.distance_per_bit * self.bits", "costs = 0 * self.bits", "test_quantizers"),
