@@ -207,7 +207,7 @@ def train_ahead(model: Trainable, count: int, draw: Callable[[int], Tensor]) -> 
     Args:
         model: which stays as it is.
         count: steps.
-        draw: returns the n-th batch of samples, [B, 1, N].
+        draw: returns the n-th batch of samples, [B, 1, N], of which every other example is used.
     """
     discriminator = model.discriminator
     if discriminator is None:
@@ -215,7 +215,7 @@ def train_ahead(model: Trainable, count: int, draw: Callable[[int], Tensor]) -> 
 
     def loss(samples: Tensor) -> Tensor:
         with torch.no_grad():
-            kept = model.loss(samples[::2]).kept  # of 16 examples
+            kept = model.loss(samples[::2]).kept
         return discriminator.loss(kept["reconstruction"], kept["samples"]).loss
 
     train_before([*discriminator.parameters()], loss, draw, count)

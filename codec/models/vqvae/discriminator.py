@@ -2,7 +2,7 @@
 
 The multi-scale STFT discriminator of Defossez et al. 2022 ("EnCodec", section 3.4) and the multi-period
 discriminator of Kong, Kim, Bae 2020 ("HiFi-GAN", section 2.3), both with fewer channels. Kumar et al. 2023
-("DAC", section 3.3) train a codec with both.
+("DAC", section 3.4) train a codec with both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EMPHASIS = 0.9
 since what differs is in the high frequencies, where speech has the least energy."""
 
 SAMPLE_SCALE = 50.0
-"""As `SCALE`, of samples after pre-emphasis, of which speech keeps less than noise."""
+"""Factor of samples after pre-emphasis that scales speech of the usual loudness to about unit variance."""
 
 Critics = Literal["stft", "period", "both"]
 """Which networks judge audio: `ScaleDiscriminator`s, `PeriodDiscriminator`s, or both."""
@@ -70,7 +70,8 @@ class PeriodDiscriminator(nn.Module):
     """Discriminator of one period p: convolutions over samples that are p apart.
 
     Samples become rows of p, so that samples one period apart are neighbours in a column. Kernels are one
-    column wide: each of the p phases is judged by itself, with the same weights.
+    column wide: each of the p phases is judged by itself, with the same weights. Of the paper's network the
+    convolution of stride 1 before the scores is left out, and weight normalisation.
 
     Shapes: [B, 1, N] -> rows [B, 1, N / p, p] -> scores [B, 1, T, p], and the maps of all layers before.
     """
