@@ -55,7 +55,7 @@ def test_the_choice_is_that_of_the_sum(quantizer: VectorQuantizer, worth: float)
         costs = torch.cdist(flat, quantizer.codebook).square()
         costs += worth * bits_of(network, quantizer, codes, context)
         codes = costs.argmin(1).view_as(codes)
-    chosen = network.cheapest(quantizer, latents, context, worth)
+    chosen = network.cheapest(quantizer, latents, context, torch.tensor([worth]))
     assert torch.equal(chosen, codes)
     assert torch.equal(chosen, nearest) == (worth == 0)
 

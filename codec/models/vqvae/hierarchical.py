@@ -235,7 +235,8 @@ class HierarchicalVQVAE(PlanesOfCodes):
         """Codes of the bottom, nearest or cheapest: latents and context -> int64 [B, h, w]."""
         if self.rate_network is None:
             return self.bottom_quantizer.encode(latents)
-        distance_per_bit = self.config.error_per_bit / self._curvature("bottom")
+        # A tensor, so that a loss on CUDA devices does not wait for its value.
+        distance_per_bit = self.config.error_per_bit * self._linear("bottom")[2] ** 2
         return self.rate_network.cheapest(self.bottom_quantizer, latents, context, distance_per_bit)
 
     def _bits(self, codes: Mapping[str, Tensor]) -> Tensor | None:

@@ -73,7 +73,7 @@ class RateNetwork(nn.Module):
 
     @torch.no_grad()
     def cheapest(
-        self, quantizer: VectorQuantizer, latents: Tensor, context: Tensor, distance_per_bit: float
+        self, quantizer: VectorQuantizer, latents: Tensor, context: Tensor, distance_per_bit: Tensor
     ) -> Tensor:
         """Choose codes by distance and bits.
 
@@ -81,13 +81,13 @@ class RateNetwork(nn.Module):
             quantizer: of these latents.
             latents: float32 [B, D, h, w].
             context: [B, C, h, w].
-            distance_per_bit: squared distance that a bit is worth.
+            distance_per_bit: squared distance that a bit is worth, [1].
 
         Returns:
             int64 [B, h, w].
         """
-        # |z - e|^2 - 2 c (w . f + b), up to what all codes of a position have in common, is a product of
-        # (z, f) with (e, c w).
+        # The largest z . e - |e|^2 / 2 + share (w . f + b): distance and bits, halved, up to what all codes of
+        # a position have in common.
         share = distance_per_bit / (2 * math.log(2))
         directions = torch.cat((quantizer.codebook, share * self.logits.weight), 1)
         offset = share * self.logits.bias - quantizer.codebook.square().sum(1) / 2
