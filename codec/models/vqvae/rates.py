@@ -86,8 +86,8 @@ class RateNetwork(nn.Module):
         Returns:
             int64 [B, h, w].
         """
-        # The largest z . e - |e|^2 / 2 + share (w . f + b): distance and bits, halved, up to what all codes of
-        # a position have in common.
+        # The largest z . e - |e|^2 / 2 + share (w . f + b): distance and bits, up to factor and sign and what
+        # all codes of a position have in common.
         share = distance_per_bit / (2 * math.log(2))
         directions = torch.cat((quantizer.codebook, share * self.logits.weight), 1)
         offset = share * self.logits.bias - quantizer.codebook.square().sum(1) / 2
