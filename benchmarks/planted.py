@@ -85,6 +85,8 @@ FAULTS = [
     Fault("models/variable_rate.py", "index, noisy=True, parts=parts, counts=counts)", "index, noisy=False, parts=parts, counts=counts)", "test_variable_rate_training"),
     Fault("models/variable_rate.py", "torch.rand_like(error) - 0.5 if noisy", "torch.round(error) - error if noisy", "test_variable_rate_training"),
     Fault("models/vqvae/discriminator.py", "-samples.shape[2] % self.period", "self.period - samples.shape[2] % self.period", "test_period_discriminator"),
+    Fault("models/vqvae/hierarchical_point.py", "else -(-REACH // 2)", "else 0", "test_hierarchical"),
+    Fault("models/vqvae/rates.py", "[1, float(itself), 0]", "[1, float(itself), 1]", "test_rates"),
     Fault("models/vqvae/mu_law.py", "clamp(0, LEVELS - 1)", "clamp(0, LEVELS)", "test_vqvae_audio"),
     Fault("models/vqvae/search_image.py", "torch.where((change < 0) & where", "torch.where((change > 0) & where", "test_search"),
     Fault("models/quantizers.py", "costs = self.distance_per_bit * self.bits", "costs = 0 * self.bits", "test_quantizers"),

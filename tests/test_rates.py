@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from conftest import draw
 from test_hierarchical import CONSTRAINED, TINY, begun, pictures
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from vqcodec import weights
+from vqcodec.errors import UsageError
 from vqcodec.models.quantizers import VectorQuantizer
 from vqcodec.models.vqvae import HierarchicalVQVAE
 from vqcodec.models.vqvae.rates import BLOCKS, PASSES, NetworkRates, RateNetwork
@@ -41,7 +43,9 @@ def shaken() -> RateNetwork:
 
 def bits_of(network: RateNetwork, quantizer: VectorQuantizer, codes: Tensor, context: Tensor) -> Tensor:
     """Bits of every code at all positions, [N, K]."""
-    return -F.log_softmax(network.logits(network(quantizer.decode(codes), context)), 1) / math.log(2)
+    return -F.log_softmax(
+        network.logits(network(quantizer.decode(codes), network.context(context))), 1
+    ) / math.log(2)
 
 
 @pytest.mark.parametrize("worth", [0.0, 0.1, 1.0])
@@ -64,7 +68,8 @@ def test_bits_depend_on_codes_before_and_context_alone(quantizer: VectorQuantize
     """NW, N, NE, W, as far as the layers reach, never on the code itself or one after it."""
     network, context = shaken(), torch.randn(1, CONTEXT, 12, 12)
     vectors = torch.randn(1, DIM, 12, 12, requires_grad=True)
-    features = network(vectors, context).view(12, 12, -1)
+    embedded = network.context(context)
+    features = network(vectors, embedded).view(12, 12, -1)
     (gradient,) = torch.autograd.grad(features[8, 5].sum(), vectors)
     seen = gradient[0].abs().sum(0) > 0
     rows, columns = torch.arange(12)[:, None] - 8, torch.arange(12) - 5
@@ -72,7 +77,7 @@ def test_bits_depend_on_codes_before_and_context_alone(quantizer: VectorQuantize
     near = (rows.abs() <= 1 + BLOCKS) & (columns.abs() <= 1 + BLOCKS)
     assert not (seen & ~(before & near)).any()
     assert seen[7, 4:7].all() and seen[8, 4] and seen[5, 5]
-    assert not torch.equal(network(vectors, context), network(vectors, context + 1))
+    assert not torch.equal(network(vectors, embedded), network(vectors, embedded + 1))
 
 
 def test_the_network_learns_what_codes_cost(quantizer: VectorQuantizer) -> None:
@@ -125,17 +130,19 @@ def test_bits_teach_their_network_alone() -> None:
         assert (parameter.grad is not None) == name.startswith("rate_network."), name
 
 
+@torch.no_grad()
 def test_saved_weights_choose_the_same_codes(tmp_path: Path) -> None:
     """The network is stored with them; weights without one begin a training that has one."""
     samples = pictures().batch(5, seed=1, size=2, crop=64)
     for config in (CONSTRAINED, TINY):
         model, path = begun(config), tmp_path / f"{config.error_per_bit}.safetensors"
+        for parameter in model.parameters():
+            parameter.copy_(parameter.half())  # as they are stored
         weights.save(model, model.make_card("rates", {}, {}), path)
         loaded = weights.load(path, "cpu")
         assert isinstance(loaded, HierarchicalVQVAE)
         assert (loaded.rate_network is None) == (config is TINY)
-        ours, theirs = (found.at(255).analyse(samples)["bottom"] for found in (model, loaded))
-        assert (ours != theirs).float().mean() < 5e-3  # half precision
+        assert torch.equal(*(found.at(255).analyse(samples)["bottom"] for found in (model, loaded)))
         other = HierarchicalVQVAE(CONSTRAINED)
         other.load_from(loaded, 1.0)
         assert torch.equal(other.decoder[0].weight, loaded.decoder[0].weight)
@@ -146,7 +153,7 @@ def test_saved_weights_choose_the_same_codes(tmp_path: Path) -> None:
 
 def test_validation_counts_bits_too() -> None:
     """Of two codecs with equal reconstructions the one with the smaller loss is better."""
-    model, held_out = begun(CONSTRAINED), [draw(64, 64, n) for n in range(2)]
+    model, held_out = begun(CONSTRAINED, shaken=False), [draw(64, 64, n) for n in range(2)]
     score, figures = Reconstructions(ImageMedium()).validate(model, held_out)
     assert score == -figures["loss"] and 0 < figures["bits"] < 9 and "bpp" not in figures
     score, figures = Reconstructions(ImageMedium()).validate(begun(TINY), held_out)
@@ -158,7 +165,7 @@ def test_neighbours_in_whose_context_a_code_is(quantizer: VectorQuantizer) -> No
     """E, SW, S and SE, and the code itself; at the edges those that there are."""
     network, context = shaken(), torch.randn(1, CONTEXT, 4, 5)
     codes = torch.randint(CODES, (1, 4, 5), generator=torch.Generator().manual_seed(0))
-    rates = NetworkRates(network, quantizer, context, 0.05)
+    rates = NetworkRates(network, quantizer, network.context(context), 0.05)
     own = bits_of(network, quantizer, codes, context).gather(1, codes.view(-1, 1)).view(4, 5)
     for y, x in ((1, 2), (0, 0), (3, 4), (2, 4)):
         near = [(y, x), (y, x + 1), (y + 1, x - 1), (y + 1, x), (y + 1, x + 1)]
@@ -185,3 +192,28 @@ def test_a_search_costs_less_than_the_encoder_alone() -> None:
     plain = begun(TINY)
     found = [plain.at(255, effort).analyse(samples)["bottom"] for effort in (0, 3)]
     assert torch.equal(*found)
+
+
+class Waits(TorchDispatchMode):
+    """Counts values that the program reads from tensors, for which a CUDA device would have to be waited."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_loss_waits_for_no_value() -> None:
+    """As `Trainable.loss` says, so that it can be captured as a CUDA graph."""
+    model, samples = begun(CONSTRAINED).requires_grad_(True), pictures().batch(0, seed=0, size=2, crop=64)
+    with Waits() as waits:
+        model.loss(samples)
+        assert waits.count == 0
+        float(samples[0, 0, 0, 0])
+        assert waits.count == 1
+
+
+def test_bits_need_the_linear_decoder() -> None:
+    with pytest.raises(UsageError, match="without linear_start"):
+        replace(CONSTRAINED, linear_start=False).check()

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-CHUNK = 1 << 10
+CHUNK = 1 << 12
 """Vectors whose scores are computed at a time: so they stay in the cache."""
 
 

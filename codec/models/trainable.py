@@ -46,8 +46,8 @@ class RoundTrip:
         samples: the reconstruction; None for an autoregressive decoder.
         bits: of `units` elements, where the model computes them.
         units: number of pixels, samples or symbols.
-        loss: training loss of reconstructions in 8 bits, where it is not the distortion.
-        figures: further measurements of reconstructions in 8 bits.
+        loss: what the reconstruction is judged by, distortion and rate, where it is not the distortion.
+        figures: further measurements.
     """
 
     symbols: dict[str, Tensor]

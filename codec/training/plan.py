@@ -195,12 +195,12 @@ def new_plan(
     structure = {key for key in kept.keys() & limits.keys() if not limits[key].training_only}
     for key in overrides.keys() & structure:
         before, now = kept[key], getattr(model, key)
-        if now < before and not limits[key].may_shrink:
-            raise UsageError(f"{key} is {overrides[key]}, --from has {before}", "give as much or more")
-        if now > before and not limits[key].may_grow:
-            raise UsageError(f"{key} is {overrides[key]}, --from has {before}", "give as much or less")
-    chosen = {*given, *overrides, *saved.get("settings", {})}
-    if structure and "learning_rate" not in chosen and all(getattr(model, k) == kept[k] for k in structure):
+        if now != before and not (limits[key].may_shrink if now < before else limits[key].may_grow):
+            hint = f"give as much or {'more' if now < before else 'less'}"
+            raise UsageError(f"{key} is {overrides[key]}, --from has {before}", hint)
+    then = type(default)().with_values(kept)
+    same = all(getattr(model, k) == getattr(then, k) for k, x in limits.items() if not x.training_only)
+    if structure and same and "learning_rate" not in {*given, *overrides, *saved.get("settings", {})}:
         settings = replace(settings, learning_rate=CONTINUED * settings.learning_rate)
     command = command_line(data, name, start, config, given, overrides, note, stage)
     plan = Plan(name, Path(), [], None, model, settings, [*chain, command], note, stage)
@@ -356,7 +356,7 @@ def _class_of_file(path: str) -> type[Model]:
 
 
 def _default(saved: Figures) -> tuple[Config, type[Model]]:
-    """The settings that a config.json began with, and the class of the codec.
+    """Default settings, for those that are newer than a config.json, and the class of the codec.
 
     Raises:
         UsageError: none that is known here, or the codec whose prior it is is gone.
@@ -365,7 +365,7 @@ def _default(saved: Figures) -> tuple[Config, type[Model]]:
     if saved["stage"] != "prior":
         if saved["name"] not in MODELS:
             raise UsageError(f"config.json describes no model, but '{saved['name']}'", hint)
-        return MODELS[saved["name"]].config, MODELS[saved["name"]].model
+        return type(MODELS[saved["name"]].config)(), MODELS[saved["name"]].model
     card = weights.read_card(weights.locate(saved["start"]))
     kind = class_for(card.medium, card.method)
     method = _prior_method(saved)

@@ -32,6 +32,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from ...bitstream.quality import LAST_INDEX
+from ...errors import UsageError
 from ...metrics.image import psnr_db
 from ...priors.settings import HUGE, setting
 from .. import losses, ppca
@@ -57,9 +58,9 @@ class Config(CodebookConfig):
         decoder_width, decoder_hidden, decoder_blocks: the same of the decoder.
         context: channels at a quarter of the size that the top is decoded to.
         commitment: beta, against the squared error of pixels in -1..1; of each level.
-        top_weight: weight of the distortion of the top alone.
+        top_weight: weight of the distortion of the top alone, of one in `TOP_PARTS` examples of a batch.
         error_per_bit: lambda, the squared error, summed over samples in -1..1, that is worth a bit of the
-            bottom; 0: nearest codes.
+            bottom, as lambda of Lagrangian D + lambda R; 0: nearest codes. It needs the linear start.
         linear_start: PCA added to the networks.
     """
 
@@ -80,6 +81,9 @@ class Config(CodebookConfig):
     def check(self) -> None:
         """As in `Config.check`: no more principal components than a block of the bottom has."""
         super().check()
+        if self.error_per_bit and not self.linear_start:
+            hint = "leave one of them out: the error of a code is that of the linear decoder"
+            raise UsageError("error_per_bit without linear_start", hint)
         if self.linear_start:
             self.check_components(3 * STRIDES["bottom"] ** 2)
 
@@ -110,8 +114,8 @@ PAPER = Config(
 TOP_PARTS = 4
 """In training the top alone is decoded for one in so many examples: it costs as much as both levels."""
 
-BLOCK = 3 * STRIDES["bottom"] ** 2
-"""Samples per code of the bottom."""
+SAMPLES_PER_CODE = 3 * STRIDES["bottom"] ** 2
+"""Of the bottom."""
 
 
 class Quantized(NamedTuple):
@@ -280,11 +284,10 @@ class HierarchicalVQVAE(PlanesOfCodes):
         A search of the top as well took more bits than its gain is worth, on validation crops.
         """
         top, bottom = self.encode(samples).values()
-        rates, decode = None, partial(self.decode, top.vectors)
-        if self.rate_network is not None:
-            context = self.top_decoder(top.vectors)
-            worth = self.config.error_per_bit
-            rates = NetworkRates(self.rate_network, self.bottom_quantizer, context, worth)
+        rates, network, decode = None, self.rate_network, partial(self.decode, top.vectors)
+        if network is not None:
+            embedded = network.context(self.top_decoder(top.vectors))
+            rates = NetworkRates(network, self.bottom_quantizer, embedded, self.config.error_per_bit)
         book, curvature = self.codebook("bottom"), self._curvature("bottom")
         grid = Grid(bottom.latents, book, STRIDES["bottom"], curvature, decode)
         return {"top": top.codes, "bottom": find_codes(grid, samples, bottom.codes, effort, rates)}
@@ -324,7 +327,7 @@ class HierarchicalVQVAE(PlanesOfCodes):
         codes = {name: level.codes for name, level in found.items()}
         if (bits := self._bits(codes)) is not None:
             terms["bits"] = bits
-            total = total + config.error_per_bit / BLOCK * bits
+            total = total + config.error_per_bit / SAMPLES_PER_CODE * bits
         return LossStep(total, terms, codes, {n: level.latents.detach() for n, level in found.items()})
 
     def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
@@ -345,16 +348,19 @@ class HierarchicalVQVAE(PlanesOfCodes):
         trip = super().round_trip(samples, index)
         if "bottom" not in trip.symbols or (bits := self._bits(trip.symbols)) is None:
             return trip
-        assert trip.samples is not None
+        if trip.samples is None:
+            return trip
         error = losses.squared_error(trip.samples, samples)
-        trip.loss = float(error + self.config.error_per_bit / BLOCK * bits)
-        return replace(trip, figures={"bits": float(bits)})
+        loss = float(error + self.config.error_per_bit / SAMPLES_PER_CODE * bits)
+        return replace(trip, loss=loss, figures={"bits": float(bits)})
 
     @torch.no_grad()
     def load_from(self, other: Model, count: float) -> None:
         """As in `Trainable.load_from`; each code is taken to be chosen equally often."""
-        state, theirs = self.state_dict(), other.state_dict()
-        self.load_state_dict({name: theirs.get(name, tensor) for name, tensor in state.items()})
+        state, optional = self.state_dict(), "rate_network."
+        fresh = {n: t for n, t in state.items() if n.startswith(optional)}
+        known = {n: t for n, t in other.state_dict().items() if n in state or not n.startswith(optional)}
+        self.load_state_dict({**fresh, **known})
         for name, stride in STRIDES.items():
             positions = count * (self.stride // stride) ** 2
             quantizer = self.quantizer(name)

@@ -59,7 +59,10 @@ class HierarchicalPoint(OperatingPoint):
 
     @property
     def analysis_halo(self) -> int:
-        """As in `OperatingPoint.analysis_halo`: encoders, top decoder, and the search or the rate network."""
+        """As in `OperatingPoint.analysis_halo`: encoders, top decoder, and the search or the rate network.
+
+        Of a search this is what matters: each turn reaches a little farther.
+        """
         blocks = self.model.config.encoder_blocks
         rates = 0 if self.top_alone or self.model.rate_network is None else -(-REACH // 2)
         return 2 * blocks + 4 + -(-(blocks + 3) // 2) + rates + (self.halo if self._turns else 0)

@@ -27,7 +27,7 @@ REACH = PASSES * (1 + BLOCKS)
 """Positions around one on which the choice of its code can depend."""
 
 
-class CausalConvolution(nn.Conv2d):
+class MaskedConv2d(nn.Conv2d):
     """Convolution of the neighbours NW, N, NE, W (van den Oord et al. 2016, section 3.4), and of itself.
 
     Shapes: [B, C, h, w] -> [B, C', h, w].
@@ -47,28 +47,28 @@ class CausalConvolution(nn.Conv2d):
 class RateNetwork(nn.Module):
     """A small PixelCNN: p(code | codes before it, context), van den Oord et al. 2016.
 
-    Shapes: vectors of codes [B, D, h, w] and context [B, C, h, w] -> features [N, WIDTH] at all positions,
-    of which logits are a linear map.
+    Shapes: vectors of codes [B, D, h, w] and embedded context [B, WIDTH, h, w] -> features [N, WIDTH] at all
+    positions, of which logits are a linear map.
     """
 
     def __init__(self, codes: int, code_dim: int, context: int) -> None:
         super().__init__()
-        self.first = CausalConvolution(code_dim, WIDTH, itself=False)
+        self.first = MaskedConv2d(code_dim, WIDTH, itself=False)
         self.context = nn.Conv2d(context, WIDTH, 1)
-        self.spatial = nn.ModuleList(CausalConvolution(WIDTH, HIDDEN) for _ in range(BLOCKS))
+        self.spatial = nn.ModuleList(MaskedConv2d(WIDTH, HIDDEN) for _ in range(BLOCKS))
         self.pointwise = nn.ModuleList(nn.Conv2d(HIDDEN, WIDTH, 1) for _ in range(BLOCKS))
         self.logits = nn.Linear(WIDTH, codes)
 
-    def forward(self, vectors: Tensor, context: Tensor) -> Tensor:
+    def forward(self, vectors: Tensor, embedded: Tensor) -> Tensor:
         """Compute the features."""
-        x = self.first(vectors) + self.context(context)
+        x = self.first(vectors) + embedded
         for spatial, pointwise in zip(self.spatial, self.pointwise, strict=True):
             x = x + pointwise(torch.relu(spatial(torch.relu(x))))
         return as_vectors(torch.relu(x))
 
     def bits(self, quantizer: VectorQuantizer, codes: Tensor, context: Tensor) -> Tensor:
         """Return the mean bits per code: int64 [B, h, w] -> scalar, with a gradient for the network alone."""
-        logits = self.logits(self(quantizer.decode(codes).detach(), context.detach()))
+        logits = self.logits(self(quantizer.decode(codes).detach(), self.context(context.detach())))
         return F.cross_entropy(logits.float(), codes.flatten()) / math.log(2)
 
     @torch.no_grad()
@@ -91,9 +91,9 @@ class RateNetwork(nn.Module):
         share = distance_per_bit / (2 * math.log(2))
         directions = torch.cat((quantizer.codebook, share * self.logits.weight), 1)
         offset = share * self.logits.bias - quantizer.codebook.square().sum(1) / 2
-        flat, codes = as_vectors(latents), quantizer.encode(latents)
+        flat, codes, embedded = as_vectors(latents), quantizer.encode(latents), self.context(context)
         for _ in range(PASSES):
-            features = self(quantizer.decode(codes), context).float()
+            features = self(quantizer.decode(codes), embedded).float()
             codes = best(torch.cat((flat, features), 1), directions, offset).view_as(codes)
         return codes
 
@@ -102,16 +102,18 @@ class RateNetwork(nn.Module):
 class NetworkRates:
     """Bits of codes by a rate network, as `search_image.CodeRates`.
 
+    An approximation: codes that are farther away change the bits a little as well.
+
     Attributes:
         network: gives the bits.
         quantizer: of the codes.
-        context: [B, C, h, w].
+        embedded: context as the network takes it, [B, WIDTH, h, w].
         error_per_bit: squared error of samples equivalent to one bit.
     """
 
     network: RateNetwork
     quantizer: VectorQuantizer
-    context: Tensor
+    embedded: Tensor
     error_per_bit: float
 
     def around(self, codes: Tensor) -> Tensor:
@@ -129,5 +131,5 @@ class NetworkRates:
         return F.log_softmax(self.network.logits(features), 1).div_(-math.log(2))
 
     def _features(self, codes: Tensor) -> Tensor:
-        features: Tensor = self.network(self.quantizer.decode(codes), self.context).float()
+        features: Tensor = self.network(self.quantizer.decode(codes), self.embedded).float()
         return features

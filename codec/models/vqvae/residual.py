@@ -221,7 +221,8 @@ class ResidualAudioVQVAE(PlanesOfCodes):
         decoded = self.reconstruct(base + found[2] * (depth > 1))
         wanted = envelope + found[1] * (depth > 0) + found[3] * (depth > 2)
         shaped = torch.where(depth > 0, self.envelope.shape(decoded, wanted), decoded)
-        judged = count * (self.config.judged_levels - 1) // LEVELS  # their numbers of levels rise
+        # Their numbers of levels rise; the last example is always judged.
+        judged = min(-(-count * (self.config.judged_levels - 1) // LEVELS), count - 1)
         distance = audio.distance(self.config, self.discriminator, shaped, samples, judged)
         shares = [_share(rest, near) for rest, near in zip(rests, found[1:], strict=True)]
         terms = {**distance.terms, "left": torch.stack(shares).mean()}

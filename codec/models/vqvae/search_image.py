@@ -2,7 +2,7 @@
 
 The cost is distortion + error_per_bit * bits. The distortion of a code is the error of its pixels (three
 channels, samples in -1..1, squared and summed). Its bits are those of the static tables, or of a network, and
-include the change for the neighbours in whose context it is. Codes are replaced in four turns, every
+include the change for the next neighbours in whose context it is. Codes are replaced in four turns, every
 second one of every second row at a time, so that codes of one turn are not in each other's context.
 """
 
@@ -36,7 +36,7 @@ class CodeRates(Protocol):
         """Squared error of samples equivalent to one bit."""
 
     def around(self, codes: Tensor) -> Tensor:
-        """Return the bits of each code and of those next to it in whose context it is.
+        """Return the bits of each code and of those next to it that it changes.
 
         int64 [B, h, w] -> float32.
         """

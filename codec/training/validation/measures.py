@@ -121,9 +121,10 @@ class Reconstructions:
     def validate(self, model: Trainable, held_out: Sequence[np.ndarray]) -> tuple[float, Figures]:
         """As in `Validation.validate`.
 
-        The figures are means over files and points, and the use of the indices. With several points they are
-        also "loss", the "bpp" of each, and by interpolation "psnr_quarter", "psnr_half", "psnr_one" (dB at so
-        many bits per pixel) and "ms_ssim_quarter" and so on; then the score is the negative loss.
+        The figures are means over files and points, and the use of the indices. Of models whose round trip
+        tells a loss the score is the negative loss. With several points there are also "loss", the "bpp" of
+        each, and by interpolation "psnr_quarter", "psnr_half", "psnr_one" (dB at so many bits per pixel),
+        "ms_ssim_quarter" and so on.
         """
         codec, indexes = model.codec, model.codec.validation_points
         chosen = held_out if len(indexes) == 1 else some(held_out, SEVERAL_POINTS_FILES)
@@ -142,7 +143,8 @@ class Reconstructions:
         for key in means[0]:
             figures[key] = float(np.mean([mean[key] for mean in means]))
         if len(indexes) == 1 or "loss" not in figures:
-            return -figures.get("loss", -sign * figures[name]), figures | count.figures
+            score = -figures["loss"] if "loss" in figures else sign * figures[name]
+            return score, figures | count.figures
         rates = [mean["bpp"] for mean in means]
         at: dict[str, float] = {}
         for kind, key in self.medium.interpolated.items():
