@@ -127,7 +127,7 @@ FAULTS = [
     Fault("training/datasets/audio.py", "1 / peak)", "2 / peak)", "test_sound_datasets"),
     Fault("training/settings.py", "not 0 < share < 1", "not 0 <= share < 1", "test_training_refusals"),
     Fault("training/trainer.py", "max(self.settings.warmup, 1)", "max(self.settings.warmup, 9)", "test_training_schedule"),
-    Fault("training/plan.py", "if now < before and not limits[key].may_shrink:", "if now < before and limits[key].may_shrink:", "test_training_resume test_growth test_training_refusals"),
+    Fault("training/plan.py", "limits[key].may_shrink if now < before else limits[key].may_grow", "limits[key].may_grow if now < before else limits[key].may_shrink", "test_training_resume test_growth test_training_refusals"),
     Fault("coding/driver.py", "(positions[0] < prefix[step.plane])", "(positions[0] <= prefix[step.plane])", "test_sampling test_gaussian test_learned_priors"),
     Fault("priors/gaussian_tables.py", "low = high - np.sign(high)", "low = high + np.sign(high)", "test_gaussian test_variable_rate"),
     Fault("placeholders/layout.py", "p0 - 2 * p2", "p0 - p2", "test_placeholders test_placeholder_script test_thumbnail_model"),
