@@ -25,7 +25,7 @@ from vqcodec.pipeline import pixel_crc
 SHIPPED = [card["name"] for card in weights.shipped()]
 GOLDEN_CODES = {
     "rvqvae-audio": 2860218228,
-    "vqvae2-image": 1891197657,
+    "vqvae2-image": 1563514644,
     "vqvae-image": 2434657505,
     "vqvae-audio": 2919091261,
     "vae-image": 359552748,
