@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training_sounds import TINY, go, same_tensors
+from test_training_sounds import TINY, go, whole_and_resumed
 from training_runs import one_thread
 from vqcodec import training
 from vqcodec.errors import UsageError
@@ -157,19 +155,8 @@ def test_resume_is_exact_and_its_weights_are_of_the_training_alone(talks: Path, 
     codec = go([talks], tmp_path / "codec")
     options: dict[str, Any] = {"steps": 4, "start": codec.best}
     options["overrides"] = {"frozen": "true", "adversarial": "1", "critics": "both", "ahead": "2"}
-    whole = go([talks], tmp_path / "whole", **options)
-
-    def interrupt(event: dict[str, Any]) -> None:
-        if (event["event"], event.get("step")) == ("validation", 2):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        go([talks], tmp_path / "parts", report=interrupt, **options)
-    parts = training.train(resume=tmp_path / "parts")
-    last = "checkpoints/step-000000004.safetensors"
-    assert same_tensors(whole.folder / last, parts.folder / last)
-    assert same_tensors(whole.best, parts.best)
-    critics = [name for name in load_file(whole.folder / last) if name.startswith("model/discriminator.")]
+    whole, last = whole_and_resumed(talks, tmp_path, **options)
+    critics = [name for name in load_file(last) if name.startswith("model/discriminator.")]
     assert {name.split(".")[2] for name in critics} == {str(n) for n in range(len(WINDOWS) + len(PERIODS))}
     assert not any("discriminator" in name for name in load_file(whole.best))
     assert whole.card.parameters == codec.card.parameters

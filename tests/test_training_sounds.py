@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
-from training_runs import one_thread
+from training_runs import interrupt_at, one_thread, same_tensors
 from vqcodec import media, pipeline, training, weights
 from vqcodec.errors import TrainingError, UsageError
 from vqcodec.models.vqvae import generation
@@ -40,10 +38,16 @@ def go(data: Any, output: Path, model: str = "vqvae-audio", **options: Any) -> t
     return training.train(data, model=model, output=output, **(defaults | options))
 
 
-def same_tensors(first: Path, second: Path) -> bool:
-    a, b = load_file(first), load_file(second)
-    assert a.keys() == b.keys()
-    return all(a[name].numpy().tobytes() == b[name].numpy().tobytes() for name in a)
+def whole_and_resumed(data: Path, folder: Path, **options: Any) -> tuple[training.Run, Path]:
+    """A run of some steps, and its last checkpoint: the same as of one interrupted after two, and resumed."""
+    whole = go([data], folder / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        go([data], folder / "parts", report=interrupt_at("validation", 2), **options)
+    parts = training.train(resume=folder / "parts")
+    last = f"checkpoints/step-{options['steps']:09d}.safetensors"
+    assert same_tensors(whole.folder / last, parts.folder / last)
+    assert same_tensors(whole.best, parts.best)
+    return whole, whole.folder / last
 
 
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -70,19 +74,8 @@ def test_resume_is_exact_with_a_discriminator_too(talks: Path, tmp_path: Path) -
     codec = go([talks], tmp_path / "codec")
     options: dict[str, Any] = {"steps": 6, "start": codec.best}
     options["overrides"] = {"frozen": "true", "adversarial": "1"}
-    whole = go([talks], tmp_path / "whole", **options)
-
-    def interrupt(event: dict[str, Any]) -> None:
-        if (event["event"], event.get("step")) == ("validation", 2):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        go([talks], tmp_path / "parts", report=interrupt, **options)
-    parts = training.train(resume=tmp_path / "parts")
-    last = "checkpoints/step-000000006.safetensors"
-    assert same_tensors(whole.folder / last, parts.folder / last)
-    assert any(name.startswith("discriminator/") for name in load_file(whole.folder / last))
-    assert same_tensors(whole.best, parts.best)
+    whole, last = whole_and_resumed(talks, tmp_path, **options)
+    assert any(name.startswith("discriminator/") for name in load_file(last))
     assert not any(name.startswith("discriminator.") for name in load_file(whole.best))
     assert whole.card.parameters == codec.card.parameters
     before, after = load_file(codec.best), load_file(whole.best)

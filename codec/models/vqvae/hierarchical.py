@@ -278,18 +278,16 @@ class HierarchicalVQVAE(PlanesOfCodes):
         return find_codes(grid, samples, self.top_quantizer.encode(latents), effort, rates)
 
     @torch.no_grad()
-    def search_bottom(self, samples: Tensor, effort: int) -> dict[str, Tensor]:
+    def search_bottom(self, samples: Tensor, effort: int, network: RateNetwork) -> dict[str, Tensor]:
         """Search the codes of the bottom, given those of the top as the encoder finds them.
 
-        A search of the top as well took more bits than its gain is worth, on validation crops.
+        The top's codes are so far apart that their bits change no choice, on validation crops.
         """
         top, bottom = self.encode(samples).values()
-        rates, network, decode = None, self.rate_network, partial(self.decode, top.vectors)
-        if network is not None:
-            embedded = network.context(self.top_decoder(top.vectors))
-            rates = NetworkRates(network, self.bottom_quantizer, embedded, self.config.error_per_bit)
+        embedded = network.context(self.top_decoder(top.vectors))
+        rates = NetworkRates(network, self.bottom_quantizer, embedded, self.config.error_per_bit)
         book, curvature = self.codebook("bottom"), self._curvature("bottom")
-        grid = Grid(bottom.latents, book, STRIDES["bottom"], curvature, decode)
+        grid = Grid(bottom.latents, book, STRIDES["bottom"], curvature, partial(self.decode, top.vectors))
         return {"top": top.codes, "bottom": find_codes(grid, samples, bottom.codes, effort, rates)}
 
     def _curvature(self, plane: str) -> float:

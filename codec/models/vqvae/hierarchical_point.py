@@ -82,8 +82,9 @@ class HierarchicalPoint(OperatingPoint):
 
     def analyse(self, samples: Tensor) -> dict[str, Tensor]:
         """As in `OperatingPoint.analyse`: the codes of the encoder, or of a search."""
-        if self._turns and not self.top_alone:
-            return self.model.search_bottom(samples, self.effort)
+        network = self.model.rate_network
+        if self._turns and not self.top_alone and network is not None:
+            return self.model.search_bottom(samples, self.effort, network)
         if self._turns:
             return {"top": self.model.search(samples, self.effort, self._rates)}
         return {name: level.codes for name, level in self.model.encode(samples, self.top_alone).items()}

@@ -3,7 +3,7 @@
 The cost is distortion + error_per_bit * bits. The distortion of a code is the error of its pixels (three
 channels, samples in -1..1, squared and summed). Its bits are those of the static tables, or of a network, and
 include the change for the next neighbours in whose context it is. Codes are replaced in four turns, every
-second one of every second row at a time, so that codes of one turn are not in each other's context.
+second one of every second row at a time, so that codes of one turn are not next to each other.
 """
 
 from __future__ import annotations
