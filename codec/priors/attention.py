@@ -14,8 +14,8 @@ the values stays below 2**19: all of it is exact in float32, in whatever order i
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -212,11 +212,15 @@ class AttentivePixelCNNPrior(pixelcnn.PixelCNNPrior):
         queries, values = heads("query", maps, places), heads("value", maps, codes)
         keys, parts = heads("key", maps, codes, places).transpose(1, 2), []
         for first in range(0, len(time), GROUP):
-            group = slice(first, first + GROUP)
-            before = time[: first + GROUP] < time[group, None]
-            scores = exact.product(queries[:, group], keys[..., : first + GROUP])
-            scores.masked_fill_(~before, FORBIDDEN * 2.0 ** (2 * exact.ACTIVATION_BITS))
-            parts.append(_mixed(exact.shares(scores).mul_(before), values[:, : first + GROUP]))
+            group, last = slice(first, first + GROUP), first + GROUP
+            # Positions earlier than all of the group need no mask.
+            some = slice(int(torch.searchsorted(time, time[first])), last)
+            before = time[some] < time[group, None]
+            scores = exact.product(queries[:, group], keys[..., :last])
+            scores[..., some].masked_fill_(~before, FORBIDDEN * 2.0 ** (2 * exact.ACTIVATION_BITS))
+            shares = exact.shares(scores)
+            shares[..., some].mul_(before)
+            parts.append(_mixed(shares, values[:, :last]))
         found = torch.empty_like(features).flatten(0, 1)
         found[torch.from_numpy(order)] = self.layers[f"{number}.output"](torch.cat(parts))
         return found.view(features.shape)
@@ -231,64 +235,78 @@ class AttentivePixelCNNPrior(pixelcnn.PixelCNNPrior):
         return AttentiveWavefront(self, [symbols[self.plane] for symbols in known])
 
 
-class _Memory:
-    """Keys and values of the coded positions of a layer, block by block, in the order of coding."""
+@dataclass
+class _Alike:
+    """Blocks of one place in their regions and one shape: coded together, step by step.
 
-    def __init__(self, layers: Mapping[str, exact.IntegerLinear], heads: int) -> None:
-        self.layers, self.heads = layers, heads
+    Attributes:
+        count: number of blocks.
+        size: positions of each.
+        known: positions of each that are coded.
+    """
+
+    count: int
+    size: int
+    known: int = 0
+
+
+_Group = tuple[int, Tensor]
+"""Which of the kinds of blocks, and rows of their positions among those of a step, int64 [blocks, n]."""
+
+
+class _Memory:
+    """Keys and values of the coded positions of a layer, by block, in the order of coding."""
+
+    def __init__(
+        self, layers: Mapping[str, exact.IntegerLinear], heads: int, alike: Sequence[_Alike]
+    ) -> None:
+        self.layers, self.heads, self.alike = layers, heads, alike
         self.features: Tensor | None = None
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
-        self._counts: Counter[int] = Counter()
 
-    def put(self, embedded: Tensor, places: Tensor, groups: Sequence[tuple[int, slice]]) -> None:
+    def put(self, embedded: Tensor, places: Tensor, groups: Sequence[_Group]) -> None:
         """Keep the positions of the step before, whose codes are known now."""
         if self.features is None:
             return
         known = torch.cat((self.features, embedded), 1)
-        keys = self._split(self.layers["key"](torch.cat((known, places), 1)))
-        values = self._split(self.layers["value"](known))
-        for block, rows in groups:
-            if block not in self._kept:
+        keys, values = self.layers["key"](torch.cat((known, places), 1)), self.layers["value"](known)
+        for number, rows in groups:
+            blocks, parts = self.alike[number], [self._split(found, rows) for found in (keys, values)]
+            if number not in self._kept:
                 # Room for all of a block: to append would copy them at every step.
-                keys_kept, values_kept = (
-                    found.new_empty(self.heads, BLOCK**2, found.shape[2]) for found in (keys, values)
-                )
-                self._kept[block] = keys_kept, values_kept
-            start = self._counts[block]
-            self._counts[block] = end = start + rows.stop - rows.start
-            for kept, found in zip(self._kept[block], (keys, values), strict=True):
-                kept[:, start:end] = found[:, rows]
+                room = [part.new_empty(*part.shape[:2], blocks.size, part.shape[3]) for part in parts]
+                self._kept[number] = room[0], room[1]
+            for kept, part in zip(self._kept[number], parts, strict=True):
+                kept[:, :, blocks.known : blocks.known + rows.shape[1]] = part
 
-    def attend(self, features: Tensor, places: Tensor, groups: Sequence[tuple[int, slice]]) -> Tensor:
+    def attend(self, features: Tensor, places: Tensor, groups: Sequence[_Group]) -> Tensor:
         """What the layer adds at the positions of a step: [N, C] -> [N, C]."""
         self.features = features
-        queries = self._split(self.layers["query"](torch.cat((features, places), 1)))
-        parts = [self._mixed(queries[:, rows], block) for block, rows in groups]
-        width = self.layers["output"].weight.shape[1]
-        return self.layers["output"](torch.cat(parts) if parts else features.new_zeros(0, width))
+        queries = self.layers["query"](torch.cat((features, places), 1))
+        mixed = features.new_zeros(len(features), self.layers["output"].weight.shape[1])
+        for number, rows in groups:
+            if count := self.alike[number].known:
+                keys, values = (kept[:, :, :count] for kept in self._kept[number])
+                scores = exact.product(self._split(queries, rows), keys.transpose(2, 3))
+                mixed.index_copy_(0, rows.flatten(), _mixed(exact.shares(scores), values).flatten(0, 1))
+        return self.layers["output"](mixed)
 
-    def _mixed(self, queries: Tensor, block: int) -> Tensor:
-        """Weighted means of the values of a block: [H, N, D] -> [N, H V]."""
-        count = self._counts[block]
-        if not count:
-            return queries.new_zeros(queries.shape[1], self.layers["output"].weight.shape[1])
-        keys, values = (kept[:, :count] for kept in self._kept[block])
-        return _mixed(exact.shares(exact.product(queries, keys.transpose(1, 2))), values)
-
-    def _split(self, outputs: Tensor) -> Tensor:
-        return _by_head(outputs, self.heads)
+    def _split(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """Activations of rows [B, n] by head: [N, H D] -> [B, H, n, D]."""
+        return _by_head(outputs.index_select(0, rows.flatten()).view(*rows.shape, -1), self.heads)
 
 
 def _by_head(outputs: Tensor, heads: int) -> Tensor:
-    """Activations by head: [N, H D] -> [H, N, D]."""
+    """Activations by head: [..., N, H D] -> [..., H, N, D]."""
     found = outputs.clamp_(-exact.INPUT, exact.INPUT)
-    return found.view(len(found), heads, found.shape[1] // heads).transpose(0, 1)
+    return found.unflatten(-1, (heads, -1)).transpose(-3, -2)
 
 
 def _mixed(weights: Tensor, values: Tensor) -> Tensor:
-    """Weighted means: [H, N, M], [H, M, V] -> [N, H V]."""
+    """Weighted means: [..., H, N, M], [..., H, M, V] -> [..., N, H V]."""
     sums = exact.product(weights, values)
-    return ((sums + exact.SHARES // 2) / exact.SHARES).floor().transpose(0, 1).flatten(1)
+    means = sums.add_(exact.SHARES // 2).mul_(1 / exact.SHARES).floor_()
+    return means.transpose(-3, -2).flatten(-2)
 
 
 class AttentiveWavefront(pixelcnn.Wavefront):
@@ -297,27 +315,29 @@ class AttentiveWavefront(pixelcnn.Wavefront):
     def __init__(self, prior: AttentivePixelCNNPrior, codes: Sequence[Codes]) -> None:
         super().__init__(prior, codes)
         kinds = ("query", "key", "value", "output")
+        self._numbers, self._alike = _numbered([region.shape[:2] for region in codes])
+        self._first = np.cumsum([0, *(blocks.count for blocks in self._alike)])
+        self._of_step: tuple[int, list[_Group]] = -1, []
         self.memories = {
-            n: _Memory({kind: prior.layers[f"{n}.{kind}"] for kind in kinds}, prior.heads)
+            n: _Memory({kind: prior.layers[f"{n}.{kind}"] for kind in kinds}, prior.heads, self._alike)
             for n in range(prior.blocks)
             if f"{n}.query" in prior.layers
         }
-        across = [-(-region.shape[1] // BLOCK) for region in codes]
-        blocks = [wide * -(-region.shape[0] // BLOCK) for wide, region in zip(across, codes, strict=True)]
-        self._across, self._first = across, np.cumsum([0, *blocks])[:-1]
 
     def take(self, positions: Sequence[Positions], step: int, embedded: Tensor) -> None:
         """As in `Wavefront.take`: keys and values are kept."""
         super().take(positions, step, embedded)
-        places, groups = self._places(positions), [*self._groups(positions)]
+        places, groups = self._places(positions), self._groups(step, positions)
         for memory in self.memories.values():
             memory.put(embedded, places, groups)
+        for number, rows in groups:
+            self._alike[number].known += rows.shape[1]
 
     def before_block(self, number: int, x: Tensor, step: Step) -> Tensor:
         """As in `Wavefront.before_block`."""
         if number not in self.memories:
             return x
-        places, groups = self._places(step.positions), [*self._groups(step.positions)]
+        places, groups = self._places(step.positions), self._groups(step.number, step.positions)
         return exact.added(x, self.memories[number].attend(exact.activation(x), places, groups))
 
     def _places(self, positions: Sequence[Positions]) -> Tensor:
@@ -325,19 +345,39 @@ class AttentiveWavefront(pixelcnn.Wavefront):
         rows, columns = (torch.from_numpy(np.concatenate(axis)) for axis in zip(*positions, strict=True))
         return _coordinates(rows, columns).to(self.prior.dtype)
 
-    def _groups(self, positions: Sequence[Positions]) -> Iterator[tuple[int, slice]]:
-        """Block, and which of the positions lie in it; those of a block follow each other."""
-        parts = zip(positions, self._first, self._across, strict=True)
-        numbers: list[NDArray[np.intp]] = [
-            first + rows // BLOCK * wide + columns // BLOCK for (rows, columns), first, wide in parts
-        ]
-        whole = np.concatenate(numbers)
-        ends = [*(np.flatnonzero(np.diff(whole)) + 1), len(whole)]
-        start = 0
-        for end in ends:
-            if end > start:
-                yield int(whole[start]), slice(start, int(end))
-            start = end
+    def _groups(self, step: int, positions: Sequence[Positions]) -> list[_Group]:
+        """Which rows of the positions of a step lie in which blocks."""
+        if self._of_step[0] != step:
+            parts = zip(positions, self._numbers, strict=True)
+            numbers = np.concatenate([of[rows // BLOCK, columns // BLOCK] for (rows, columns), of in parts])
+            order = np.argsort(numbers, kind="stable")
+            borders = itertools.pairwise(np.searchsorted(numbers[order], self._first))
+            groups = [
+                (number, torch.from_numpy(order[start:end].reshape(self._alike[number].count, -1)))
+                for number, (start, end) in enumerate(borders)
+                if end > start
+            ]
+            self._of_step = step, groups
+        return self._of_step[1]
+
+
+def _numbered(shapes: Sequence[tuple[int, ...]]) -> tuple[list[NDArray[np.intp]], list[_Alike]]:
+    """Number the blocks of regions, so that those that are alike follow each other.
+
+    Returns:
+        The number of each block, [blocks down, blocks across] of each region, and the kinds of blocks.
+    """
+    numbers = [np.zeros([-(-side // BLOCK) for side in shape], np.intp) for shape in shapes]
+    kinds: dict[tuple[int, ...], list[int]] = {}
+    for region, (of, (height, width)) in enumerate(zip(numbers, shapes, strict=True)):
+        for row, column in np.ndindex(of.shape):
+            sides = min(BLOCK, height - BLOCK * row), min(BLOCK, width - BLOCK * column)
+            kinds.setdefault((row, column, *sides), []).append(region)
+    next_number = itertools.count()
+    for (row, column, *_), regions in kinds.items():
+        for region in regions:
+            numbers[region][row, column] = next(next_number)
+    return numbers, [_Alike(len(regions), kind[2] * kind[3]) for kind, regions in kinds.items()]
 
 
 @cache

@@ -156,11 +156,11 @@ def shares(scores: Tensor) -> Tensor:
     R = floor(SHARES 2**16 / S), a position has floor(e R / 2**16).
     """
     distance = (scores.amax(-1, keepdim=True) - scores).mul_(2.0**-SCORE_BITS)
-    nearest = distance.floor_().clamp_(max=EXPONENTIALS - 1).int().view(-1)
+    nearest = distance.clamp_(max=EXPONENTIALS - 1).int().view(-1)
     weights = _exponentials_on(scores.device).index_select(0, nearest).view(scores.shape)
-    # In float64 sums and products are exact, and of integers so small so is the floor of the quotient.
-    factor = (SHARES * 2.0**16 / weights.sum(-1, keepdim=True)).floor_()
-    return weights.mul_(factor * 2.0**-16).floor_().to(scores.dtype)
+    # The largest weight is 2**16, so that products are at most SHARES * 2**16.
+    factor = (SHARES << 16) // weights.sum(-1, keepdim=True)
+    return weights.mul_(factor.int()).bitwise_right_shift_(16).to(scores.dtype)
 
 
 def frequencies(logits: Array) -> NDArray[np.uint32]:
@@ -177,16 +177,16 @@ def frequencies(logits: Array) -> NDArray[np.uint32]:
         uint32 [N, K].
     """
     count = logits.shape[1]
-    distance = np.minimum(logits.max(1, keepdims=True) - logits, EXPONENTIALS - 1).astype(np.intp)
-    weights = _exponentials().take(distance)
+    distance = logits.max(1, keepdims=True) - logits
+    np.minimum(distance, EXPONENTIALS - 1, out=distance)
+    weights = _exponentials().take(distance.astype(np.intp))
     factor = ((TOTAL - count) << RECIPROCAL_BITS) // weights.sum(1, keepdims=True).astype(np.int64)
-    # Products stay below 2**53: exact in float64.
+    # Products stay below 2**53: exact in float64, and a conversion to integers is their floor.
     weights *= factor * 2.0**-RECIPROCAL_BITS
-    np.floor(weights, out=weights)
     whole: NDArray[np.uint32] = weights.astype(np.uint32)
     whole += 1
-    left = (TOTAL - whole.sum(1, dtype=np.int64)).astype(np.uint32)
-    whole[np.arange(len(whole)), distance.argmin(1)] += left
+    left = TOTAL - whole.sum(1, dtype=np.uint32)
+    whole[np.arange(len(whole)), logits.argmax(1)] += left
     return whole
 
 
@@ -250,9 +250,9 @@ def _exponentials() -> NDArray[np.float64]:
 
 @cache
 def _exponentials_on(device: torch.device) -> Tensor:
-    """The same as a tensor; kept for good, since CUDA graphs read it."""
+    """The same as an int32 tensor; kept for good, since CUDA graphs read it."""
     with torch.inference_mode(False):  # a training may ask after a coder
-        return torch.from_numpy(_exponentials()).to(device)
+        return torch.from_numpy(_exponentials().astype(np.int32)).to(device)
 
 
 # training
