@@ -109,6 +109,21 @@ class IntegerLinear:
             self._by_dtype[dtype] = weight, (torch.from_numpy(self.bias) * scale).to(dtype)
         return self._by_dtype[dtype]
 
+    def by_tap(self, x: Tensor, taps: int) -> Tensor:
+        """Products with the weights of each of so many parts of the inputs: [N, I / taps] -> [N, taps, O].
+
+        The layer of inputs side by side is the floor of the bias and the sum of their parts' products.
+        """
+        key = x.dtype, taps
+        if key not in self._by_tap:
+            weight = self.scaled(x.dtype)[0]
+            self._by_tap[key] = weight.view(taps, x.shape[1], -1).transpose(0, 1).flatten(1).contiguous()
+        return product(x, self._by_tap[key]).unflatten(1, (taps, -1))
+
+    @cached_property
+    def _by_tap(self) -> dict[tuple[torch.dtype, int], Tensor]:
+        return {}
+
     def __call__(self, x: Tensor) -> Tensor:
         """Apply the layer.
 

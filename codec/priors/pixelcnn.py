@@ -145,10 +145,21 @@ class PixelCNNPrior(LearnedPrior):
         x = self.entered(around(embedded, shape), symbols)
         for number in range(self.blocks):
             x = self.before_block(number, x, embedded, shape)
-            features = exact.activation(x)
-            inner = layers[f"{number}.spatial"](torch.cat((around(features, shape), features), 1))
+            # Products are summed in place of features side by side: less memory to go through.
+            products = layers[f"{number}.spatial"].by_tap(exact.activation(x), TAPS + 1)
+            inner = self._summed(number, products.view(*shape, TAPS + 1, -1))
             x = exact.added(x, layers[f"{number}.pointwise"](inner.clamp_(0, exact.INPUT)))
         return layers["logits"](exact.activation(x))
+
+    def _summed(self, number: int, products: Tensor) -> Tensor:
+        """Sum the products of neighbours, [h, w, TAPS + 1, C], to what a spatial layer gives, [h w, C]."""
+        north_west, north, north_east, west, own = products.unbind(2)
+        inner = own + self.layers[f"{number}.spatial"].scaled(products.dtype)[1]
+        inner[1:, 1:] += north_west[:-1, :-1]
+        inner[1:] += north[:-1]
+        inner[1:, :-1] += north_east[:-1, 1:]
+        inner[:, 1:] += west[:, :-1]
+        return inner.floor_().flatten(0, 1)
 
     def entered(self, neighbours: Tensor, symbols: Symbols) -> Tensor:
         """Return what the first layer gives at all positions of a region, [h w, C]."""
