@@ -44,14 +44,14 @@ def chained() -> ChainPrior:
 
 
 def regions(seed: int = 0) -> list[Symbols]:
-    """Also with odd numbers of finer rows, and larger than a block of attention."""
+    """Also with odd numbers of finer rows, larger than a block of attention, and two that are alike."""
     rng = np.random.default_rng(seed)
     return [
         {
             "top": rng.integers(0, TOP, (-(-height // 2), -(-width // 2)), np.int32),
             "bottom": rng.integers(0, BOTTOM, (height, width), np.int32),
         }
-        for height, width in [(10, 13), (1, 1), (70, 6), (3, 90)]
+        for height, width in [(10, 13), (1, 1), (70, 6), (3, 90), (70, 6)]
     ]
 
 
