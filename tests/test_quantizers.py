@@ -68,10 +68,24 @@ def test_a_dead_code_moves_onto_an_encoder_output() -> None:
     quantizer.set_codebook(torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [99.0, 99.0]]))
     quantizer.ema_count.copy_(torch.tensor([10.0, 10.0, 10.0, 0.001]))
     latents = torch.rand(1, 2, 4, 4, generator=generator())
-    moved = quantizer.update(latents, quantizer.encode(latents), restart=True, generator=generator())
-    assert moved == 1
+    before = quantizer.encode(latents)
+    moved = quantizer.update(latents, before, restart=True, generator=generator())
     flat = latents.permute(0, 2, 3, 1).reshape(-1, 2)
-    assert (quantizer.codebook[3] == flat).all(1).any()
+    (at,) = (quantizer.codebook[3] == flat).all(1).nonzero()
+    assert moved.tolist() == [[3], [int(before.flatten()[at])]]
+
+
+def test_a_dead_code_moves_onto_what_is_far_from_all_codes() -> None:
+    """If vectors are drawn by their errors; also where none has an error."""
+    latents = torch.zeros(1, 2, 4, 4)
+    latents[0, :, 1, 2] = 5.0
+    for values in (latents, torch.zeros(1, 2, 4, 4)):
+        quantizer = VectorQuantizer(3, 2, moving_average=False, decay=0.99, restart_below=0.03)
+        quantizer.set_codebook(torch.tensor([[0.0, 0.0], [-3.0, 0.0], [99.0, 99.0]]))
+        quantizer.ema_count[2] = 0.001
+        moved = quantizer.update(values, quantizer.encode(values), True, generator(), by_error=True)
+        assert moved.tolist() == [[2], [0]]
+        assert torch.equal(quantizer.codebook[2], values[0, :, 1, 2])
 
 
 def train_and_count(**changes: object) -> tuple[int, float]:

@@ -96,6 +96,35 @@ def test_the_network_learns_what_codes_cost(quantizer: VectorQuantizer) -> None:
 
 
 @torch.no_grad()
+def test_a_revived_code_is_likely_where_its_parent_is(quantizer: VectorQuantizer) -> None:
+    """By one part in 64 of its probability, in every context; all other codes keep theirs but for that."""
+    network, context = shaken(), torch.randn(2, CONTEXT, 9, 6)
+    codes = quantizer.encode(torch.randn(2, DIM, 9, 6))
+    before = bits_of(network, quantizer, codes, context)
+    network.split(torch.tensor([3, 8]), torch.tensor([5, 5]))
+    after = bits_of(network, quantizer, codes, context)
+    assert torch.allclose(after[:, [3, 8]], after[:, [5, 5]] + 6, atol=1e-3)
+    others = [code for code in range(CODES) if code not in (3, 8)]
+    assert torch.allclose(
+        (after - before)[:, others], (after - before)[:, [0]].expand(-1, len(others)), atol=1e-3
+    )
+
+
+def test_a_training_revives_codes_that_are_chosen() -> None:
+    """A code that is far from everything and costs much is used soon after its revival."""
+    model = begun(replace(CONSTRAINED, restart_below=0.05))
+    assert model.rate_network is not None
+    quantizer, samples = model.bottom_quantizer, pictures().batch(0, seed=0, size=4, crop=64)
+    with torch.no_grad():
+        quantizer.codebook[0], model.rate_network.logits.bias[0] = 99.0, -20.0
+    quantizer.ema_count[0] = 1e-6
+    step = model.loss(samples)
+    assert not (step.symbols["bottom"] == 0).any()
+    assert model.update(step, 0.0, torch.Generator().manual_seed(0))["restarted"] >= 1
+    assert (model.loss(samples).symbols["bottom"] == 0).any()
+
+
+@torch.no_grad()
 def test_more_worth_fewer_bits() -> None:
     """Bits fall and the error rises as bits are worth more."""
     model = begun(CONSTRAINED, shaken=False)

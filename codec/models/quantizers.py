@@ -10,6 +10,9 @@ from torch import Tensor, nn
 CHUNK = 1 << 12
 """Vectors whose scores are computed at a time: so they stay in the cache."""
 
+SMALLEST_ERROR = 1e-12
+"""Added to squared errors that vectors are drawn by: all of them may be zero."""
+
 
 def best(vectors: Tensor, directions: Tensor, offset: Tensor) -> Tensor:
     """Return argmax over k of vectors . directions_k + offset_k: [N, D], [K, D], [K] -> int64 [N]."""
@@ -104,7 +107,14 @@ class VectorQuantizer(nn.Module):
         return nn.functional.embedding(codes, self.codebook).movedim(-1, 1)
 
     @torch.no_grad()
-    def update(self, latents: Tensor, codes: Tensor, restart: bool, generator: torch.Generator) -> int:
+    def update(
+        self,
+        latents: Tensor,
+        codes: Tensor,
+        restart: bool,
+        generator: torch.Generator,
+        by_error: bool = False,
+    ) -> Tensor:
         """Update the moving averages of the codebook and, on demand, revive dead codes.
 
         Args:
@@ -112,9 +122,11 @@ class VectorQuantizer(nn.Module):
             codes: their codes, [B, ...].
             restart: whether dead codes are moved in this step.
             generator: CPU generator of the choice of vectors.
+            by_error: whether a vector is chosen as often as its squared error says, as by k-means++ (Arthur,
+                Vassilvitskii 2007), and not all equally often.
 
         Returns:
-            The number of codes moved.
+            The codes moved, and those that had their vectors until now, int64 [2, M].
         """
         flat = as_vectors(latents.detach())
         index = codes.flatten()
@@ -125,15 +137,18 @@ class VectorQuantizer(nn.Module):
             self.ema_sum.lerp_(sums, 1 - self.decay)
             self.codebook.copy_(self.ema_sum / self.ema_count.clamp(min=1e-5)[:, None])
         if not restart:
-            return 0
+            return index.new_empty(2, 0)
         mean = self.ema_count.mean()
         dead = (self.ema_count < self.restart_below * mean).nonzero().flatten()
-        if len(dead):
+        if len(dead) and by_error:
+            errors = (flat - self.codebook[index]).square().sum(1).cpu() + SMALLEST_ERROR
+            picks = torch.multinomial(errors, len(dead), True, generator=generator).to(flat.device)
+        else:
             picks = torch.randint(len(flat), (len(dead),), generator=generator).to(flat.device)
-            self.codebook[dead] = flat[picks]
-            self.ema_count[dead] = mean
-            self.ema_sum[dead] = flat[picks] * mean
-        return len(dead)
+        self.codebook[dead] = flat[picks]
+        self.ema_count[dead] = mean
+        self.ema_sum[dead] = flat[picks] * mean
+        return torch.stack((dead, index[picks]))
 
 
 RAREST = 2**-10
@@ -190,9 +205,16 @@ class EntropyConstrainedQuantizer(VectorQuantizer):
             self._count()
 
     @torch.no_grad()
-    def update(self, latents: Tensor, codes: Tensor, restart: bool, generator: torch.Generator) -> int:
+    def update(
+        self,
+        latents: Tensor,
+        codes: Tensor,
+        restart: bool,
+        generator: torch.Generator,
+        by_error: bool = False,
+    ) -> Tensor:
         """Update as `VectorQuantizer.update` does, and the bits."""
-        moved = super().update(latents, codes, restart, generator)
+        moved = super().update(latents, codes, restart, generator, by_error)
         self._count()
         return moved
 

@@ -299,7 +299,7 @@ class _Memory:
 def _by_head(outputs: Tensor, heads: int) -> Tensor:
     """Activations by head: [..., N, H D] -> [..., H, N, D]."""
     found = outputs.clamp_(-exact.INPUT, exact.INPUT)
-    return found.unflatten(-1, (heads, -1)).transpose(-3, -2)
+    return found.view(*found.shape[:-1], heads, -1).transpose(-3, -2)
 
 
 def _mixed(weights: Tensor, values: Tensor) -> Tensor:

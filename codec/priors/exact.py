@@ -118,7 +118,7 @@ class IntegerLinear:
         if key not in self._by_tap:
             weight = self.scaled(x.dtype)[0]
             self._by_tap[key] = weight.view(taps, x.shape[1], -1).transpose(0, 1).flatten(1).contiguous()
-        return product(x, self._by_tap[key]).unflatten(1, (taps, -1))
+        return product(x, self._by_tap[key]).view(len(x), taps, -1)
 
     @cached_property
     def _by_tap(self) -> dict[tuple[torch.dtype, int], Tensor]:

@@ -330,12 +330,15 @@ class HierarchicalVQVAE(PlanesOfCodes):
 
     def update(self, step: LossStep, progress: float, generator: torch.Generator) -> dict[str, int]:
         """As in `Trainable.update`: moving averages and revival of dead codes, of both levels."""
-        restart = self.config.restart_below > 0 and progress < self.config.restart_until
-        moved = [
-            self.quantizer(name).update(step.kept[name], step.symbols[name], restart, generator)
-            for name in STRIDES
-        ]
-        return {"restarted": sum(moved)}
+        restart, moved = self.config.restart_below > 0 and progress < self.config.restart_until, 0
+        for name in STRIDES:
+            network = self.rate_network if name == "bottom" else None
+            kept, codes = step.kept[name], step.symbols[name]
+            revived = self.quantizer(name).update(kept, codes, restart, generator, network is not None)
+            if network is not None:
+                network.split(*revived)
+            moved += revived.shape[1]
+        return {"restarted": moved}
 
     def log_figures(self, terms: Mapping[str, float]) -> dict[str, float]:
         """As in `Trainable.log_figures`: the PSNR."""

@@ -229,7 +229,7 @@ class VQVAE(Model):
             return {"restarted": 0}
         restart = self.config.restart_below > 0 and progress < self.config.restart_until
         latents, codes = step.kept["latents"], step.symbols["codes"]
-        return {"restarted": self.quantizer.update(latents, codes, restart, generator)}
+        return {"restarted": self.quantizer.update(latents, codes, restart, generator).shape[1]}
 
     def fit_tables(self, regions: Iterable[Symbols], seed: int) -> Self:
         """Fit static tables to the codes, as in `Model.fit_tables`."""

@@ -23,6 +23,9 @@ WIDTH, HIDDEN, BLOCKS = 64, 32, 2
 PASSES = 3
 """Times that all codes are chosen anew, in the context of those before; five gain little over three."""
 
+SPLIT_SHARE = 1 / 64
+"""Of the probability of the code next to which a dead code is revived: new codes should not cost much."""
+
 REACH = PASSES * (1 + BLOCKS)
 """Positions around one on which the choice of its code can depend."""
 
@@ -70,6 +73,19 @@ class RateNetwork(nn.Module):
         """Return the mean bits per code: int64 [B, h, w] -> scalar, with a gradient for the network alone."""
         logits = self.logits(self(quantizer.decode(codes).detach(), self.context(context.detach())))
         return F.cross_entropy(logits.float(), codes.flatten()) / math.log(2)
+
+    @torch.no_grad()
+    def split(self, moved: Tensor, parents: Tensor) -> None:
+        """Give moved codes the probabilities of those whose vectors they moved onto, times `SPLIT_SHARE`.
+
+        Otherwise they keep those of dead codes, and are not chosen wherever they are.
+
+        Args:
+            moved: codes, int64 [M].
+            parents: codes, int64 [M].
+        """
+        self.logits.weight[moved] = self.logits.weight[parents]
+        self.logits.bias[moved] = self.logits.bias[parents] + math.log(SPLIT_SHARE)
 
     @torch.no_grad()
     def cheapest(
