@@ -327,7 +327,7 @@ class AttentiveWavefront(pixelcnn.Wavefront):
     def take(self, positions: Sequence[Positions], step: int, embedded: Tensor) -> None:
         """As in `Wavefront.take`: keys and values are kept."""
         super().take(positions, step, embedded)
-        places, groups = self._places(positions), self._groups(step, positions)
+        places, groups = self._coordinates(positions), self._groups(step, positions)
         for memory in self.memories.values():
             memory.put(embedded, places, groups)
         for number, rows in groups:
@@ -337,10 +337,10 @@ class AttentiveWavefront(pixelcnn.Wavefront):
         """As in `Wavefront.before_block`."""
         if number not in self.memories:
             return x
-        places, groups = self._places(step.positions), self._groups(step.number, step.positions)
+        places, groups = self._coordinates(step.positions), self._groups(step.number, step.positions)
         return exact.added(x, self.memories[number].attend(exact.activation(x), places, groups))
 
-    def _places(self, positions: Sequence[Positions]) -> Tensor:
+    def _coordinates(self, positions: Sequence[Positions]) -> Tensor:
         """Coordinates of the positions of all regions, [N, COORDINATES]."""
         rows, columns = (torch.from_numpy(np.concatenate(axis)) for axis in zip(*positions, strict=True))
         return _coordinates(rows, columns).to(self.prior.dtype)

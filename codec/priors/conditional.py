@@ -193,10 +193,10 @@ class ConditionalWavefront(pixelcnn.Wavefront):
         known = [prior.spread(one, size) for one, size in zip(above, sizes, strict=True)]
         self._known = torch.cat(known) if known else torch.zeros(0, 1)
 
-    def entered(self, step: Step, rows: Tensor) -> Tensor:
+    def entered(self, step: Step, neighbours: Tensor) -> Tensor:
         """As in `Wavefront.entered`."""
         known = self._known.index_select(0, self._flat(step.positions))
-        return exact.added(known, super().entered(step, rows))
+        return exact.added(known, super().entered(step, neighbours))
 
     def _flat(self, positions: Sequence[Positions]) -> Tensor:
         parts = zip(positions, self._offsets[:-1], self._widths, strict=True)

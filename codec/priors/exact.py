@@ -192,13 +192,12 @@ def frequencies(logits: Array) -> NDArray[np.uint32]:
         uint32 [N, K].
     """
     count = logits.shape[1]
-    distance = logits.max(1, keepdims=True) - logits
-    np.minimum(distance, EXPONENTIALS - 1, out=distance)
-    weights = _exponentials().take(distance.astype(np.intp))
+    distance = (logits.max(1, keepdims=True) - logits).astype(np.intp)
+    weights = _exponentials().take(distance, mode="clip")
     factor = ((TOTAL - count) << RECIPROCAL_BITS) // weights.sum(1, keepdims=True).astype(np.int64)
     # Products stay below 2**53: exact in float64, and a conversion to integers is their floor.
     weights *= factor * 2.0**-RECIPROCAL_BITS
-    whole: NDArray[np.uint32] = weights.astype(np.uint32)
+    whole: NDArray[np.uint32] = weights.astype(np.int32).view(np.uint32)
     whole += 1
     left = TOTAL - whole.sum(1, dtype=np.uint32)
     whole[np.arange(len(whole)), logits.argmax(1)] += left

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from .settings import setting
 
 TAPS = 4
 """Causal neighbours of a position: NW, N, NE, W."""
+
+STEPS = 4
+"""For which features are kept: NW was visited three steps ago."""
 
 
 @dataclass(frozen=True)
@@ -185,32 +188,48 @@ def around(features: Tensor, shape: tuple[int, int]) -> Tensor:
     return torch.cat((*above, padded[1:, :width]), 2).flatten(0, 1)
 
 
+class _Places(NamedTuple):
+    """Rows of `_Front.kept` at a step.
+
+    Attributes:
+        own: those of the positions, int64 [N].
+        around: those of the neighbours NW, N, NE, W and the positions themselves, int64 [N, TAPS + 1].
+    """
+
+    own: Tensor
+    around: Tensor
+
+
 class _Front:
-    """Features of the last three steps, by row: the neighbours of a position, zero where there are none.
+    """Features of the last three steps and this one, by row: zero where there are none.
 
     The rows of all regions follow each other, each region's after one row that stays zero. Before (i, j), row
     i visited W one step ago; row i - 1 visited NE one step ago, N two steps ago and NW three steps ago.
     """
 
     def __init__(self, rows: int, channels: int, dtype: torch.dtype) -> None:
-        self.steps = torch.zeros(4, rows, channels, dtype=dtype)
-        self.used: list[Tensor | None] = [None] * 4
+        self.kept = torch.zeros(STEPS * rows, channels, dtype=dtype)
+        self.used: list[Tensor | None] = [None] * STEPS
 
-    def neighbours(self, step: int, rows: Tensor, current: Tensor | None = None) -> Tensor:
-        """Return features of the neighbours, [N, 4 C], or with those of the positions themselves [N, 5 C]."""
-        above, steps = rows - 1, self.steps
-        parts = [steps[(step - ago) % 4].index_select(0, above) for ago in (3, 2, 1)]
-        parts.append(steps[(step - 1) % 4].index_select(0, rows))
-        return torch.cat(parts if current is None else [*parts, current], 1)
+    @staticmethod
+    def places(step: int, rows: Tensor, count: int) -> _Places:
+        """Places of a step's positions in these rows, of so many."""
+        shifts = torch.tensor([(step - ago) % STEPS * count for ago in (3, 2, 1, 1, 0)])
+        around = rows[:, None] - torch.tensor([1, 1, 1, 0, 0]) + shifts
+        return _Places(around[:, TAPS], around)
 
-    def put(self, step: int, rows: Tensor, features: Tensor) -> None:
+    def neighbours(self, places: Tensor) -> Tensor:
+        """Return features side by side: places [N, n] -> [N, n C]."""
+        count, near = places.shape
+        return self.kept.index_select(0, places.flatten()).view(count, near * self.kept.shape[1])
+
+    def put(self, step: int, own: Tensor, features: Tensor) -> None:
         """Store features at a step's positions, [N, C], over those of four steps before."""
-        slot = step % 4
-        old = self.used[slot]
+        old = self.used[step % STEPS]
         if old is not None:
-            self.steps[slot].index_fill_(0, old, 0)
-        self.steps[slot].index_copy_(0, rows, features)
-        self.used[slot] = rows
+            self.kept.index_fill_(0, old, 0)
+        self.kept.index_copy_(0, own, features)
+        self.used[step % STEPS] = own
 
 
 class Wavefront:
@@ -221,7 +240,7 @@ class Wavefront:
         heights = [region.shape[0] for region in codes]
         self.starts = np.cumsum([1, *(height + 1 for height in heights)])[:-1]
         self._count = max((r.shape[1] + 2 * (r.shape[0] - 1) for r in codes if r.size), default=0)
-        rows = sum(heights) + len(heights)
+        self._rows = rows = sum(heights) + len(heights)
         layers, dtype = prior.layers, prior.dtype
         self.embedded = _Front(rows, prior.embedding.shape[1], dtype)
         width = len(layers["first"].bias)
@@ -241,37 +260,37 @@ class Wavefront:
                 pairs = zip(self.codes, before, strict=True)
                 codes = np.concatenate([region[positions] for region, positions in pairs])
                 self.take(before, t - 1, self.prior.embedding.index_select(0, torch.from_numpy(codes)))
-            logits = self._logits(step, self._rows(step.positions)).numpy()
+            logits = self._logits(step, self._places(t, step.positions)).numpy()
         return self.prior.categoricals(logits, [len(rows) for rows, _ in step.positions])
 
     def _positions(self, t: int) -> list[Positions]:
         return [_positions(region.shape, t) for region in self.codes]
 
-    def _rows(self, positions: Sequence[Positions]) -> Tensor:
+    def _places(self, step: int, positions: Sequence[Positions]) -> _Places:
         rows = [start + inside for start, (inside, _) in zip(self.starts, positions, strict=True)]
-        return torch.from_numpy(np.concatenate(rows))
+        return _Front.places(step, torch.from_numpy(np.concatenate(rows)), self._rows)
 
     def take(self, positions: Sequence[Positions], step: int, embedded: Tensor) -> None:
         """Take the embedding of the codes of a step, [N, E], once they are known."""
-        self.embedded.put(step, self._rows(positions), embedded)
+        self.embedded.put(step, self._places(step, positions).own, embedded)
 
-    def entered(self, step: Step, rows: Tensor) -> Tensor:
-        """What the first layer gives at the positions of a step, [N, C]."""
-        return self.prior.layers["first"](self.embedded.neighbours(step.number, rows))
+    def entered(self, step: Step, neighbours: Tensor) -> Tensor:
+        """What the first layer gives at the positions of a step: [N, TAPS E] -> [N, C]."""
+        del step
+        return self.prior.layers["first"](neighbours)
 
     def before_block(self, number: int, x: Tensor, step: Step) -> Tensor:
         """What is done before a residual block: by default nothing."""
         del number, step
         return x
 
-    def _logits(self, now: Step, rows: Tensor) -> Tensor:
-        layers, step = self.prior.layers, now.number
-        x = self.entered(now, rows)
+    def _logits(self, step: Step, places: _Places) -> Tensor:
+        layers = self.prior.layers
+        x = self.entered(step, self.embedded.neighbours(places.around[:, :TAPS]))
         for number, front in enumerate(self.fronts):
-            x = self.before_block(number, x, now)
-            features = exact.activation(x)
-            inner = layers[f"{number}.spatial"](front.neighbours(step, rows, features))
-            front.put(step, rows, features)
+            x = self.before_block(number, x, step)
+            front.put(step.number, places.own, exact.activation(x))
+            inner = layers[f"{number}.spatial"](front.neighbours(places.around))
             x = exact.added(x, layers[f"{number}.pointwise"](inner.clamp_(0, exact.INPUT)))
         return layers["logits"](exact.activation(x))
 
