@@ -15,7 +15,7 @@ from vqcodec.bitstream import container
 from vqcodec.bitstream.quality import index_of
 from vqcodec.cli import info
 from vqcodec.coding import chunks
-from vqcodec.errors import UsageError
+from vqcodec.errors import MediaWarning, UsageError
 from vqcodec.evaluation.baselines.image import QualitySweep
 from vqcodec.metrics.audio import log_mel_distance, si_sdr
 from vqcodec.metrics.image import psnr
@@ -264,6 +264,23 @@ def test_the_second_decoder_reads_the_same_bitstream() -> None:
     noise = np.random.default_rng(0).standard_normal(24_000).astype(np.float32)
     noise *= np.float32(piece.signal.std())
     assert distance < 0.6 * log_mel_distance(noise, piece.signal[0], 16_000)
+
+
+def test_the_second_decoder_reads_the_first_level_of_others() -> None:
+    """As it reads the same codes in a file of `vqvae-audio`; it says that more levels are left out."""
+    speech = media.read_audio(Path(__file__).parent.parent / "docs" / "speech.flac")
+    piece = media.Audio(speech.signal[:, 8000:9536], 16_000, 16_000, 1536)
+    alone, four = (
+        pipeline.encode_at(piece, weights.load(name, "cpu").at(index, 0)).data
+        for name, index in (("vqvae-audio", 0), ("rvqvae-audio", 255))
+    )
+    expected = pipeline.decode_audio(alone, decoder="wavenet")
+    with pytest.warns(MediaWarning, match="vqvae-audio-wavenet decodes 1 of 4 levels"):
+        drawn = pipeline.decode_audio(four, decoder="wavenet")
+    assert np.array_equal(drawn.signal, expected.signal)
+    assert np.array_equal(pipeline.decode_audio(four, decoder="wavenet", levels=1).signal, drawn.signal)
+    with pytest.raises(UsageError, match="levels is 2, and vqvae-audio-wavenet decodes 1"):
+        pipeline.decode(four, decoder="wavenet", levels=2)
 
 
 def test_header_of_a_small_image() -> None:

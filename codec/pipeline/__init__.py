@@ -342,7 +342,7 @@ def decode(
         data: the bytes, a path or a binary file.
         model: weights for decoding, where they are not shipped.
         decoder: another decoder of the same codes: "wavenet", the autoregressive decoder of the shipped
-            `vqvae-audio`, or a weights file.
+            `vqvae-audio` and of the first level of `rvqvae-audio`, or a weights file.
         salvage: fill damaged regions with grey or silence, each with a DamageWarning, instead of an error.
         preview: decode an eighth of the size from a part of the symbols, of an image.
         levels: decode only the first levels of codes, this many, of a model that has several.

@@ -18,7 +18,16 @@ from ..bitstream.geometry import AUDIO_RATE, AudioGeometry, Geometry, ImageGeome
 from ..bitstream.header import RESIDUAL_SETTINGS
 from ..coding import chunks, residual, stored
 from ..coding.chunks import DecodedChunks
-from ..errors import DamagedError, MediaError, ModelError, UsageError, VersionError, confined
+from ..errors import (
+    DamagedError,
+    MediaError,
+    MediaWarning,
+    ModelError,
+    UsageError,
+    VersionError,
+    confined,
+    warn,
+)
 from ..metrics import audio as audio_metrics
 from ..metrics import image as image_metrics
 from ..models.base import Model, OperatingPoint, Progress
@@ -43,7 +52,7 @@ def decode_stream(
     Args:
         stream: parsed.
         point: the model of the encoder, at its quality index.
-        decoder: another model that decodes the same symbols.
+        decoder: another model that decodes the same symbols, or those of the first levels.
         salvage: fill damaged regions with grey or silence and leave out damaged metadata.
         levels: decode only the first levels of codes, this many.
         progress: called with the number of blocks done and of all blocks.
@@ -55,14 +64,29 @@ def decode_stream(
     """
     if levels is not None:
         _check_levels(levels, point)
+    if decoder is not None and len(decoder.planes) < len(point.planes):
+        levels = _first_levels(decoder, point, levels)
     found = chunks.decode(stream, point, salvage=salvage, levels=levels)
     damage = found.damage
+    if decoder is not None:
+        pairs = zip(decoder.planes, point.planes, strict=False)
+        found = replace(found, symbols={own.name: found.symbols[plane.name] for own, plane in pairs})
     if decoder is not None or levels is not None:
         # Residuals and the CRC are those of the model's own decoder.
         boxes = {name: box for name, box in stream.boxes.items() if name != pixel_crc.BOX}
         stream = replace(stream, residuals=[], boxes=boxes)
     decoded = _render(found, decoder or point, stream.geometry, stream, damage, salvage, progress)
     return decoded, damage
+
+
+def _first_levels(decoder: OperatingPoint, point: OperatingPoint, levels: int | None) -> int:
+    """Return how many levels another decoder reads, and warn that they are not all."""
+    name, count = decoder.model.card.name, len(decoder.planes)
+    if levels is None:
+        warn(f"{name} decodes {count} of {len(point.planes)} levels", MediaWarning)
+    elif levels > count:
+        raise UsageError(f"levels is {levels}, and {name} decodes {count}", "leave out --levels")
+    return count
 
 
 def _check_levels(levels: int, point: OperatingPoint) -> None:
@@ -214,20 +238,31 @@ def model_for(stream: Bitstream, model: str | os.PathLike[str] | Model | None, d
 def other_decoder(
     stream: Bitstream, point: OperatingPoint, decoder: str | os.PathLike[str], device: str
 ) -> OperatingPoint:
-    """Return the operating point of another decoder of the same symbols.
+    """Return the operating point of another decoder of the same symbols, or of those of the first level.
+
+    Args:
+        stream: parsed.
+        point: the model of the encoder.
+        decoder: the end of the name of shipped weights, or a weights file.
+        device: of its networks.
 
     Raises:
         UsageError: no such decoder, or one of other symbols.
     """
-    named = f"{stream.model}-{decoder}"
-    shipped = (weights.folder() / f"{named}.safetensors").is_file()
-    if not shipped and not Path(decoder).is_file():
-        found = {path.stem for path in weights.folder().glob(f"{stream.model}-*.safetensors")}
-        names = found.difference(*(models.values() for models in weights.TUNES.values()))
-        known = ", ".join(sorted(name.removeprefix(f"{stream.model}-") for name in names))
+    names = sorted(path.stem for path in weights.folder().glob("*.safetensors"))
+    ends = f"-{decoder}"
+    # Those of the model itself come first.
+    for name in sorted((n for n in names if n.endswith(ends)), key=lambda n: n != stream.model + ends):
+        other = weights.load(name, device)
+        if other.decodes(point.model):
+            return other.at(point.index)
+    if not Path(decoder).is_file():
+        own = (name for name in names if name.startswith(f"{stream.model}-"))
+        found = {*own}.difference(*(models.values() for models in weights.TUNES.values()))
+        known = ", ".join(sorted(name.removeprefix(f"{stream.model}-") for name in found))
         hint = f"choose {known}, or a .safetensors file" if known else "leave out --decoder"
         raise UsageError(f"{stream.model} has no decoder '{decoder}'", hint)
-    other = weights.load(named if shipped else decoder, device)
+    other = weights.load(decoder, device)
     if not other.decodes(point.model):
         raise UsageError(
             f"{other.card.name} does not decode the codes of {stream.model}", "leave out --decoder"

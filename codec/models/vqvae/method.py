@@ -174,11 +174,14 @@ class VQVAE(Model):
         return found | {LEARNED: learned}
 
     def decodes(self, other: Model) -> bool:
-        """Return whether another model has the same codebook."""
+        """Return whether the codes of another model, or those of its first level, are of this codebook."""
+        first, mine = other.at(0).planes[0], self.at(0).planes[0]
+        book = other.codebook(first.name)
         return (
-            isinstance(other, VQVAE)
-            and other.medium == self.medium
-            and torch.equal(other.quantizer.codebook, self.quantizer.codebook)
+            other.medium == self.medium
+            and first.stride == mine.stride
+            and book is not None
+            and torch.equal(book, self.quantizer.codebook)
         )
 
     def searches(self, effort: int) -> bool:
