@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from vqcodec.errors import DamageWarning, MediaWarning, UsageError, VqcodecWarning
+from vqcodec.errors import DamageWarning, FidelityWarning, MediaWarning, UsageError, VqcodecWarning
 
 from .console import Failure
 from .streams import OutputError
@@ -95,7 +95,7 @@ class Outcome:
                 self.failure = Failure.of(error)
         self.seconds += time.perf_counter() - started
         for warning in caught:
-            of_input = issubclass(warning.category, MediaWarning | DamageWarning)
+            of_input = issubclass(warning.category, MediaWarning | DamageWarning | FidelityWarning)
             texts = self.warnings if of_input else self.general
             if str(warning.message) not in texts:
                 texts.append(str(warning.message))

@@ -13,7 +13,15 @@ from typer.testing import CliRunner
 from vqcodec import evaluation, media, weights
 from vqcodec.bitstream import container
 from vqcodec.cli.main import app
-from vqcodec.errors import DamageWarning, MediaError, MediaWarning, ModelError, TargetError, UsageError
+from vqcodec.errors import (
+    DamageWarning,
+    FidelityWarning,
+    MediaError,
+    MediaWarning,
+    ModelError,
+    TargetError,
+    UsageError,
+)
 
 FINGERPRINT = "3f9a1c0011223344"
 CARD = {
@@ -133,6 +141,8 @@ def install(monkeypatch):
             raise MediaError("truncated: 489 of 1000 bytes", "copy the file again")
         if data.startswith(b"DEEP"):
             warnings.warn("16 bit: reduced to 8", MediaWarning, stacklevel=2)
+        if data.endswith(b"LOUD"):
+            warnings.warn("62 to 125 Hz decode 9 dB too loud", FidelityWarning, stacklevel=2)
         if data.startswith(b"BUG"):
             raise ZeroDivisionError("a bug")
         if options["target_size"] == 1:

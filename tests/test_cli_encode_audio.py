@@ -113,3 +113,10 @@ def test_a_pipe_is_read_to_its_end(song):
     assert writer.wait(10) == 0
     assert song.named("encode_file")[0]["source"] == WAVE
     assert container.read_info(Path("x.vqc").read_bytes()).kind == "audio"
+
+
+def test_a_warning_about_one_of_several_sounds_names_it(song):
+    """What is said of a sound is of no use without its name."""
+    Path("talk.flac").write_bytes(b"fLaC" + bytes(100) + b"LOUD")
+    told = invoke("encode", "song.wav", "talk.flac").stderr
+    assert "warning: talk.flac: 62 to 125 Hz decode 9 dB too loud" in told
