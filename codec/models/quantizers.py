@@ -21,7 +21,7 @@ def best(vectors: Tensor, directions: Tensor, offset: Tensor) -> Tensor:
 
 
 def _argmax(scores: Tensor) -> Tensor:
-    """Return the first of the largest in each row, [N, K] -> int64 [N]; NumPy is ten times as fast."""
+    """Return the first of the largest in each row, [N, K] -> int64 [N]; on CPUs by NumPy, which is faster."""
     if scores.device.type != "cpu" or scores.dtype != torch.float32:
         return scores.argmax(1)
     return torch.from_numpy(scores.detach().numpy().argmax(1))
@@ -136,8 +136,14 @@ class VectorQuantizer(nn.Module):
             sums = torch.zeros_like(self.ema_sum).index_add_(0, index, flat)
             self.ema_sum.lerp_(sums, 1 - self.decay)
             self.codebook.copy_(self.ema_sum / self.ema_count.clamp(min=1e-5)[:, None])
-        if not restart:
-            return index.new_empty(2, 0)
+        moved = index.new_empty(2, 0)
+        if restart:
+            moved = self._revive(flat, index, generator, by_error)
+        self._count()
+        return moved
+
+    def _revive(self, flat: Tensor, index: Tensor, generator: torch.Generator, by_error: bool) -> Tensor:
+        """Move dead codes onto vectors [N, D] of codes [N], see `update`."""
         mean = self.ema_count.mean()
         dead = (self.ema_count < self.restart_below * mean).nonzero().flatten()
         if len(dead) and by_error:
@@ -149,6 +155,9 @@ class VectorQuantizer(nn.Module):
         self.ema_count[dead] = mean
         self.ema_sum[dead] = flat[picks] * mean
         return torch.stack((dead, index[picks]))
+
+    def _count(self) -> None:
+        """Compute what follows from usage: by default nothing."""
 
 
 RAREST = 2**-10
@@ -203,20 +212,6 @@ class EntropyConstrainedQuantizer(VectorQuantizer):
             means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], self.codebook)
             self.set_codebook(means, counts / len(vectors) * uses)
             self._count()
-
-    @torch.no_grad()
-    def update(
-        self,
-        latents: Tensor,
-        codes: Tensor,
-        restart: bool,
-        generator: torch.Generator,
-        by_error: bool = False,
-    ) -> Tensor:
-        """Update as `VectorQuantizer.update` does, and the bits."""
-        moved = super().update(latents, codes, restart, generator, by_error)
-        self._count()
-        return moved
 
     def _count(self) -> None:
         """Compute bits from usage."""

@@ -5,7 +5,7 @@
 The inputs of the first layer are the codes NW, N, NE and W of each position; those of the residual blocks are
 features at these neighbours and at the position itself. So a feature at (i, j) depends on positions earlier
 in the order t = j + 2 i, and all positions of one t are coded together: a region of 128 x 128 codes takes 382
-steps, not 16,384, however deep the network is. Features are stored for three steps.
+steps, not 16,384, however deep the network is. Features are stored for four steps.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -188,18 +188,6 @@ def around(features: Tensor, shape: tuple[int, int]) -> Tensor:
     return torch.cat((*above, padded[1:, :width]), 2).flatten(0, 1)
 
 
-class _Places(NamedTuple):
-    """Rows of `_Front.kept` at a step.
-
-    Attributes:
-        own: those of the positions, int64 [N].
-        around: those of the neighbours NW, N, NE, W and the positions themselves, int64 [N, TAPS + 1].
-    """
-
-    own: Tensor
-    around: Tensor
-
-
 class _Front:
     """Features of the last three steps and this one, by row: zero where there are none.
 
@@ -212,19 +200,25 @@ class _Front:
         self.used: list[Tensor | None] = [None] * STEPS
 
     @staticmethod
-    def places(step: int, rows: Tensor, count: int) -> _Places:
-        """Places of a step's positions in these rows, of so many."""
+    def places(step: int, rows: Tensor, count: int) -> Tensor:
+        """Rows of `kept` of the neighbours NW, N, NE, W and the positions themselves, int64 [N, TAPS + 1].
+
+        Args:
+            step: of the positions.
+            rows: of the positions, int64 [N].
+            count: number of all rows.
+        """
         shifts = torch.tensor([(step - ago) % STEPS * count for ago in (3, 2, 1, 1, 0)])
-        around = rows[:, None] - torch.tensor([1, 1, 1, 0, 0]) + shifts
-        return _Places(around[:, TAPS], around)
+        return rows[:, None] - torch.tensor([1, 1, 1, 0, 0]) + shifts
 
     def neighbours(self, places: Tensor) -> Tensor:
         """Return features side by side: places [N, n] -> [N, n C]."""
         count, near = places.shape
         return self.kept.index_select(0, places.flatten()).view(count, near * self.kept.shape[1])
 
-    def put(self, step: int, own: Tensor, features: Tensor) -> None:
+    def put(self, step: int, places: Tensor, features: Tensor) -> None:
         """Store features at a step's positions, [N, C], over those of four steps before."""
+        own = places[:, TAPS]
         old = self.used[step % STEPS]
         if old is not None:
             self.kept.index_fill_(0, old, 0)
@@ -266,13 +260,13 @@ class Wavefront:
     def _positions(self, t: int) -> list[Positions]:
         return [_positions(region.shape, t) for region in self.codes]
 
-    def _places(self, step: int, positions: Sequence[Positions]) -> _Places:
+    def _places(self, step: int, positions: Sequence[Positions]) -> Tensor:
         rows = [start + inside for start, (inside, _) in zip(self.starts, positions, strict=True)]
         return _Front.places(step, torch.from_numpy(np.concatenate(rows)), self._rows)
 
     def take(self, positions: Sequence[Positions], step: int, embedded: Tensor) -> None:
         """Take the embedding of the codes of a step, [N, E], once they are known."""
-        self.embedded.put(step, self._places(step, positions).own, embedded)
+        self.embedded.put(step, self._places(step, positions), embedded)
 
     def entered(self, step: Step, neighbours: Tensor) -> Tensor:
         """What the first layer gives at the positions of a step: [N, TAPS E] -> [N, C]."""
@@ -284,13 +278,13 @@ class Wavefront:
         del number, step
         return x
 
-    def _logits(self, step: Step, places: _Places) -> Tensor:
+    def _logits(self, step: Step, places: Tensor) -> Tensor:
         layers = self.prior.layers
-        x = self.entered(step, self.embedded.neighbours(places.around[:, :TAPS]))
+        x = self.entered(step, self.embedded.neighbours(places[:, :TAPS]))
         for number, front in enumerate(self.fronts):
             x = self.before_block(number, x, step)
-            front.put(step.number, places.own, exact.activation(x))
-            inner = layers[f"{number}.spatial"](front.neighbours(places.around))
+            front.put(step.number, places, exact.activation(x))
+            inner = layers[f"{number}.spatial"](front.neighbours(places))
             x = exact.added(x, layers[f"{number}.pointwise"](inner.clamp_(0, exact.INPUT)))
         return layers["logits"](exact.activation(x))
 

@@ -333,8 +333,8 @@ class HierarchicalVQVAE(PlanesOfCodes):
         restart, moved = self.config.restart_below > 0 and progress < self.config.restart_until, 0
         for name in STRIDES:
             network = self.rate_network if name == "bottom" else None
-            kept, codes = step.kept[name], step.symbols[name]
-            revived = self.quantizer(name).update(kept, codes, restart, generator, network is not None)
+            kept, codes, by_error = step.kept[name], step.symbols[name], network is not None
+            revived = self.quantizer(name).update(kept, codes, restart, generator, by_error=by_error)
             if network is not None:
                 network.split(*revived)
             moved += revived.shape[1]
